@@ -1,0 +1,235 @@
+"""The one door: every command, in the order a project meets them.
+
+    medjudge init appropriateness          a commented recipe to start from
+    medjudge check-data rows.jsonl ...     is this data fit to train and to test on?
+    medjudge run recipe.toml               prepare -> base -> sft -> grpo -> merge -> evaluate -> report
+    medjudge evaluate ...                  any models on any labelled rows
+    medjudge report runs/NAME              the page of a run, again
+    medjudge lineage MODEL_DIR             which weights came from which
+    medjudge info                          versions, devices, optional parts
+
+Nothing heavy is imported before the arguments and the recipe have been checked.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from medjudge.errors import ConfigError, MedjudgeError
+
+app = typer.Typer(
+    name="medjudge",
+    help="Train compact open language models as medical judges, and measure them honestly against the experts.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="Override a setting, as often as needed: `--set sft.epochs=2`.", metavar="SECTION.KEY=VALUE"
+    ),
+]
+RecipeFile = Annotated[Path, typer.Argument(help="A TOML recipe; `medjudge init KIND` writes one.", metavar="RECIPE")]
+
+
+def console() -> Console:
+    """Where people read: the terminal at its own width; a file or a pipe at one that tables fit."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+
+
+@app.command()
+def init(
+    kind: Annotated[str, typer.Argument(help="mcq, equivalence, rubric or appropriateness.")],
+    out: Annotated[Path | None, typer.Option(help="Where to write it; default KIND.toml.")] = None,
+) -> None:
+    """Write a commented recipe to start from."""
+    from medjudge.stages.init import write_recipe
+
+    path = write_recipe(kind, out or Path(f"{kind}.toml"))
+    console().print(f"wrote {path}. Next: set data.source in it, then `medjudge run {path} --dry-run`.")
+
+
+@app.command("check-data")
+def check_data(
+    path: Annotated[str, typer.Argument(help="Rows: a file, `hub:owner/name[:split]` or `builtin:NAME`.")],
+    task: Annotated[
+        str | None, typer.Option("--task", help="The task the rows are for, unless --recipe says it.")
+    ] = None,
+    against: Annotated[str | None, typer.Option(help="Held-out rows: look for leaks from PATH into them.")] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="Take task, fields and other data settings from a recipe.")
+    ] = None,
+    mapping: Annotated[list[str] | None, typer.Option("--map", help="FIELD=COLUMN where the names differ.")] = None,
+    where: Annotated[list[str] | None, typer.Option(help="Keep rows with COLUMN=VALUE of PATH.")] = None,
+    against_where: Annotated[list[str] | None, typer.Option(help="Keep rows with COLUMN=VALUE of AGAINST.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Read, lint and compare rows before anyone trains on them. Exits with 1 if rows are bad or leak."""
+    from medjudge.stages.check_data import check_data as check
+    from medjudge.stages.check_data import print_check
+
+    contract, data = _task_and_data(task, recipe, mapping, overrides)
+    report = check(path, contract, data, against=against, where=where or [], against_where=against_where or [])
+    print_check(report, console())
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def run(
+    recipe_path: RecipeFile,
+    overrides: Overrides = None,
+    first: Annotated[str | None, typer.Option("--from", help="First stage to run.", metavar="STAGE")] = None,
+    last: Annotated[str | None, typer.Option("--until", help="Last stage to run.", metavar="STAGE")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan: rows, steps, tokens, memory; run nothing.")
+    ] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Forget earlier results and begun work of these stages.")
+    ] = False,
+) -> None:
+    """Run a recipe's stages in order. Unchanged stages are skipped; a cut-off stage resumes from its last checkpoint."""
+    from medjudge.config import load_recipe
+    from medjudge.pipeline import active_stages, run_recipe
+
+    recipe = load_recipe(recipe_path, overrides or [])
+    active_stages(recipe, first, last)
+    out = console()
+    if dry_run:
+        from medjudge.plan import print_plan
+
+        print_plan(recipe, out, first=first, last=last)
+        return
+    run_dir = run_recipe(recipe, out, first=first, last=last, fresh=fresh)
+    from medjudge.stages.report import print_outcome
+
+    print_outcome(run_dir, out)
+
+
+@app.command()
+def evaluate(
+    data: Annotated[str, typer.Option("--data", help="Labelled rows: a file, a hub or builtin data set.")],
+    model: Annotated[
+        list[str], typer.Option("--model", help="NAME=PATH_OR_ID, as often as needed; the first is the reference.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for results.json and verdicts.jsonl.")],
+    task: Annotated[str | None, typer.Option("--task", help="The task, unless --recipe says it.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="Take task, fields and other settings from a recipe.")] = None,
+    mapping: Annotated[list[str] | None, typer.Option("--map", help="FIELD=COLUMN where the names differ.")] = None,
+    where: Annotated[list[str] | None, typer.Option(help="Keep rows with COLUMN=VALUE.")] = None,
+    train: Annotated[
+        str | None, typer.Option(help="The rows the models were trained on: for leakage and baselines.")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Load adapters on these weights; they must be the adapters' parent.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Judge labelled rows with any models, and compare them with intervals and paired tests."""
+    contract, data_config, rest = _task_data_rest(task, recipe, mapping, overrides)
+    models = _named(model)
+    from medjudge.stages.evaluate import evaluate_folder
+
+    evaluate_folder(
+        contract, data, models, out, console(), data_config, rest, where=where or [], train=train, parent=base
+    )
+    from medjudge.stages.report import print_outcome
+
+    print_outcome(out, console())
+
+
+@app.command()
+def report(run_dir: Annotated[Path, typer.Argument(help="A run folder, such as runs/demo.")]) -> None:
+    """Write the page and the pictures of a run again, and print its table."""
+    from medjudge.stages.report import print_outcome, rewrite
+
+    rewrite(run_dir, console())
+    print_outcome(run_dir, console())
+
+
+@app.command()
+def lineage(model_dir: Annotated[Path, typer.Argument(help="A folder with weights or an adapter.")]) -> None:
+    """Show which weights a model was made from, and check that they are still the same."""
+    from medjudge.stages.lineage import print_lineage
+
+    if not print_lineage(model_dir, console()):
+        raise typer.Exit(1)
+
+
+@app.command()
+def info() -> None:
+    """Show versions, devices and optional parts, and what each part unlocks."""
+    from medjudge.stages.info import print_info
+
+    print_info(console())
+
+
+def _task_data_rest(
+    task: str | None, recipe: Path | None, mapping: list[str] | None, overrides: list[str] | None
+) -> tuple[Any, Any, Any]:
+    """(contract, data settings, whole recipe) from a recipe, or from --task and --map alone."""
+    from medjudge.config import load_recipe, recipe_from_tree
+    from medjudge.data.sources import parse_fields
+
+    if recipe is None and task is None:
+        raise ConfigError("name the task with --task KIND, or give a recipe with --recipe FILE.")
+    if recipe is not None:
+        loaded = load_recipe(recipe, overrides or [])
+        if task is not None and task != loaded.task.kind:
+            raise ConfigError(f"--task is {task!r}, but {recipe} is for {loaded.task.kind!r}. Give one of the two.")
+    else:
+        loaded = recipe_from_tree({"name": "cli", "task": {"kind": task}}, overrides or [], where="--task/--set")
+    fields = {**loaded.data.fields, **parse_fields(mapping or [])}
+    return loaded.contract, loaded.data.model_copy(update={"fields": fields}), loaded
+
+
+def _task_and_data(
+    task: str | None, recipe: Path | None, mapping: list[str] | None, overrides: list[str] | None
+) -> tuple[Any, Any]:
+    return _task_data_rest(task, recipe, mapping, overrides)[:2]
+
+
+def _named(models: list[str]) -> dict[str, str]:
+    named: dict[str, str] = {}
+    for text in models:
+        name, equals, where = text.partition("=")
+        if not equals or not name or not where:
+            raise ConfigError(f"--model takes NAME=PATH_OR_ID, got {text!r}.")
+        if name in named:
+            raise ConfigError(f"--model names {name!r} twice. Every model needs a name of its own.")
+        named[name] = where
+    return named
+
+
+def main() -> None:
+    """The console script: messages for errors a user can mend, and their exit code."""
+    run_guarded(app)
+
+
+def run_guarded(command: Callable[[], Any]) -> None:
+    """Runs `command`; a MedjudgeError becomes its message and exit code 1, an interrupt says how to go on."""
+    errors = Console(stderr=True, highlight=False)
+    try:
+        command()
+    except MedjudgeError as error:
+        errors.print(f"[bold red]error:[/] {_plain(str(error))}", soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        errors.print("stopped. The same command goes on from the last checkpoint.")
+        sys.exit(130)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

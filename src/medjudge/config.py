@@ -1,0 +1,444 @@
+"""Every setting of a run: one frozen object per stage, read from a TOML recipe. No torch here.
+
+A recipe is checked in full before anything heavy is imported: unknown keys are refused with the nearest valid name, and
+`profile = "tiny"` lays the recipe's `[profiles.tiny]` over the rest before the check.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from medjudge.errors import ConfigError
+from medjudge.settings import Settings
+from medjudge.tasks.catalog import TASKS, Task
+from medjudge.tasks.contract import TaskContract
+
+STAGE_NAMES = ("prepare", "base", "sft", "grpo", "merge", "evaluate", "report")
+TINY_BASE = "builtin:tiny"
+
+
+def _did_you_mean(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" (did you mean `{close[0]}`?)" if close else ""
+
+
+def _check_multiple(whole_name: str, whole: int, part_name: str, part: int) -> None:
+    if whole % part:
+        raise ValueError(f"`{whole_name}` is {whole}, which is not a multiple of `{part_name}` = {part}")
+
+
+class LeakageConfig(Settings):
+    """What counts as a leak between two splits, and how much of it a run bears."""
+
+    near_duplicate_threshold: float = Field(0.9, gt=0, le=1)
+    """Jaccard similarity of word 5-shingles from which two texts are near-duplicates (MinHash estimate)."""
+    max_share: float = Field(0.0, ge=0, le=1)
+    """Share of the held-out cases that may leak before the run stops."""
+    allow: tuple[Literal["exact", "normalised", "near_duplicate", "group", "conflict"], ...] = ()
+    """Kinds of leak that are reported but do not stop the run."""
+
+
+class DataConfig(Settings):
+    """Where rows come from, how columns map onto the contract's fields, and how they are split."""
+
+    source: str | None = None
+    """One source that is split: a path, `hub:owner/name[:split]` or `builtin:NAME`."""
+    train: str | None = None
+    grpo: str | None = None
+    validation: str | None = None
+    test: str | None = None
+    fields: Mapping[str, str] = Field(default_factory=dict)
+    """Contract field -> column, where the names differ: `{condition = "topic"}`."""
+    values: Mapping[str, Mapping[str, str]] = Field(default_factory=dict)
+    """Contract field -> {value in the file -> value meant}: `{label = {PASS = "1", FAIL = "0"}}`."""
+    where: Mapping[str, str | int | float | bool | None] = Field(default_factory=dict)
+    """Keep only rows whose column equals this value: `{exp_agrees = true}`. Rows left out are counted."""
+    case_id: str | None = None
+    """The column that holds a unique id; without it the id is a hash of the inputs."""
+    group_by: tuple[str, ...] = ()
+    """Columns (or contract fields) whose equal values keep cases on one side; default: the contract's group fields."""
+    slices: tuple[str, ...] = ()
+    """Columns to keep for slicing results, such as `generator`."""
+    splits: Mapping[str, float | int | tuple[int, int]] = Field(
+        default_factory=lambda: {"train": 0.7, "validation": 0.1, "test": 0.2}
+    )
+    """For one `source`: split name -> share (0.2), number of cases (400), or index range `[0, 1000)` after a shuffle.
+
+    Index ranges are the published form: shuffle all rows with `seed`, then cut. They ignore groups."""
+    stratify_by: str | None = None
+    """A column, or `label`, whose shares each split keeps (as far as whole groups allow)."""
+    seed: int = 42
+    max_rows: int | None = Field(None, ge=1)
+    """Read at most this many rows of each source."""
+    bad_rows: Literal["refuse", "set_aside"] = "refuse"
+    """`set_aside` writes bad rows' places and reasons into `rejected.jsonl` and goes on."""
+    duplicates: Literal["keep", "drop", "refuse"] = "drop"
+    """What to do with rows that repeat another row's inputs and label."""
+    leakage: LeakageConfig = LeakageConfig()
+
+    @model_validator(mode="after")
+    def _one_form(self) -> DataConfig:
+        by_split = [name for name in ("train", "grpo", "validation", "test") if getattr(self, name)]
+        if self.source and by_split:
+            raise ValueError(f"got `source` and {by_split}: give one `source` to be split, or a source per split")
+        kinds = {type(size) for size in self.splits.values()}
+        if tuple in kinds and len(kinds) > 1:
+            raise ValueError("`splits` mixes index ranges with shares or counts: use one form")
+        shares = [size for size in self.splits.values() if isinstance(size, float)]
+        if sum(shares) > 1 + 1e-9:
+            raise ValueError(f"`splits` shares add up to {sum(shares):g}: at most 1")
+        for name, size in self.splits.items():
+            if isinstance(size, tuple):
+                if not 0 <= size[0] < size[1]:
+                    raise ValueError(f"`splits.{name}` is {list(size)}: expected [first, past_last], first < past_last")
+            elif size <= 0:
+                raise ValueError(f"`splits.{name}` is {size}: expected a share in (0, 1] or a positive number of cases")
+            elif isinstance(size, float) and size > 1:
+                raise ValueError(f"`splits.{name}` is {size}: a share is at most 1.0; write an integer for a count")
+        return self
+
+
+class ModelConfig(Settings):
+    """The base model and how it is loaded."""
+
+    base: str = TINY_BASE
+    """A hub id, a local folder, or `builtin:tiny` (built from nothing by the base stage)."""
+    revision: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] | None = None
+    gradient_checkpointing: bool = False
+    quantization: Literal["none", "4bit", "8bit"] = "none"
+    """QLoRA's base weights (needs the `quant` extra and a GPU)."""
+    chat_template: str | None = None
+    """A Jinja chat template, or `plain` for the built-in one; only for a tokenizer that has none."""
+    device: str | None = None
+    """`cpu`, `cuda`, `cuda:1`, ...; None takes a GPU where there is one."""
+
+
+class LoraSettings(Settings):
+    """LoRA's adapter shape (Hu et al. 2021, arXiv:2106.09685)."""
+
+    r: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    dropout: float = Field(0.05, ge=0, lt=1)
+    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    rslora: bool = False
+    """Scale by alpha/sqrt(r) instead of alpha/r (Kalajdzievski 2023, arXiv:2312.03732)."""
+
+
+class TrainingConfig(Settings):
+    """What SFT, GRPO and the base stage share."""
+
+    learning_rate: float = Field(2e-4, gt=0)
+    lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup", "cosine_with_min_lr"] = "cosine"
+    lr_scheduler_args: Mapping[str, float] = Field(default_factory=dict)
+    """Passed to the scheduler: `{min_lr_rate = 0.1}`."""
+    warmup_ratio: float = Field(0.03, ge=0, lt=1)
+    warmup_steps: int = Field(0, ge=0)
+    """Takes the place of `warmup_ratio` where it is not 0."""
+    weight_decay: float = Field(0.0, ge=0)
+    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    adam_beta2: float = Field(0.999, ge=0, lt=1)
+    max_grad_norm: float = Field(1.0, gt=0)
+    optimizer: str = "adamw_torch"
+    """Any `optim` of transformers: `adamw_torch`, `paged_adamw_8bit`, ..."""
+    max_steps: int = Field(-1, ge=-1)
+    """Optimiser steps; takes the place of `epochs` where it is not -1."""
+    save_steps: int = Field(50, ge=1)
+    """Optimiser steps between checkpoints: what a cut-off run may have to do again."""
+    logging_steps: int = Field(5, ge=1)
+
+
+class BaseConfig(TrainingConfig):
+    """The base stage: a Qwen3-shaped model built from nothing on the training split's text."""
+
+    vocab_size: int = Field(4096, ge=300)
+    hidden_size: int = Field(256, ge=16)
+    n_layers: int = Field(4, ge=1)
+    n_heads: int = Field(4, ge=1)
+    intermediate_size: int = Field(768, ge=16)
+    max_position_embeddings: int = Field(2048, ge=64)
+    learning_rate: float = Field(1e-3, gt=0)
+    warmup_ratio: float = Field(0.05, ge=0, lt=1)
+    weight_decay: float = Field(0.01, ge=0)
+    epochs: float = Field(1.0, gt=0)
+    batch_size: int = Field(32, ge=1)
+    """Rows of text per optimiser step."""
+    max_tokens: int = Field(256, ge=16)
+    """Text is cut into pieces of at most this many tokens."""
+    save_steps: int = Field(100, ge=1)
+
+
+class SftConfig(TrainingConfig):
+    """Supervised fine-tuning on the experts' answers in our format, loss on completion tokens only."""
+
+    split: str = "train"
+    tuning: Literal["lora", "full"] = "lora"
+    lora: LoraSettings = LoraSettings()
+    epochs: float = Field(3.0, gt=0)
+    completions_per_step: int = Field(16, ge=1)
+    """Rows per optimiser step, over all devices and accumulation."""
+    micro_batch: int = Field(8, ge=1)
+    """Rows per forward pass; `completions_per_step` must be a multiple of it."""
+
+    @model_validator(mode="after")
+    def _whole_batches(self) -> SftConfig:
+        _check_multiple("completions_per_step", self.completions_per_step, "micro_batch", self.micro_batch)
+        return self
+
+
+class GrpoConfig(TrainingConfig):
+    """Group-relative policy optimisation (Shao et al. 2024, arXiv:2402.03300) on rule rewards."""
+
+    split: str = "train"
+    tuning: Literal["lora", "full"] = "lora"
+    lora: LoraSettings = LoraSettings()
+    learning_rate: float = Field(1e-5, gt=0)
+    epochs: float = Field(1.0, gt=0)
+    group_size: int = Field(8, ge=2)
+    """Completions per prompt (G). An advantage is a difference within the group, so at least 2."""
+    prompts_per_step: int = Field(8, ge=1)
+    """Distinct prompts per optimiser step; completions per step are this times `group_size`."""
+    micro_batch: int = Field(16, ge=1)
+    """Completions per forward pass; `prompts_per_step * group_size` must be a multiple of it."""
+    max_cases: int | None = Field(None, ge=1)
+    """Use only the first so many cases of the split (after the seeded shuffle)."""
+    temperature: float = Field(1.0, gt=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=0)
+    """0 keeps every token."""
+    min_p: float | None = Field(None, ge=0, le=1)
+    repetition_penalty: float = Field(1.0, gt=0)
+    kl_coef: float = Field(0.02, ge=0)
+    """Pull toward the reference policy, TRL's `beta`. At 0 no reference policy is loaded."""
+    epsilon: float = Field(0.2, gt=0)
+    epsilon_high: float | None = Field(None, gt=0)
+    num_iterations: int = Field(1, ge=1)
+    loss_type: str = "dapo"
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    importance_sampling_level: Literal["token", "sequence"] = "token"
+    mask_truncated_completions: bool = False
+    use_vllm: bool = False
+    rewards: Mapping[str, float] = Field(default_factory=lambda: {"correctness": 1.0, "format": 0.5})
+    """Reward name -> weight; the sum of weighted rewards is what is optimised. `rewards/rules.py` lists the names."""
+    trl: Mapping[str, Any] = Field(default_factory=dict)
+    """Any further `trl.GRPOConfig` argument by its own name. It may not repeat a setting above."""
+
+    @field_validator("rewards")
+    @classmethod
+    def _known_rewards(cls, value: Mapping[str, float]) -> Mapping[str, float]:
+        from medjudge.rewards.rules import REWARDS
+
+        for name in value:
+            if name not in REWARDS:
+                raise ValueError(f"unknown reward {name!r}{_did_you_mean(name, REWARDS)}; known: {', '.join(REWARDS)}")
+        if not value:
+            raise ValueError("no reward named: GRPO has nothing to optimise")
+        return value
+
+    @model_validator(mode="after")
+    def _whole_batches(self) -> GrpoConfig:
+        _check_multiple("prompts_per_step * group_size", self.completions_per_step, "micro_batch", self.micro_batch)
+        return self
+
+    @property
+    def completions_per_step(self) -> int:
+        """Completions per optimiser step."""
+        return self.prompts_per_step * self.group_size
+
+
+class MergeConfig(Settings):
+    """Adapter and parent become one model, proven by logits."""
+
+    proof_prompts: int = Field(8, ge=1)
+    """Prompts of the training split on which logits before and after are compared."""
+    max_logit_difference: float = Field(1e-3, gt=0)
+    """Largest difference that is borne in float32; bfloat16 and float16 bear 100 times as much."""
+
+
+class EvaluateConfig(Settings):
+    """Every named model on the same rows, greedy, with intervals and paired tests."""
+
+    split: str = "test"
+    models: tuple[str, ...] = ("base", "sft", "grpo")
+    """Which of the run's models are compared; those that the run does not make are left out with a line."""
+    extra_models: Mapping[str, str] = Field(default_factory=dict)
+    """Further models by name: a folder or a hub id."""
+    max_cases: int | None = Field(None, ge=1)
+    batch_tokens: int = Field(16384, ge=64)
+    """Prompt and completion tokens per batch of generation."""
+    baselines: bool = True
+    """Majority, always-positive, chance and a word-count logistic regression fitted on the training split."""
+    level: float = Field(0.95, gt=0.5, lt=1)
+    n_resamples: int = Field(2000, ge=100)
+    """Bootstrap resamples, drawn over groups."""
+    seed: int = 42
+
+
+class ReportConfig(Settings):
+    """One self-contained HTML page and its pictures."""
+
+    title: str | None = None
+    max_disagreements: int = Field(50, ge=0)
+    """Wrong or unparsed cases shown per model, by case id."""
+
+
+class Recipe(Settings):
+    """A whole run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """The run folder is `runs/NAME`."""
+    description: str = ""
+    seed: int = 42
+    runs_dir: Path = Path("runs")
+    stages: tuple[Literal["prepare", "base", "sft", "grpo", "merge", "evaluate", "report"], ...] = STAGE_NAMES
+    profile: str | None = None
+    """Which of `[profiles.*]` lies over the rest."""
+    task: Task
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    base: BaseConfig = BaseConfig()
+    sft: SftConfig = SftConfig()
+    grpo: GrpoConfig = GrpoConfig()
+    merge: MergeConfig = MergeConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    report: ReportConfig = ReportConfig()
+
+    @property
+    def run_dir(self) -> Path:
+        """Where the run's artifacts lie."""
+        return self.runs_dir / self.name
+
+    @property
+    def contract(self) -> TaskContract:
+        """The task contract, under the name that stages use."""
+        return self.task
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a TOML file with `section.key=value` overrides applied. Raises ConfigError.
+
+    Order: the file, then `profile` and `stages`-like plain overrides that choose a profile, then the profile, then all
+    overrides again, so that what is said on the command line always wins.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise ConfigError(
+            f"cannot read recipe {path}: {reason}. `medjudge init KIND` writes one to start from."
+        ) from None
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    return recipe_from_tree(tree, overrides, where=str(path))
+
+
+def recipe_from_tree(tree: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str = "recipe") -> Recipe:
+    """As `load_recipe`, from a parsed tree. `where` names it in messages."""
+    settings = [_parse_override(text) for text in overrides]
+    merged: dict[str, Any] = json.loads(json.dumps(tree, default=str))
+    profiles = merged.pop("profiles", {})
+    profile = next((value for keys, value in reversed(settings) if keys == ["profile"]), merged.get("profile"))
+    if profile is not None:
+        if profile not in profiles:
+            raise ConfigError(
+                f"{where}: profile {profile!r} is not defined{_did_you_mean(str(profile), profiles)}. "
+                f"The recipe has: {', '.join(profiles) or 'none'}."
+            )
+        _overlay(merged, profiles[profile])
+    for keys, value in settings:
+        _set(merged, keys, value)
+    kind = merged.get("task", {}).get("kind") if isinstance(merged.get("task"), dict) else None
+    if kind is not None and kind not in TASKS:
+        raise ConfigError(
+            f"{where}: task.kind is {kind!r}{_did_you_mean(str(kind), TASKS)}. Known: {', '.join(TASKS)}."
+        )
+    # Every profile must hold keys that exist, also those not in use: a typo there would wait for its day.
+    for name, overlay in profiles.items():
+        trial = json.loads(json.dumps(merged))
+        _overlay(trial, overlay)
+        _validate(trial, where=f"{where} [profiles.{name}]")
+    return _validate(merged, where=where)
+
+
+def _validate(tree: Mapping[str, Any], *, where: str) -> Recipe:
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: " + "\n  ".join(_explain(tree, item) for item in error.errors())) from None
+
+
+def _explain(tree: Mapping[str, Any], item: Any) -> str:
+    """One pydantic complaint as a sentence that names the key, the value and the nearest valid key."""
+    loc = [str(part) for part in item["loc"] if not (part in TASKS)]
+    key = ".".join(loc)
+    if item["type"] == "extra_forbidden":
+        known = _keys_at(loc[:-1], tree)
+        return f"unknown key `{key}`{_did_you_mean(loc[-1], known)}. Known here: {', '.join(sorted(known))}."
+    if item["type"] == "missing":
+        return f"`{key}` is missing."
+    if item["type"] == "union_tag_not_found":
+        return f"`task.kind` is missing. Known: {', '.join(TASKS)}."
+    message = item["msg"].removeprefix("Value error, ")
+    value = item.get("input")
+    shown = "" if isinstance(value, dict | list | tuple) else f" (got {value!r})"
+    return f"`{key}`: {message[:1].lower()}{message[1:]}{shown}." if key else f"{message}."
+
+
+def _keys_at(loc: Sequence[str], tree: Mapping[str, Any]) -> list[str]:
+    """Valid keys of the section at `loc`."""
+    section: type[Settings] = Recipe
+    for part in loc:
+        if section is Recipe and part == "task":
+            section = TASKS[str(tree["task"]["kind"])]
+            continue
+        annotation = section.model_fields[part].annotation
+        candidates = [annotation, *get_args(annotation)] if get_origin(annotation) else [annotation]
+        section = next(c for c in candidates if isinstance(c, type) and issubclass(c, Settings))
+    keys = list(section.model_fields)
+    return [*keys, "profiles"] if section is Recipe else keys
+
+
+def _parse_override(text: str) -> tuple[list[str], Any]:
+    """`section.key=value` -> its keys and its value, read as TOML where it is TOML, else as a plain string."""
+    key, equals, raw = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set takes section.key=value, got {text!r}")
+    try:
+        value = tomllib.loads(f"value = {raw.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw.strip()
+    return [part.strip() for part in key.split(".")], value
+
+
+def _set(tree: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+    for part in keys[:-1]:
+        node = tree.setdefault(part, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"--set {'.'.join(keys)}: `{part}` is a value, not a section")
+        tree = node
+    tree[keys[-1]] = value
+
+
+def _overlay(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
+    """Lays `over` onto `tree` in place: tables are merged key by key, anything else is replaced.
+
+    `rewards`, `splits` and the like are one choice, not a set of keys, so a table that differs in full is written with
+    `_replace = true` inside it.
+    """
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(tree.get(key), dict) and not value.get("_replace"):
+            _overlay(tree[key], value)
+        elif isinstance(value, Mapping):
+            tree[key] = {k: v for k, v in value.items() if k != "_replace"}
+        else:
+            tree[key] = value

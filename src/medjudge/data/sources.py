@@ -1,0 +1,324 @@
+"""Rows become cases: columns mapped onto the contract's fields, bad rows named, ids and groups given."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from medjudge.data.rows import Rejected, Row, iter_rows
+from medjudge.data.text import normalise, short_hash
+from medjudge.errors import ConfigError, DataError
+from medjudge.records import Case
+from medjudge.tasks.contract import RowError, TaskContract
+
+N_SHOWN = 5
+"""Bad rows that a message lists; the others are counted."""
+
+Plain = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class CaseTable:
+    """What one source gave."""
+
+    cases: tuple[Case, ...]
+    """In the order of the source."""
+    rejected: tuple[Rejected, ...]
+    n_rows: int
+    """Rows read, whether or not they became cases."""
+    n_filtered: int
+    """Rows left out by `where`."""
+    n_duplicates: int
+    """Rows that repeat an earlier row's inputs and label; among `cases` only where duplicates are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A row that became a case, before ids and duplicates are settled."""
+
+    place: str
+    case: Case
+    key: str
+    """The inputs in canonical JSON."""
+
+
+def read_cases(
+    source: str,
+    contract: TaskContract,
+    *,
+    fields: Mapping[str, str] | None = None,
+    values: Mapping[str, Mapping[str, str]] | None = None,
+    where: Mapping[str, Plain] | None = None,
+    case_id: str | None = None,
+    group_by: Sequence[str] = (),
+    slices: Sequence[str] = (),
+    max_rows: int | None = None,
+    bad_rows: Literal["refuse", "set_aside"] = "refuse",
+    duplicates: Literal["keep", "drop", "refuse"] = "drop",
+) -> CaseTable:
+    """The cases of `source` under `contract`.
+
+    A column is named as in the file; `options.A` and `scores.0` reach into a column that holds an object or a list.
+    `fields` maps contract fields onto columns, `values` replaces values of a contract field, `where` keeps the rows
+    whose columns equal its values (as text: `true`, `3`, `train`). `max_rows` counts rows that pass `where`.
+
+    A case's id is the column `case_id`, or 16 hex digits of sha256 over the inputs, with `-2`, `-3`, ... where
+    inputs repeat. Its group is a hash over the normalised values of `group_by` (columns or contract fields), of the
+    contract's `group_fields` where none is named, and the case's own where all of these are empty.
+
+    Raises DataError for a source, a column or, with `bad_rows="refuse"`, rows that cannot be used; ConfigError for a
+    field that the contract does not know. No message carries text of a row.
+    """
+    columns = _columns_by_field(contract, fields or {}, values or {})
+    where, values = where or {}, values or {}
+    wanted = {*columns.values(), *where, *slices, *([case_id] if case_id else [])}
+    wanted |= {name for name in group_by if name not in columns}
+    found: set[str] = set()
+    present: set[str] = set()
+    read: list[_Read] = []
+    rejected: list[Rejected] = []
+    n_rows = n_filtered = 0
+    for row in iter_rows(source):
+        n_rows += 1
+        if isinstance(row, Rejected):
+            rejected.append(row)
+            continue
+        present.update(row.values)
+        found.update(name for name in wanted - found if _has(row.values, name))
+        if not all(_same(_value(row.values, column), want) for column, want in where.items()):
+            n_filtered += 1
+            continue
+        try:
+            read.append(_read_row(row, contract, columns, values, case_id, group_by, slices))
+        except RowError as error:
+            via = columns.get(error.field, error.field)
+            note = "" if via == error.field else f" (column {via!r})"
+            rejected.append(Rejected(row.place, error.field, f"got {error.got}, expected {error.expected}{note}"))
+        if max_rows is not None and n_rows - n_filtered >= max_rows:
+            break
+
+    if present:
+        _check_columns(source, contract, columns, fields or {}, {*where, *slices, *wanted}, found, present)
+    if rejected and (bad_rows == "refuse" or not read):
+        raise DataError(_describe(source, rejected, n_rows))
+    if not read:
+        kept = f"`where` ({', '.join(where)}) keeps none of its {n_rows} rows" if n_filtered else "it holds no rows"
+        raise DataError(f"{source}: {kept}. Expected at least one case. Check the values that `where` compares with.")
+    kept_rows, n_duplicates = _settle_duplicates(source, read, duplicates)
+    cases = _settle_ids(source, kept_rows, case_id)
+    return CaseTable(tuple(cases), tuple(rejected), n_rows, n_filtered, n_duplicates)
+
+
+def parse_fields(pairs: Iterable[str]) -> dict[str, str]:
+    """`["condition=topic"]` -> `{"condition": "topic"}`, as `--map` takes it. Raises ConfigError."""
+    form = "--map takes field=column"
+    parsed = _parse_pairs(pairs, form)
+    if empty := [name for name, column in parsed.items() if not column]:
+        raise ConfigError(f"{form}; got no column for {empty[0]!r}.")
+    return parsed
+
+
+def parse_where(pairs: Iterable[str]) -> dict[str, Plain]:
+    """`["split=train"]` -> `{"split": "train"}`, as `--where` takes it; `column=` is no value. Raises ConfigError."""
+    return dict(_parse_pairs(pairs, "--where takes column=value"))
+
+
+def _parse_pairs(pairs: Iterable[str], form: str) -> dict[str, str]:
+    parsed: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = (part.strip() for part in pair.partition("="))
+        if not (name and equals) or name in parsed:
+            raise ConfigError(f"{form}, each name once; got {pair!r}.")
+        parsed[name] = value
+    return parsed
+
+
+def plain(value: object) -> str:
+    """A cell as text, the same for every format: `true`, `3` (also for 3.0), `""` for no value, JSON for what nests."""
+    if value is None or (isinstance(value, float) and value != value):
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+    return str(value).strip()
+
+
+def _same(value: object, want: Plain) -> bool:
+    got, wanted = plain(value), plain(want)
+    either_bool = isinstance(value, bool) or isinstance(want, bool)
+    return got.casefold() == wanted.casefold() if either_bool else got == wanted
+
+
+def _columns_by_field(
+    contract: TaskContract, fields: Mapping[str, str], values: Mapping[str, Mapping[str, str]]
+) -> dict[str, str]:
+    """Contract field -> column, for every field of the contract. Raises ConfigError for a field that it lacks."""
+    known = dict.fromkeys([*contract.fields, contract.gold_field, *([contract.reason_field or contract.gold_field])])
+    for section, names in (("data.fields", fields), ("data.values", values)):
+        for name in names:
+            if name not in known:
+                raise ConfigError(
+                    f"`{section}` names {name!r}, which task {contract.kind!r} does not have{_nearest(name, known)}. "
+                    f"Its fields: {', '.join(known)}."
+                )
+    return {name: fields.get(name, name) for name in known}
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
+    return f" (nearest: {close[0]!r})" if close else ""
+
+
+_MISSING = object()
+
+
+def _value(values: Mapping[str, object], column: str) -> object:
+    """The cell of a column, None where the row has none."""
+    cell = _look_up(values, column)
+    return None if cell is _MISSING else cell
+
+
+def _has(values: Mapping[str, object], column: str) -> bool:
+    return _look_up(values, column) is not _MISSING
+
+
+def _look_up(values: Mapping[str, object], column: str) -> object:
+    if column in values:
+        return values[column]
+    if "." not in column:
+        return _MISSING
+    cell: object = values
+    for part in column.split("."):
+        if isinstance(cell, Mapping) and part in cell:
+            cell = cell[part]
+        elif isinstance(cell, list) and part.isdigit() and int(part) < len(cell):
+            cell = cell[int(part)]
+        else:
+            return _MISSING
+    return cell
+
+
+def _read_row(
+    row: Row,
+    contract: TaskContract,
+    columns: Mapping[str, str],
+    values: Mapping[str, Mapping[str, str]],
+    case_id: str | None,
+    group_by: Sequence[str],
+    slices: Sequence[str],
+) -> _Read:
+    """Raises RowError where the contract or the id column cannot be read."""
+    cells = {field: _look_up(row.values, column) for field, column in columns.items()}
+    cells = {field: cell for field, cell in cells.items() if cell is not _MISSING}
+    for field, replacements in values.items():
+        if field in cells:
+            cells[field] = replacements.get(plain(cells[field]), cells[field])
+    named = ""
+    if case_id is not None:
+        named = plain(_value(row.values, case_id))
+        if not named:
+            raise RowError(case_id, "nothing", "a case id")
+    case = contract.read_case(cells, named)
+    key = json.dumps(dict(case.inputs), ensure_ascii=False, sort_keys=True)
+    keep = {column: plain(_value(row.values, column)) for column in slices}
+    return _Read(row.place, replace(case, group=_group(row, case, contract, columns, group_by, key), slices=keep), key)
+
+
+def _group(
+    row: Row, case: Case, contract: TaskContract, columns: Mapping[str, str], group_by: Sequence[str], key: str
+) -> str:
+    if group_by:
+        texts = [
+            plain(_value(row.values, name if _has(row.values, name) else columns.get(name, name))) for name in group_by
+        ]
+    else:
+        texts = [case.inputs.get(name, "") for name in contract.group_fields]
+    normal = [normalise(text) for text in texts]
+    # Rows that all lack a patient id are not one patient.
+    return short_hash(normal) if any(normal) else short_hash(["alone", key])
+
+
+def _check_columns(
+    source: str,
+    contract: TaskContract,
+    columns: Mapping[str, str],
+    mapped: Mapping[str, str],
+    asked: set[str],
+    found: set[str],
+    present: set[str],
+) -> None:
+    """Raises one DataError for all columns that no row has."""
+    tolerated = {contract.gold_field, contract.reason_field, *contract.optional_fields} - set(mapped)
+    gone = {column: field for field, column in columns.items() if column not in found and field not in tolerated}
+    others = sorted(asked - found - set(columns.values()))
+    if not gone and not others:
+        return
+    said = [f"no column {column!r} for field {field!r}{_nearest(column, present)}" for column, field in gone.items()]
+    said += [f"no column {column!r}{_nearest(column, present)}" for column in others]
+    example = next(iter(gone.values()), contract.gold_field)
+    raise DataError(
+        f"{source}: {'; '.join(said)}. Columns there: {', '.join(sorted(present))}. "
+        f'Name the right column, for a field in `[data.fields]` ({example} = "COLUMN") or with --map {example}=COLUMN.'
+    )
+
+
+def _describe(source: str, rejected: Sequence[Rejected], n_rows: int) -> str:
+    lines = [f"  {bad}" for bad in rejected[:N_SHOWN]]
+    if len(rejected) > N_SHOWN:
+        lines.append(f"  ... and {len(rejected) - N_SHOWN} more")
+    advice = (
+        'Correct them, or set `data.bad_rows = "set_aside"` to go on without them; rejected.jsonl then lists them.'
+        if len(rejected) < n_rows
+        else "No row can be used: check that the task and the field mapping fit this file."
+    )
+    return "\n".join([f"{source}: {len(rejected)} of {n_rows} rows cannot be used:", *lines, advice])
+
+
+def _settle_duplicates(
+    source: str, read: Sequence[_Read], duplicates: Literal["keep", "drop", "refuse"]
+) -> tuple[list[_Read], int]:
+    """The rows to keep, and how many repeat an earlier one."""
+    first: dict[tuple[str, str | None], _Read] = {}
+    repeats: list[tuple[_Read, _Read]] = []
+    kept: list[_Read] = []
+    for row in read:
+        original = first.setdefault((row.key, row.case.gold), row)
+        if original is not row:
+            repeats.append((row, original))
+        if original is row or duplicates == "keep":
+            kept.append(row)
+    if repeats and duplicates == "refuse":
+        shown = "; ".join(f"{again.place} repeats {earlier.place}" for again, earlier in repeats[:N_SHOWN])
+        raise DataError(
+            f"{source}: {len(repeats)} of {len(read)} rows repeat another row's inputs and label: {shown}. "
+            f'Remove them, or set `data.duplicates` to "drop" or "keep".'
+        )
+    return kept, len(repeats)
+
+
+def _settle_ids(source: str, rows: Sequence[_Read], case_id: str | None) -> list[Case]:
+    if case_id is not None:
+        counts = Counter(row.case.case_id for row in rows)
+        if len(counts) < len(rows):
+            repeated = [row.place for row in rows if counts[row.case.case_id] > 1]
+            raise DataError(
+                f"{source}: column {case_id!r} should name each case once, but {len(repeated)} rows share "
+                f"{sum(n > 1 for n in counts.values())} ids: {', '.join(repeated[:N_SHOWN])}. Name another column in "
+                f"`data.case_id`, or none: ids are then made from the inputs."
+            )
+        return [row.case for row in rows]
+    seen: Counter[str] = Counter()
+    cases = []
+    for row in rows:
+        base = hashlib.sha256(row.key.encode()).hexdigest()[:16]
+        seen[base] += 1
+        cases.append(replace(row.case, case_id=base if seen[base] == 1 else f"{base}-{seen[base]}"))
+    return cases

@@ -1,0 +1,37 @@
+"""What can go wrong, as a small tree under one base.
+
+MedjudgeError
+├── ConfigError      a recipe, an override or a command-line argument
+├── DataError        a source file, a row, a split, a leak
+├── ModelError       a model folder, a tokenizer, a template, a device
+│   └── LineageError an adapter or merge whose parent is not the one it was made from
+└── RunError         a run folder: locked, damaged, or of another program version
+
+Every message says what was got, what was expected and what to do, and carries no case text: the case id leads there.
+"""
+
+from __future__ import annotations
+
+
+class MedjudgeError(Exception):
+    """Base of every error that a user can cause and mend. The CLI prints its message alone and exits with 1."""
+
+
+class ConfigError(MedjudgeError):
+    """A recipe, an override or a command-line argument that cannot be used."""
+
+
+class DataError(MedjudgeError):
+    """A source file, a row or a split that cannot be used."""
+
+
+class ModelError(MedjudgeError):
+    """A model folder, tokenizer, chat template or device that cannot be used."""
+
+
+class LineageError(ModelError):
+    """Weights that are not the ones an artifact says it was made from."""
+
+
+class RunError(MedjudgeError):
+    """A run folder that is locked, damaged or written by another program version."""

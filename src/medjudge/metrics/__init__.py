@@ -1,0 +1,1 @@
+"""Statistics: numpy in, numbers out."""

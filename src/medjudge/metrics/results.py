@@ -1,0 +1,417 @@
+"""What an evaluation found, as one value: the content of `results.json`, and what the report and tables are made from.
+
+Proportions and F1 are in [0, 1]; differences are in points (hundredths). A number that is undefined is None, never NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from medjudge.errors import DataError, RunError
+from medjudge.metrics.baselines import CHANCE, chance_accuracy
+from medjudge.metrics.classification import (
+    PROPORTIONS,
+    Outcomes,
+    classification_metrics,
+    code_outcomes,
+    confusion_counts,
+    count_options,
+    group_counts,
+    metric_n,
+    metrics_from_counts,
+    per_class_metrics,
+)
+from medjudge.metrics.comparison import compare_with_chance, mcnemar, pair, paired_differences
+from medjudge.metrics.intervals import bootstrap_interval, resample_sums
+from medjudge.metrics.statements import make_statements
+from medjudge.records import Case, Judgement, Unparsed
+
+if TYPE_CHECKING:
+    from medjudge.tasks.contract import TaskContract
+
+RESULTS_VERSION = 1
+UNPARSED = "unparsed"
+"""The last column of a confusion matrix."""
+COMPARED_METRICS = ("accuracy", "macro_f1", "f1_positive", "schema_pass_rate")
+"""Metrics whose paired differences are computed, where the task has them."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MetricResult(_Frozen):
+    """One metric of one model, with its interval; None where undefined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    """Rows behind the value."""
+    method: str
+    """How the interval was made."""
+
+
+class ClassResult(_Frozen):
+    """One label of one model; None where undefined."""
+
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    support: int
+
+
+class Confusion(_Frozen):
+    """Counts of gold label (row) by what the judge said (column); the last column is `unparsed`."""
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+
+
+class ModelResult(_Frozen):
+    """How one model or baseline did."""
+
+    role: Literal["model", "baseline"]
+    n: int
+    """Cases with a gold label that it answered."""
+    n_unparsed: int
+    unparsed_reasons: dict[str, int]
+    n_truncated: int | None
+    """Answers that the token limit cut off; None if not recorded."""
+    n_missing: int
+    """Cases with a gold label that it gave no answer to; they take no part in its numbers."""
+    n_unmatched: int
+    """Answers to cases that have no gold label or are not in the set."""
+    metrics: dict[str, MetricResult]
+    per_class: dict[str, ClassResult]
+    confusion: Confusion
+    chance_p: float
+    """Two-sided exact binomial p of its accuracy against uniform guessing."""
+    lineage: dict[str, Any] | None
+    seconds: float | None
+    lenient: bool
+
+
+class DifferenceResult(_Frozen):
+    """Metric of `a` minus metric of `b` in points; None where undefined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class McNemarResult(_Frozen):
+    """Rows that only one of the two got right, and the two-sided p."""
+
+    only_a: int
+    only_b: int
+    p: float
+    method: str
+
+
+class ComparisonResult(_Frozen):
+    """Two judges on the cases that both answered."""
+
+    a: str
+    b: str
+    kind: Literal["reference", "consecutive", "baseline"]
+    n: int
+    n_unpaired: int
+    """Cases that only one of the two answered."""
+    differences: dict[str, DifferenceResult]
+    mcnemar: McNemarResult
+
+
+class Results(_Frozen):
+    """Everything an evaluation measured."""
+
+    version: Literal[1] = 1
+    task: str
+    split: str
+    n_cases: int
+    """Cases with a gold label."""
+    n_groups: int
+    n_without_gold: int
+    train_n: int | None
+    labels: tuple[str, ...]
+    ordered: bool
+    positive: str | None
+    chance: float
+    """Expected accuracy of uniform guessing."""
+    contract: dict[str, Any]
+    level: float
+    n_resamples: int
+    seed: int
+    reference: str | None
+    models: dict[str, ModelResult]
+    """In the order in which the models were given, baselines last."""
+    skipped_baselines: dict[str, str]
+    comparisons: tuple[ComparisonResult, ...]
+    leakage: dict[str, Any]
+    statements: tuple[str, ...] = ()
+
+    def of_role(self, role: Literal["model", "baseline"]) -> dict[str, ModelResult]:
+        """The models, or the baselines, by name and in order."""
+        return {name: model for name, model in self.models.items() if model.role == role}
+
+    def comparison(self, a: str, b: str) -> ComparisonResult | None:
+        """The comparison of `a` with `b`, if it was made."""
+        return next((c for c in self.comparisons if (c.a, c.b) == (a, b)), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `results.json`."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_json(cls, value: Any) -> Results:
+        """The results in a parsed `results.json`. Raises RunError if it is of another version or damaged."""
+        version = value.get("version") if isinstance(value, Mapping) else None
+        if version != RESULTS_VERSION:
+            raise RunError(
+                f"results are of version {version!r}, this program reads version {RESULTS_VERSION}. "
+                "Run `medjudge evaluate` again."
+            )
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            place = ".".join(str(part) for part in error.errors()[0]["loc"])
+            raise RunError(f"results are damaged at {place!r}. Run `medjudge evaluate` again.") from None
+
+
+def summarise(
+    cases: Sequence[Case],
+    judgements: Mapping[str, Sequence[Judgement]],
+    *,
+    contract: TaskContract,
+    split: str,
+    baselines: Mapping[str, Sequence[Judgement]] | None = None,
+    skipped_baselines: Mapping[str, str] | None = None,
+    reference: str | None = None,
+    level: float = 0.95,
+    n_resamples: int = 2000,
+    seed: int = 42,
+    leakage: Mapping[str, Any] | None = None,
+    lineage: Mapping[str, Mapping[str, Any]] | None = None,
+    seconds: Mapping[str, float] | None = None,
+    n_truncated: Mapping[str, int] | None = None,
+    train_n: int | None = None,
+) -> Results:
+    """Every metric with its interval, every comparison with its test, and what they say in words.
+
+    judgements, baselines: name -> one judgement per case, in any order. Cases without a gold label are left out and
+    counted. reference: the model that all others are compared with (the base); consecutive models are compared as well,
+    and the most accurate model with the most accurate baseline.
+    leakage: `LeakageReport.to_json()`. lineage: model name -> `Lineage.to_json()`. seconds, n_truncated: by model name.
+    All intervals and differences are computed on the same resamples, drawn from `seed`.
+    Raises DataError if no case has a gold label, no model is given, or an answer cannot be joined.
+    """
+    baselines = baselines or {}
+    if not judgements:
+        raise DataError("no model's judgements were given: there is nothing to summarise.")
+    if both := sorted(set(judgements) & set(baselines)):
+        raise DataError(f"{both[0]!r} names a model and a baseline: give the model another name.")
+    if reference is not None and reference not in judgements:
+        raise DataError(f"reference {reference!r} is not among the models: {', '.join(judgements)}.")
+
+    outcomes = {
+        name: code_outcomes(
+            cases,
+            answers,
+            labels=contract.labels,
+            positive=contract.positive,
+            ordered=contract.ordered,
+            answer_is_json=contract.answer_is_json,
+        )
+        for name, answers in {**judgements, **baselines}.items()
+    }
+    gold_ids = {case.case_id for case in cases if case.gold is not None}
+    models = {
+        name: _model_result(
+            outcome,
+            role="model" if name in judgements else "baseline",
+            reasons=_reasons(judgements.get(name, ()), gold_ids),
+            n_truncated=(n_truncated or {}).get(name),
+            lineage=(lineage or {}).get(name),
+            seconds=(seconds or {}).get(name),
+            lenient=contract.lenient and name in judgements,
+            level=level,
+            n_resamples=n_resamples,
+            seed=seed,
+        )
+        for name, outcome in outcomes.items()
+    }
+    comparisons = tuple(
+        _compare(outcomes[a], outcomes[b], a, b, kind, level=level, n_resamples=n_resamples, seed=seed)
+        for a, b, kind in _planned_comparisons(models, reference)
+    )
+    results = Results(
+        task=contract.kind,
+        split=split,
+        n_cases=len(gold_ids),
+        n_groups=next(iter(outcomes.values())).n_groups,
+        n_without_gold=len(cases) - len(gold_ids),
+        train_n=train_n,
+        labels=contract.labels,
+        ordered=contract.ordered,
+        positive=contract.positive,
+        chance=chance_accuracy(contract.labels),
+        contract={"fingerprint": contract.fingerprint(), "settings": contract.model_dump(mode="json")},
+        level=level,
+        n_resamples=n_resamples,
+        seed=seed,
+        reference=reference,
+        models=models,
+        skipped_baselines=dict(skipped_baselines or {}),
+        comparisons=comparisons,
+        leakage=_plain(leakage or {}),
+    )
+    return results.model_copy(update={"statements": tuple(make_statements(results))})
+
+
+def best_model(models: Mapping[str, ModelResult], role: str) -> str | None:
+    """The most accurate model (or baseline) on these rows, the first of equals; None if there is none.
+
+    A lucky draw of `chance` is no baseline to beat: models are tested against chance's exact accuracy instead.
+    """
+    names = [name for name, model in models.items() if model.role == role and (name, role) != (CHANCE, "baseline")]
+    return max(names, key=lambda name: models[name].metrics["accuracy"].value or 0.0, default=None)
+
+
+def _planned_comparisons(
+    models: Mapping[str, ModelResult], reference: str | None
+) -> list[tuple[str, str, Literal["reference", "consecutive", "baseline"]]]:
+    """Which pairs are compared, later model first; none twice."""
+    names = [name for name, model in models.items() if model.role == "model"]
+    planned: dict[tuple[str, str], Literal["reference", "consecutive", "baseline"]] = {}
+    if reference is not None:
+        planned.update({(name, reference): "reference" for name in names if name != reference})
+    for earlier, later in pairwise(names):
+        if (earlier, later) not in planned:
+            planned.setdefault((later, earlier), "consecutive")
+    model, baseline = best_model(models, "model"), best_model(models, "baseline")
+    if model is not None and baseline is not None:
+        planned[model, baseline] = "baseline"
+    return [(a, b, kind) for (a, b), kind in planned.items()]
+
+
+def _model_result(
+    outcomes: Outcomes,
+    *,
+    role: Literal["model", "baseline"],
+    reasons: dict[str, int],
+    n_truncated: int | None,
+    lineage: Mapping[str, Any] | None,
+    seconds: float | None,
+    lenient: bool,
+    level: float,
+    n_resamples: int,
+    seed: int,
+) -> ModelResult:
+    values = classification_metrics(outcomes)
+    counts = group_counts(outcomes)
+    counts = counts[counts.sum((1, 2)) > 0]
+    # A fresh generator per model: all see the same resamples, whatever else stands in the table.
+    drawn = metrics_from_counts(
+        resample_sums(counts, n_resamples, np.random.default_rng(seed)), **count_options(outcomes)
+    )
+    metrics = {}
+    for name, value in values.items():
+        interval = bootstrap_interval(
+            value, drawn[name], level=level, n_groups=len(counts), proportion=name in PROPORTIONS
+        )
+        metrics[name] = MetricResult(
+            value=_finite(value),
+            low=_finite(interval.low),
+            high=_finite(interval.high),
+            n=metric_n(outcomes, name),
+            method=interval.method,
+        )
+    confusion = confusion_counts(outcomes)
+    return ModelResult(
+        role=role,
+        n=len(outcomes.gold),
+        n_unparsed=int((~outcomes.parsed).sum()),
+        unparsed_reasons=reasons,
+        n_truncated=n_truncated,
+        n_missing=outcomes.n_missing,
+        n_unmatched=outcomes.n_unmatched,
+        metrics=metrics,
+        per_class={
+            label: ClassResult(
+                precision=_finite(row["precision"]),
+                recall=_finite(row["recall"]),
+                f1=_finite(row["f1"]),
+                support=int(row["support"]),
+            )
+            for label, row in per_class_metrics(outcomes).items()
+        },
+        confusion=Confusion(
+            rows=outcomes.labels,
+            columns=(*outcomes.labels, UNPARSED),
+            counts=tuple(tuple(int(cell) for cell in row) for row in confusion),
+        ),
+        chance_p=compare_with_chance(int(outcomes.correct.sum()), len(outcomes.gold), chance_accuracy(outcomes.labels)),
+        lineage=None if lineage is None else _plain(lineage),
+        seconds=seconds,
+        lenient=lenient,
+    )
+
+
+def _compare(
+    a: Outcomes,
+    b: Outcomes,
+    name_a: str,
+    name_b: str,
+    kind: Literal["reference", "consecutive", "baseline"],
+    *,
+    level: float,
+    n_resamples: int,
+    seed: int,
+) -> ComparisonResult:
+    pairing = pair(a, b)
+    right_a, right_b = pairing.a.correct, pairing.b.correct
+    test = mcnemar(int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum()))
+    # A baseline answers with labels, not text: whether it can be read is no question.
+    metrics = tuple(name for name in COMPARED_METRICS if kind != "baseline" or name != "schema_pass_rate")
+    differences = paired_differences(
+        pairing, metrics, n_resamples=n_resamples, rng=np.random.default_rng(seed), level=level
+    )
+    return ComparisonResult(
+        a=name_a,
+        b=name_b,
+        kind=kind,
+        n=len(right_a),
+        n_unpaired=len(pairing.only_a) + len(pairing.only_b),
+        differences={
+            metric: DifferenceResult(value=_finite(d.value), low=_finite(d.low), high=_finite(d.high))
+            for metric, d in differences.items()
+        },
+        mcnemar=McNemarResult(only_a=test.only_a, only_b=test.only_b, p=test.p, method=test.method),
+    )
+
+
+def _reasons(judgements: Sequence[Judgement], gold_ids: set[str]) -> dict[str, int]:
+    """Reason -> count over the unreadable answers that are measured, commonest first."""
+    counts = Counter(j.reason for j in judgements if isinstance(j, Unparsed) and j.case_id in gold_ids)
+    return dict(counts.most_common())
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON holds it: mappings and sequences as dicts and lists, a number that is not finite as None."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return _finite(value) if isinstance(value, float) else value

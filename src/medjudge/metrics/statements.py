@@ -1,0 +1,161 @@
+"""What the tests support, in plain words. No sentence here says more than an interval and a test behind it.
+
+A difference is claimed only where its interval leaves out zero and McNemar's test rejects; likewise a distance from
+chance. McNemar's and the binomial test take rows as independent, the intervals resample groups: needing both keeps a
+claim from resting on rows that resemble each other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from medjudge.metrics.results import ComparisonResult, MetricResult, ModelResult, Results
+
+NO_LEAKAGE_CHECK = "Leakage: no check was made between these rows and the rows the models were trained on."
+FEW_GROUPS = 30
+"""Below this many groups the percentile bootstrap's intervals are known to be too narrow."""
+
+
+def make_statements(results: Results) -> list[str]:
+    """The sentences that stand first in a report, most important first."""
+    sentences = [_compared(comparison, results) for comparison in results.comparisons]
+    sentences += [_against_chance(name, model, results) for name, model in results.of_role("model").items()]
+    sentences += _readability(results)
+    sentences += _scope(results)
+    sentences.append(leakage_line(results))
+    return sentences
+
+
+def is_clear(comparison: ComparisonResult, level: float) -> bool:
+    """Whether the two judges' accuracies differ: the interval leaves out zero and McNemar's p is below 1 - level."""
+    accuracy = comparison.differences["accuracy"]
+    return _excludes(accuracy.low, accuracy.high, 0.0) and comparison.mcnemar.p < 1 - level
+
+
+def differs_from_chance(model: ModelResult, chance: float, level: float) -> bool:
+    """Whether accuracy differs from guessing: the interval leaves out chance and the binomial test rejects."""
+    accuracy = model.metrics["accuracy"]
+    return _excludes(accuracy.low, accuracy.high, chance) and model.chance_p < 1 - level
+
+
+def leakage_line(results: Results) -> str:
+    """What the leakage check found, in one sentence; says so if none was made."""
+    if not results.leakage.get("comparisons", True):
+        return NO_LEAKAGE_CHECK
+    return str(results.leakage.get("summary_line") or NO_LEAKAGE_CHECK)
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """0.2604 -> "26.0 %"; None -> "undefined"."""
+    return "undefined" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def p_value(p: float) -> str:
+    """0.62 -> "p = .62"; 0.0312 -> "p = .031"; 0.00004 -> "p < .001"."""
+    if p < 0.001:
+        return "p < .001"
+    if p > 0.995:
+        return "p = 1"
+    return "p = " + (f"{p:.3f}" if p < 0.0995 else f"{p:.2f}").removeprefix("0")
+
+
+def counted(n: int, noun: str) -> str:
+    """1, "case" -> "1 case"; 1257, "case" -> "1,257 cases"."""
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
+
+
+def _compared(comparison: ComparisonResult, results: Results) -> str:
+    accuracy = comparison.differences["accuracy"]
+    value = accuracy.value or 0.0
+    if comparison.kind == "baseline":
+        a = f"The most accurate model on these rows, {comparison.a},"
+        b = f"the most accurate baseline, {comparison.b}"
+    else:
+        a, b = comparison.a, comparison.b
+    test = f"McNemar {p_value(comparison.mcnemar.p)}, n = {comparison.n:,}"
+    interval = _interval(accuracy.low, accuracy.high, results.level)
+    if is_clear(comparison, results.level):
+        word = "more" if value > 0 else "less"
+        flip = value < 0 and accuracy.low is not None and accuracy.high is not None
+        if flip:  # "6.0 points less accurate (interval 2.0 to 9.0)", not "-9.0 to -2.0"
+            interval = _interval(-(accuracy.high or 0.0), -(accuracy.low or 0.0), results.level)
+        sentence = f"{a} is {abs(value):.1f} points {word} accurate than {b} ({interval}; {test})"
+    else:
+        sentence = f"{a} is not distinguishable from {b} in accuracy: {value:+.1f} points ({interval}; {test})"
+    macro = comparison.differences.get("macro_f1")
+    if macro is not None and macro.value is not None:
+        ends = "" if macro.low is None or macro.high is None else f" ({macro.low:.1f} to {macro.high:.1f})"
+        sentence += f"; macro-F1 {macro.value:+.1f} points{ends}"
+    return sentence + "."
+
+
+def _against_chance(name: str, model: ModelResult, results: Results) -> str:
+    accuracy, chance = model.metrics["accuracy"], results.chance
+    level = f"chance ({percent(chance, 1)})"
+    start = f"{name}'s accuracy of {_with_ends(accuracy)}"
+    p = p_value(model.chance_p)
+    if not differs_from_chance(model, chance, results.level):
+        return f"{start} is not distinguishable from {level}, {p}, n = {model.n:,}."
+    if (accuracy.value or 0.0) > chance:
+        return f"{start} is above {level}, {p}, n = {model.n:,}."
+    why = f": {model.n_unparsed:,} of its {model.n:,} answers could not be read" if model.n_unparsed else ""
+    return f"{start} is below {level}, {p}, n = {model.n:,}{why}."
+
+
+def _readability(results: Results) -> list[str]:
+    models = results.of_role("model")
+    sentences = []
+    for name, model in models.items():
+        limit = f"{model.n_truncated:,} hit the token limit" if model.n_truncated else ""
+        if model.n_unparsed:
+            share = percent(model.n_unparsed / model.n)
+            reason, count = next(iter(model.unparsed_reasons.items()), ("", 0))
+            sentences.append(
+                f"{model.n_unparsed:,} of {name}'s {model.n:,} answers ({share}) could not be read and count as wrong"
+                + (f"; commonest reason: {reason} ({count:,})" if reason else "")
+                + (f"; {limit}" if limit else "")
+                + "."
+            )
+        elif limit:
+            sentences.append(f"Of {name}'s {model.n:,} answers, {limit}.")
+        if model.n_missing:
+            sentences.append(f"{name} gave no answer to {counted(model.n_missing, 'case')}: left out of its numbers.")
+    readable = [name for name, model in models.items() if not model.n_unparsed]
+    if readable:
+        sentences.append(f"Every answer of {_listed(readable)} could be read.")
+    if any(model.lenient for model in models.values()):
+        sentences.append("Answers were read leniently: forms that the task contract does not name were accepted.")
+    return sentences
+
+
+def _scope(results: Results) -> list[str]:
+    groups = "" if results.n_groups == results.n_cases else f" in {counted(results.n_groups, 'group')}"
+    sentences = [f"Measured on {counted(results.n_cases, 'case')}{groups} of the split {results.split!r}."]
+    if results.n_without_gold:
+        sentences.append(f"Left out: {counted(results.n_without_gold, 'case')} without an expert label.")
+    if results.n_groups < 2:
+        sentences.append("All cases belong to one group: no interval can be given.")
+    elif results.n_groups < FEW_GROUPS:
+        sentences.append(f"There are only {results.n_groups} groups: the intervals are rough and likely too narrow.")
+    return sentences
+
+
+def _with_ends(metric: MetricResult) -> str:
+    if metric.low is None or metric.high is None:
+        return percent(metric.value)
+    return f"{percent(metric.value)} ({100 * metric.low:.1f} to {100 * metric.high:.1f})"
+
+
+def _interval(low: float | None, high: float | None, level: float) -> str:
+    if low is None or high is None:
+        return "no interval"
+    return f"{100 * level:g} % interval {low:.1f} to {high:.1f}"
+
+
+def _excludes(low: float | None, high: float | None, value: float) -> bool:
+    return low is not None and high is not None and (low > value or high < value)
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

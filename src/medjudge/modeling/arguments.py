@@ -1,0 +1,165 @@
+"""Our settings as TRL's and transformers' arguments: the one place that an upgrade of theirs touches.
+
+The order of rows is ours, not the trainer's: all epochs are laid out in one sequence before training, so a run that was
+cut off sees after its resume exactly the rows that it would have seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import TrainingArguments
+from trl import GRPOConfig, SFTConfig
+
+from medjudge import artifacts
+from medjudge.config import BaseConfig, GrpoConfig, ModelConfig, SftConfig, TrainingConfig
+from medjudge.errors import ConfigError
+from medjudge.modeling.load import pick_device, pick_dtype
+
+
+def epoch_order(n_rows: int, epochs: float, seed: int) -> list[int]:
+    """Row numbers in the order of training: a fresh permutation per epoch; a part of one for a fraction of an epoch."""
+    rng = np.random.default_rng(seed)
+    order: list[int] = []
+    while len(order) < round(n_rows * epochs):
+        order.extend(rng.permutation(n_rows).tolist())
+    return order[: round(n_rows * epochs)]
+
+
+def length_grouped_order(lengths: Sequence[int], epochs: float, batch_size: int, seed: int) -> list[int]:
+    """As `epoch_order`, with rows of like length in one batch, so that little is spent on padding.
+
+    Within each epoch, windows of 32 batches are sorted by length and their batches shuffled again.
+    """
+    rng = np.random.default_rng([seed, 1])
+    order = np.array(epoch_order(len(lengths), epochs, seed), dtype=np.int64)
+    sizes = np.asarray(lengths)
+    grouped: list[int] = []
+    for start in range(0, len(order), len(lengths)):
+        epoch = order[start : start + len(lengths)]
+        for first in range(0, len(epoch), 32 * batch_size):
+            window = epoch[first : first + 32 * batch_size]
+            window = window[np.argsort(sizes[window], kind="stable")]
+            batches = [window[i : i + batch_size] for i in range(0, len(window), batch_size)]
+            whole, rest = [b for b in batches if len(b) == batch_size], [b for b in batches if len(b) < batch_size]
+            for i in rng.permutation(len(whole)):
+                grouped.extend(whole[i].tolist())
+            for batch in rest:
+                grouped.extend(batch.tolist())
+    return grouped
+
+
+def n_steps(n_rows: int, epochs: float, rows_per_step: int, max_steps: int, *, drop_last: bool = False) -> int:
+    """Optimiser steps: `max_steps` if it is given (not -1), else what `epochs` over `n_rows` make."""
+    if max_steps >= 0:
+        return max_steps
+    rows = round(n_rows * epochs)
+    return rows // rows_per_step if drop_last else math.ceil(rows / rows_per_step)
+
+
+def n_epochs(n_rows: int, epochs: float, rows_per_step: int, max_steps: int) -> float:
+    """How often each row is seen: `epochs`, or what `max_steps` comes to."""
+    return max_steps * rows_per_step / n_rows if max_steps >= 0 else epochs
+
+
+def _common(config: TrainingConfig, model: ModelConfig, work: Path, *, steps: int, seed: int) -> dict[str, Any]:
+    device = pick_device(model.device)
+    dtype = pick_dtype(model.dtype, device)
+    return {
+        "output_dir": str(work / artifacts.CHECKPOINTS),
+        "max_steps": steps,
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": config.lr_scheduler,
+        "lr_scheduler_kwargs": dict(config.lr_scheduler_args) or None,
+        "warmup_steps": config.warmup_steps or math.ceil(steps * config.warmup_ratio),
+        "weight_decay": config.weight_decay,
+        "adam_beta1": config.adam_beta1,
+        "adam_beta2": config.adam_beta2,
+        "max_grad_norm": config.max_grad_norm,
+        "optim": config.optimizer,
+        "save_strategy": "steps",
+        "save_steps": config.save_steps,
+        "save_total_limit": 2,
+        "logging_steps": config.logging_steps,
+        "logging_nan_inf_filter": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "seed": seed,
+        "data_seed": seed,
+        "use_cpu": device.type == "cpu",
+        "bf16": dtype == torch.bfloat16,
+        "fp16": dtype == torch.float16,
+        "gradient_checkpointing": model.gradient_checkpointing,
+        "dataloader_num_workers": 0,
+        "dataloader_pin_memory": device.type == "cuda",
+    }
+
+
+def base_arguments(config: BaseConfig, model: ModelConfig, work: Path, *, steps: int, seed: int) -> TrainingArguments:
+    """Arguments of language-model training from nothing."""
+    return TrainingArguments(
+        **_common(config, model, work, steps=steps, seed=seed),
+        per_device_train_batch_size=config.batch_size,
+        train_sampling_strategy="sequential",
+        remove_unused_columns=False,
+    )
+
+
+def sft_arguments(
+    config: SftConfig, model: ModelConfig, work: Path, *, steps: int, eval_steps: int | None, seed: int
+) -> SFTConfig:
+    """TRL's arguments for rows that are tokenised and labelled already."""
+    return SFTConfig(
+        **_common(config, model, work, steps=steps, seed=seed),
+        per_device_train_batch_size=config.micro_batch,
+        gradient_accumulation_steps=config.completions_per_step // config.micro_batch,
+        per_device_eval_batch_size=config.micro_batch,
+        eval_strategy="no" if eval_steps is None else "steps",
+        eval_steps=eval_steps,
+        train_sampling_strategy="sequential",
+        max_length=None,
+        packing=False,
+    )
+
+
+def grpo_arguments(
+    config: GrpoConfig, model: ModelConfig, work: Path, *, max_tokens: int, steps: int, seed: int
+) -> Any:
+    """TRL's arguments for one generation batch per optimiser step. Raises ConfigError if `grpo.trl` repeats one."""
+    ours: dict[str, Any] = {
+        **_common(config, model, work, steps=steps, seed=seed),
+        "per_device_train_batch_size": config.micro_batch,
+        "gradient_accumulation_steps": config.completions_per_step // config.micro_batch,
+        "steps_per_generation": config.completions_per_step // config.micro_batch,
+        "num_generations": config.group_size,
+        "num_iterations": config.num_iterations,
+        "shuffle_dataset": False,
+        "remove_unused_columns": False,
+        "max_completion_length": max_tokens,
+        "temperature": config.temperature,
+        "top_p": config.top_p,
+        "top_k": config.top_k,
+        "min_p": config.min_p,
+        "repetition_penalty": config.repetition_penalty,
+        "beta": config.kl_coef,
+        "epsilon": config.epsilon,
+        "epsilon_high": config.epsilon_high,
+        "loss_type": config.loss_type,
+        "scale_rewards": config.scale_rewards,
+        "importance_sampling_level": config.importance_sampling_level,
+        "mask_truncated_completions": config.mask_truncated_completions,
+        "reward_weights": list(config.rewards.values()),
+        "use_vllm": config.use_vllm,
+    }
+    repeated = sorted(set(ours) & set(config.trl))
+    if repeated:
+        raise ConfigError(f"`grpo.trl` repeats what the recipe sets elsewhere: {', '.join(repeated)}. Remove it there.")
+    try:
+        return GRPOConfig(**ours, **config.trl)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"TRL refuses the grpo settings: {error}") from None

@@ -1,0 +1,143 @@
+"""From a hub id or a folder to tokenizer and model, on the right device, with errors that say what to do."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.utils import logging as transformers_logging
+
+from medjudge.config import ModelConfig
+from medjudge.errors import ModelError
+from medjudge.tasks.encoding import PLAIN_CHAT_TEMPLATE, stop_token_ids
+
+WEIGHT_PATTERNS = ("*.safetensors", "*.bin")
+_HUB_PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "tokenizer*"]
+
+
+def quiet_libraries() -> None:
+    """Leaves the terminal to our own progress: the libraries' bars and advice are for their own scripts."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", module=r"(torch|transformers|trl|peft|accelerate|datasets)(\..*)?")
+    for name in ("trl", "accelerate", "peft", "datasets", "httpx", "huggingface_hub"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    import datasets
+
+    datasets.disable_progress_bars()
+
+
+def resolve(model: str | Path, revision: str | None = None) -> Path:
+    """The local folder of a model: the folder itself, or the hub's snapshot (downloaded if it is not there yet).
+
+    Raises ModelError if there is neither.
+    """
+    path = Path(model)
+    if path.is_dir():
+        if not any((path / name).exists() for name in ("config.json", "adapter_config.json")):
+            raise ModelError(
+                f"{path} is a folder without config.json or adapter_config.json. "
+                "Name a folder that `save_pretrained` wrote, such as RUN/sft/model."
+            )
+        return path
+    if path.exists() or str(model).count("/") != 1 or str(model).startswith((".", "/", "~")):
+        raise ModelError(f"{model} is neither a model folder nor a hub id such as `Qwen/Qwen3-0.6B`.")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(model), revision=revision, allow_patterns=_HUB_PATTERNS))
+    except Exception as error:  # the hub client raises some twenty types; all mean that the model cannot be had
+        raise ModelError(
+            f"cannot get {model!r} from the hub ({type(error).__name__}). Check the name, the network and, for a gated "
+            "model, `hf auth login`; or give a local folder with --set model.base=PATH, or --set model.base=builtin:tiny."
+        ) from None
+
+
+def load_tokenizer(folder: Path, chat_template: str | None = None) -> Any:
+    """The tokenizer of a model folder, padding on the left as generation needs.
+
+    chat_template: Jinja text or `plain`, used only if the tokenizer brings none. Raises ModelError.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except Exception as error:
+        raise ModelError(
+            f"cannot load a tokenizer from {folder} ({type(error).__name__}). "
+            "Expected tokenizer.json and tokenizer_config.json as `save_pretrained` writes them."
+        ) from error
+    if not tokenizer.chat_template and chat_template:
+        tokenizer.chat_template = PLAIN_CHAT_TEMPLATE if chat_template == "plain" else chat_template
+    # Generation continues from the last position, and a right-padded prompt would continue from <pad>.
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def pick_device(device: str | None) -> torch.device:
+    """The named device, or the first GPU, or the CPU."""
+    if device is not None:
+        return torch.device(device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 on a GPU that has it, else float32: bfloat16 decoding on a CPU is very slow."""
+    if dtype != "auto":
+        picked: torch.dtype = getattr(torch, dtype)
+        return picked
+    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def load_weights(folder: Path, config: ModelConfig, tokenizer: Any, *, quantize: bool = False) -> Any:
+    """The causal language model of a folder that holds whole weights, on its device, ready to stop where targets end.
+
+    Raises ModelError if the folder cannot be read, or the tokenizer has tokens that the model has no embedding for.
+    """
+    device = pick_device(config.device)
+    options: dict[str, Any] = {"dtype": pick_dtype(config.dtype, device)}
+    if config.attn_implementation:
+        options["attn_implementation"] = config.attn_implementation
+    if quantize and config.quantization != "none":
+        options["quantization_config"] = (
+            BitsAndBytesConfig(load_in_8bit=True)
+            if config.quantization == "8bit"
+            else BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_use_double_quant=True,
+                bnb_4bit_compute_dtype=options["dtype"],
+            )
+        )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, **options)
+    except Exception as error:
+        raise ModelError(
+            f"cannot load a model from {folder} ({type(error).__name__}). Expected config.json and weights as "
+            "`save_pretrained` writes them. A cut-off download or copy looks like this: fetch it again."
+        ) from error
+    n_rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > n_rows:
+        raise ModelError(f"the tokenizer of {folder} has {len(tokenizer)} tokens, but the model embeds only {n_rows}.")
+    fit_stop_tokens(model, tokenizer)
+    return model if "quantization_config" in options else model.to(device)
+
+
+def fit_stop_tokens(model: Any, tokenizer: Any) -> None:
+    """Generation ends where our targets end, and pads with what the tokenizer pads with."""
+    model.generation_config.eos_token_id = stop_token_ids(tokenizer)
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    # A model's own sampling advice would warn on every greedy call, and must not leak into our rollouts.
+    for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty"):
+        setattr(model.generation_config, name, None)
+    model.generation_config.do_sample = False
+
+
+def count_parameters(model: Any) -> tuple[int, int]:
+    """(trainable, all) parameters."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, trainable in sizes if trainable), sum(n for n, _ in sizes)

@@ -1,0 +1,131 @@
+"""What a person sees while a model trains, and what a cut-off run finds again."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn as Remaining
+from transformers import TrainerCallback
+
+from medjudge import artifacts
+
+
+class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
+    """A progress bar with the remaining time (a line now and then where there is no terminal), and whole checkpoints."""
+
+    def __init__(self, title: str, console: Console, keys: tuple[str, ...]) -> None:
+        """`keys`: entries of the trainer's log shown beside the bar, such as `loss`."""
+        self.title, self.console, self.keys = title, console, keys
+        self.progress: Progress | None = None
+        self.task: TaskID | None = None
+        self.last_line_s = 0.0
+        self.started_s = 0.0
+        self.started_step = 0
+        self.shown = ""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Opens the bar where the run stands."""
+        self.started_s, self.started_step = time.monotonic(), state.global_step
+        self.last_line_s = self.started_s
+        if self.console.is_terminal:
+            self.progress = training_bar(self.console)
+            self.progress.start()
+            self.task = self.progress.add_task(self.title, total=state.max_steps, completed=state.global_step, info="")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Moves the bar on."""
+        if self.progress is not None and self.task is not None:
+            self.progress.update(self.task, completed=state.global_step, info=self.shown)
+            return
+        now = time.monotonic()
+        if now - self.last_line_s > 20:
+            self.last_line_s = now
+            rate = (now - self.started_s) / max(1, state.global_step - self.started_step)
+            left = rate * (state.max_steps - state.global_step)
+            self.console.print(
+                f"  {self.title}: step {state.global_step}/{state.max_steps}  {self.shown}  "
+                f"about {left / 60:.1f} min left"
+            )
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Remembers the figures that stand beside the bar."""
+        parts = [f"{key.rpartition('/')[2]} {float(logs[key]):.3g}" for key in self.keys if logs and logs.get(key)]
+        self.shown = "  ".join(parts) or self.shown
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Marks the checkpoint as whole: the trainer calls this after its last file."""
+        artifacts.mark_checkpoint_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Closes the bar."""
+        self.close()
+
+    def close(self) -> None:
+        """Closes the bar; also after an error, so that the terminal is whole again."""
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None
+
+
+def training_bar(console: Console) -> Progress:
+    """The one look of every progress bar: title, bar, count, elapsed and remaining time, figures."""
+    return Progress(
+        TextColumn("  {task.description}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        Remaining(compact=True, elapsed_when_finished=False),
+        TextColumn("[dim]{task.fields[info]}"),
+        console=console,
+        transient=True,
+    )
+
+
+def clean_history(log_history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The trainer's log with what JSON cannot hold (NaN, infinity) as None, and timings left out: they never repeat."""
+    return [
+        {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in entry.items()
+            if not key.endswith(("_runtime", "_per_second")) and key != "step_time"
+        }
+        for entry in log_history
+    ]
+
+
+class Bar:
+    """A progress bar over `total` things for a `with` block; a line at the end where there is no terminal."""
+
+    def __init__(self, title: str, total: int, console: Console) -> None:
+        """Shows nothing before the block is entered."""
+        self.title, self.total, self.console = title, total, console
+        self.progress = training_bar(console) if console.is_terminal else None
+        self.task: TaskID | None = None
+        self.started_s = 0.0
+
+    def __enter__(self) -> Bar:
+        """Opens the bar."""
+        self.started_s = time.monotonic()
+        if self.progress is not None:
+            self.progress.start()
+            self.task = self.progress.add_task(self.title, total=self.total, info="")
+        return self
+
+    def advance(self, n: int) -> None:
+        """`n` more are done."""
+        if self.progress is not None and self.task is not None:
+            self.progress.advance(self.task, n)
+
+    def __exit__(self, *_: object) -> None:
+        """Closes the bar."""
+        if self.progress is not None:
+            self.progress.stop()
+        wall_s = time.monotonic() - self.started_s
+        if wall_s > 2:
+            self.console.print(f"  [dim]{self.title}: {self.total:,} cases in {wall_s:.0f} s[/]")

@@ -1,0 +1,85 @@
+"""Trained weights into a stage's folder, with their lineage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+
+from medjudge import artifacts
+from medjudge.config import TINY_BASE, Recipe
+from medjudge.modeling.lineage import (
+    Lineage,
+    ancestry_of,
+    describe_parent,
+    merge_adapter,
+    read_lineage,
+    weights_sha256,
+)
+from medjudge.records import Case
+from medjudge.tasks.encoding import encode_all
+
+
+def proof_prompts(recipe: Recipe, cases: Sequence[Case], tokenizer: Any) -> list[list[int]]:
+    """The fixed prompts on which a merge is proven: the first of the training split."""
+    chosen = cases[: recipe.merge.proof_prompts]
+    return [row.prompt_ids for row in encode_all(recipe.contract, chosen, tokenizer, with_target=False)]
+
+
+def save_trained(
+    stage: str,
+    model: Any,
+    tokenizer: Any,
+    recipe: Recipe,
+    start: Path,
+    start_name: str,
+    out_dir: Path,
+    run_dir: Path,
+    *,
+    merge_now: bool,
+    prompts: Sequence[Sequence[int]],
+) -> Lineage:
+    """Writes an adapter (and, with `merge_now`, the proven merge as `model/`), or whole weights as `model/`.
+
+    out_dir: the stage's work folder; its final place in `run_dir` is what parents are described from.
+    Returns the lineage of the folder that the next stage starts from.
+    """
+    is_adapter = isinstance(model, PeftModel)
+    folder = out_dir / (artifacts.ADAPTER if is_adapter else artifacts.MODEL)
+    final = run_dir / stage / folder.name
+    if is_adapter:
+        for config in model.peft_config.values():
+            config.base_model_name_or_path = str(start.resolve()) if Path(start_name).exists() else start_name
+            config.revision = recipe.model.revision if not Path(start_name).exists() else None
+        model.save_pretrained(folder, selected_adapters=["default"])
+    else:
+        model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    before = read_lineage(start)
+    lineage = Lineage(
+        kind="adapter" if is_adapter else "full",
+        stage=stage,
+        weights_sha256=weights_sha256(folder),
+        base=before.base if before else recipe.model.base,
+        base_revision=before.base_revision if before else recipe.model.revision,
+        parent=describe_parent(start, start_name, final),
+        contract_sha256=recipe.contract.fingerprint(),
+        recipe_sha256=artifacts.sha256_json(recipe.model_dump(mode="json")),
+        data_sha256=artifacts.sha256_file(
+            run_dir / "prepare" / f"{getattr(recipe, stage).split}{artifacts.SPLIT_SUFFIX}"
+        ),
+        ancestry=ancestry_of(start, TINY_BASE if recipe.model.base == TINY_BASE and before is None else start_name),
+    )
+    lineage.write(folder)
+    if is_adapter and merge_now:
+        return merge_adapter(
+            folder,
+            out_dir / artifacts.MODEL,
+            recipe.model,
+            stage=stage,
+            prompts=prompts,
+            max_logit_difference=recipe.merge.max_logit_difference,
+        )
+    return lineage

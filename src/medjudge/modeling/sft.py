@@ -1,0 +1,88 @@
+"""Supervised fine-tuning through TRL's SFTTrainer, on rows that the contract rendered and tokenised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from peft import LoraConfig, TaskType
+from rich.console import Console
+from transformers import PrinterCallback
+from trl import SFTTrainer
+
+from medjudge import artifacts
+from medjudge.config import LoraSettings, ModelConfig, SftConfig
+from medjudge.errors import DataError
+from medjudge.modeling.arguments import length_grouped_order, n_epochs, n_steps, sft_arguments
+from medjudge.modeling.progress import Watch, clean_history
+from medjudge.records import Case
+from medjudge.tasks.contract import TaskContract
+from medjudge.tasks.encoding import encode_all
+
+EVAL_CASES = 256
+"""Validation cases whose loss is watched; the first of the split, which is in shuffled order."""
+
+
+def lora_config(lora: LoraSettings) -> LoraConfig:
+    """PEFT's configuration of our adapter settings."""
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules),
+        use_rslora=lora.rslora,
+        task_type=TaskType.CAUSAL_LM,
+    )
+
+
+def tokenised_rows(contract: TaskContract, cases: Sequence[Case], tokenizer: Any) -> list[dict[str, list[int]]]:
+    """`input_ids` and `labels` (-100 on the prompt) of each case with a gold label."""
+    rated = [case for case in cases if case.gold is not None]
+    rows = []
+    for encoded in encode_all(contract, rated, tokenizer, with_target=True):
+        completion_ids = encoded.completion_ids or []
+        labels = [-100] * len(encoded.prompt_ids) + completion_ids
+        rows.append({"input_ids": [*encoded.prompt_ids, *completion_ids], "labels": labels})
+    return rows
+
+
+def train_sft(
+    contract: TaskContract,
+    train: Sequence[Case],
+    validation: Sequence[Case],
+    model: Any,
+    tokenizer: Any,
+    config: SftConfig,
+    model_config: ModelConfig,
+    work: Path,
+    *,
+    seed: int,
+    console: Console,
+) -> tuple[Any, list[dict[str, Any]]]:
+    """(trained model or PeftModel, training log). Resumes from the last whole checkpoint in `work`."""
+    rows = tokenised_rows(contract, train, tokenizer)
+    if not rows:
+        raise DataError(f"split {config.split!r} has no case with a gold label: SFT has nothing to learn from.")
+    epochs = n_epochs(len(rows), config.epochs, config.completions_per_step, config.max_steps)
+    order = length_grouped_order([len(row["input_ids"]) for row in rows], epochs, config.micro_batch, seed)
+    steps = n_steps(len(rows), config.epochs, config.completions_per_step, config.max_steps)
+    held_out = tokenised_rows(contract, validation[:EVAL_CASES], tokenizer)
+    eval_steps = max(1, steps // max(1, min(10, round(epochs)))) if held_out else None
+    watch = Watch("sft", console, ("loss", "eval_loss"))
+    trainer = SFTTrainer(
+        model=model,
+        args=sft_arguments(config, model_config, work, steps=steps, eval_steps=eval_steps, seed=seed),
+        train_dataset=Dataset.from_list([rows[i] for i in order]),
+        eval_dataset=Dataset.from_list(held_out) if held_out else None,
+        processing_class=tokenizer,
+        peft_config=lora_config(config.lora) if config.tuning == "lora" else None,
+        callbacks=[watch],
+    )
+    trainer.remove_callback(PrinterCallback)
+    try:
+        trainer.train(resume_from_checkpoint=artifacts.latest_checkpoint(work))
+    finally:
+        watch.close()
+    return trainer.model, clean_history(trainer.state.log_history)

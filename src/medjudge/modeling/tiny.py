@@ -1,0 +1,130 @@
+"""`builtin:tiny`: a Qwen3-shaped model with its own byte-level BPE, built from nothing on the run's training text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from rich.console import Console
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, PrinterCallback, Qwen3Config
+from transformers import Qwen3ForCausalLM, Trainer, set_seed
+
+from medjudge import artifacts
+from medjudge.config import BaseConfig, ModelConfig
+from medjudge.errors import DataError
+from medjudge.modeling.arguments import base_arguments, length_grouped_order, n_epochs, n_steps
+from medjudge.modeling.load import fit_stop_tokens
+from medjudge.modeling.progress import Watch, clean_history
+
+END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|start|>", "<|end|>"
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|start|>{{ message['role'] }}\n{{ message['content'] }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+)
+
+
+def build_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
+    """A byte-level BPE tokenizer trained on `texts`; every string round-trips."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=[END_OF_TEXT, TURN_START, TURN_END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=TURN_END,
+        pad_token=END_OF_TEXT,
+        chat_template=CHAT_TEMPLATE,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def build_model(config: BaseConfig, tokenizer: Any, seed: int) -> Any:
+    """A Qwen3-shaped model with random weights, tied embeddings, float32."""
+    set_seed(seed)
+    model = Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=-(-len(tokenizer) // 64) * 64,
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+            num_hidden_layers=config.n_layers,
+            num_attention_heads=config.n_heads,
+            num_key_value_heads=max(1, config.n_heads // 2),
+            head_dim=config.hidden_size // config.n_heads,
+            max_position_embeddings=config.max_position_embeddings,
+            tie_word_embeddings=True,
+            rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    fit_stop_tokens(model, tokenizer)
+    return model
+
+
+def train_language_model(
+    texts: Sequence[str],
+    model: Any,
+    tokenizer: Any,
+    config: BaseConfig,
+    model_config: ModelConfig,
+    work: Path,
+    *,
+    seed: int,
+    console: Console,
+) -> list[dict[str, Any]]:
+    """Trains `model` in place on plain text, every token carrying loss. Returns the training log.
+
+    Resumes from the last whole checkpoint in `work`.
+    """
+    pieces = [
+        ids[start : start + config.max_tokens]
+        for ids in tokenizer([text + END_OF_TEXT for text in texts], add_special_tokens=False)["input_ids"]
+        for start in range(0, len(ids), config.max_tokens)
+    ]
+    if not pieces:
+        raise DataError("the training split has no text to build `builtin:tiny` from.")
+    epochs = n_epochs(len(pieces), config.epochs, config.batch_size, config.max_steps)
+    order = length_grouped_order([len(ids) for ids in pieces], epochs, config.batch_size, seed)
+    steps = n_steps(len(pieces), config.epochs, config.batch_size, config.max_steps)
+    watch = Watch("base", console, ("loss",))
+    trainer = Trainer(
+        model=model,
+        args=base_arguments(config, model_config, work, steps=steps, seed=seed),
+        train_dataset=Dataset.from_dict({"input_ids": [pieces[i] for i in order]}),
+        data_collator=_causal_collator(tokenizer),
+        callbacks=[watch],
+    )
+    trainer.remove_callback(PrinterCallback)
+    try:
+        trainer.train(resume_from_checkpoint=artifacts.latest_checkpoint(work))
+    finally:
+        watch.close()
+    return clean_history(trainer.state.log_history)
+
+
+def _causal_collator(tokenizer: Any) -> Any:
+    def collator(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        # Padding on the right: with it on the left, positions would start in the pads during training only.
+        width = max(len(row["input_ids"]) for row in rows)
+        input_ids = torch.full((len(rows), width), tokenizer.pad_token_id)
+        labels = torch.full((len(rows), width), -100)
+        for i, row in enumerate(rows):
+            ids = torch.tensor(row["input_ids"])
+            input_ids[i, : len(ids)] = ids
+            labels[i, : len(ids)] = ids
+        return {"input_ids": input_ids, "attention_mask": (labels != -100).long(), "labels": labels}
+
+    return collator

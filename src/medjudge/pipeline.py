@@ -1,0 +1,181 @@
+"""Runs a recipe's stages in order: skips what is unchanged, resumes what was cut off, leaves nothing half."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from medjudge import __version__, artifacts
+from medjudge.config import STAGE_NAMES, TINY_BASE, Recipe
+from medjudge.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage of the pipeline."""
+
+    module: str
+    """Imported only when the stage runs."""
+    sections: tuple[str, ...]
+    """Recipe sections that the stage depends on."""
+    after: tuple[str, ...]
+    """Stages whose outputs it reads."""
+    title: str
+
+
+STAGES: dict[str, Stage] = {
+    "prepare": Stage("medjudge.stages.prepare", ("task", "data"), (), "expert rows -> checked, split cases"),
+    "base": Stage("medjudge.stages.base", ("base", "model"), ("prepare",), "a tiny model from nothing"),
+    "sft": Stage(
+        "medjudge.stages.sft", ("task", "model", "sft", "merge"), ("prepare", "base"), "teach task and format"
+    ),
+    "grpo": Stage("medjudge.stages.grpo", ("task", "model", "grpo"), ("prepare", "base", "sft"), "sharpen on rewards"),
+    "merge": Stage("medjudge.stages.merge", ("task", "model", "merge"), ("prepare", "sft", "grpo"), "one proven model"),
+    "evaluate": Stage(
+        "medjudge.stages.evaluate",
+        ("task", "model", "evaluate"),
+        ("prepare", "base", "sft", "grpo", "merge"),
+        "agreement with the experts, with intervals",
+    ),
+    "report": Stage("medjudge.stages.report", ("report",), ("evaluate",), "one page a reader can trust"),
+}
+"""In the order a project meets them."""
+
+NOT_INPUTS = (artifacts.HISTORY, artifacts.PREFLIGHT, artifacts.LINT)
+"""Outputs of a stage that later stages do not read: a change in them alone makes nothing stale."""
+
+
+def active_stages(recipe: Recipe, first: str | None = None, last: str | None = None) -> list[str]:
+    """The recipe's stages from `first` to `last`, in order. Raises ConfigError for a range that holds none."""
+    for name in (first, last):
+        if name is not None and name not in STAGES:
+            raise ConfigError(f"no stage is called {name!r}. Stages: {', '.join(STAGES)}.")
+    low = STAGE_NAMES.index(first) if first else 0
+    high = STAGE_NAMES.index(last) if last else len(STAGE_NAMES) - 1
+    names = [name for name in STAGE_NAMES[low : high + 1] if name in recipe.stages]
+    if recipe.model.base != TINY_BASE:
+        names = [name for name in names if name != "base"]
+    if not names:
+        raise ConfigError(
+            f"--from {first or STAGE_NAMES[0]} --until {last or STAGE_NAMES[-1]} holds no stage of the recipe."
+        )
+    return names
+
+
+def stage_inputs(name: str, recipe: Recipe, run_dir: artifacts.RunDir) -> dict[str, Any]:
+    """Everything that a stage's result depends on, each under a name that `--dry-run` can print.
+
+    Raises ConfigError if a stage before it has not run.
+    """
+    stage = STAGES[name]
+    tree = recipe.model_dump(mode="json")
+    inputs: dict[str, Any] = {section: tree[section] for section in stage.sections}
+    inputs |= {"seed": recipe.seed, "version": __version__, "contract": recipe.contract.fingerprint()}
+    if name == "prepare":
+        inputs |= {f"source {source}": _signature(source) for source in _sources(recipe)}
+    elif recipe.model.base != TINY_BASE:
+        inputs["base model"] = _signature(recipe.model.base)
+    for before in stage.after:
+        if before not in recipe.stages or (before == "base" and recipe.model.base != TINY_BASE):
+            continue
+        manifest = run_dir.manifest(before)
+        if manifest is None:
+            raise ConfigError(
+                f"stage {name} needs {before}, which has not run in {run_dir.path}: start with --from {before}."
+            )
+        inputs[f"outputs of {before}"] = {
+            path: entry["sha256"] for path, entry in manifest["outputs"].items() if Path(path).name not in NOT_INPUTS
+        }
+    return inputs
+
+
+def run_recipe(
+    recipe: Recipe,
+    console: Console,
+    *,
+    first: str | None = None,
+    last: str | None = None,
+    fresh: bool = False,
+) -> Path:
+    """Runs the stages `first` to `last`. Returns the run folder.
+
+    fresh: forget those stages' earlier results and begun work.
+    """
+    names = active_stages(recipe, first, last)
+    run_dir = artifacts.RunDir(recipe.run_dir)
+    with run_dir.lock():
+        artifacts.write_json(run_dir.path / artifacts.RECIPE, recipe.model_dump(mode="json"))
+        _record_command(run_dir.path)
+        for name in names:
+            if fresh:
+                run_dir.discard(name)
+            _run_stage(name, recipe, run_dir, console)
+    return run_dir.path
+
+
+def _run_stage(name: str, recipe: Recipe, run_dir: artifacts.RunDir, console: Console) -> None:
+    inputs = stage_inputs(name, recipe, run_dir)
+    current, why = run_dir.is_current(name, inputs)
+    if current:
+        console.print(f"[dim]{name:9} unchanged, skipped[/]")
+        return
+    console.print(f"[bold]{name:9}[/] {STAGES[name].title} [dim]({why})[/]")
+    started = time.monotonic()
+    work = run_dir.begin(name, inputs)
+    summary = importlib.import_module(STAGES[name].module).run(recipe, work, run_dir.path, console)
+    wall_s = time.monotonic() - started
+    sections = STAGES[name].sections
+    config = {key: value for key, value in recipe.model_dump(mode="json").items() if key in sections}
+    run_dir.finish(name, config=config, inputs=inputs, summary=summary, seed=recipe.seed, wall_s=wall_s)
+    console.print(f"          [dim]{_one_line(summary)}  {wall_s:.0f} s[/]")
+
+
+def _one_line(summary: Mapping[str, Any]) -> str:
+    shown = []
+    for key, value in summary.items():
+        if isinstance(value, str) and len(value) == 64:
+            value = value[:12]
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            continue
+        shown.append(f"{key} {value:,}" if isinstance(value, int) else f"{key} {value}")
+    return "  ".join(shown)
+
+
+def _record_command(run_dir: Path) -> None:
+    """Keeps the commands that touched this run, the newest last, for the report."""
+    path = run_dir / artifacts.COMMANDS
+    commands: list[str] = artifacts.read_json(path) if path.exists() else []
+    command = " ".join(["medjudge", *(_quote(part) for part in sys.argv[1:])])
+    if command not in commands:
+        artifacts.write_json(path, [*commands, command][-20:])
+
+
+def _quote(text: str) -> str:
+    import shlex
+
+    return shlex.quote(text)
+
+
+def _sources(recipe: Recipe) -> list[str]:
+    data = recipe.data
+    return [s for s in (data.source, data.train, data.grpo, data.validation, data.test) if s]
+
+
+def _signature(source: str) -> str:
+    """What tells that a source changed: size and time of local files, else its name."""
+    path = Path(source)
+    if path.is_dir():
+        stats: Sequence[tuple[str, int, int]] = [
+            (str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns)
+            for p in sorted(path.rglob("*"))
+            if p.is_file()
+        ]
+        return artifacts.sha256_json(stats)
+    return artifacts.sha256_file(path) if path.is_file() else source

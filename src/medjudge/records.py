@@ -1,0 +1,84 @@
+"""What crosses a seam: frozen, named, and free of behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypedDict
+
+
+class Message(TypedDict):
+    """One turn of a chat prompt."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One thing to be judged, as a task contract read it from a row."""
+
+    case_id: str
+    inputs: Mapping[str, str]
+    """The fields of the prompt by their contract names; an optional field that the row lacks is absent."""
+    gold: str | None = None
+    """The expert's label, one of the contract's `labels`; None where no expert rated the case."""
+    reason: str | None = None
+    """The expert's explanation, where the row has one."""
+    group: str = ""
+    """Cases of one group (question, variant, patient) stay on one side of a split and are resampled together."""
+    slices: Mapping[str, str] = field(default_factory=dict)
+    """Columns kept for slicing results, such as `generator`. Never shown to a model."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The case as a JSON object, the form in which splits are stored."""
+        return {**asdict(self), "inputs": dict(self.inputs), "slices": dict(self.slices)}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a judge said about one case."""
+
+    case_id: str
+    label: str
+    """One of the contract's `labels`."""
+    confidence: float | None = None
+    """Verbalised confidence as a probability in [0, 1]; None if it was not asked for."""
+    rationale: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unparsed:
+    """A completion that held no verdict: kept, counted and shown, but never given a label."""
+
+    case_id: str
+    completion: str
+    reason: str
+    """Why, without text of the case: "expected one <answer> block, found 0"."""
+    kind: Literal["format", "schema"] = "format"
+    """`format`: the outer form is unreadable (not JSON, no tags). `schema`: the form is right, its content is not."""
+
+
+Judgement = Verdict | Unparsed
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One completion of a prompt."""
+
+    text: str
+    n_tokens: int
+    """Completion tokens, the stop token included."""
+    stopped: bool
+    """False if the token limit cut it off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One sampled completion with what it earned."""
+
+    case_id: str
+    judgement: Judgement
+    rewards: Mapping[str, float | None]
+    """By component name, before weights."""
+    completion: Completion

@@ -1,0 +1,281 @@
+"""The report: one HTML page that needs nothing beside it, and the pictures as files of their own.
+
+The page shows ids, labels and numbers. Completions are not on it: a model may quote what a patient said.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from medjudge import __version__, artifacts
+from medjudge.metrics.baselines import BASELINES
+from medjudge.metrics.results import Results
+from medjudge.metrics.statements import is_clear, leakage_line, p_value
+from medjudge.reporting.figures import Picture, result_pictures, training_pictures
+from medjudge.reporting.inputs import (
+    DASH,
+    ReportInputs,
+    VerdictRow,
+    chance_text,
+    interval_text,
+    method_notes,
+    metric_names,
+    metric_title,
+    number_text,
+    points_text,
+    shown_metric,
+    value_text,
+)
+
+FIGURES_DIR = "figures"
+
+
+def write_report(report_inputs: ReportInputs, out_dir: Path) -> Path:
+    """Writes `index.html` with its pictures inside, and each picture as a PNG in `figures/`. Returns the page's path.
+
+    The page comes last, so that a page that exists is whole.
+    """
+    pictures = result_pictures(report_inputs.results) + training_pictures(report_inputs.histories)
+    folder = out_dir / FIGURES_DIR
+    folder.mkdir(parents=True, exist_ok=True)
+    embedded = [Embedded(picture, picture.png()) for picture in pictures]
+    for item in embedded:
+        _write_bytes(folder / f"{item.picture.name}.png", item.png)
+    path = out_dir / artifacts.REPORT
+    artifacts.write_text(path, render_html(report_inputs, embedded))
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A picture and its PNG, as the page takes them."""
+
+    picture: Picture
+    png: bytes
+
+    @property
+    def src(self) -> str:
+        """The PNG as a data URI."""
+        return "data:image/png;base64," + base64.b64encode(self.png).decode()
+
+    def is_a(self, *prefixes: str) -> bool:
+        """Whether the picture's name begins with one of `prefixes`."""
+        return self.picture.name.startswith(prefixes)
+
+
+def render_html(report_inputs: ReportInputs, pictures: Sequence[Embedded]) -> str:
+    """The page as text; it names no other file and no other host."""
+    environment = Environment(
+        loader=PackageLoader("medjudge.reporting"),
+        autoescape=select_autoescape(["j2"], default=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    results = report_inputs.results
+    return environment.get_template("report.html.j2").render(
+        inputs=report_inputs,
+        results=results,
+        version=__version__,
+        level=f"{100 * results.level:g} %",
+        statements=[line for line in results.statements if line != leakage_line(results)],
+        leakage_line=leakage_line(results),
+        leaks=_leak_rows(results.leakage),
+        metrics=_metric_table(results),
+        notes=method_notes(results),
+        comparisons=_comparison_table(results),
+        baseline_words=BASELINES,
+        result_pictures=[p for p in pictures if p.is_a("metrics", "differences")],
+        confusions=[p for p in pictures if p.is_a("confusion_")],
+        curves=[p for p in pictures if p.is_a("training_")],
+        per_class=_per_class(results),
+        answers=_answer_tables(report_inputs),
+        lineage=lineage_tree(results),
+        recipe=flatten(report_inputs.recipe),
+        data_columns=list(dict.fromkeys(column for row in report_inputs.data.values() for column in row)),
+    )
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    """Writes `path` whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _metric_table(results: Results) -> dict[str, Any]:
+    names = metric_names(results)
+    rows = []
+    for name, model in results.models.items():
+        cells = []
+        for metric_name in names:
+            metric = shown_metric(model, metric_name)
+            if metric is None:
+                cells.append((DASH, "", ""))
+                continue
+            why = f"{metric.method}, n = {metric.n:,}"
+            cells.append((value_text(metric, metric_name), interval_text(metric, metric_name), why))
+        rows.append({"name": name, "model": model, "cells": cells, "chance": chance_text(name, results)})
+    return {"columns": [metric_title(name) for name in names], "rows": rows}
+
+
+def _comparison_table(results: Results) -> dict[str, Any]:
+    made = {name for comparison in results.comparisons for name in comparison.differences}
+    names = [name for name in metric_names(results) if name in made]
+    rows = []
+    for comparison in results.comparisons:
+        cells = []
+        for name in names:
+            d = comparison.differences.get(name)
+            if d is None:
+                cells.append((DASH, ""))
+            else:
+                cells.append(
+                    (
+                        points_text(d.value),
+                        f"{points_text(d.low)} to {points_text(d.high)}" if d.low is not None else "",
+                    )
+                )
+        # Not `clear`: in a template that would be the dict's own method.
+        differs = "yes" if is_clear(comparison, results.level) else "not shown"
+        rows.append({"comparison": comparison, "cells": cells, "p": p_value(comparison.mcnemar.p), "differs": differs})
+    return {"columns": [metric_title(name) for name in names], "rows": rows}
+
+
+def _per_class(results: Results) -> list[dict[str, Any]]:
+    tables = []
+    for name, model in results.of_role("model").items():
+        rows = [
+            (
+                label,
+                row.support,
+                number_text(row.precision, "precision"),
+                number_text(row.recall, "recall"),
+                number_text(row.f1, "f1"),
+            )
+            for label, row in model.per_class.items()
+        ]
+        tables.append({"name": name, "model": model, "rows": rows})
+    return tables
+
+
+def _answer_tables(report_inputs: ReportInputs) -> list[dict[str, Any]]:
+    """Wrong and unreadable answers per model: unreadable ones first, then the most confident errors."""
+    tables = []
+    for name, rows in report_inputs.verdicts.items():
+        wrong = [row for row in rows if row.gold is not None and row.label != row.gold]
+        wrong.sort(key=_worst_first)
+        tables.append(
+            {
+                "name": name,
+                "n": sum(row.gold is not None for row in rows),
+                "n_wrong": sum(row.label is not None for row in wrong),
+                "n_unparsed": sum(row.label is None for row in wrong),
+                "rows": wrong[: report_inputs.max_disagreements],
+            }
+        )
+    return [table for table in tables if table["n"]]
+
+
+def _worst_first(row: VerdictRow) -> tuple[bool, float, str]:
+    return row.label is not None, -(row.confidence or 0.0), row.case_id
+
+
+def _leak_rows(leakage: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row per pair of splits from `LeakageReport.to_json()`; nothing for a report of another shape."""
+    rows = []
+    for comparison in leakage.get("comparisons") or []:
+        overlaps = comparison.get("overlaps")
+        if not isinstance(overlaps, Mapping):
+            return []
+        rows.append(
+            {
+                "train": comparison.get("train", ""),
+                "held_out": comparison.get("held_out", ""),
+                "n_train": comparison.get("n_train", 0),
+                "n_held_out": comparison.get("n_held_out", 0),
+                "kinds": {kind.replace("_", " "): overlap.get("n_cases", 0) for kind, overlap in overlaps.items()},
+            }
+        )
+    return rows
+
+
+@dataclass
+class LineageNode:
+    """One set of weights in the family tree of the evaluated models."""
+
+    weights_sha256: str
+    words: list[str]
+    """What it is: stage, kind, name."""
+    evaluated_as: list[str] = field(default_factory=list)
+    """The names under which these very weights were evaluated."""
+    facts: list[str] = field(default_factory=list)
+    children: list[LineageNode] = field(default_factory=list)
+
+
+def lineage_tree(results: Results) -> list[LineageNode]:
+    """The evaluated models' weights as trees, oldest first, from their `Lineage.to_json()`.
+
+    Weights that are ancestors of several models stand there once. Models without a lineage are left out.
+    """
+    roots: list[LineageNode] = []
+    for name, model in results.models.items():
+        lineage = model.lineage
+        if not lineage or not lineage.get("weights_sha256"):
+            continue
+        level = roots
+        for ancestor in lineage.get("ancestry") or []:
+            level = _node(level, ancestor).children
+        node = _node(level, lineage)
+        node.evaluated_as.append(name)
+        if not node.facts:
+            node.facts = _facts(lineage)
+    return roots
+
+
+def _node(level: list[LineageNode], record: Mapping[str, Any]) -> LineageNode:
+    sha = str(record.get("weights_sha256") or "")
+    for node in level:
+        if node.weights_sha256 == sha:
+            return node
+    stage, kind = str(record.get("stage") or ""), str(record.get("kind") or "")
+    words = [stage] if stage == kind or not kind else [stage, kind]
+    if name := record.get("base" if kind == "base" and "base" in record else "name"):
+        words.append(Path(str(name)).name if str(name).startswith(("/", ".")) else str(name))
+    level.append(LineageNode(sha, list(dict.fromkeys(word for word in words if word))))
+    return level[-1]
+
+
+def _facts(lineage: Mapping[str, Any]) -> list[str]:
+    facts = []
+    if revision := lineage.get("base_revision"):
+        facts.append(f"base revision {str(revision)[:12]}")
+    for key, word in (("recipe_sha256", "recipe"), ("data_sha256", "data"), ("contract_sha256", "contract")):
+        if lineage.get(key):
+            facts.append(f"{word} {str(lineage[key])[:12]}")
+    merge = lineage.get("merge")
+    if isinstance(merge, Mapping) and merge.get("max_logit_difference") is not None:
+        facts.append(f"merge proven: logits differ by at most {merge['max_logit_difference']:.2g}")
+    return facts
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """`{"sft": {"epochs": 3}}` -> [("sft.epochs", "3")]: the form that `--set` takes."""
+    lines: list[tuple[str, str]] = []
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            lines += flatten(value, f"{prefix}{key}.")
+        else:
+            lines.append((f"{prefix}{key}", json.dumps(value, ensure_ascii=False, default=str)))
+    return lines

@@ -1,0 +1,64 @@
+"""The results as a table in the terminal."""
+
+from __future__ import annotations
+
+from rich.table import Table
+from rich.text import Text
+
+from medjudge.metrics.results import ModelResult, Results
+from medjudge.reporting.inputs import (
+    DASH,
+    chance_text,
+    interval_text,
+    method_notes,
+    metric_names,
+    metric_title,
+    shown_metric,
+    value_text,
+)
+
+_TERMINAL_METRICS = ("accuracy", "macro_f1", "f1_positive", "pearson", "schema_pass_rate", "valid_json_rate")
+
+
+def results_table(results: Results, *, all_metrics: bool = False) -> Table:
+    """Models by metrics with intervals, n and n_unparsed; baselines dimmed. `Console.print` shows it.
+
+    No value is marked as the best: whether one model beats another is for `results.statements` to say, by a test.
+    all_metrics: also those that fit a wide terminal only.
+    """
+    names = [name for name in metric_names(results) if all_metrics or name in _TERMINAL_METRICS]
+    table = Table(
+        title=f"{results.task}, split {results.split!r}: {results.n_cases:,} cases in {results.n_groups:,} groups",
+        caption="\n".join(method_notes(results)),
+        title_justify="left",
+        caption_justify="left",
+        caption_style="dim",
+    )
+    table.add_column("model", no_wrap=True)
+    table.add_column("n", justify="right", no_wrap=True)
+    table.add_column("unparsed", justify="right", no_wrap=True)
+    for name in names:
+        table.add_column(metric_title(name), justify="right", no_wrap=True)
+    table.add_column("vs chance")
+    for role in ("model", "baseline"):
+        rows = results.of_role(role)
+        for number, (name, model) in enumerate(rows.items()):
+            table.add_row(
+                *_cells(name, model, results, names),
+                style="dim" if role == "baseline" else None,
+                end_section=number == len(rows) - 1,
+            )
+    return table
+
+
+def _cells(name: str, model: ModelResult, results: Results, metrics: list[str]) -> list[Text]:
+    cells = [Text(name), Text(f"{model.n:,}"), Text(f"{model.n_unparsed:,}")]
+    for metric_name in metrics:
+        metric = shown_metric(model, metric_name)
+        if metric is None:
+            cells.append(Text(DASH))
+            continue
+        interval = interval_text(metric, metric_name).replace(" to ", DASH)
+        cells.append(Text(value_text(metric, metric_name)).append(f"\n{interval}" if interval else "", style="dim"))
+    cells.append(Text(chance_text(name, results)))
+    return cells

@@ -1,0 +1,11 @@
+"""The base of every configuration object: frozen, unknown keys refused. No torch here or below."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Settings(BaseModel):
+    """A frozen section of a recipe. Keys it does not know are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)

@@ -1,0 +1,1 @@
+"""The stages of a run, a short story each; they meet through files."""

@@ -1,0 +1,56 @@
+"""Build `builtin:tiny` from nothing on the training split's text: `medjudge run RECIPE --from base --until base`.
+
+What it reads are the fields of the prompts and the experts' explanations, as plain text: no labels, no answer format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from medjudge import artifacts
+from medjudge.config import TINY_BASE, Recipe
+from medjudge.data.store import read_split
+from medjudge.modeling.lineage import Lineage, weights_sha256
+from medjudge.modeling.load import count_parameters, quiet_libraries
+from medjudge.modeling.tiny import build_model, build_tokenizer, train_language_model
+from medjudge.records import Case
+from medjudge.tasks.contract import TaskContract
+
+
+def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[str, Any]:
+    """Trains tokenizer and language model. Writes `model/` and `history.json`."""
+    quiet_libraries()
+    cases = read_split(run_dir / "prepare" / f"{recipe.sft.split}{artifacts.SPLIT_SUFFIX}")
+    texts = plain_texts(cases)
+    tokenizer = build_tokenizer([*texts, *format_texts(recipe.contract, cases)], recipe.base.vocab_size)
+    model = build_model(recipe.base, tokenizer, recipe.seed)
+    history = train_language_model(
+        texts, model, tokenizer, recipe.base, recipe.model, out_dir, seed=recipe.seed, console=console
+    )
+    folder = out_dir / artifacts.MODEL
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    digest = weights_sha256(folder)
+    Lineage(kind="base", stage="base", weights_sha256=digest, base=TINY_BASE).write(folder)
+    artifacts.write_json(out_dir / artifacts.HISTORY, history)
+    return {"n_texts": len(texts), "n_parameters": count_parameters(model)[1], "weights_sha256": digest}
+
+
+def plain_texts(cases: Sequence[Case]) -> list[str]:
+    """The distinct texts of the cases: their inputs, then the explanation, a line each. Labels are not among them."""
+    texts = ("\n".join([*case.inputs.values(), *([case.reason] if case.reason else [])]) for case in cases)
+    return list(dict.fromkeys(texts))
+
+
+def format_texts(contract: TaskContract, cases: Sequence[Case], n_cases: int = 200) -> list[str]:
+    """Some whole prompts and answers, for the tokenizer alone: tags and fixed phrases should cost few tokens."""
+    labelled = [case for case in cases if case.gold is not None][:n_cases]
+    return [
+        text
+        for case in labelled
+        for text in (*(message["content"] for message in contract.messages(case)), contract.target(case))
+    ]

@@ -1,0 +1,224 @@
+"""Judge the held-out cases with every model of a run, and compare: `medjudge run RECIPE --from evaluate`.
+
+`medjudge evaluate` does the same for any models and any labelled rows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from medjudge import artifacts
+from medjudge.config import DataConfig, Recipe
+from medjudge.data.leakage import LeakageReport, check_leakage, enforce_leakage
+from medjudge.data.sources import CaseTable, parse_where, read_cases
+from medjudge.data.store import read_split
+from medjudge.errors import ConfigError, DataError
+from medjudge.metrics.baselines import Baselines, trivial_baselines
+from medjudge.metrics.results import summarise
+from medjudge.records import Case, Completion, Judgement, Unparsed, Verdict
+from medjudge.tasks.contract import TaskContract
+
+
+def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[str, Any]:
+    """Every model of the run on `evaluate.split`. Writes `results.json` and `verdicts.jsonl`."""
+    from medjudge.modeling.chain import named_models
+    from medjudge.modeling.load import quiet_libraries
+
+    quiet_libraries()
+    config = recipe.evaluate
+    path = run_dir / "prepare" / f"{config.split}{artifacts.SPLIT_SUFFIX}"
+    if not path.exists():
+        raise ConfigError(f"`evaluate.split` is {config.split!r}, but the data were split without one.")
+    cases = read_split(path)[: config.max_cases]
+    models: dict[str, str] = {name: str(folder) for name, folder in named_models(recipe, run_dir).items()}
+    models |= dict(config.extra_models)
+    train = [
+        case
+        for split in dict.fromkeys([recipe.sft.split, recipe.grpo.split])
+        if (run_dir / "prepare" / f"{split}{artifacts.SPLIT_SUFFIX}").exists()
+        for case in read_split(run_dir / "prepare" / f"{split}{artifacts.SPLIT_SUFFIX}")
+    ]
+    leakage = LeakageReport.from_json(artifacts.read_json(run_dir / "prepare" / artifacts.LEAKAGE))
+    return _evaluate(recipe, models, cases, train, leakage, out_dir, console, split=config.split)
+
+
+def evaluate_folder(
+    contract: TaskContract,
+    data: str,
+    models: Mapping[str, str],
+    out_dir: Path,
+    console: Console,
+    data_config: DataConfig,
+    recipe: Recipe,
+    *,
+    where: Sequence[str] = (),
+    train: str | None = None,
+    parent: str | None = None,
+) -> None:
+    """Any models on any labelled rows. The folder `out_dir` appears whole or not at all."""
+    if out_dir.exists() and any(out_dir.iterdir()):
+        raise ConfigError(f"--out {out_dir} is not empty: name a new folder, nothing is overwritten.")
+    table = _read(data, contract, data_config, parse_where(where) if where else data_config.where)
+    if not any(case.gold is not None for case in table.cases):
+        raise DataError(
+            f"{data}: no row has a gold label in {contract.gold_field!r}: there is nothing to measure against."
+        )
+    train_cases: Sequence[Case] = ()
+    leakage = LeakageReport((), {}, data_config.leakage.near_duplicate_threshold)
+    if train is not None:
+        train_cases = _read(train, contract, data_config, data_config.where).cases
+        leakage = check_leakage(
+            {"train": train_cases},
+            {"evaluated": table.cases},
+            near_duplicate_threshold=data_config.leakage.near_duplicate_threshold,
+        )
+        enforce_leakage(leakage, max_share=data_config.leakage.max_share, allow=data_config.leakage.allow)
+    from medjudge.modeling.load import quiet_libraries
+
+    quiet_libraries()
+    work = out_dir.with_name(f".{out_dir.name}.{os.getpid()}.work")
+    work.mkdir(parents=True)
+    try:
+        _evaluate(
+            recipe, models, table.cases, train_cases, leakage, work, console, split=Path(data).name, parent=parent
+        )
+        if out_dir.exists():
+            out_dir.rmdir()
+        work.rename(out_dir)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _read(source: str, contract: TaskContract, data: DataConfig, where: Mapping[str, Any]) -> CaseTable:
+    return read_cases(
+        source,
+        contract,
+        fields=data.fields,
+        values=data.values,
+        where=where,
+        case_id=data.case_id,
+        group_by=data.group_by,
+        slices=data.slices,
+        max_rows=data.max_rows,
+        bad_rows=data.bad_rows,
+        duplicates=data.duplicates,
+    )
+
+
+def _evaluate(
+    recipe: Recipe,
+    models: Mapping[str, str],
+    cases: Sequence[Case],
+    train: Sequence[Case],
+    leakage: LeakageReport,
+    out_dir: Path,
+    console: Console,
+    *,
+    split: str,
+    parent: str | None = None,
+) -> dict[str, Any]:
+    """Completions, judgements, baselines, results; the two files."""
+    contract, config = recipe.contract, recipe.evaluate
+    judgements: dict[str, list[Judgement]] = {}
+    completions: dict[str, list[Completion]] = {}
+    lineages: dict[str, Mapping[str, Any]] = {}
+    seconds: dict[str, float] = {}
+    for name, where in models.items():
+        started = time.monotonic()
+        completions[name], lineage = _complete(name, where, recipe, cases, console, parent)
+        seconds[name] = round(time.monotonic() - started, 2)
+        judgements[name] = [
+            contract.parse(case.case_id, completion.text)
+            for case, completion in zip(cases, completions[name], strict=True)
+        ]
+        if lineage is not None:
+            lineages[name] = lineage
+    rng = np.random.default_rng(config.seed)
+    baselines = (
+        trivial_baselines(train, cases, labels=contract.labels, positive=contract.positive, rng=rng)
+        if config.baselines
+        else Baselines({}, {})
+    )
+    results = summarise(
+        cases,
+        judgements,
+        contract=contract,
+        split=split,
+        baselines=baselines.judgements,
+        skipped_baselines=baselines.skipped,
+        reference="base" if "base" in models else next(iter(models)),
+        level=config.level,
+        n_resamples=config.n_resamples,
+        seed=config.seed,
+        leakage={**leakage.to_json(), "statement": leakage.summary_line},
+        lineage=lineages,
+        seconds=seconds,
+        n_truncated={name: sum(not c.stopped for c in done) for name, done in completions.items()},
+        train_n=len(train) or None,
+    )
+    artifacts.write_json(out_dir / artifacts.RESULTS, results.to_json())
+    rows = [
+        _verdict_row(name, case, judgement, completion)
+        for name in models
+        for case, judgement, completion in zip(cases, judgements[name], completions[name], strict=True)
+    ]
+    rows += [
+        _verdict_row(name, case, judgement, None)
+        for name, answers in baselines.judgements.items()
+        for case, judgement in zip(cases, answers, strict=True)
+    ]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    artifacts.write_text(out_dir / artifacts.VERDICTS, text)
+    return {
+        "n_cases": results.n_cases,
+        **{f"accuracy {name}": round(r.metrics["accuracy"].value or 0.0, 4) for name, r in results.models.items()},
+    }
+
+
+def _complete(
+    name: str, where: str, recipe: Recipe, cases: Sequence[Case], console: Console, parent: str | None
+) -> tuple[list[Completion], dict[str, Any] | None]:
+    """Greedy completions of one model, and its lineage if it has one. The model is let go before the next is loaded."""
+    from medjudge.inference.local import LocalEngine
+    from medjudge.modeling.lineage import load_any
+    from medjudge.modeling.progress import Bar
+
+    is_adapter = (Path(where) / "adapter_config.json").exists()
+    model, tokenizer, lineage = load_any(where, recipe.model, parent=parent if is_adapter else None)
+    if lineage is not None and lineage.contract_sha256 not in (None, recipe.contract.fingerprint()):
+        raise ConfigError(
+            f"{where} was trained under contract {str(lineage.contract_sha256)[:16]}, but this evaluation asks under "
+            f"{recipe.contract.fingerprint()[:16]}: the `[task]` settings differ. Evaluate with the recipe it was trained "
+            "with (--recipe RUN's recipe), or train it under this one."
+        )
+    with Bar(f"evaluate {name}", len(cases), console) as bar:
+        engine = LocalEngine(model, tokenizer, batch_tokens=recipe.evaluate.batch_tokens, on_progress=bar.advance)
+        completions = engine.complete(recipe.contract, cases)
+    return completions, lineage.to_json() if lineage is not None else None
+
+
+def _verdict_row(name: str, case: Case, judgement: Judgement, completion: Completion | None) -> dict[str, Any]:
+    is_verdict = isinstance(judgement, Verdict)
+    return {
+        "model": name,
+        "case_id": case.case_id,
+        "group": case.group,
+        "gold": case.gold,
+        "label": judgement.label if isinstance(judgement, Verdict) else None,
+        "confidence": judgement.confidence if isinstance(judgement, Verdict) else None,
+        "correct": is_verdict and case.gold is not None and judgement.label == case.gold,  # type: ignore[union-attr]
+        "unparsed_reason": judgement.reason if isinstance(judgement, Unparsed) else None,
+        "completion": completion.text if completion is not None else None,
+        "n_tokens": completion.n_tokens if completion is not None else None,
+        "stopped": completion.stopped if completion is not None else None,
+        "slices": dict(case.slices),
+    }

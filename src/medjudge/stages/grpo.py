@@ -1,0 +1,54 @@
+"""Sharpen the SFT model on verifiable rewards: `medjudge run RECIPE --from grpo --until grpo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from medjudge import artifacts
+from medjudge.config import Recipe
+from medjudge.data.store import read_split
+from medjudge.modeling.chain import start_of
+from medjudge.modeling.grpo import train_grpo
+from medjudge.modeling.load import count_parameters, load_tokenizer, load_weights, quiet_libraries
+from medjudge.modeling.save import save_trained
+from medjudge.rewards.preflight import check_gold, require_earnable
+
+
+def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[str, Any]:
+    """Proves that the rewards can be earned, then trains. Writes `adapter/` or `model/`, `preflight.json`, `history.json`."""
+    quiet_libraries()
+    cases = [
+        case
+        for case in read_split(run_dir / "prepare" / f"{recipe.grpo.split}{artifacts.SPLIT_SUFFIX}")
+        if case.gold is not None
+    ][: recipe.grpo.max_cases]
+    start, name = start_of("grpo", recipe, run_dir)
+    tokenizer = load_tokenizer(start, recipe.model.chat_template)
+    preflight = check_gold(recipe.contract, cases, tokenizer, recipe.grpo.rewards)
+    artifacts.write_json(out_dir / artifacts.PREFLIGHT, preflight.to_json())
+    require_earnable(preflight)
+    model = load_weights(start, recipe.model, tokenizer, quantize=recipe.grpo.tuning == "lora")
+    model, history = train_grpo(
+        recipe.contract,
+        cases,
+        model,
+        tokenizer,
+        recipe.grpo,
+        recipe.model,
+        out_dir,
+        seed=recipe.seed,
+        console=console,
+    )
+    trainable, total = count_parameters(model)
+    lineage = save_trained("grpo", model, tokenizer, recipe, start, name, out_dir, run_dir, merge_now=False, prompts=())
+    artifacts.write_json(out_dir / artifacts.HISTORY, history)
+    return {
+        "n_cases": len(cases),
+        "trainable_parameters": trainable,
+        "parameters": total,
+        "weights_sha256": lineage.weights_sha256,
+        "parent_sha256": lineage.parent.weights_sha256 if lineage.parent else None,
+    }

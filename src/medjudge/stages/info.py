@@ -1,0 +1,51 @@
+"""`medjudge info`: versions, devices, and what each optional part unlocks."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+
+from rich.console import Console
+from rich.table import Table
+
+from medjudge import artifacts
+
+OPTIONAL: dict[str, tuple[str, str]] = {
+    "openai": ("endpoints", "judges behind an OpenAI-compatible endpoint"),
+    "sentence_transformers": ("embeddings", "embedding rewards and baselines"),
+    "bitsandbytes": ("quant", "4-bit and 8-bit base weights (QLoRA); needs a GPU"),
+    "vllm": ("", "rollouts with vLLM (`grpo.use_vllm`); install it by its own instructions"),
+    "flash_attn": ("", "FlashAttention 2 (`model.attn_implementation`); install it by its own instructions"),
+    "fastapi": ("serve", "serving with review by people"),
+    "deepspeed": ("scale", "training over several GPUs"),
+}
+
+
+def print_info(console: Console) -> None:
+    """Prints three tables: versions, devices, optional parts."""
+    versions = Table(title="Versions", title_justify="left", box=None, show_header=False, padding=(0, 2))
+    for name, version in artifacts.package_versions().items():
+        versions.add_row(name, version)
+    console.print(versions)
+
+    import torch
+
+    devices = Table(title="Devices", title_justify="left", box=None, show_header=False, padding=(0, 2))
+    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    devices.add_row("cpu", f"{platform.machine()}, {os.cpu_count()} cores, {memory_gb:.0f} GiB memory")
+    for i in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(i)
+        devices.add_row(f"cuda:{i}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+    if not torch.cuda.is_available():
+        devices.add_row("gpu", "none: `builtin:tiny` and models up to about 0.5 B parameters train in reasonable time")
+    console.print()
+    console.print(devices)
+
+    parts = Table(title="Optional parts", title_justify="left", box=None, show_header=False, padding=(0, 2))
+    for module, (extra, unlocks) in OPTIONAL.items():
+        here = importlib.util.find_spec(module) is not None
+        how = "" if here or not extra else f"  [dim]pip install 'medjudge\\[{extra}]'[/]"
+        parts.add_row(module, "[green]present[/]" if here else "[dim]missing[/]", unlocks + how)
+    console.print()
+    console.print(parts)

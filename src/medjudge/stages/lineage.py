@@ -1,0 +1,71 @@
+"""`medjudge lineage MODEL_DIR`: which weights came from which, checked against what lies there now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.tree import Tree
+
+from medjudge import artifacts
+from medjudge.errors import LineageError, ModelError
+
+
+def print_lineage(model_dir: Path, console: Console) -> bool:
+    """Prints the chain of a model folder and re-hashes what is at hand. Returns whether everything still fits."""
+    path = model_dir / artifacts.LINEAGE
+    if not model_dir.is_dir():
+        raise ModelError(f"{model_dir} is not a folder. Name a model folder, such as runs/demo/merge/model.")
+    if not path.exists():
+        raise LineageError(
+            f"{model_dir} has no {artifacts.LINEAGE}: it was not made by medjudge, so its parents cannot be told."
+        )
+    from medjudge.modeling.lineage import read_lineage, weights_sha256
+
+    lineage = read_lineage(model_dir)
+    assert lineage is not None  # its file exists
+    tree = Tree(f"[bold]{lineage.base}[/]" + (f" @ {lineage.base_revision}" if lineage.base_revision else ""))
+    node = tree
+    for ancestor in lineage.ancestry:
+        node = node.add(f"{ancestor['stage']} · {ancestor['kind']} · {ancestor['weights_sha256'][:16]}")
+    found = weights_sha256(model_dir)
+    fits = found == lineage.weights_sha256
+    node = node.add(
+        f"[bold]{lineage.stage} · {lineage.kind} · {lineage.weights_sha256[:16]}[/]  "
+        + ("[green]weights match[/]" if fits else f"[red]weights changed: now {found[:16]}[/]")
+    )
+    parent_line, parent_fits = _parent_line(model_dir, lineage)
+    if parent_line:
+        node.add(parent_line)
+    if lineage.merge:
+        node.add(
+            f"merge proven: largest logit difference {lineage.merge['max_logit_difference']:.2e} over "
+            f"{lineage.merge['n_positions']:,} positions of {lineage.merge['n_prompts']} prompts, "
+            f"{lineage.merge['share_unchanged_tokens']:.1%} of tokens unchanged"
+        )
+    for name, digest in (
+        ("contract", lineage.contract_sha256),
+        ("recipe", lineage.recipe_sha256),
+        ("training data", lineage.data_sha256),
+    ):
+        if digest:
+            node.add(f"[dim]{name} {digest[:16]}[/]")
+    console.print(tree)
+    return fits and parent_fits
+
+
+def _parent_line(model_dir: Path, lineage: Any) -> tuple[str | None, bool]:
+    if lineage.parent is None or lineage.kind == "merged":
+        return None, True
+    from medjudge.modeling.lineage import weights_sha256
+
+    candidates = [model_dir / lineage.parent.relative_path] if lineage.parent.relative_path else []
+    candidates.append(Path(lineage.parent.path))
+    folder = next((c for c in candidates if c.is_dir()), None)
+    if folder is None:
+        return f"parent {lineage.parent.path} {lineage.parent.weights_sha256[:16]} [yellow](not at hand)[/]", True
+    found = weights_sha256(folder)
+    if found == lineage.parent.weights_sha256:
+        return f"parent {folder.resolve()} [green]{found[:16]} matches[/]", True
+    return f"parent {folder.resolve()} [red]holds {found}, expected {lineage.parent.weights_sha256}[/]", False

@@ -1,0 +1,46 @@
+"""One model out of adapter and parent, proven by logits: `medjudge run RECIPE --from merge --until merge`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from medjudge import artifacts
+from medjudge.config import Recipe
+from medjudge.data.store import read_split
+from medjudge.errors import LineageError
+from medjudge.modeling.chain import last_trained
+from medjudge.modeling.lineage import copy_model, merge_adapter, read_lineage
+from medjudge.modeling.load import load_tokenizer, quiet_libraries
+from medjudge.modeling.save import proof_prompts
+
+
+def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[str, Any]:
+    """Writes `model/`: the last trained adapter merged into its parent, or the fully tuned model as it is."""
+    quiet_libraries()
+    stage = last_trained(recipe)
+    adapter, whole = run_dir / stage / artifacts.ADAPTER, run_dir / stage / artifacts.MODEL
+    out = out_dir / artifacts.MODEL
+    if whole.exists():  # fully tuned, or SFT's adapter, which SFT merged and proved itself
+        copy_model(whole, out)
+        lineage = read_lineage(whole)
+        if lineage is None:
+            raise LineageError(f"{whole} has no {artifacts.LINEAGE}: train it again.")
+        lineage.write(out)
+    else:
+        train = read_split(run_dir / "prepare" / f"{recipe.sft.split}{artifacts.SPLIT_SUFFIX}")
+        lineage = merge_adapter(
+            adapter,
+            out,
+            recipe.model,
+            stage="merge",
+            prompts=proof_prompts(recipe, train, load_tokenizer(adapter, recipe.model.chat_template)),
+            max_logit_difference=recipe.merge.max_logit_difference,
+        )
+    return {
+        "from": stage,
+        "weights_sha256": lineage.weights_sha256,
+        "merge": dict(lineage.merge) if lineage.merge else None,
+    }

@@ -1,0 +1,166 @@
+"""Expert-labelled rows become checked, split cases.
+
+    medjudge run RECIPE --until prepare
+
+Reads the sources, deals them into splits, lints each split, and compares what is learned from with what is held out. A
+leak beyond the recipe's limit stops the run before a step is trained.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from medjudge import artifacts
+from medjudge.config import DataConfig, Recipe
+from medjudge.data.leakage import LeakageReport, check_leakage, enforce_leakage
+from medjudge.data.lint import lint_cases
+from medjudge.data.rows import source_files
+from medjudge.data.sources import CaseTable, read_cases
+from medjudge.data.splits import TRAIN_LIKE, check_split, split_cases
+from medjudge.data.store import write_split
+from medjudge.errors import ConfigError
+from medjudge.records import Case
+from medjudge.tasks.contract import TaskContract
+
+BY_SPLIT = ("train", "grpo", "validation", "test")
+ALL = "all"
+"""The name of a single source that is split."""
+
+
+def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[str, Any]:
+    """Writes splits, lint, leakage and what was read into `out_dir`; returns what `data.json` holds.
+
+    Raises DataError for sources, rows or splits that cannot be used and for a leak beyond `data.leakage.max_share`;
+    ConfigError where the recipe names no source, or a stage a split that does not come to be.
+    """
+    data = recipe.data
+    sources = _sources(data)
+    _check_stage_splits(recipe, sources)
+    tables = {name: _read(source, recipe.contract, data) for name, source in sources.items()}
+    splits = _split(tables, data)
+    leakage = _leakage(splits, recipe)
+    artifacts.write_json(out_dir / artifacts.LEAKAGE, leakage.to_json())
+    enforce_leakage(leakage, max_share=data.leakage.max_share, allow=data.leakage.allow)
+
+    for name, cases in splits.items():
+        write_split(out_dir / f"{name}{artifacts.SPLIT_SUFFIX}", cases)
+    rejected = [asdict(bad) for table in tables.values() for bad in table.rejected]
+    if rejected:
+        lines = (json.dumps(bad, ensure_ascii=False) + "\n" for bad in rejected)
+        artifacts.write_text(out_dir / artifacts.REJECTED, "".join(lines))
+    lint = {name: lint_cases(cases, recipe.contract) for name, cases in splits.items()}
+    artifacts.write_json(out_dir / artifacts.LINT, {name: report.to_json() for name, report in lint.items()})
+    summary = {
+        "splits": {name: _describe(cases, recipe.contract) for name, cases in splits.items()},
+        "sources": {name: _provenance(sources[name], table) for name, table in tables.items()},
+        "n_unused": sum(len(t.cases) for t in tables.values()) - len({id(c) for part in splits.values() for c in part}),
+        "seed": data.seed,
+        "contract": recipe.contract.fingerprint(),
+        "leakage": leakage.summary_line,
+        "lint": {name: {f.code: f.count for f in report.findings} for name, report in lint.items()},
+    }
+    artifacts.write_json(out_dir / artifacts.DATA, summary)
+    return summary
+
+
+def prepare_splits(recipe: Recipe) -> dict[str, tuple[Case, ...]]:
+    """The splits that `run` would write, without writing them: what a plan counts."""
+    sources = _sources(recipe.data)
+    _check_stage_splits(recipe, sources)
+    return _split({name: _read(source, recipe.contract, recipe.data) for name, source in sources.items()}, recipe.data)
+
+
+def _sources(data: DataConfig) -> dict[str, str]:
+    """Source per split, or the one source to be split under `ALL`."""
+    if data.source:
+        return {ALL: data.source}
+    by_split = {name: source for name in BY_SPLIT if (source := getattr(data, name))}
+    if not by_split:
+        raise ConfigError("the recipe names no rows: set `data.source`, or `data.train` and `data.test`.")
+    return by_split
+
+
+def _check_stage_splits(recipe: Recipe, sources: Mapping[str, str]) -> None:
+    """Raises ConfigError where a stage of the run wants a split that will not exist."""
+    names = list(recipe.data.splits) if ALL in sources else list(sources)
+    for stage in ("sft", "grpo", "evaluate"):
+        wanted = getattr(recipe, stage).split
+        if stage in recipe.stages and wanted not in names:
+            raise ConfigError(
+                f"`{stage}.split` is {wanted!r}, but the data give {', '.join(names)}. Name one of these, or leave "
+                f"{stage!r} out of `stages`."
+            )
+
+
+def _read(source: str, contract: TaskContract, data: DataConfig) -> CaseTable:
+    slices = dict.fromkeys(data.slices)
+    if data.source and data.stratify_by not in (None, "label"):
+        slices[str(data.stratify_by)] = None
+    return read_cases(
+        source,
+        contract,
+        fields=data.fields,
+        values=data.values,
+        where=data.where,
+        case_id=data.case_id,
+        group_by=data.group_by,
+        slices=tuple(slices),
+        max_rows=data.max_rows,
+        bad_rows=data.bad_rows,
+        duplicates=data.duplicates,
+    )
+
+
+def _split(tables: Mapping[str, CaseTable], data: DataConfig) -> dict[str, tuple[Case, ...]]:
+    if ALL in tables:
+        return split_cases(tables[ALL].cases, splits=data.splits, seed=data.seed, stratify_by=data.stratify_by)
+    for name, table in tables.items():
+        check_split(name, table.cases)
+    return {name: table.cases for name, table in tables.items()}
+
+
+def _leakage(splits: Mapping[str, Sequence[Case]], recipe: Recipe) -> LeakageReport:
+    """Splits to learn from against those held out; among the former an overlap is told, not enforced."""
+    threshold = recipe.data.leakage.near_duplicate_threshold
+    learned_from = {*TRAIN_LIKE, recipe.sft.split, recipe.grpo.split}
+    train = {name: cases for name, cases in splits.items() if name in learned_from}
+    held_out = {name: cases for name, cases in splits.items() if name not in learned_from}
+    report = check_leakage(train, held_out, near_duplicate_threshold=threshold)
+    for (first, cases), (second, others) in itertools.combinations(train.items(), 2):
+        between = check_leakage({first: cases}, {second: others}, near_duplicate_threshold=threshold, enforced=False)
+        report = report.joined(between)
+    return report
+
+
+def _describe(cases: Sequence[Case], contract: TaskContract) -> dict[str, Any]:
+    counts = Counter(case.gold for case in cases)
+    n_labelled = len(cases) - counts[None]
+    return {
+        "n_cases": len(cases),
+        "n_groups": len({case.group or case.case_id for case in cases}),
+        "n_unlabelled": counts[None],
+        "labels": {
+            label: {"n": counts[label], "share": counts[label] / n_labelled if n_labelled else 0.0}
+            for label in contract.labels
+        },
+    }
+
+
+def _provenance(source: str, table: CaseTable) -> dict[str, Any]:
+    return {
+        "source": source,
+        "files": {str(path): artifacts.sha256_file(path) for path in source_files(source)},
+        "n_rows": table.n_rows,
+        "n_filtered": table.n_filtered,
+        "n_duplicates": table.n_duplicates,
+        "n_rejected": len(table.rejected),
+        "n_cases": len(table.cases),
+    }

@@ -1,0 +1,111 @@
+"""The page of a run: `medjudge report RUN_DIR`, or the last stage of `medjudge run RECIPE`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+
+from medjudge import artifacts
+from medjudge.config import Recipe, ReportConfig
+from medjudge.errors import RunError
+from medjudge.metrics.results import Results
+from medjudge.reporting.html import write_report
+from medjudge.reporting.inputs import ReportInputs, VerdictRow
+from medjudge.reporting.tables import results_table
+
+TRAINED = ("base", "sft", "grpo")
+"""Stages that may have left a training log."""
+
+
+def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[str, Any]:
+    """Writes `index.html` and `figures/` from what the other stages left."""
+    path = write_report(gather(run_dir, recipe.report), out_dir)
+    return {"n_bytes": path.stat().st_size}
+
+
+def rewrite(folder: Path, console: Console) -> None:
+    """Writes the page of a run folder, or of a folder that `medjudge evaluate` made, again."""
+    if (folder / artifacts.RESULTS).exists():  # made by `medjudge evaluate`
+        write_report(gather(folder, ReportConfig()), folder)
+        return
+    if not (folder / "evaluate" / artifacts.RESULTS).exists():
+        raise RunError(
+            f"{folder} holds no {artifacts.RESULTS}. Name a run folder whose evaluate stage has run, such as runs/demo, "
+            "or the --out folder of `medjudge evaluate`."
+        )
+    tree = artifacts.read_json(folder / artifacts.RECIPE)
+    config = ReportConfig.model_validate(tree["report"])
+    run_dir = artifacts.RunDir(folder)
+    with run_dir.lock():
+        out = folder / "report"
+        out.mkdir(exist_ok=True)
+        write_report(gather(folder, config), out)
+
+
+def gather(folder: Path, config: ReportConfig) -> ReportInputs:
+    """Everything that a page shows, from a run folder or from an evaluation's folder. What is absent is left out."""
+    evaluated = folder / "evaluate" if (folder / "evaluate").is_dir() else folder
+    results = Results.from_json(artifacts.read_json(evaluated / artifacts.RESULTS))
+    recipe = _read(folder / artifacts.RECIPE, {})
+    manifest = _read(evaluated / artifacts.MANIFEST, {})
+    data = _read(folder / "prepare" / artifacts.DATA, {})
+    lint: Counter[str] = Counter()
+    for counts in data.get("lint", {}).values():
+        lint.update(counts)
+    return ReportInputs(
+        title=config.title or f"{recipe.get('name', evaluated.name)}: {results.task}",
+        results=results,
+        histories={stage: history for stage in TRAINED if (history := _read(folder / stage / artifacts.HISTORY, []))},
+        verdicts=_verdicts(evaluated / artifacts.VERDICTS, results),
+        recipe=recipe,
+        commands=_read(folder / artifacts.COMMANDS, []),
+        versions=manifest.get("versions", artifacts.package_versions()),
+        lint=dict(lint),
+        data={
+            name: {"cases": split["n_cases"], "groups": split["n_groups"]}
+            for name, split in data.get("splits", {}).items()
+        },
+        description=recipe.get("description", ""),
+        finished=manifest.get("finished", ""),
+        max_disagreements=config.max_disagreements,
+    )
+
+
+def print_outcome(folder: Path, console: Console) -> None:
+    """The table and the statements of a run, and where its page lies; nothing where it was not evaluated."""
+    evaluated = folder / "evaluate" if (folder / "evaluate").is_dir() else folder
+    path = evaluated / artifacts.RESULTS
+    if not path.exists():
+        return
+    results = Results.from_json(artifacts.read_json(path))
+    console.print()
+    console.print(results_table(results))
+    console.print()
+    for statement in results.statements:
+        console.print(Padding.indent(f"- {statement}", 1))
+    page = next((p for p in (folder / "report" / artifacts.REPORT, folder / artifacts.REPORT) if p.exists()), None)
+    console.print(f"\nreport: {page}" if page else f"\nresults: {path}", soft_wrap=True)
+
+
+def _verdicts(path: Path, results: Results) -> dict[str, list[VerdictRow]]:
+    """Answers by model, without their text; baselines are left out."""
+    rows: dict[str, list[VerdictRow]] = {name: [] for name in results.of_role("model")}
+    if not path.exists():
+        return rows
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row: Mapping[str, Any] = json.loads(line)
+        if row["model"] in rows:
+            rows[row["model"]].append(
+                VerdictRow(row["case_id"], row["gold"], row["label"], row["confidence"], row["unparsed_reason"])
+            )
+    return rows
+
+
+def _read(path: Path, default: Any) -> Any:
+    return artifacts.read_json(path) if path.exists() else default

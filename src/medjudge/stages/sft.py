@@ -1,0 +1,62 @@
+"""Teach the base model the task and the answer format: `medjudge run RECIPE --from sft --until sft`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from medjudge import artifacts
+from medjudge.config import Recipe
+from medjudge.data.store import read_split
+from medjudge.modeling.chain import start_of
+from medjudge.modeling.lineage import Lineage
+from medjudge.modeling.load import count_parameters, load_tokenizer, load_weights, quiet_libraries
+from medjudge.modeling.save import proof_prompts, save_trained
+from medjudge.modeling.sft import train_sft
+
+
+def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[str, Any]:
+    """Fine-tunes on the experts' answers. Writes `model/` (whole weights), with LoRA also `adapter/`, and `history.json`."""
+    quiet_libraries()
+    train = read_split(run_dir / "prepare" / f"{recipe.sft.split}{artifacts.SPLIT_SUFFIX}")
+    validation_path = run_dir / "prepare" / f"validation{artifacts.SPLIT_SUFFIX}"
+    validation = read_split(validation_path) if validation_path.exists() else ()
+    start, name = start_of("sft", recipe, run_dir)
+    tokenizer = load_tokenizer(start, recipe.model.chat_template)
+    model = load_weights(start, recipe.model, tokenizer, quantize=recipe.sft.tuning == "lora")
+    model, history = train_sft(
+        recipe.contract,
+        train,
+        validation,
+        model,
+        tokenizer,
+        recipe.sft,
+        recipe.model,
+        out_dir,
+        seed=recipe.seed,
+        console=console,
+    )
+    trainable, total = count_parameters(model)
+    lineage: Lineage = save_trained(
+        "sft",
+        model,
+        tokenizer,
+        recipe,
+        start,
+        name,
+        out_dir,
+        run_dir,
+        merge_now=True,
+        prompts=proof_prompts(recipe, train, tokenizer),
+    )
+    artifacts.write_json(out_dir / artifacts.HISTORY, history)
+    return {
+        "n_cases": len(train),
+        "trainable_parameters": trainable,
+        "parameters": total,
+        "weights_sha256": lineage.weights_sha256,
+        "parent_sha256": lineage.parent.weights_sha256 if lineage.parent else None,
+        "merge": dict(lineage.merge) if lineage.merge else None,
+    }

@@ -1,0 +1,1 @@
+"""Task contracts: text in, Verdict | Unparsed out."""

@@ -1,0 +1,250 @@
+"""Appropriateness of an imaging order: is the procedure right for this condition and variant? Three ordered classes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from medjudge.records import Case, Judgement, Message, Unparsed, Verdict
+from medjudge.tasks.contract import RowError, TaskContract
+from medjudge.tasks.text import (
+    bare_answer,
+    chat,
+    checked_unicode,
+    cut_at_word,
+    describe,
+    describe_label,
+    is_missing,
+    one_line,
+    optional_text,
+    read_blocks,
+    required_text,
+    split_thinking,
+    without_tags,
+)
+
+LABELS = ("Usually Not Appropriate", "May Be Appropriate", "Usually Appropriate")
+_BY_FOLDED = {label.casefold(): label for label in LABELS}
+
+PUBLISHED = """\
+You are a radiology decision-support assistant. You are given a clinical condition, a variant of it (the patient's \
+exact situation) and an imaging procedure. Judge how appropriate the procedure is for exactly this situation.
+{evidence}
+The three ratings:
+- Usually Appropriate: the procedure is indicated; its benefit outweighs its risk.
+- May Be Appropriate: it can be a reasonable alternative, or benefit and risk are about even.
+- Usually Not Appropriate: it is unlikely to help, or its risk outweighs its benefit.
+
+{form}"""
+EVIDENCE = """
+Abstracts from the literature are given, each after its citation number in square brackets. Use only what bears on \
+this situation, cite it by number, such as [7], and cite nothing that is not given. If none of it bears on this \
+situation, say so.
+"""
+FORM = {
+    "reasoning": """\
+Reason step by step in sentences that each stand on their own, about this situation only. Then give the rating. Form \
+of your reply, with nothing around it:
+<think>your reasoning</think>
+<answer>one of: Usually Appropriate, May Be Appropriate, Usually Not Appropriate</answer>""",
+    "answer_only": """\
+Give the rating and nothing else. Form of your reply, with nothing around it:
+<answer>one of: Usually Appropriate, May Be Appropriate, Usually Not Appropriate</answer>""",
+}
+TERSE = {
+    "reasoning": "Is the procedure appropriate? Reply: <think>reasons</think><answer>rating</answer>",
+    "answer_only": "Is the procedure appropriate? Reply: <answer>rating</answer>",
+}
+
+_LABEL_IN_PROSE = re.compile("|".join(r"\s+".join(label.split()) for label in LABELS), re.IGNORECASE)
+_ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.IGNORECASE | re.DOTALL)
+_CITATION_KEYS = ("id", "citation", "citation_id", "number", "pmid")
+_TEXT_KEYS = ("abstract", "text", "snippet")
+
+
+class AppropriatenessContract(TaskContract):
+    """Condition, variant, procedure and optional evidence in, `<think>..</think><answer>..</answer>` out.
+
+    Labels and situations are those of the ACR Appropriateness Criteria; the form is that of "Reinforcement Learning for
+    Clinical Reasoning: Aligning LLMs with ACR Imaging Appropriateness Criteria"; the wording is our own.
+    """
+
+    kind: Literal["appropriateness"] = "appropriateness"
+    thinking: bool = False
+    """Whether the chat template's own thinking mode is on. Where a recipe does not say, it follows `form`: the answer's
+    own <think> block would come twice if the template closed an empty one in the prompt."""
+    form: Literal["reasoning", "answer_only"] = "reasoning"
+    """`answer_only` asks for `<answer>..</answer>` alone, without thinking."""
+    instructions: Literal["published", "terse"] = "published"
+    """`terse` is a one-line system prompt for tiny models, where every prompt token costs."""
+    system_prompt: str | None = None
+    """Takes the place of `instructions`; an empty text leaves the system turn out."""
+    max_reason_chars: int | None = Field(None, ge=1)
+    """Longest reasoning in a training answer, cut at a word boundary; None leaves it to `max_completion_tokens`."""
+    missing_reason: str = Field("The expert rating is {label}.", min_length=1)
+    """The reasoning where a row has none; `{label}` stands for the rating. It claims nothing that the row does not."""
+
+    fields: ClassVar[Mapping[str, str]] = {
+        "condition": "the clinical condition or topic",
+        "variant": "the patient's situation",
+        "procedure": "the imaging procedure",
+        "evidence": "a text, snippets {title, abstract or text, id}, or citation id -> abstract",
+        "appropriateness": "the expert's rating, one of the three labels",
+        "reasoning": "the expert's reasons: a text or a list of statements",
+    }
+    optional_fields: ClassVar[frozenset[str]] = frozenset({"evidence", "appropriateness", "reasoning"})
+    gold_field: ClassVar[str] = "appropriateness"
+    reason_field: ClassVar[str | None] = "reasoning"
+    group_fields: ClassVar[tuple[str, ...]] = ("variant",)
+    ordered: ClassVar[bool] = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _thinking_follows_form(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "thinking" not in data:
+            return {**data, "thinking": data.get("form", "reasoning") == "reasoning"}
+        return data
+
+    @model_validator(mode="after")
+    def _no_thinking_without_its_block(self) -> AppropriatenessContract:
+        if self.thinking and self.form == "answer_only":
+            raise ValueError('`thinking` is on, but form "answer_only" has no <think> block: use form = "reasoning"')
+        return self
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The three ratings, lowest first."""
+        return LABELS
+
+    def read_case(self, row: Mapping[str, object], case_id: str) -> Case:
+        """The case of a row. Snippets without a text are left out. Raises RowError."""
+        inputs = {name: required_text(row, name) for name in ("condition", "variant", "procedure")}
+        if evidence := _read_evidence(row.get("evidence")):
+            inputs["evidence"] = evidence
+        return Case(
+            case_id=case_id,
+            inputs=inputs,
+            gold=_read_gold(row.get("appropriateness")),
+            reason=_read_reason(row),
+        )
+
+    def messages(self, case: Case) -> list[Message]:
+        """System turn with the ratings and the answer's form; user turn with one line per field, abstracts last."""
+        given = case.inputs
+        if (system := self.system_prompt) is None:
+            published = PUBLISHED.replace("{form}", FORM[self.form])
+            published = published.replace("{evidence}", EVIDENCE if "evidence" in given else "")
+            system = published if self.instructions == "published" else TERSE[self.form]
+        lines = [
+            f"Clinical condition: {given['condition']}",
+            f"Variant: {given['variant']}",
+            f"Procedure: {given['procedure']}",
+        ]
+        if "evidence" in given:
+            lines.append(f"Abstracts:\n{given['evidence']}")
+        return chat(system, "\n".join(lines))
+
+    def target(self, case: Case) -> str:
+        """Reasoning (the row's, or `missing_reason`) and rating; the rating alone in the answer-only form."""
+        if case.gold is None:
+            raise ValueError(f"case {case.case_id} has no gold label: there is no answer to teach")
+        answer = f"<answer>{case.gold}</answer>"
+        if self.form == "answer_only":
+            return answer
+        reason = without_tags(case.reason or "", ["think", "answer"]).strip()
+        if self.max_reason_chars is not None and len(reason) > self.max_reason_chars:
+            reason = cut_at_word(reason, self.max_reason_chars)
+        return f"<think>{reason or self.missing_reason.replace('{label}', case.gold)}</think>\n{answer}"
+
+    def parse(self, case_id: str, completion: str) -> Judgement:
+        """The verdict of one think and one answer block in this order (or one answer block), and nothing else.
+
+        The label must be one of the three in full; white space and case do not matter.
+        """
+        judgement = self._parse_strictly(case_id, completion)
+        if self.lenient and isinstance(judgement, Unparsed):
+            return self._dig_out(case_id, completion) or judgement
+        return judgement
+
+    def _parse_strictly(self, case_id: str, completion: str) -> Judgement:
+        text = completion
+        if self.form == "answer_only":
+            parts = split_thinking(completion, thinking=False)
+            if isinstance(parts, str):
+                return Unparsed(case_id, completion, parts)
+            text = parts[1]
+        blocks = read_blocks(text, ("think", "answer") if self.form == "reasoning" else ("answer",))
+        if isinstance(blocks, str):
+            return Unparsed(case_id, completion, blocks)
+        label = _BY_FOLDED.get(one_line(blocks[-1]).casefold())
+        if label is None:
+            problem = f"the <answer> block holds {len(blocks[-1])} characters that are none of the three labels"
+            return Unparsed(case_id, completion, problem, kind="schema")
+        return Verdict(case_id, label, rationale=blocks[0] if self.form == "reasoning" else "")
+
+    def _dig_out(self, case_id: str, completion: str) -> Verdict | None:
+        """The one label that the answer block names, or else the text after the thinking block."""
+        text = bare_answer(completion)
+        answers = _ANSWER.findall(text)
+        found = {
+            one_line(label).casefold() for label in _LABEL_IN_PROSE.findall("\n".join(answers) if answers else text)
+        }
+        return Verdict(case_id, _BY_FOLDED[found.pop()], rationale=completion.strip()) if len(found) == 1 else None
+
+    def closed_completions(self) -> Mapping[str, str] | None:
+        """The answer block of each label in the answer-only form; None where reasoning precedes it."""
+        return {label: f"<answer>{label}</answer>" for label in LABELS} if self.form == "answer_only" else None
+
+
+def _read_gold(value: object) -> str | None:
+    if is_missing(value):
+        return None
+    label = _BY_FOLDED.get(one_line(value).casefold()) if isinstance(value, str) else None
+    if label is None:
+        raise RowError("appropriateness", describe_label(value), f"one of {', '.join(LABELS)}")
+    return label
+
+
+def _read_reason(row: Mapping[str, object]) -> str | None:
+    """The reasons as one text; a list of statements is joined with spaces."""
+    value = row.get("reasoning")
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        statements = [_text_of(statement, "reasoning") for statement in value]
+        return " ".join(statement for statement in statements if statement) or None
+    return optional_text(row, "reasoning")
+
+
+def _read_evidence(value: object) -> str | None:
+    """Snippets as `[citation] Title. Text`, one a line, in the row's order; None where there are none."""
+    if value is None or isinstance(value, str):
+        return optional_text({"evidence": value}, "evidence")
+    if isinstance(value, Mapping):  # citation id -> abstract, or -> {title, abstract}
+        value = [{**(item if isinstance(item, Mapping) else {"text": item}), "id": key} for key, item in value.items()]
+    if not isinstance(value, Sequence):
+        raise RowError("evidence", describe(value), "a text, a list of snippets, or citation id -> abstract")
+    snippets = [_read_snippet(item) for item in value]
+    taken = {citation for citation, _ in snippets if citation}
+    free = (str(n) for n in range(1, 2 * len(snippets) + 1) if str(n) not in taken)
+    return "\n".join(f"[{citation or next(free)}] {text}" for citation, text in snippets if text) or None
+
+
+def _read_snippet(item: object) -> tuple[str, str]:
+    """(citation id or "", title and text on one line) of one snippet. Raises RowError."""
+    if not isinstance(item, Mapping):
+        return "", _text_of(item, "evidence")
+    citation = next((str(item[key]).strip() for key in _CITATION_KEYS if not is_missing(item.get(key))), "")
+    text = next((_text_of(item[key], "evidence") for key in _TEXT_KEYS if not is_missing(item.get(key))), "")
+    title = _text_of(item.get("title"), "evidence").rstrip(".")
+    return checked_unicode(one_line(citation), "evidence"), f"{title}. {text}" if title and text else text or title
+
+
+def _text_of(value: object, name: str) -> str:
+    """A text on one line, or "" for nothing. Raises RowError."""
+    if is_missing(value):
+        return ""
+    if not isinstance(value, str):
+        raise RowError(name, describe(value), "text")
+    return checked_unicode(one_line(value), name)

@@ -1,0 +1,25 @@
+"""The four tasks on one screen."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from medjudge.tasks.appropriateness import AppropriatenessContract
+from medjudge.tasks.contract import TaskContract
+from medjudge.tasks.equivalence import EquivalenceContract
+from medjudge.tasks.mcq import McqContract
+from medjudge.tasks.rubric import RubricContract
+
+TASKS: dict[str, type[TaskContract]] = {
+    "mcq": McqContract,
+    "equivalence": EquivalenceContract,
+    "rubric": RubricContract,
+    "appropriateness": AppropriatenessContract,
+}
+
+Task = Annotated[
+    McqContract | EquivalenceContract | RubricContract | AppropriatenessContract, Field(discriminator="kind")
+]
+"""The `[task]` section of a recipe."""

@@ -1,0 +1,93 @@
+"""The task contract: the one place that renders a prompt, writes a target and reads a completion.
+
+SFT, rollouts, rewards, evaluation and serving all go through it. A contract is itself the `[task]` section of a recipe:
+its settings are its fields, so what a recipe says and what a completion is held to cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from medjudge.records import Case, Judgement, Message
+from medjudge.settings import Settings
+
+CONTRACT_VERSION = 1
+"""Raised whenever a contract's text or parser changes, so that old artifacts are told from new ones."""
+
+
+class RowError(ValueError):
+    """A row that a contract cannot read. `data.sources` adds file and line. Never carries text of the row."""
+
+    def __init__(self, field: str, got: str, expected: str) -> None:
+        """`field`: the contract's field name; `got`, `expected`: short descriptions such as "int 7", "0-3"."""
+        super().__init__(f"field {field!r}: got {got}, expected {expected}")
+        self.field, self.got, self.expected = field, got, expected
+
+
+class TaskContract(Settings, ABC):
+    """What one task puts into a prompt and accepts as an answer. Subclasses are pure: no I/O, no chance, no torch."""
+
+    kind: str
+    thinking: bool = False
+    """Whether the chat template's own thinking mode is on. A template without one ignores it."""
+    lenient: bool = False
+    """Also accept answers that the contract does not name, such as a letter in prose. Every report then says so."""
+    max_prompt_tokens: int = Field(2048, ge=16)
+    max_completion_tokens: int = Field(256, ge=1)
+    on_long_prompt: Literal["truncate", "error"] = "truncate"
+    """`truncate` shortens the longest input field at a word boundary until the prompt fits, and counts it."""
+
+    fields: ClassVar[Mapping[str, str]]
+    """Field name -> what it holds, in the order of the prompt. `[data.fields]` maps columns onto these."""
+    optional_fields: ClassVar[frozenset[str]] = frozenset()
+    gold_field: ClassVar[str]
+    reason_field: ClassVar[str | None] = None
+    group_fields: ClassVar[tuple[str, ...]]
+    """Inputs that make a group where the recipe names no `data.group_by`."""
+    answer_is_json: ClassVar[bool] = False
+    ordered: ClassVar[bool] = False
+    """Whether `labels` lie on an ordinal scale, lowest first."""
+
+    @property
+    @abstractmethod
+    def labels(self) -> tuple[str, ...]:
+        """The closed label set, lowest first where `ordered`."""
+
+    @property
+    def positive(self) -> str | None:
+        """The positive label of a two-label task, else None."""
+        return None
+
+    @abstractmethod
+    def read_case(self, row: Mapping[str, object], case_id: str) -> Case:
+        """The case that a row describes; `row` is keyed by field names. `group` and `slices` are the caller's to add.
+
+        Raises RowError for a missing or off-type field or a label that is off the scale. A missing gold label is None.
+        """
+
+    @abstractmethod
+    def messages(self, case: Case) -> list[Message]:
+        """The chat prompt: a system turn and a user turn."""
+
+    @abstractmethod
+    def target(self, case: Case) -> str:
+        """The expert's answer in our format: what SFT teaches. Raises ValueError if the case has no gold label."""
+
+    @abstractmethod
+    def parse(self, case_id: str, completion: str) -> Judgement:
+        """The verdict in a completion, or why there is none. Reads the completion only."""
+
+    def closed_completions(self) -> Mapping[str, str] | None:
+        """Label -> its whole completion, where the label is all that is answered; None where text precedes it."""
+        return None
+
+    def fingerprint(self) -> str:
+        """sha256 over the settings and the contract version. Stored in every artifact."""
+        content = json.dumps({"version": CONTRACT_VERSION, **self.model_dump(mode="json")}, sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()

@@ -1,0 +1,337 @@
+"""Rendering and tokenising, once for all stages: SFT rows, rollout prompts and evaluation prompts come from here alone.
+
+The prompt always ends where generation starts. A template's own closed thinking block (thinking off) therefore stands
+in the prompt, never in the completion; an opening `<think>` that a template puts after the last header is left for the
+completion, so that the completion holds the whole block that the parser reads.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import jinja2
+
+from medjudge.errors import DataError, ModelError
+from medjudge.records import Case, Message
+from medjudge.tasks.contract import TaskContract
+from medjudge.tasks.text import THINK_OPEN, first_words, n_words
+
+Tokenizer = Any
+"""Any transformers tokenizer. What is used of it: a call on a list of texts, `decode`, `apply_chat_template`,
+`chat_template`, `eos_token`, `pad_token_id`, `get_added_vocab`, `all_special_tokens`."""
+
+PLAIN_CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] + ':\n' + message['content'] + eos_token + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant:\n' }}{% endif %}"
+)
+"""For tokenizers that have no chat template (`model.chat_template = "plain"`): roles in plain text, turns ended by the
+tokenizer's end-of-sequence token. It has no thinking mode."""
+
+_PROBE = "medjudge-probe"
+# The contracts' own tags are text to be read back, also where a tokenizer counts one among its special tokens.
+_OWN_TAG = re.compile(r"</?(?:think|answer|feedback|score)>")
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One case as a model sees it."""
+
+    prompt_text: str
+    prompt_ids: list[int]
+    completion_ids: list[int] | None
+    """Target and stop token; None where no target was asked for or the case has no gold label."""
+    n_words_cut: int = 0
+    """Words taken off the inputs so that the prompt fits."""
+    n_reason_words_cut: int = 0
+    """Words taken off the expert's reason so that the target fits `max_completion_tokens`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What follows from a tokenizer and its chat template, found out once."""
+
+    made_from: tuple[object, object]
+    stop_ids: tuple[int, ...]
+    stop_text: str
+    takes_system: bool
+    special: re.Pattern[str] | None
+    """Control tokens that may not come from the text of a case."""
+
+
+_FACTS: WeakKeyDictionary[Any, _Facts] = WeakKeyDictionary()
+
+
+def encode(
+    contract: TaskContract, case: Case, tokenizer: Tokenizer, *, with_target: bool, max_prompt_tokens: int | None = None
+) -> Encoded:
+    """One case rendered and tokenised; with many cases, `encode_all` is faster. Errors as there."""
+    return encode_all(contract, [case], tokenizer, with_target=with_target, max_prompt_tokens=max_prompt_tokens)[0]
+
+
+def encode_all(
+    contract: TaskContract,
+    cases: Sequence[Case],
+    tokenizer: Tokenizer,
+    *,
+    with_target: bool,
+    max_prompt_tokens: int | None = None,
+) -> list[Encoded]:
+    """The cases rendered and tokenised, in their order.
+
+    max_prompt_tokens: takes the place of the contract's. A longer prompt is shortened or refused, as
+    `contract.on_long_prompt` says; a target longer than `contract.max_completion_tokens` loses words of its reason,
+    since a judge could never finish it. Raises DataError where a prompt or target cannot fit, ModelError where the
+    tokenizer has no chat template or its template cannot render.
+    """
+    limit = contract.max_prompt_tokens if max_prompt_tokens is None else max_prompt_tokens
+    prompts = [render_prompt(contract, case, tokenizer) for case in cases]
+    encoded = []
+    for case, text, ids in zip(cases, prompts, _tokenise(tokenizer, prompts), strict=True):
+        row = Encoded(text, ids, None)
+        encoded.append(row if len(ids) <= limit else _fit_prompt(contract, case, tokenizer, len(ids), limit))
+    if not with_target:
+        return encoded
+    rated = [i for i, case in enumerate(cases) if case.gold is not None]
+    targets = [_target_text(contract, cases[i], tokenizer) for i in rated]
+    completions = _complete(tokenizer, [encoded[i] for i in rated], targets)
+    for i, completion_ids in zip(rated, completions, strict=True):
+        if len(completion_ids) <= contract.max_completion_tokens:
+            encoded[i] = replace(encoded[i], completion_ids=completion_ids)
+        else:
+            encoded[i] = _fit_target(contract, cases[i], tokenizer, encoded[i])
+    return encoded
+
+
+def decode(tokenizer: Tokenizer, completion_ids: Sequence[int], stop_ids: Sequence[int]) -> str:
+    """The text of a completion as a parser should see it.
+
+    The first stop token and all after it are dropped, padding at the end too; every other special token stays as text,
+    because a parser that never sees it would accept what a server's client must not.
+    """
+    ids = list(completion_ids)
+    stop = next((i for i, token in enumerate(ids) if token in stop_ids), len(ids))
+    ids = ids[:stop]
+    pad = getattr(tokenizer, "pad_token_id", None)
+    while ids and ids[-1] == pad:
+        ids.pop()
+    return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def stop_token_ids(tokenizer: Tokenizer) -> list[int]:
+    """Ids that end a completion: first the one that every target ends with, then the end-of-sequence token if another.
+
+    The first is read off the chat template: the control token that follows an assistant turn's content, such as
+    `<|im_end|>` (Qwen3, Phi-4), `<|end|>` (Phi-3), `<|eot_id|>` (Llama 3).
+    """
+    return list(_facts(tokenizer).stop_ids)
+
+
+def render_prompt(contract: TaskContract, case: Case, tokenizer: Tokenizer) -> str:
+    """The prompt as text, ending where generation starts. Raises ModelError where the template cannot render it.
+
+    Where a template refuses or drops the system role, the system text leads the user turn. A control token spelt out in
+    a case's text ("<|im_end|>") is broken with a space: no row may end a turn or open one.
+    """
+    facts = _facts(tokenizer)
+    turns: list[Message] = [{**turn, "content": _defuse(turn["content"], facts)} for turn in contract.messages(case)]
+    if not facts.takes_system and turns[0]["role"] == "system":
+        system, user, *rest = turns
+        turns = [{"role": "user", "content": f"{system['content'].rstrip()}\n\n{user['content']}"}, *rest]
+    return _render(tokenizer, turns, thinking=contract.thinking)
+
+
+# --- fitting ----------------------------------------------------------------------------------------------------------
+
+
+def _fit_prompt(contract: TaskContract, case: Case, tokenizer: Tokenizer, n_tokens: int, limit: int) -> Encoded:
+    """The prompt with its longest fields shortened to the greatest common number of words that fits."""
+    if contract.on_long_prompt == "error":
+        raise DataError(
+            f"case {case.case_id}: the prompt takes {n_tokens} tokens, but max_prompt_tokens is {limit}. "
+            'Raise it, leave the case out, or set `task.on_long_prompt = "truncate"`.'
+        )
+    words = {name: n_words(text) for name, text in case.inputs.items()}
+
+    def shortened(cap: int) -> Encoded:
+        inputs = {name: first_words(text, cap) for name, text in case.inputs.items()}
+        text = render_prompt(contract, replace(case, inputs=inputs), tokenizer)
+        n_cut = sum(max(0, n - cap) for n in words.values())
+        return Encoded(text, _tokenise(tokenizer, [text])[0], None, n_words_cut=n_cut)
+
+    fitted = _greatest_that_fits(shortened, max(words.values()), lambda row: len(row.prompt_ids) <= limit)
+    if fitted is None:
+        least = len(shortened(1).prompt_ids)
+        raise DataError(
+            f"case {case.case_id}: the prompt takes {least} tokens even with every field cut to one word, but "
+            f'max_prompt_tokens is {limit}. Raise it, or take shorter instructions (`task.instructions = "terse"`).'
+        )
+    return fitted
+
+
+def _fit_target(contract: TaskContract, case: Case, tokenizer: Tokenizer, prompt: Encoded) -> Encoded:
+    """The target with as many words of the expert's reason as fit `max_completion_tokens`."""
+    total = n_words(case.reason or "")
+
+    def shortened(n: int) -> Encoded:
+        reason = first_words(case.reason or "", n - 1) or None  # from 1, which leaves no word, to total + 1
+        text = _target_text(contract, replace(case, reason=reason), tokenizer)
+        completion_ids = _complete(tokenizer, [prompt], [text])[0]
+        return replace(prompt, completion_ids=completion_ids, n_reason_words_cut=total - (n - 1))
+
+    limit = contract.max_completion_tokens
+    fitted = _greatest_that_fits(shortened, total + 1, lambda row: len(row.completion_ids or ()) <= limit)
+    if fitted is None:
+        least = len(shortened(1).completion_ids or ())
+        raise DataError(
+            f"case {case.case_id}: the target takes {least} tokens without the expert's reason, but "
+            f"max_completion_tokens is {limit}. Raise `task.max_completion_tokens`."
+        )
+    return fitted
+
+
+def _greatest_that_fits(
+    make: Callable[[int], Encoded], too_many: int, fits: Callable[[Encoded], bool]
+) -> Encoded | None:
+    """`make(n)` for the greatest n in [1, too_many) that fits, by bisection; None if none does."""
+    found, low, high = None, 0, too_many
+    while high - low > 1:
+        middle = (low + high) // 2
+        row = make(middle)
+        if fits(row):
+            found, low = row, middle
+        else:
+            high = middle
+    return found
+
+
+# --- tokens -----------------------------------------------------------------------------------------------------------
+
+
+def _tokenise(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """Ids of each text, control tokens in it read as such, none added."""
+    if not texts:
+        return []
+    ids = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    return [list(row) for row in ids]
+
+
+def _target_text(contract: TaskContract, case: Case, tokenizer: Tokenizer) -> str:
+    return _defuse(contract.target(case), _facts(tokenizer))
+
+
+def _complete(tokenizer: Tokenizer, prompts: Sequence[Encoded], targets: Sequence[str]) -> list[list[int]]:
+    """Ids of each target and its stop token as they follow the prompt's ids.
+
+    Prompt and target are tokenised as one text, as in a served conversation. Where the tokenizer then joins the end of
+    the prompt with the start of the target, the prompt's own ids win, since generation starts from them.
+    """
+    facts = _facts(tokenizer)
+    texts = [prompt.prompt_text + target + facts.stop_text for prompt, target in zip(prompts, targets, strict=True)]
+    completions = []
+    for prompt, target, whole in zip(prompts, targets, _tokenise(tokenizer, texts), strict=True):
+        n = len(prompt.prompt_ids)
+        if whole[:n] == prompt.prompt_ids and whole[-1] == facts.stop_ids[0]:
+            completions.append(whole[n:])
+        else:
+            completions.append(_complete_apart(tokenizer, target, facts))
+    return completions
+
+
+def _complete_apart(tokenizer: Tokenizer, target: str, facts: _Facts) -> list[int]:
+    ids = [*_tokenise(tokenizer, [target])[0], facts.stop_ids[0]]
+    if decode(tokenizer, ids, facts.stop_ids) != target:
+        raise ModelError(
+            f"tokenizer {_name(tokenizer)} joins the end of the prompt with the start of the answer, and does not give "
+            "the answer back when it is tokenised apart: the trained and the generated text would differ. Set "
+            "`model.chat_template` to a template that ends its generation prompt with a control token or a line break."
+        )
+    return ids
+
+
+# --- what a tokenizer and its template are like -----------------------------------------------------------------------
+
+
+def _facts(tokenizer: Tokenizer) -> _Facts:
+    made_from = (getattr(tokenizer, "chat_template", None), getattr(tokenizer, "eos_token", None))
+    try:
+        known = _FACTS.get(tokenizer)
+    except TypeError:  # a stand-in that cannot be hashed or weakly referenced is looked at each time
+        return _find_facts(tokenizer, made_from)
+    if known is None or known.made_from != made_from:
+        known = _FACTS[tokenizer] = _find_facts(tokenizer, made_from)
+    return known
+
+
+def _find_facts(tokenizer: Tokenizer, made_from: tuple[object, object]) -> _Facts:
+    if not made_from[0]:
+        raise ModelError(
+            f"tokenizer {_name(tokenizer)} has no chat template. Set `model.chat_template` to a Jinja template, "
+            'or to "plain" for the built-in one.'
+        )
+    stop_ids = _find_stop_ids(tokenizer)
+    stop_text = tokenizer.convert_ids_to_tokens(stop_ids[0])
+    return _Facts(made_from, stop_ids, str(stop_text), _takes_system(tokenizer), _control_tokens(tokenizer))
+
+
+def _find_stop_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
+    eos = getattr(tokenizer, "eos_token_id", None)
+    turn_end = None
+    try:
+        turns: list[Message] = [{"role": "user", "content": "u"}, {"role": "assistant", "content": _PROBE}]
+        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=False)
+        tail = str(text).rpartition(_PROBE)[2]
+        control = {*tokenizer.get_added_vocab().values(), *getattr(tokenizer, "all_special_ids", ())}
+        turn_end = (
+            next((token for token in _tokenise(tokenizer, [tail])[0] if token in control), None) if tail else None
+        )
+    except jinja2.TemplateError:
+        pass  # a template that renders no finished answers: the model's own end token stands in
+    stop_ids = tuple(dict.fromkeys(token for token in (turn_end, eos) if token is not None))
+    if not stop_ids:
+        raise ModelError(f"tokenizer {_name(tokenizer)} has no token that ends an answer. Set its `eos_token`.")
+    return stop_ids
+
+
+def _takes_system(tokenizer: Tokenizer) -> bool:
+    """Whether a system turn's text comes out of the template; some refuse the role, some drop it."""
+    turns: list[Message] = [{"role": "system", "content": _PROBE}, {"role": "user", "content": "u"}]
+    try:
+        return _PROBE in str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+    except jinja2.TemplateError:
+        return False
+
+
+def _control_tokens(tokenizer: Tokenizer) -> re.Pattern[str] | None:
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    tokens = {
+        *getattr(tokenizer, "all_special_tokens", ()),
+        *(t.content for t in added if getattr(t, "special", False)),
+    }
+    # A special token that is a plain word or letter is ordinary text in a row.
+    spelt = sorted(t for t in tokens if len(t) > 2 and t[0] in "<[|" and not _OWN_TAG.fullmatch(t))
+    return re.compile("|".join(re.escape(token) for token in spelt)) if spelt else None
+
+
+def _defuse(text: str, facts: _Facts) -> str:
+    if facts.special is None:
+        return text
+    return facts.special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+
+
+def _render(tokenizer: Tokenizer, turns: list[Message], *, thinking: bool) -> str:
+    try:
+        text = str(
+            tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, enable_thinking=thinking)
+        )
+    except jinja2.TemplateError as error:
+        raise ModelError(f"the chat template of {_name(tokenizer)} cannot render the prompt: {error}") from error
+    opened = text.rstrip()
+    return opened.removesuffix(THINK_OPEN) if opened.endswith(THINK_OPEN) else text
+
+
+def _name(tokenizer: Tokenizer) -> str:
+    return str(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)

@@ -1,0 +1,267 @@
+"""Multiple choice with four options: the judge names a letter, its confidence and a reason, as one JSON object."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, TypeGuard
+
+from pydantic import Field
+
+from medjudge.records import Case, Judgement, Message, Unparsed, Verdict
+from medjudge.tasks.contract import RowError, TaskContract
+from medjudge.tasks.text import (
+    bare_answer,
+    chat,
+    cut_at_word,
+    describe_label,
+    is_missing,
+    optional_text,
+    printable,
+    required_text,
+    split_thinking,
+    whole_number,
+    with_thinking,
+    without_tags,
+)
+
+LETTERS = ("A", "B", "C", "D")
+OPTIONS = ("opa", "opb", "opc", "opd")
+KEYS = ("predicted_category", "confidence", "reason")
+
+PUBLISHED = (
+    "You answer medical multiple-choice questions. Each question has four options, A to D, and exactly one is right. "
+    "Weigh the options and reply with ONLY one JSON object in exactly this form:\n"
+    '{"predicted_category": "<A|B|C|D>", "confidence": <0-1>, "reason": "<short explanation>"}\n'
+    "Write nothing before or after the JSON: no markdown, no code fence, no further keys."
+)
+TERSE = 'Reply only with JSON: {"predicted_category": "<A|B|C|D>", "confidence": <0-1>, "reason": "<text>"}'
+
+# "Ans. is 'b' i.e., ", "Answer: d) ", "ANSWER: (A) ", "Ans. B. ": a letter counts only in brackets, quotes or before
+# punctuation, so that "Ans. A tumour of .." keeps its article.
+_STATED_FIRST = re.compile(
+    r"""^\s*(?:the\s+)?(?:correct\s+)?ans(?:wer)?\b[\s.:\-]*(?:is\b)?[\s:]*(?:option\b)?\s*
+    (?: [`'"‘“(\[]\s*[a-d]\s*\.?\s*[`'"’”)\]] | [a-d](?=\s*(?:[.:,)\](\-]|i\.?\s?e\b)) )
+    [\s.:,)\]\-]*(?:i\.?\s?e\b[\s.:,]*)?""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_STATED_LAST = re.compile(
+    r"\n\s*(?:the\s+)?(?:correct\s+)?answer\s*(?:is)?\s*:?\s*\(?[a-d]\)?\s*\.?\s*$", re.IGNORECASE
+)
+# A small letter counts only in brackets: "the answer is a matter of .." names none.
+_NAMED_LETTER = re.compile(
+    r"\b(?i:answer|option|choice|category)\b\W{0,5}(?i:is\b)?\W{0,5}(?i:option\b)?\W{0,5}([A-D]|(?<=\()[a-d](?=\)))(?![\w'’])"
+)
+_LONE_LETTER = re.compile(r"\W*([A-Da-d])\W*")
+
+
+class McqContract(TaskContract):
+    """Question and options in, `{"predicted_category", "confidence", "reason"}` out: the MedMCQA row and answer form.
+
+    Source of the form: a public MedMCQA pipeline on Qwen3-0.6B; rows as in Pal et al. 2022 (arXiv:2203.14371).
+    """
+
+    kind: Literal["mcq"] = "mcq"
+    instructions: Literal["published", "terse"] = "published"
+    """`terse` is a one-line system prompt for tiny models, where every prompt token costs."""
+    system_prompt: str | None = None
+    """Takes the place of `instructions`; an empty text leaves the system turn out."""
+    first_index: Literal[0, 1] = 0
+    """What `cop` counts from: 0 as in the published rows, 1 where the data say 1-4."""
+    target_confidence: float = Field(0.95, ge=0, le=1)
+    """The confidence that every training answer states. The published 0.95 teaches overconfidence: the model learns to
+    say 0.95 whether it is right or wrong. Set the accuracy that you expect, and calibrate before relying on it."""
+    max_reason_chars: int | None = Field(250, ge=1)
+    """Longest reason in a training answer, cut at a word boundary (250: the published limit); None does not cut."""
+    max_reason_words: int | None = Field(None, ge=1)
+    """As `max_reason_chars`, in words."""
+    missing_reason: str = Field("The answer is {option}.", min_length=1)
+    """The reason where a row has none. `{option}` stands for the right option's text, `{letter}` for its letter."""
+    strip_stated_answer: bool = True
+    """Take "Ans. is 'b' i.e.," off the start of an explanation and "Answer: (B)" off its end: the letter stands in
+    `predicted_category`, and the explanation's own letter can belong to another order of the options."""
+
+    fields: ClassVar[Mapping[str, str]] = {
+        "question": "the question",
+        "opa": "option A",
+        "opb": "option B",
+        "opc": "option C",
+        "opd": "option D",
+        "cop": "index of the right option (0-3, or 1-4 with first_index = 1), or its letter",
+        "exp": "the expert's explanation",
+    }
+    optional_fields: ClassVar[frozenset[str]] = frozenset({"cop", "exp"})
+    gold_field: ClassVar[str] = "cop"
+    reason_field: ClassVar[str | None] = "exp"
+    group_fields: ClassVar[tuple[str, ...]] = ("question",)
+    answer_is_json: ClassVar[bool] = True
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The letters A to D."""
+        return LETTERS
+
+    def read_case(self, row: Mapping[str, object], case_id: str) -> Case:
+        """The case of a row. A number as an option counts as its text. Raises RowError."""
+        return Case(
+            case_id=case_id,
+            inputs={
+                "question": required_text(row, "question"),
+                **{name: required_text(row, name, numbers=True) for name in OPTIONS},
+            },
+            gold=self._read_gold(row.get("cop")),
+            reason=optional_text(row, "exp"),
+        )
+
+    def _read_gold(self, value: object) -> str | None:
+        if is_missing(value):
+            return None
+        if isinstance(value, str) and value.strip().upper() in LETTERS:
+            return value.strip().upper()
+        index = whole_number(value)
+        if index is None or not 0 <= index - self.first_index < len(LETTERS):
+            low, other = self.first_index, 1 - self.first_index
+            expected = f"{low}-{low + 3} or A-D (`task.first_index = {other}` reads rows that count from {other})"
+            raise RowError("cop", describe_label(value), expected)
+        return LETTERS[index - self.first_index]
+
+    def messages(self, case: Case) -> list[Message]:
+        """System turn with the answer's form; user turn `Question: ..\\nA) ..\\nB) ..\\nC) ..\\nD) ..`."""
+        if (system := self.system_prompt) is None:
+            system = PUBLISHED if self.instructions == "published" else TERSE
+        options = [f"{letter}) {case.inputs[name]}" for letter, name in zip(LETTERS, OPTIONS, strict=True)]
+        return chat(system, "\n".join([f"Question: {case.inputs['question']}", *options]))
+
+    def target(self, case: Case) -> str:
+        """The JSON object with the gold letter, `target_confidence` and the shortened reason. Raises ValueError."""
+        if case.gold is None:
+            raise ValueError(f"case {case.case_id} has no gold label: there is no answer to teach")
+        reason = self._reason(case, case.gold)
+        answer = {"predicted_category": case.gold, "confidence": self.target_confidence, "reason": reason}
+        return with_thinking(self.thinking, reason, json.dumps(answer, ensure_ascii=False))
+
+    def _reason(self, case: Case, gold: str) -> str:
+        text = case.reason or ""
+        if self.strip_stated_answer:
+            text = _STATED_LAST.sub("", _STATED_FIRST.sub("", text))
+        text = cut_at_word(without_tags(text, ["think"]), self.max_reason_chars, self.max_reason_words)
+        if text:
+            return text
+        option = without_tags(case.inputs[OPTIONS[LETTERS.index(gold)]], ["think"])
+        text = self.missing_reason.replace("{letter}", gold).replace("{option}", option)
+        return cut_at_word(text, self.max_reason_chars, self.max_reason_words)
+
+    def parse(self, case_id: str, completion: str) -> Judgement:
+        """The verdict of a completion that is exactly one JSON object with the three keys and no other.
+
+        `Unparsed.kind` is "format" where the completion is not JSON (NaN is not JSON), "schema" where its content is
+        off: another type than an object, a missing, repeated or further key, a category other than A-D, a confidence
+        that is no number in [0, 1] (true is no number), a reason that is no text or empty.
+        """
+        judgement = self._parse_strictly(case_id, completion)
+        if self.lenient and isinstance(judgement, Unparsed):
+            return self._dig_out(case_id, completion) or judgement
+        return judgement
+
+    def _parse_strictly(self, case_id: str, completion: str) -> Judgement:
+        parts = split_thinking(completion, self.thinking)
+        if isinstance(parts, str):
+            return Unparsed(case_id, completion, parts)
+        try:
+            content = _load_json(parts[1])
+        except _RepeatedKeyError:
+            return Unparsed(case_id, completion, "the JSON object repeats a key", kind="schema")
+        except (ValueError, RecursionError) as error:
+            return Unparsed(case_id, completion, f"not one JSON object: {_complaint(error)}")
+        problem = _schema_problem(content)
+        if problem is not None:
+            return Unparsed(case_id, completion, problem, kind="schema")
+        reason = printable(content["reason"]).strip()
+        return Verdict(case_id, content["predicted_category"], float(content["confidence"]), reason)
+
+    def _dig_out(self, case_id: str, completion: str) -> Verdict | None:
+        """The one letter that a JSON object anywhere, a phrase such as "the answer is B", or a lone letter names."""
+        text = bare_answer(completion)
+        for found in _objects_within(text):
+            letter = found.get("predicted_category")
+            if isinstance(letter, str) and letter.strip().upper() in LETTERS:
+                confidence, reason = found.get("confidence"), found.get("reason")
+                return Verdict(
+                    case_id,
+                    letter.strip().upper(),
+                    float(confidence) if _is_probability(confidence) else None,
+                    printable(reason).strip() if isinstance(reason, str) else "",
+                )
+        if lone := _LONE_LETTER.fullmatch(text):
+            return Verdict(case_id, lone.group(1).upper())
+        named = {letter.upper() for letter in _NAMED_LETTER.findall(text)}
+        return Verdict(case_id, named.pop(), rationale=text) if len(named) == 1 else None
+
+
+class _RepeatedKeyError(Exception):
+    """A JSON object that gives one key twice: which of the two counts would be a guess."""
+
+
+def _load_json(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) != len(pairs):
+        raise _RepeatedKeyError
+    return dict(pairs)
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _complaint(error: Exception) -> str:
+    """The parser's complaint without text of the completion."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at character {error.pos}" if error.doc else "the completion is empty"
+    return "a number that JSON does not have" if "not JSON" in str(error) else "a number too long to read"
+
+
+def _schema_problem(content: Any) -> str | None:
+    if not isinstance(content, dict):
+        return f"expected a JSON object, found {type(content).__name__}"
+    if missing := [key for key in KEYS if key not in content]:
+        return f"the JSON object lacks {', '.join(missing)}"
+    if len(content) > len(KEYS):
+        return f"the JSON object has {len(content) - len(KEYS)} key(s) beside {', '.join(KEYS)}"
+    category, confidence, reason = (content[key] for key in KEYS)
+    if not isinstance(category, str) or category not in LETTERS:
+        return f"predicted_category is {_shape(category)}, expected one of A, B, C, D"
+    if not _is_probability(confidence):
+        return f"confidence is {_shape(confidence)}, expected a number in [0, 1]"
+    if not isinstance(reason, str) or not reason.strip():
+        return f"reason is {_shape(reason)}, expected a text that is not empty"
+    return None
+
+
+def _shape(value: Any) -> str:
+    return f"a number ({type(value).__name__}) off the range" if type(value) in (int, float) else describe_label(value)
+
+
+def _is_probability(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def _objects_within(text: str) -> list[dict[str, Any]]:
+    """JSON objects that begin anywhere in `text`; at most 50 beginnings are tried."""
+    decoder, found, start = json.JSONDecoder(), [], -1
+    for _ in range(50):
+        start = text.find("{", start + 1)
+        if start < 0:
+            break
+        try:
+            content, _end = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(content, dict):
+            found.append(content)
+    return found

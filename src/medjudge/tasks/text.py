@@ -1,0 +1,214 @@
+"""Pure text helpers that the task contracts share: reading fields, shortening, and reading tagged blocks."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
+
+from medjudge.records import Message
+from medjudge.tasks.contract import RowError
+
+THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+
+# A word; a run of more than 40 characters without a space (a long URL, Chinese text) counts as several.
+_WORD = re.compile(r"\S{1,40}")
+# Possessive, because giving characters of the language name back one by one takes quadratic time on a long run.
+_FENCE = re.compile(r"```(?:[A-Za-z0-9_-]*+[ \t]*+\n)?+(.*?)```", re.DOTALL)
+
+
+# --- reading a row ----------------------------------------------------------------------------------------------------
+
+
+def is_missing(value: object) -> bool:
+    """Whether a cell holds nothing: None, an empty or blank string, or the NaN that table readers put in its place."""
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def describe(value: object) -> str:
+    """Type and size of a cell, never its text: "str of 12 characters", "list of 3", "int 7", "nothing"."""
+    if isinstance(value, str):
+        return f"str of {len(value)} characters" if value.strip() else "empty text"
+    if is_missing(value):
+        return "nothing"
+    if isinstance(value, int | float):
+        return f"{type(value).__name__} {value if -1e12 < value < 1e12 else 'out of any range'}"
+    if isinstance(value, Mapping | Sequence):
+        return f"{type(value).__name__} of {len(value)}"
+    return type(value).__name__
+
+
+def describe_label(value: object) -> str:
+    """As `describe`, but a short string is shown: a label is not text of the case."""
+    return f"str {value!r}" if isinstance(value, str) and 0 < len(value.strip()) <= 24 else describe(value)
+
+
+def required_text(row: Mapping[str, object], name: str, *, numbers: bool = False) -> str:
+    """The text of a field without outer white space. `numbers`: a number counts as its text (table readers make them).
+
+    Raises RowError where the field is missing, empty, not text, or not valid Unicode.
+    """
+    text = optional_text(row, name, numbers=numbers)
+    if text is None:
+        raise RowError(name, "no such field" if name not in row else describe(row[name]), "text")
+    return text
+
+
+def optional_text(row: Mapping[str, object], name: str, *, numbers: bool = False) -> str | None:
+    """As `required_text`, or None where the field is missing or empty."""
+    value = row.get(name)
+    if is_missing(value):
+        return None
+    if numbers and isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300:
+        return str(value)
+    if not isinstance(value, str):
+        raise RowError(name, describe(value), "text")
+    return checked_unicode(value.strip(), name)
+
+
+def checked_unicode(text: str, name: str) -> str:
+    """The text itself. Raises RowError if it holds half a surrogate pair, which no tokenizer and no file can take."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise RowError(name, f"{describe(text)} with half a surrogate pair", "valid Unicode text") from None
+    return text
+
+
+def whole_number(value: object) -> int | None:
+    """The whole number that a cell holds as int, integral float or digits; None for anything else, bools included."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,9}\s*", value):
+        return int(value)
+    return None
+
+
+# --- writing prompts and targets --------------------------------------------------------------------------------------
+
+
+def chat(system: str, user: str) -> list[Message]:
+    """A system turn and a user turn; without a system text the user turn alone."""
+    turns: list[Message] = [{"role": "system", "content": system}] if system else []
+    return [*turns, {"role": "user", "content": user}]
+
+
+def one_line(text: str) -> str:
+    """Every run of white space becomes one space."""
+    return " ".join(text.split())
+
+
+def cut_at_word(text: str, max_chars: int | None = None, max_words: int | None = None) -> str:
+    """`text` on one line, shortened at a word boundary to at most so many characters and words; None is no limit.
+
+    A first word longer than `max_chars` is cut inside, so that something is left.
+    """
+    words = text.split()
+    if max_words is not None:
+        words = words[:max_words]
+    short = " ".join(words)
+    if max_chars is None or len(short) <= max_chars:
+        return short
+    cut = short.rfind(" ", 0, max_chars + 1)
+    return short[: cut if cut > 0 else max_chars].rstrip()
+
+
+def n_words(text: str) -> int:
+    """Words as `first_words` counts them."""
+    return sum(1 for _ in _WORD.finditer(text))
+
+
+def first_words(text: str, n: int) -> str:
+    """The first `n` words with the white space between them as it stands; a run of over 40 characters is several."""
+    end = 0
+    for i, match in enumerate(_WORD.finditer(text)):
+        if i == n:
+            return text[:end]
+        end = match.end()
+    return text
+
+
+def without_tags(text: str, names: Iterable[str]) -> str:
+    """`text` without the opening and closing tags so named: an expert's words must not end a block early."""
+    pattern = re.compile("|".join(rf"</?{name}>" for name in names))
+    while (cleaned := pattern.sub("", text)) != text:  # again, because taking one out can join another
+        text = cleaned
+    return text
+
+
+def with_thinking(thinking: bool, thought: str | None, answer: str) -> str:
+    """The answer, after a closed thinking block (Qwen3's own form) where the thinking mode is on."""
+    if not thinking:
+        return answer
+    return f"{THINK_OPEN}\n{without_tags(thought or '', ['think']).strip()}\n{THINK_CLOSE}\n\n{answer}"
+
+
+# --- reading completions ----------------------------------------------------------------------------------------------
+
+
+def split_thinking(completion: str, thinking: bool) -> tuple[str, str] | str:
+    """(thought, answer) of a completion, both stripped, or a sentence that says why it has not the contract's form.
+
+    A block that nobody asked for is never taken off: stripping it in evaluation alone hides a prompt that was rendered
+    in another mode than the training text.
+    """
+    text = completion.strip()
+    if not thinking:
+        if text.startswith(THINK_OPEN):
+            return (
+                "a <think> block stands before the answer although the contract's thinking is off: "
+                "were prompt and training text rendered in the same mode?"
+            )
+        return "", text
+    for tag in (THINK_OPEN, THINK_CLOSE):
+        if (found := text.count(tag)) != 1:
+            return f"thinking is on: expected one {tag} tag, found {found}"
+    if not text.startswith(THINK_OPEN):
+        return "thinking is on: expected the completion to begin with its <think> block, found text before it"
+    thought, _, answer = text.removeprefix(THINK_OPEN).partition(THINK_CLOSE)
+    return thought.strip(), answer.strip()
+
+
+def read_blocks(text: str, names: Sequence[str]) -> list[str] | str:
+    """The stripped contents of `<name>..</name>`, one block of each in this order, nothing else but white space.
+
+    Returns a sentence where the text has another form. It names tags and counts, never contents.
+    """
+    for name in names:
+        for tag in (f"<{name}>", f"</{name}>"):
+            if (found := text.count(tag)) != 1:
+                return f"expected one {tag} tag, found {found}"
+    tags = [tag for name in names for tag in (f"<{name}>", f"</{name}>")]
+    places = [text.index(tag) for tag in tags]
+    if places != sorted(places):
+        return f"expected the tags in the order {' '.join(tags)}"
+    contents, end = [], 0
+    for name in names:
+        start = text.index(f"<{name}>")
+        if text[end:start].strip():
+            return f"expected nothing but white space before <{name}>, found {len(text[end:start].strip())} characters"
+        close = text.index(f"</{name}>")
+        contents.append(text[start + len(name) + 2 : close].strip())
+        end = close + len(name) + 3
+    if rest := text[end:].strip():
+        return f"expected nothing after </{names[-1]}>, found {len(rest)} characters"
+    return contents
+
+
+def bare_answer(completion: str) -> str:
+    """For lenient reading only: what follows a thinking block, taken out of a code fence if it stands in one."""
+    text = completion.rpartition(THINK_CLOSE)[2].strip()
+    fence = _FENCE.search(text)
+    return fence.group(1).strip() if fence else text
+
+
+def printable(text: str) -> str:
+    """`text` with half surrogate pairs (JSON's \\ud800) replaced, so that it can be written to a file."""
+    return text.encode("utf-8", "replace").decode("utf-8")

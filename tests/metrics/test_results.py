@@ -1,0 +1,249 @@
+import json
+
+import numpy as np
+import pytest
+
+from medjudge.errors import DataError, RunError
+from medjudge.metrics.baselines import trivial_baselines
+from medjudge.metrics.results import Results, summarise
+from medjudge.metrics.statements import NO_LEAKAGE_CHECK, p_value, percent
+from medjudge.records import Case, Unparsed, Verdict
+from medjudge.tasks.appropriateness import AppropriatenessContract
+from medjudge.tasks.equivalence import EquivalenceContract
+from medjudge.tasks.mcq import McqContract
+
+
+def cases_of(labels, n, seed=0, per_group=2):
+    rng = np.random.default_rng(seed)
+    return [
+        Case(f"c{i}", {"q": f"word{i % 7}"}, gold=str(rng.choice(labels)), group=f"g{i // per_group}") for i in range(n)
+    ]
+
+
+def answers(cases, labels, share_right, share_unparsed=0.0, seed=1):
+    rng = np.random.default_rng(seed)
+    said = []
+    for case in cases:
+        right, unparsed, other = rng.random(3)
+        if unparsed < share_unparsed:
+            said.append(Unparsed(case.case_id, "??", "not JSON", kind="format"))
+        else:
+            said.append(Verdict(case.case_id, case.gold if right < share_right else labels[int(other * len(labels))]))
+    return said
+
+
+@pytest.fixture(scope="module")
+def results():
+    contract = McqContract()
+    cases = [*cases_of(contract.labels, 400), Case("unrated", {"q": "x"})]
+    rated = cases[:-1]
+    baselines = trivial_baselines(
+        rated[:50], cases, labels=contract.labels, positive=None, rng=np.random.default_rng(3)
+    )
+    models = {
+        "base": answers(rated, contract.labels, 0.0, 1.0),
+        "sft": answers(rated, contract.labels, 0.5, 0.02, seed=2),
+        "grpo": answers(rated, contract.labels, 0.5, 0.0, seed=3),
+    }
+    return summarise(
+        cases,
+        models,
+        contract=contract,
+        split="test",
+        baselines=baselines.judgements,
+        skipped_baselines=baselines.skipped,
+        reference="base",
+        n_resamples=500,
+        leakage={"summary_line": "Leakage: none.", "share": float("nan"), "pairs": (("a", "b"),)},
+        lineage={"sft": {"weights_sha256": "ab"}},
+        seconds={"sft": 1.5},
+        n_truncated={"base": 400, "sft": 0, "grpo": 0},
+        train_n=50,
+    )
+
+
+def test_round_trip_without_nan(results):
+    text = json.dumps(results.to_json(), allow_nan=False)
+    assert Results.from_json(json.loads(text)) == results
+
+
+def test_counts_and_roles(results):
+    assert (results.n_cases, results.n_groups, results.n_without_gold) == (400, 200, 1)
+    assert list(results.of_role("model")) == ["base", "sft", "grpo"]
+    assert list(results.of_role("baseline")) == ["majority", "chance", "word_counts"]
+    base = results.models["base"]
+    assert (base.n, base.n_unparsed, base.unparsed_reasons, base.n_truncated) == (400, 400, {"not JSON": 400}, 400)
+    assert results.models["majority"].n == 400
+    assert results.models["majority"].n_unmatched == 1  # the case without a gold label
+    assert results.models["sft"].n_truncated == 0
+    assert results.models["sft"].lineage == {"weights_sha256": "ab"}
+    assert results.models["sft"].seconds == 1.5
+    assert sum(map(sum, base.confusion.counts)) == 400
+    assert base.confusion.columns[-1] == "unparsed"
+    assert results.contract["fingerprint"] == McqContract().fingerprint()
+
+
+def test_each_interval_holds_its_value_and_names_its_method(results):
+    for model in results.models.values():
+        for name, metric in model.metrics.items():
+            if metric.value is None or (metric.value == 0 and name.endswith("_f1")):  # an F1 of 0 has no spread
+                assert metric.low is metric.high is None, name
+            else:
+                assert metric.low <= metric.value <= metric.high, name
+    assert results.models["sft"].metrics["accuracy"].method == "percentile bootstrap over groups"
+    at_base = results.models["base"].metrics
+    assert at_base["accuracy"].method == "Wilson, n = groups"
+    assert at_base["accuracy"].high == pytest.approx(1.959964**2 / (200 + 1.959964**2))
+    assert at_base["accuracy_on_schema"].value is None
+    assert at_base["accuracy_on_schema"].n == 0
+
+
+def test_comparisons_are_with_the_reference_consecutive_and_with_the_best_baseline(results):
+    made = [(c.a, c.b, c.kind) for c in results.comparisons]
+    assert made[:3] == [("sft", "base", "reference"), ("grpo", "base", "reference"), ("grpo", "sft", "consecutive")]
+    assert len(made) == 4
+    assert made[3][2] == "baseline"
+    difference = results.comparison("sft", "base").differences["accuracy"]
+    expected = results.models["sft"].metrics["accuracy"].value - 0
+    assert difference.value == pytest.approx(100 * expected)
+    assert difference.low <= difference.value <= difference.high
+
+
+def test_statements_say_what_the_tests_say(results):
+    text = "\n".join(results.statements)
+    accuracy = 100 * results.models["sft"].metrics["accuracy"].value
+    assert f"sft is {accuracy:.1f} points more accurate than base (95 % interval" in text
+    assert "grpo is not distinguishable from sft in accuracy" in text
+    assert "base's accuracy of 0.0 % (0.0 to 1.9) is below chance (25.0 %), p < .001, n = 400: 400 of its 400" in text
+    assert (
+        "400 of base's 400 answers (100.0 %) could not be read and count as wrong; commonest reason: not JSON" in text
+    )
+    assert "Every answer of grpo could be read." in text
+    assert "(400); 400 hit the token limit." in text
+    assert "Left out: 1 case without an expert label." in text
+    assert results.statements[-1] == "Leakage: none."
+
+
+def test_deterministic_by_seed_and_independent_of_what_else_is_measured():
+    contract = AppropriatenessContract()
+    cases = cases_of(contract.labels, 60)
+    said = answers(cases, contract.labels, 0.5)
+    one = summarise(cases, {"m": said}, contract=contract, split="test", n_resamples=200, seed=7)
+    two = summarise(
+        list(reversed(cases)), {"x": said[::-1], "m": said}, contract=contract, split="test", n_resamples=200, seed=7
+    )
+    other = summarise(cases, {"m": said}, contract=contract, split="test", n_resamples=200, seed=8)
+    repeated = summarise(cases, {"m": said}, contract=contract, split="test", n_resamples=200, seed=7)
+    assert one == repeated
+    assert one.models["m"].metrics["accuracy"] != other.models["m"].metrics["accuracy"]
+    assert two.models["m"].metrics["accuracy"].value == one.models["m"].metrics["accuracy"].value
+    assert "pearson" in one.models["m"].metrics
+
+
+def test_guessing_is_not_distinguishable_from_chance():
+    contract = McqContract()
+    cases = cases_of(contract.labels, 200)
+    results = summarise(cases, {"grpo": answers(cases, contract.labels, 0.0)}, contract=contract, split="test")
+    assert any("is not distinguishable from chance (25.0 %), p = " in line for line in results.statements)
+    assert results.comparisons == ()
+    assert NO_LEAKAGE_CHECK in results.statements
+
+
+def test_a_worse_model_is_said_to_be_worse_with_positive_points():
+    contract = McqContract()
+    cases = cases_of(contract.labels, 200)
+    results = summarise(
+        cases,
+        {"base": answers(cases, contract.labels, 0.9), "sft": answers(cases, contract.labels, 0.2)},
+        contract=contract,
+        split="test",
+        reference="base",
+    )
+    difference = results.comparisons[0].differences["accuracy"]
+    assert difference.high < 0
+    line = results.statements[0]
+    assert f"sft is {-difference.value:.1f} points less accurate than base" in line
+    assert f"interval {-difference.high:.1f} to {-difference.low:.1f};" in line
+
+
+def test_rows_that_resemble_each_other_do_not_make_a_claim():
+    """Three groups of 40 equal rows: McNemar, blind to groups, rejects; the interval over groups does not."""
+    contract = EquivalenceContract()
+    cases = [Case(f"{g}.{i}", {"q": "x"}, gold="1", group=f"g{g}") for g in range(3) for i in range(40)]
+    a = [Verdict(case.case_id, "1" if case.group == "g0" else "0") for case in cases]
+    b = [Verdict(case.case_id, "0") for case in cases]
+    results = summarise(cases, {"b": b, "a": a}, contract=contract, split="test", reference="b")
+    assert results.comparisons[0].mcnemar.p < 0.001
+    assert "a is not distinguishable from b" in results.statements[0]
+    assert any("only 3 groups" in line for line in results.statements)
+
+
+def test_lenient_reading_is_said():
+    contract = McqContract(lenient=True)
+    cases = cases_of(contract.labels, 10)
+    results = summarise(
+        cases, {"m": answers(cases, contract.labels, 0.5)}, contract=contract, split="test", n_resamples=100
+    )
+    assert results.models["m"].lenient
+    assert any("leniently" in line for line in results.statements)
+
+
+def test_missing_answers_are_counted_and_compared_on_shared_rows():
+    contract = McqContract()
+    cases = cases_of(contract.labels, 20)
+    said = answers(cases, contract.labels, 0.5)
+    results = summarise(
+        cases, {"base": said, "sft": said[:15]}, contract=contract, split="test", reference="base", n_resamples=100
+    )
+    assert (results.models["sft"].n, results.models["sft"].n_missing) == (15, 5)
+    assert (results.comparisons[0].n, results.comparisons[0].n_unpaired) == (15, 5)
+    assert any("sft gave no answer to 5 cases:" in line for line in results.statements)
+
+
+def test_one_group_gives_values_without_intervals():
+    contract = McqContract()
+    cases = cases_of(contract.labels, 6, per_group=6)
+    results = summarise(
+        cases, {"m": answers(cases, contract.labels, 0.5)}, contract=contract, split="test", n_resamples=100
+    )
+    metric = results.models["m"].metrics["accuracy"]
+    assert metric.value is not None
+    assert metric.low is metric.high is None
+    assert any("one group" in line for line in results.statements)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"judgements": {}}, "no model's judgements"),
+        ({"reference": "nobody"}, "'nobody' is not among the models: m"),
+        ({"baselines": {"m": []}}, "names a model and a baseline"),
+        ({"cases": []}, "none of 0 cases"),
+    ],
+)
+def test_refuses_what_it_cannot_summarise(keywords, message):
+    contract = McqContract()
+    cases = cases_of(contract.labels, 3)
+    given = {"cases": cases, "judgements": {"m": answers(cases, contract.labels, 1.0)}, **keywords}
+    with pytest.raises(DataError, match=message):
+        summarise(given.pop("cases"), given.pop("judgements"), contract=contract, split="test", **given)
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"), [({"version": 2}, "version 2"), ([], "version None"), ({"version": 1}, "damaged at 'task'")]
+)
+def test_refuses_foreign_results(tree, message):
+    with pytest.raises(RunError, match=message):
+        Results.from_json(tree)
+
+
+def test_words():
+    assert [p_value(p) for p in (0.00004, 0.0312, 0.0994, 0.62, 0.9999)] == [
+        "p < .001",
+        "p = .031",
+        "p = .099",
+        "p = .62",
+        "p = 1",
+    ]
+    assert percent(0.2604) == "26.0 %"
+    assert percent(None) == "undefined"

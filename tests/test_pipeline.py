@@ -1,0 +1,155 @@
+"""The whole pipeline on a small run: skipped where nothing changed, equal after kill -9, refused where it must be."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from tests.small_runs import small_tree, write_rows, write_toml
+
+from medjudge import artifacts
+from medjudge.config import Recipe, recipe_from_tree
+from medjudge.errors import RunError
+from medjudge.pipeline import run_recipe
+
+CONSOLE = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path]:
+    """A whole uninterrupted run."""
+    folder = tmp_path_factory.mktemp("finished")
+    recipe = recipe_from_tree(small_tree(write_rows(folder / "rows.jsonl"), folder / "runs"))
+    return recipe, run_recipe(recipe, CONSOLE)
+
+
+def metrics(run_dir: Path) -> Any:
+    """All numbers of a run but the wall times."""
+    results = artifacts.read_json(run_dir / "evaluate" / artifacts.RESULTS)
+    for model in results["models"].values():
+        model.pop("seconds")
+        model.pop("lineage")
+    return results
+
+
+def weights(run_dir: Path, stage: str) -> str:
+    return str(artifacts.read_json(run_dir / stage / artifacts.MANIFEST)["summary"]["weights_sha256"])
+
+
+def test_run_makes_every_stage_and_learns(finished: tuple[Recipe, Path]) -> None:
+    recipe, run_dir = finished
+    for stage in recipe.stages:
+        assert (run_dir / stage / artifacts.MANIFEST).exists(), stage
+    models = metrics(run_dir)["models"]
+    assert models["base"]["metrics"]["schema_pass_rate"]["value"] == 0.0
+    assert models["sft"]["metrics"]["schema_pass_rate"]["value"] >= 0.95
+    assert models["sft"]["metrics"]["accuracy"]["value"] > models["majority"]["metrics"]["accuracy"]["value"] + 0.2
+    assert not list(run_dir.glob(".*.work"))
+    assert (run_dir / "report" / artifacts.REPORT).exists()
+
+
+def test_verdict_rows_hold_gold_label_and_completion(finished: tuple[Recipe, Path]) -> None:
+    _, run_dir = finished
+    rows = [json.loads(line) for line in (run_dir / "evaluate" / artifacts.VERDICTS).read_text().splitlines()]
+    test_ids = {json.loads(line)["case_id"] for line in (run_dir / "prepare" / "test.jsonl").read_text().splitlines()}
+    for model in ("base", "sft", "grpo"):
+        own = [row for row in rows if row["model"] == model]
+        assert {row["case_id"] for row in own} == test_ids
+        assert all((row["label"] is None) == (row["unparsed_reason"] is not None) for row in own)
+        assert all(row["completion"] is not None for row in own)
+
+
+def test_second_run_skips_everything(finished: tuple[Recipe, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    recipe, run_dir = finished
+    before = {p: p.stat().st_mtime_ns for p in run_dir.rglob(artifacts.MANIFEST)}
+    run_recipe(recipe, CONSOLE)
+    assert {p: p.stat().st_mtime_ns for p in run_dir.rglob(artifacts.MANIFEST)} == before
+
+
+def test_changed_setting_reruns_only_what_depends_on_it(finished: tuple[Recipe, Path]) -> None:
+    recipe, run_dir = finished
+    changed = recipe.model_copy(update={"grpo": recipe.grpo.model_copy(update={"learning_rate": 9e-4})})
+    from medjudge.pipeline import stage_inputs
+
+    folder = artifacts.RunDir(run_dir)
+    current = {name: folder.is_current(name, stage_inputs(name, changed, folder))[0] for name in recipe.stages}
+    assert current == {
+        "prepare": True,
+        "base": True,
+        "sft": True,
+        "grpo": False,
+        "merge": True,  # would be stale once grpo has run again and its outputs differ
+        "evaluate": True,
+        "report": True,
+    }
+    assert "grpo" in folder.is_current("grpo", stage_inputs("grpo", changed, folder))[1]
+
+
+def test_damaged_output_is_noticed(finished: tuple[Recipe, Path]) -> None:
+    recipe, run_dir = finished
+    from medjudge.pipeline import stage_inputs
+
+    path = run_dir / "prepare" / "test.jsonl"
+    whole = path.read_text(encoding="utf-8")
+    path.write_text(whole[: len(whole) // 2], encoding="utf-8")
+    folder = artifacts.RunDir(run_dir)
+    try:
+        current, why = folder.is_current("prepare", stage_inputs("prepare", recipe, folder))
+    finally:
+        path.write_text(whole, encoding="utf-8")
+    assert not current
+    assert why == "test.jsonl is missing or was changed"
+
+
+def test_two_processes_cannot_share_a_run(finished: tuple[Recipe, Path]) -> None:
+    recipe, run_dir = finished
+    with artifacts.RunDir(run_dir).lock(), pytest.raises(RunError, match="in use by another medjudge process"):
+        run_recipe(recipe, CONSOLE)
+
+
+def run_until(toml: Path, seen: Callable[[], bool]) -> None:
+    """Starts the run in a process of its own and kills it with SIGKILL as soon as `seen`."""
+    process = subprocess.Popen([sys.executable, "-m", "medjudge", "run", str(toml)], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while not seen():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_kill_during_sft_and_grpo_ends_with_equal_metrics(finished: tuple[Recipe, Path], tmp_path: Path) -> None:
+    recipe, uninterrupted = finished
+    tree = small_tree(Path(str(recipe.data.source)), tmp_path / "runs")
+    toml = write_toml(tmp_path / "small.toml", tree)
+    run_dir = tmp_path / "runs" / "small"
+
+    def has_checkpoint(stage: str, step: int) -> Callable[[], bool]:
+        mark = run_dir / f".{stage}.work" / artifacts.CHECKPOINTS / f"checkpoint-{step}" / artifacts.CHECKPOINT_COMPLETE
+        return mark.exists
+
+    run_until(toml, has_checkpoint("sft", 10))
+    assert not (run_dir / "sft").exists()
+    run_until(toml, has_checkpoint("grpo", 4))
+    assert (run_dir / "sft").exists()
+    assert not (run_dir / "grpo").exists()
+    run_recipe(recipe_from_tree(tree), CONSOLE)
+
+    for stage in ("base", "sft", "grpo", "merge"):
+        assert weights(run_dir, stage) == weights(uninterrupted, stage), stage
+    assert metrics(run_dir) == metrics(uninterrupted)
+    for stage in ("sft", "grpo"):
+        history = artifacts.read_json(run_dir / stage / artifacts.HISTORY)
+        assert [e["step"] for e in history] == [
+            e["step"] for e in artifacts.read_json(uninterrupted / stage / artifacts.HISTORY)
+        ]
