@@ -38,7 +38,9 @@ class LeakageConfig(Settings):
     """What counts as a leak between two splits, and how much of it a run bears."""
 
     near_duplicate_threshold: float = Field(0.9, gt=0, le=1)
-    """Jaccard similarity of word 5-shingles from which two texts are near-duplicates (MinHash estimate)."""
+    """Jaccard similarity of word 5-shingles that each input field of two cases must reach (MinHash finds the candidates).
+
+    A changed word breaks five shingles: at 0.9, fields under about 100 words must agree almost word by word."""
     max_share: float = Field(0.0, ge=0, le=1)
     """Share of the held-out cases that may leak before the run stops."""
     allow: tuple[Literal["exact", "normalised", "near_duplicate", "group", "conflict"], ...] = ()
@@ -60,6 +62,8 @@ class DataConfig(Settings):
     """Contract field -> {value in the file -> value meant}: `{label = {PASS = "1", FAIL = "0"}}`."""
     where: Mapping[str, str | int | float | bool | None] = Field(default_factory=dict)
     """Keep only rows whose column equals this value: `{exp_agrees = true}`. Rows left out are counted."""
+    where_by_split: Mapping[str, Mapping[str, str | int | float | bool | None]] = Field(default_factory=dict)
+    """As `where`, for one split's source, where a file holds several: `{train = {split = "train"}}`."""
     case_id: str | None = None
     """The column that holds a unique id; without it the id is a hash of the inputs."""
     group_by: tuple[str, ...] = ()
@@ -76,7 +80,7 @@ class DataConfig(Settings):
     """A column, or `label`, whose shares each split keeps (as far as whole groups allow)."""
     seed: int = 42
     max_rows: int | None = Field(None, ge=1)
-    """Read at most this many rows of each source."""
+    """Use at most this many rows of each source, of those that `where` keeps."""
     bad_rows: Literal["refuse", "set_aside"] = "refuse"
     """`set_aside` writes bad rows' places and reasons into `rejected.jsonl` and goes on."""
     duplicates: Literal["keep", "drop", "refuse"] = "drop"
@@ -102,6 +106,9 @@ class DataConfig(Settings):
                 raise ValueError(f"`splits.{name}` is {size}: expected a share in (0, 1] or a positive number of cases")
             elif isinstance(size, float) and size > 1:
                 raise ValueError(f"`splits.{name}` is {size}: a share is at most 1.0; write an integer for a count")
+        unknown = sorted(set(self.where_by_split) - set(by_split))
+        if unknown:
+            raise ValueError(f"`where_by_split` names {', '.join(unknown)}, which have no source of their own here")
         return self
 
 

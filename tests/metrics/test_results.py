@@ -6,7 +6,7 @@ import pytest
 from medjudge.errors import DataError, RunError
 from medjudge.metrics.baselines import trivial_baselines
 from medjudge.metrics.results import Results, summarise
-from medjudge.metrics.statements import NO_LEAKAGE_CHECK, p_value, percent
+from medjudge.metrics.statements import NO_LEAKAGE_CHECK, p_value, percent, signed
 from medjudge.records import Case, Unparsed, Verdict
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.equivalence import EquivalenceContract
@@ -166,6 +166,26 @@ def test_a_worse_model_is_said_to_be_worse_with_positive_points():
     assert f"interval {-difference.high:.1f} to {-difference.low:.1f};" in line
 
 
+def test_judges_that_agree_on_every_case():
+    contract = McqContract()
+    cases = cases_of(contract.labels, 30)
+    said = answers(cases, contract.labels, 0.5)
+    results = summarise(cases, {"sft": said, "grpo": said}, contract=contract, split="test", reference="sft")
+    assert results.statements[0].startswith("grpo and sft are right and wrong on the very same cases (n = 30)")
+
+
+@pytest.mark.parametrize(("n_groups", "claimed"), [(4, False), (10, True)])
+def test_a_difference_without_spread_needs_enough_groups(n_groups, claimed):
+    """All wrong against all right in every group: a sign test over G groups has p = 2^(1 - G), 1/8 and 1/512 here."""
+    contract = McqContract()
+    cases = [Case(str(i), {"q": "x"}, gold="A", group=f"g{i % n_groups}") for i in range(40)]
+    models = {"base": [Verdict(c.case_id, "B") for c in cases], "sft": [Verdict(c.case_id, "A") for c in cases]}
+    results = summarise(cases, models, contract=contract, split="test", reference="base")
+    line = results.statements[0]
+    assert line.startswith("sft is 100.0 points more accurate" if claimed else "sft is not distinguishable from base")
+    assert "interval" not in line
+
+
 def test_rows_that_resemble_each_other_do_not_make_a_claim():
     """Three groups of 40 equal rows: McNemar, blind to groups, rejects; the interval over groups does not."""
     contract = EquivalenceContract()
@@ -246,4 +266,5 @@ def test_words():
         "p = 1",
     ]
     assert percent(0.2604) == "26.0 %"
+    assert [signed(v) for v in (3.24, -0.04, 0.0, -2.0)] == ["+3.2", "+0.0", "+0.0", "-2.0"]
     assert percent(None) == "undefined"

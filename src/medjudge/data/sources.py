@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from medjudge.config import DataConfig
 from medjudge.data.rows import Rejected, Row, iter_rows
 from medjudge.data.text import normalise, short_hash
 from medjudge.errors import ConfigError, DataError
@@ -112,6 +113,28 @@ def read_cases(
     kept_rows, n_duplicates = _settle_duplicates(source, read, duplicates)
     cases = _settle_ids(source, kept_rows, case_id)
     return CaseTable(tuple(cases), tuple(rejected), n_rows, n_filtered, n_duplicates)
+
+
+def read_source(
+    source: str, contract: TaskContract, data: DataConfig, *, where: Mapping[str, Plain] | None = None
+) -> CaseTable:
+    """As `read_cases`, with the settings of a recipe's `[data]`. `where`: takes the place of the recipe's."""
+    slices = dict.fromkeys(data.slices)
+    if data.source and data.stratify_by not in (None, "label"):
+        slices[str(data.stratify_by)] = None
+    return read_cases(
+        source,
+        contract,
+        fields=data.fields,
+        values=data.values,
+        where=data.where if where is None else where,
+        case_id=data.case_id,
+        group_by=data.group_by,
+        slices=tuple(slices),
+        max_rows=data.max_rows,
+        bad_rows=data.bad_rows,
+        duplicates=data.duplicates,
+    )
 
 
 def parse_fields(pairs: Iterable[str]) -> dict[str, str]:

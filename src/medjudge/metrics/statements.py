@@ -2,7 +2,7 @@
 
 A difference is claimed only where its interval leaves out zero and McNemar's test rejects; likewise a distance from
 chance. McNemar's and the binomial test take rows as independent, the intervals resample groups: needing both keeps a
-claim from resting on rows that resemble each other.
+claim from resting on rows that resemble each other. Nothing is claimed from fewer groups than a sign test would need.
 """
 
 from __future__ import annotations
@@ -27,16 +27,23 @@ def make_statements(results: Results) -> list[str]:
     return sentences
 
 
-def is_clear(comparison: ComparisonResult, level: float) -> bool:
+def is_clear(comparison: ComparisonResult, results: Results) -> bool:
     """Whether the two judges' accuracies differ: the interval leaves out zero and McNemar's p is below 1 - level."""
     accuracy = comparison.differences["accuracy"]
-    return _excludes(accuracy.low, accuracy.high, 0.0) and comparison.mcnemar.p < 1 - level
+    rejects = comparison.mcnemar.p < 1 - results.level
+    return rejects and _excludes(accuracy.low, accuracy.high, 0.0) and _enough_groups(results)
 
 
-def differs_from_chance(model: ModelResult, chance: float, level: float) -> bool:
+def differs_from_chance(model: ModelResult, results: Results) -> bool:
     """Whether accuracy differs from guessing: the interval leaves out chance and the binomial test rejects."""
     accuracy = model.metrics["accuracy"]
-    return _excludes(accuracy.low, accuracy.high, chance) and model.chance_p < 1 - level
+    rejects = model.chance_p < 1 - results.level
+    return rejects and _excludes(accuracy.low, accuracy.high, results.chance) and _enough_groups(results)
+
+
+def _enough_groups(results: Results) -> bool:
+    """Whether G groups that all agree could reject at all: a two-sided sign test over them has p = 2^(1 - G)."""
+    return 2.0 ** (1 - results.n_groups) < 1 - results.level
 
 
 def leakage_line(results: Results) -> str:
@@ -60,33 +67,43 @@ def p_value(p: float) -> str:
     return "p = " + (f"{p:.3f}" if p < 0.0995 else f"{p:.2f}").removeprefix("0")
 
 
+def signed(value: float) -> str:
+    """3.24 -> "+3.2"; zero, from either side, is "+0.0"."""
+    return f"{round(value, 1) + 0.0:+.1f}"
+
+
 def counted(n: int, noun: str) -> str:
     """1, "case" -> "1 case"; 1257, "case" -> "1,257 cases"."""
     return f"{n:,} {noun}" + ("" if n == 1 else "s")
 
 
 def _compared(comparison: ComparisonResult, results: Results) -> str:
-    accuracy = comparison.differences["accuracy"]
+    accuracy, macro = comparison.differences["accuracy"], comparison.differences.get("macro_f1")
     value = accuracy.value or 0.0
     if comparison.kind == "baseline":
-        a = f"The most accurate model on these rows, {comparison.a},"
-        b = f"the most accurate baseline, {comparison.b}"
+        a = f"the most accurate model on these rows ({comparison.a})"
+        b = f"the most accurate baseline ({comparison.b})"
     else:
         a, b = comparison.a, comparison.b
-    test = f"McNemar {p_value(comparison.mcnemar.p)}, n = {comparison.n:,}"
-    interval = _interval(accuracy.low, accuracy.high, results.level)
-    if is_clear(comparison, results.level):
-        word = "more" if value > 0 else "less"
-        flip = value < 0 and accuracy.low is not None and accuracy.high is not None
-        if flip:  # "6.0 points less accurate (interval 2.0 to 9.0)", not "-9.0 to -2.0"
-            interval = _interval(-(accuracy.high or 0.0), -(accuracy.low or 0.0), results.level)
-        sentence = f"{a} is {abs(value):.1f} points {word} accurate than {b} ({interval}; {test})"
+    if comparison.mcnemar.only_a + comparison.mcnemar.only_b == 0:
+        sentence = f"{a} and {b} are right and wrong on the very same cases (n = {comparison.n:,})"
     else:
-        sentence = f"{a} is not distinguishable from {b} in accuracy: {value:+.1f} points ({interval}; {test})"
-    macro = comparison.differences.get("macro_f1")
+        test = f"McNemar {p_value(comparison.mcnemar.p)}, n = {comparison.n:,}"
+        if not is_clear(comparison, results):
+            interval = _interval(accuracy.low, accuracy.high, results.level)
+            sentence = f"{a} is not distinguishable from {b} in accuracy: {signed(value)} points ({interval}{test})"
+        elif value > 0:
+            interval = _interval(accuracy.low, accuracy.high, results.level)
+            sentence = f"{a} is {value:.1f} points more accurate than {b} ({interval}{test})"
+        else:  # the ends turn round with the sign
+            interval = _interval(accuracy.high, accuracy.low, results.level, sign=-1)
+            sentence = f"{a} is {-value:.1f} points less accurate than {b} ({interval}{test})"
     if macro is not None and macro.value is not None:
-        ends = "" if macro.low is None or macro.high is None else f" ({macro.low:.1f} to {macro.high:.1f})"
-        sentence += f"; macro-F1 {macro.value:+.1f} points{ends}"
+        has_ends = macro.low is not None and macro.high is not None and macro.low < macro.high
+        ends = f" ({macro.low:.1f} to {macro.high:.1f})" if has_ends else ""
+        sentence += f"; macro-F1 {signed(macro.value)} points{ends}"
+    if comparison.kind == "baseline":
+        sentence = sentence[0].upper() + sentence[1:]
     return sentence + "."
 
 
@@ -95,7 +112,7 @@ def _against_chance(name: str, model: ModelResult, results: Results) -> str:
     level = f"chance ({percent(chance, 1)})"
     start = f"{name}'s accuracy of {_with_ends(accuracy)}"
     p = p_value(model.chance_p)
-    if not differs_from_chance(model, chance, results.level):
+    if not differs_from_chance(model, results):
         return f"{start} is not distinguishable from {level}, {p}, n = {model.n:,}."
     if (accuracy.value or 0.0) > chance:
         return f"{start} is above {level}, {p}, n = {model.n:,}."
@@ -147,10 +164,11 @@ def _with_ends(metric: MetricResult) -> str:
     return f"{percent(metric.value)} ({100 * metric.low:.1f} to {100 * metric.high:.1f})"
 
 
-def _interval(low: float | None, high: float | None, level: float) -> str:
-    if low is None or high is None:
-        return "no interval"
-    return f"{100 * level:g} % interval {low:.1f} to {high:.1f}"
+def _interval(low: float | None, high: float | None, level: float, *, sign: int = 1) -> str:
+    """The opening of a bracket; empty where there is no interval, or one without width, which says nothing."""
+    if low is None or high is None or low == high:
+        return ""
+    return f"{100 * level:g} % interval {sign * low:.1f} to {sign * high:.1f}; "
 
 
 def _excludes(low: float | None, high: float | None, value: float) -> bool:

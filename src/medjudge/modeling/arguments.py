@@ -94,7 +94,7 @@ def _common(config: TrainingConfig, model: ModelConfig, work: Path, *, steps: in
         "use_cpu": device.type == "cpu",
         "bf16": dtype == torch.bfloat16,
         "fp16": dtype == torch.float16,
-        "gradient_checkpointing": model.gradient_checkpointing,
+        "activation_checkpointing": model.gradient_checkpointing,
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": device.type == "cuda",
     }

@@ -28,6 +28,7 @@ GREY = "#767676"
 WIDTH_IN = 6.4
 DPI = 160
 _LONGEST_NAME = 20
+_COMPACT: Any = {"handlelength": 1.2, "labelspacing": 0.2, "borderpad": 0.2, "columnspacing": 1.0, "handletextpad": 0.5}
 
 _STYLE: Any = {
     "font.family": "DejaVu Sans",
@@ -246,9 +247,12 @@ def training_picture(stage: str, history: Sequence[Mapping[str, Any]]) -> Pictur
                 _curve(axis, steps, values, color, label)
                 which = panel.title if len(curves) == 1 else f"{panel.title} ({label})"
                 spoken.append(f"{which} from {values[0]:.3g} to {values[-1]:.3g}")
-            if len(curves) > 1:
-                axis.legend(loc="best", handlelength=1.2, labelspacing=0.25, borderpad=0.2)
-            axis.set_title(panel.title)
+            if len(curves) > 1:  # between title and curves, where it covers nothing
+                axis.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.97), ncols=2, **_COMPACT)
+            axis.set_title(panel.title, pad=8 + 15 * -(-len(curves) // 2) if len(curves) > 1 else 6)
+            if len({step for steps, _ in curves.values() for step in steps}) == 1:
+                step = next(iter(curves.values()))[0][0]
+                axis.set_xlim(step - 1, step + 1)
             axis.grid(axis="y")
             axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
             axis.yaxis.set_major_locator(MaxNLocator(4))

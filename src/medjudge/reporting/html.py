@@ -141,14 +141,12 @@ def _comparison_table(results: Results) -> dict[str, Any]:
             if d is None:
                 cells.append((DASH, ""))
             else:
+                has_ends = d.low is not None and d.high is not None and d.low < d.high
                 cells.append(
-                    (
-                        points_text(d.value),
-                        f"{points_text(d.low)} to {points_text(d.high)}" if d.low is not None else "",
-                    )
+                    (points_text(d.value), f"{points_text(d.low)} to {points_text(d.high)}" if has_ends else "")
                 )
         # Not `clear`: in a template that would be the dict's own method.
-        differs = "yes" if is_clear(comparison, results.level) else "not shown"
+        differs = "yes" if is_clear(comparison, results) else "not shown"
         rows.append({"comparison": comparison, "cells": cells, "p": p_value(comparison.mcnemar.p), "differs": differs})
     return {"columns": [metric_title(name) for name in names], "rows": rows}
 

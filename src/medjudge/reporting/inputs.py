@@ -8,7 +8,7 @@ from typing import Any
 
 from medjudge.metrics.baselines import CHANCE
 from medjudge.metrics.results import MetricResult, ModelResult, Results
-from medjudge.metrics.statements import differs_from_chance
+from medjudge.metrics.statements import differs_from_chance, signed
 
 METRIC_NAMES = {
     "accuracy": "Accuracy",
@@ -95,7 +95,7 @@ def number_text(value: float | None, name: str) -> str:
     if value is None:
         return DASH
     if name == "pearson":
-        return f"{value:.3f}".replace("-", MINUS)
+        return f"{round(value, 3) + 0.0:.3f}".replace("-", MINUS)  # adding 0.0 makes -0.0 plain zero
     return f"{100 * value:.1f}"
 
 
@@ -108,7 +108,7 @@ def interval_text(metric: MetricResult, name: str) -> str:
 
 def points_text(value: float | None) -> str:
     """A difference in points with its sign: "+3.2"; a dash where undefined."""
-    return DASH if value is None else f"{value:+.1f}".replace("-", MINUS)
+    return DASH if value is None else signed(value).replace("-", MINUS)
 
 
 def chance_text(name: str, results: Results) -> str:
@@ -116,7 +116,7 @@ def chance_text(name: str, results: Results) -> str:
     model = results.models[name]
     if (name, model.role) == (CHANCE, "baseline"):
         return DASH
-    if not differs_from_chance(model, results.chance, results.level):
+    if not differs_from_chance(model, results):
         return "not distinguishable"
     return "above" if (model.metrics["accuracy"].value or 0.0) > results.chance else "below"
 
@@ -127,6 +127,7 @@ def method_notes(results: Results) -> list[str]:
         "Values in per cent, but Pearson's r.",
         f"Intervals: {100 * results.level:g} % percentile bootstrap over groups "
         f"({results.n_resamples:,} resamples of {results.n_groups:,} groups, seed {results.seed}).",
+        "None stands where a value is undefined or the same in every resample.",
         "Unreadable answers count as wrong in every metric but those over readable answers.",
         "Macro-F1 averages over the labels that occur among gold labels or answers.",
         f"Chance is uniform guessing, expected accuracy {100 * results.chance:.1f} %; its row is one seeded draw.",

@@ -16,7 +16,7 @@ from rich.text import Text
 from medjudge.config import DataConfig
 from medjudge.data.leakage import Comparison, LeakageReport, check_leakage
 from medjudge.data.lint import N_SHOWN, LintReport, lint_cases
-from medjudge.data.sources import CaseTable, Plain, parse_where, read_cases
+from medjudge.data.sources import CaseTable, Plain, parse_where, read_source
 from medjudge.tasks.contract import TaskContract
 
 
@@ -93,19 +93,8 @@ def check_data(
 
 
 def _checked(source: str, contract: TaskContract, data: DataConfig, where: Mapping[str, Plain]) -> CheckedSource:
-    table = read_cases(
-        source,
-        contract,
-        fields=data.fields,
-        values=data.values,
-        where=where,
-        case_id=data.case_id,
-        group_by=data.group_by,
-        slices=data.slices,
-        max_rows=data.max_rows,
-        bad_rows="set_aside",
-        duplicates="keep" if data.duplicates == "keep" else "drop",
-    )
+    lenient = {"bad_rows": "set_aside", "duplicates": "keep" if data.duplicates == "keep" else "drop"}
+    table = read_source(source, contract, data.model_copy(update=lenient), where=where)
     name = Path(source).name
     if where:
         name += f" [{', '.join(f'{column}={value}' for column, value in where.items())}]"

@@ -19,7 +19,7 @@ from rich.console import Console
 from medjudge import artifacts
 from medjudge.config import DataConfig, Recipe
 from medjudge.data.leakage import LeakageReport, check_leakage, enforce_leakage
-from medjudge.data.sources import CaseTable, parse_where, read_cases
+from medjudge.data.sources import parse_where, read_source
 from medjudge.data.store import read_split
 from medjudge.errors import ConfigError, DataError
 from medjudge.metrics.baselines import Baselines, trivial_baselines
@@ -67,7 +67,7 @@ def evaluate_folder(
     """Any models on any labelled rows. The folder `out_dir` appears whole or not at all."""
     if out_dir.exists() and any(out_dir.iterdir()):
         raise ConfigError(f"--out {out_dir} is not empty: name a new folder, nothing is overwritten.")
-    table = _read(data, contract, data_config, parse_where(where) if where else data_config.where)
+    table = read_source(data, contract, data_config, where=parse_where(where) if where else None)
     if not any(case.gold is not None for case in table.cases):
         raise DataError(
             f"{data}: no row has a gold label in {contract.gold_field!r}: there is nothing to measure against."
@@ -75,7 +75,7 @@ def evaluate_folder(
     train_cases: Sequence[Case] = ()
     leakage = LeakageReport((), {}, data_config.leakage.near_duplicate_threshold)
     if train is not None:
-        train_cases = _read(train, contract, data_config, data_config.where).cases
+        train_cases = read_source(train, contract, data_config).cases
         leakage = check_leakage(
             {"train": train_cases},
             {"evaluated": table.cases},
@@ -96,22 +96,6 @@ def evaluate_folder(
         work.rename(out_dir)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-
-
-def _read(source: str, contract: TaskContract, data: DataConfig, where: Mapping[str, Any]) -> CaseTable:
-    return read_cases(
-        source,
-        contract,
-        fields=data.fields,
-        values=data.values,
-        where=where,
-        case_id=data.case_id,
-        group_by=data.group_by,
-        slices=data.slices,
-        max_rows=data.max_rows,
-        bad_rows=data.bad_rows,
-        duplicates=data.duplicates,
-    )
 
 
 def _evaluate(

@@ -23,7 +23,7 @@ from medjudge.config import DataConfig, Recipe
 from medjudge.data.leakage import LeakageReport, check_leakage, enforce_leakage
 from medjudge.data.lint import lint_cases
 from medjudge.data.rows import source_files
-from medjudge.data.sources import CaseTable, read_cases
+from medjudge.data.sources import CaseTable, read_source
 from medjudge.data.splits import TRAIN_LIKE, check_split, split_cases
 from medjudge.data.store import write_split
 from medjudge.errors import ConfigError
@@ -44,7 +44,7 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     data = recipe.data
     sources = _sources(data)
     _check_stage_splits(recipe, sources)
-    tables = {name: _read(source, recipe.contract, data) for name, source in sources.items()}
+    tables = _read_all(sources, recipe)
     splits = _split(tables, data)
     leakage = _leakage(splits, recipe)
     artifacts.write_json(out_dir / artifacts.LEAKAGE, leakage.to_json())
@@ -75,7 +75,7 @@ def prepare_splits(recipe: Recipe) -> dict[str, tuple[Case, ...]]:
     """The splits that `run` would write, without writing them: what a plan counts."""
     sources = _sources(recipe.data)
     _check_stage_splits(recipe, sources)
-    return _split({name: _read(source, recipe.contract, recipe.data) for name, source in sources.items()}, recipe.data)
+    return _split(_read_all(sources, recipe), recipe.data)
 
 
 def _sources(data: DataConfig) -> dict[str, str]:
@@ -100,23 +100,14 @@ def _check_stage_splits(recipe: Recipe, sources: Mapping[str, str]) -> None:
             )
 
 
-def _read(source: str, contract: TaskContract, data: DataConfig) -> CaseTable:
-    slices = dict.fromkeys(data.slices)
-    if data.source and data.stratify_by not in (None, "label"):
-        slices[str(data.stratify_by)] = None
-    return read_cases(
-        source,
-        contract,
-        fields=data.fields,
-        values=data.values,
-        where=data.where,
-        case_id=data.case_id,
-        group_by=data.group_by,
-        slices=tuple(slices),
-        max_rows=data.max_rows,
-        bad_rows=data.bad_rows,
-        duplicates=data.duplicates,
-    )
+def _read_all(sources: Mapping[str, str], recipe: Recipe) -> dict[str, CaseTable]:
+    data = recipe.data
+    return {
+        name: read_source(
+            source, recipe.contract, data, where={**data.where, **data.where_by_split.get(name, {})}
+        )
+        for name, source in sources.items()
+    }
 
 
 def _split(tables: Mapping[str, CaseTable], data: DataConfig) -> dict[str, tuple[Case, ...]]:

@@ -1,0 +1,108 @@
+"""`medjudge init KIND`: a recipe whose comments are the settings' own documentation, so that it cannot go stale."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from medjudge import artifacts
+from medjudge.config import Recipe
+from medjudge.errors import ConfigError
+from medjudge.settings import Settings
+from medjudge.tasks.catalog import TASKS
+
+SECTIONS = ("data", "model", "base", "sft", "grpo", "merge", "evaluate", "report")
+WIDTH = 110
+
+
+def write_recipe(kind: str, path: Path) -> Path:
+    """Writes a recipe for one task: what must be said is said, every other setting is there as a comment.
+
+    Raises ConfigError for an unknown task or a file that is there already.
+    """
+    if kind not in TASKS:
+        raise ConfigError(f"no task is called {kind!r}. Tasks: {', '.join(TASKS)}.")
+    if path.exists():
+        raise ConfigError(f"{path} is there already; nothing is overwritten. Name another file with --out.")
+    if not path.parent.is_dir():
+        raise ConfigError(f"the folder {path.parent} does not exist. Make it, or name another file with --out.")
+    artifacts.write_text(path, recipe_text(kind))
+    return path
+
+
+def recipe_text(kind: str) -> str:
+    """The recipe as text. It loads as it is."""
+    contract = TASKS[kind]
+    lines = [
+        f"# A recipe for the task `{kind}`. Lines that begin with `# name =` are settings at their defaults.",
+        "#",
+        "#   medjudge run THIS_FILE --dry-run      what would happen, and what it would cost",
+        "#   medjudge run THIS_FILE                do it; the same command goes on where it was cut off",
+        "",
+        f'name = "{kind}"                     # the run folder is runs/NAME',
+        "seed = 42",
+        "",
+        "[task]",
+        f'kind = "{kind}"',
+        *_settings(contract, skip=("kind",)),
+        "",
+    ]
+    for name in SECTIONS:
+        section = _section_type(Recipe.model_fields[name].annotation)
+        assert section is not None  # every name in SECTIONS is one
+        lines += [f"[{name}]", *_comment(_first_line(section.__doc__))]
+        if name == "data":
+            required = [f for f in contract.fields if f not in contract.optional_fields]
+            optional = [f for f in contract.fields if f in contract.optional_fields]
+            lines += [
+                'source = "rows.jsonl"                # a file, `hub:owner/name[:split]` or `builtin:NAME`',
+                *_comment(f"Columns it needs: {', '.join(required)}. It may also have: {', '.join(optional)}."),
+                *[line for f, what in contract.fields.items() for line in _comment(f"  {f}: {what}")],
+            ]
+        lines += [*_settings(section, skip=("source",) if name == "data" else ()), ""]
+        for field, info in section.model_fields.items():
+            inner = _section_type(info.annotation)
+            if inner is not None:
+                lines += [f"# [{name}.{field}]", *_comment(_first_line(inner.__doc__)), *_settings(inner), ""]
+    return "\n".join(lines)
+
+
+def _settings(section: type[Settings], skip: tuple[str, ...] = ()) -> list[str]:
+    """`# key = default` for each plain setting, under what it means."""
+    lines = []
+    defaults = section()  # an instance knows defaults that depend on one another
+    for name, info in section.model_fields.items():
+        if name in skip or _section_type(info.annotation) is not None:
+            continue
+        default = getattr(defaults, name)
+        if info.description:
+            lines += _comment(" ".join(info.description.split()))
+        lines.append(f"# {name} = {_toml(default)}" if default is not None else f"# {name} =")
+    return lines
+
+
+def _section_type(annotation: Any) -> type[Settings] | None:
+    """The settings class of an annotation that is one, as it stands or as a union's member; not of the `[task]` union."""
+    for candidate in [annotation, *(get_args(annotation) if get_origin(annotation) else ())]:
+        if isinstance(candidate, type) and issubclass(candidate, Settings):
+            return candidate
+    return None
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }" if value else "{}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _comment(text: str) -> list[str]:
+    return [f"# {line}" for line in textwrap.wrap(text, WIDTH)]
+
+
+def _first_line(docstring: str | None) -> str:
+    return (docstring or "").strip().split("\n")[0]

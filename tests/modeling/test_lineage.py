@@ -1,0 +1,127 @@
+"""An adapter meets its exact parent or nothing; a merge says what the adapter said."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from tests.modeling.models import save_adapter, save_base
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from medjudge import artifacts
+from medjudge.config import ModelConfig
+from medjudge.errors import LineageError, ModelError
+from medjudge.modeling.lineage import compare_logits, load_any, merge_adapter, proof_logits, read_lineage, weights_sha256
+
+CPU = ModelConfig(dtype="float32", device="cpu")
+PROMPTS = [[5, 6, 7, 8], [9, 10, 11], [200, 201, 202, 203, 204]]
+
+
+def test_adapter_on_base_plus_sft_is_refused_on_the_bare_base(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base")
+    sft_adapter = save_adapter(tmp_path / "sft-adapter", base)
+    sft = tmp_path / "sft"
+    merge_adapter(sft_adapter, sft, CPU, stage="sft", prompts=PROMPTS, max_logit_difference=1e-3)
+    grpo = save_adapter(tmp_path / "grpo-adapter", sft, seed=2)
+
+    load_any(grpo, CPU)  # on its own parent
+    with pytest.raises(LineageError) as refusal:
+        load_any(grpo, CPU, parent=base)
+    assert weights_sha256(sft) in str(refusal.value)
+    assert weights_sha256(base) in str(refusal.value)
+
+
+def test_parent_that_was_trained_further_is_refused(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base")
+    adapter = save_adapter(tmp_path / "adapter", base)
+    save_base(base, seed=7)
+    with pytest.raises(LineageError, match="was trained on weights"):
+        load_any(adapter, CPU)
+
+
+def test_merged_model_answers_as_adapter_did_and_loads_in_plain_libraries(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base")
+    adapter = save_adapter(tmp_path / "adapter", base)
+    lineage = merge_adapter(adapter, tmp_path / "m", CPU, stage="merge", prompts=PROMPTS, max_logit_difference=1e-3)
+    assert lineage.merge is not None
+    assert lineage.merge["max_logit_difference"] < 1e-4
+    assert lineage.merge["share_unchanged_tokens"] == 1.0
+
+    plain_adapter = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter)
+    plain_merged = AutoModelForCausalLM.from_pretrained(tmp_path / "m")
+    proof = compare_logits(proof_logits(plain_adapter, PROMPTS), proof_logits(plain_merged, PROMPTS))
+    assert proof["max_logit_difference"] < 1e-4
+    bare = compare_logits(
+        proof_logits(AutoModelForCausalLM.from_pretrained(base), PROMPTS), proof_logits(plain_merged, PROMPTS)
+    )
+    assert bare["max_logit_difference"] > 0.01  # the adapter does change something, so the proof proves something
+    assert AutoTokenizer.from_pretrained(tmp_path / "m").eos_token == "<|end|>"
+
+
+def test_merge_that_changes_logits_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = save_base(tmp_path / "base")
+    adapter = save_adapter(tmp_path / "adapter", base)
+    # A merge that forgets the adapter: the published fault, and what a wrong `unload` does.
+    monkeypatch.setattr(PeftModel, "merge_and_unload", lambda self: self.unload(), raising=False)
+    with pytest.raises(LineageError, match="changed logits by up to"):
+        merge_adapter(adapter, tmp_path / "m", CPU, stage="merge", prompts=PROMPTS, max_logit_difference=1e-3)
+
+
+def test_run_folder_can_be_moved_as_a_whole(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    base = save_base(tmp_path / "run" / "base")
+    save_adapter(tmp_path / "run" / "adapter", base)
+    shutil.move(tmp_path / "run", tmp_path / "elsewhere")
+    _, _, lineage = load_any(tmp_path / "elsewhere" / "adapter", CPU)
+    assert lineage is not None
+
+
+def test_lineage_round_trips_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
+    adapter = save_adapter(tmp_path / "adapter", save_base(tmp_path / "base"))
+    lineage = read_lineage(adapter)
+    assert lineage is not None
+    replace(lineage, stage="grpo").write(adapter)
+    again = read_lineage(adapter)
+    assert again == replace(lineage, stage="grpo")
+    artifacts.write_json(adapter / artifacts.LINEAGE, {"kind": "adapter"})
+    with pytest.raises(LineageError, match="not a lineage file of this version"):
+        read_lineage(adapter)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({}, "without config.json"),
+        ({"config.json": "{}"}, "cannot load a tokenizer"),
+        ({"config.json": "not json"}, "cannot load a tokenizer"),
+    ],
+)
+def test_unreadable_model_folders_say_what_is_missing(tmp_path: Path, content: dict[str, str], message: str) -> None:
+    for name, text in content.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ModelError, match=message):
+        load_any(tmp_path, CPU)
+
+
+def test_cut_off_weights_are_a_clear_error(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base")
+    path = base / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="cannot load a model"):
+        load_any(base, CPU)
+
+
+def test_same_weights_have_the_same_digest_wherever_they_lie(tmp_path: Path) -> None:
+    a, b = save_base(tmp_path / "a"), save_base(tmp_path / "b")
+    assert weights_sha256(a) == weights_sha256(b)
+    assert weights_sha256(save_base(tmp_path / "c", seed=5)) != weights_sha256(a)
+
+
+def test_loaded_model_stops_where_targets_end(tmp_path: Path) -> None:
+    model, tokenizer, _ = load_any(save_base(tmp_path / "base"), CPU)
+    assert model.generation_config.eos_token_id[0] == tokenizer.convert_tokens_to_ids("<|end|>")
+    assert model.dtype == torch.float32

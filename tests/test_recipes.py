@@ -1,0 +1,93 @@
+"""Every recipe loads, with each of its profiles, and says what it was published with."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from medjudge.config import Recipe, load_recipe, recipe_from_tree
+from medjudge.errors import ConfigError
+from medjudge.stages.init import recipe_text
+from medjudge.tasks.catalog import TASKS
+
+RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_recipe_and_profiles_load(path: Path) -> None:
+    load_recipe(path)
+    for profile in tomllib.loads(path.read_text(encoding="utf-8")).get("profiles", {}):
+        assert load_recipe(path, [f"profile={profile}"]).profile == profile
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_init_writes_a_recipe_that_loads_to_the_defaults(kind: str) -> None:
+    recipe = recipe_from_tree(tomllib.loads(recipe_text(kind)))
+    assert recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": None})}) == Recipe.model_validate(
+        {"name": kind, "task": {"kind": kind}}
+    )
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_init_shows_every_default_as_it_is(kind: str) -> None:
+    """With every commented setting made active, the recipe still loads to the same."""
+    text = recipe_text(kind)
+    active = "\n".join(
+        line.removeprefix("# ")
+        if line.startswith("# [") and line.endswith("]") or line.startswith("# ") and _is_setting(line)
+        else line
+        for line in text.splitlines()
+    )
+    assert recipe_from_tree(tomllib.loads(active)) == recipe_from_tree(tomllib.loads(text))
+
+
+def _is_setting(line: str) -> bool:
+    name, equals, value = line.removeprefix("# ").partition(" = ")
+    return bool(equals and value and name.isidentifier())
+
+
+def test_published_settings_of_the_medmcqa_pipeline() -> None:
+    recipe = load_recipe(Path(__file__).parent.parent / "recipes" / "medmcqa.toml")
+    assert recipe.model.base == "Qwen/Qwen3-0.6B"
+    assert recipe.data.splits == {"train": (0, 1000), "grpo": (1000, 1500), "test": (1500, 1700)}
+    assert (recipe.sft.max_steps, recipe.sft.completions_per_step, recipe.sft.learning_rate) == (800, 16, 2e-4)
+    assert (recipe.grpo.prompts_per_step, recipe.grpo.group_size, recipe.grpo.completions_per_step) == (2, 4, 8)
+
+
+BASE = {"name": "x", "task": {"kind": "mcq"}}
+
+
+@pytest.mark.parametrize(
+    ("tree", "overrides", "message"),
+    [
+        ({**BASE, "sftt": {}}, [], r"unknown key `sftt` \(did you mean `sft`\?\)"),
+        ({**BASE, "task": {"kind": "mcq", "lenientt": True}}, [], r"`task.lenientt` \(did you mean `lenient`\?\)"),
+        ({"name": "x", "task": {"kind": "mqc"}}, [], r"task.kind is 'mqc' \(did you mean `mcq`\?\)"),
+        ({"name": "x"}, [], "`task` is missing"),
+        (BASE, ["sft.lora.rank=3"], r"unknown key `sft.lora.rank`.*Known here: alpha"),
+        (BASE, ["sft.micro_batch=5"], "not a multiple of `micro_batch` = 5"),
+        (BASE, ["grpo.rewards.acuracy=1"], r"unknown reward 'acuracy' \(did you mean `accuracy`\?\)"),
+        (BASE, ["sft.epochs=many"], "valid number"),
+        (BASE, ["profile=tiny"], "profile 'tiny' is not defined"),
+        (BASE, ["sft"], "--set takes section.key=value"),
+        (BASE, ["name.x=1"], "`name` is a value, not a section"),
+        ({**BASE, "profiles": {"p": {"sft": {"epoch": 1}}}}, [], r"\[profiles.p\]: unknown key `sft.epoch`"),
+        (BASE, ["data.source=a", "data.train=b"], "one `source` to be split, or a source per split"),
+        (BASE, ["data.splits={train=0.9, test=0.2}"], "add up to 1.1"),
+        (BASE, ["data.splits={train=[0, 5], test=0.2}"], "mixes index ranges"),
+        (BASE, ["grpo.group_size=1"], "greater than or equal to 2"),
+        (BASE, ["name=../x"], "`name`"),
+    ],
+)
+def test_wrong_recipes_are_refused_in_words(tree: dict[str, object], overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        recipe_from_tree(tree, overrides)
+
+
+def test_command_line_wins_over_profile_and_profile_over_file() -> None:
+    tree = {**BASE, "sft": {"epochs": 1.0, "micro_batch": 4}, "profiles": {"p": {"sft": {"epochs": 2.0}}}}
+    assert recipe_from_tree(tree, ["profile=p"]).sft.epochs == 2.0
+    recipe = recipe_from_tree(tree, ["profile=p", "sft.epochs=3"])
+    assert (recipe.sft.epochs, recipe.sft.micro_batch) == (3.0, 4)
