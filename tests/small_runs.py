@@ -15,7 +15,9 @@ def write_rows(path: Path, n_variants: int = 50, seed: int = 0) -> Path:
     rng = random.Random(seed)
     rows = []
     for i in range(n_variants):
-        words = " ".join(rng.choice(["acute", "chronic", "knee", "chest", "pain", "trauma", "adult", "child"]) for _ in range(6))
+        words = " ".join(
+            rng.choice(["acute", "chronic", "knee", "chest", "pain", "trauma", "adult", "child"]) for _ in range(6)
+        )
         for procedure, label in zip(("CT contrast", "MRI plain", "Radiography"), LABELS, strict=True):
             rows.append(
                 {

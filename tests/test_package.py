@@ -16,9 +16,7 @@ import medjudge
 
 SOURCE = Path(medjudge.__file__).parent
 MODULES = sorted(
-    name
-    for _, name, _ in pkgutil.walk_packages(medjudge.__path__, "medjudge.")
-    if name != "medjudge.__main__"
+    name for _, name, _ in pkgutil.walk_packages(medjudge.__path__, "medjudge.") if name != "medjudge.__main__"
 )
 FLOORS = ("settings", "errors", "records", "tasks", "rewards", "config", "artifacts", "data", "modeling", "inference")
 
@@ -39,7 +37,9 @@ def test_a_stage_never_imports_a_stage() -> None:
 def test_nothing_above_modeling_imports_torch(package: str) -> None:
     for path in [*(SOURCE / package).rglob("*.py"), SOURCE / "cli.py", SOURCE / "config.py", SOURCE / "pipeline.py"]:
         text = path.read_text(encoding="utf-8")
-        assert not re.search(r"^(import|from) (torch|transformers|trl|peft|medjudge\.modeling)", text, re.MULTILINE), path
+        assert not re.search(r"^(import|from) (torch|transformers|trl|peft|medjudge\.modeling)", text, re.MULTILINE), (
+            path
+        )
 
 
 def fastest(command: list[str], *, runs: int = 5) -> tuple[float, subprocess.CompletedProcess[str]]:

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from tests.small_runs import small_tree, write_rows, write_toml
 
 from medjudge import artifacts
 from medjudge.config import Recipe, recipe_from_tree
 from medjudge.errors import RunError
 from medjudge.pipeline import run_recipe
+from tests.small_runs import small_tree, write_rows, write_toml
 
 CONSOLE = Console(quiet=True)
 

@@ -36,7 +36,7 @@ def test_init_shows_every_default_as_it_is(kind: str) -> None:
     text = recipe_text(kind)
     active = "\n".join(
         line.removeprefix("# ")
-        if line.startswith("# [") and line.endswith("]") or line.startswith("# ") and _is_setting(line)
+        if (line.startswith("# [") and line.endswith("]")) or (line.startswith("# ") and _is_setting(line))
         else line
         for line in text.splitlines()
     )

@@ -20,7 +20,8 @@ from medjudge.settings import Settings
 from medjudge.tasks.catalog import TASKS, Task
 from medjudge.tasks.contract import TaskContract
 
-STAGE_NAMES = ("prepare", "base", "sft", "grpo", "merge", "evaluate", "report")
+StageName = Literal["prepare", "base", "sft", "grpo", "merge", "evaluate", "report"]
+STAGE_NAMES: tuple[StageName, ...] = ("prepare", "base", "sft", "grpo", "merge", "evaluate", "report")
 TINY_BASE = "builtin:tiny"
 
 
@@ -190,6 +191,10 @@ class SftConfig(TrainingConfig):
     tuning: Literal["lora", "full"] = "lora"
     lora: LoraSettings = LoraSettings()
     epochs: float = Field(3.0, gt=0)
+    class_balance: Literal["none", "oversample"] = "none"
+    """`oversample` repeats rows of rarer labels until every label is seen equally often: for skewed labels and macro-F1.
+
+    An epoch is then longer: number of labels times rows of the commonest."""
     completions_per_step: int = Field(16, ge=1)
     """Rows per optimiser step, over all devices and accumulation."""
     micro_batch: int = Field(8, ge=1)
@@ -305,7 +310,7 @@ class Recipe(Settings):
     description: str = ""
     seed: int = 42
     runs_dir: Path = Path("runs")
-    stages: tuple[Literal["prepare", "base", "sft", "grpo", "merge", "evaluate", "report"], ...] = STAGE_NAMES
+    stages: tuple[StageName, ...] = STAGE_NAMES
     profile: str | None = None
     """Which of `[profiles.*]` lies over the rest."""
     task: Task
@@ -386,7 +391,7 @@ def _validate(tree: Mapping[str, Any], *, where: str) -> Recipe:
 
 def _explain(tree: Mapping[str, Any], item: Any) -> str:
     """One pydantic complaint as a sentence that names the key, the value and the nearest valid key."""
-    loc = [str(part) for part in item["loc"] if not (part in TASKS)]
+    loc = [str(part) for part in item["loc"] if part not in TASKS]
     key = ".".join(loc)
     if item["type"] == "extra_forbidden":
         known = _keys_at(loc[:-1], tree)

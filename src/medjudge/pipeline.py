@@ -59,7 +59,7 @@ def active_stages(recipe: Recipe, first: str | None = None, last: str | None = N
             raise ConfigError(f"no stage is called {name!r}. Stages: {', '.join(STAGES)}.")
     low = STAGE_NAMES.index(first) if first else 0
     high = STAGE_NAMES.index(last) if last else len(STAGE_NAMES) - 1
-    names = [name for name in STAGE_NAMES[low : high + 1] if name in recipe.stages]
+    names: list[str] = [name for name in STAGE_NAMES[low : high + 1] if name in recipe.stages]
     if recipe.model.base != TINY_BASE:
         names = [name for name in names if name != "base"]
     if not names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -102,7 +103,11 @@ def _training_table(
         cases = [c for c in splits[config.split] if c.gold is not None]
         if stage == "sft":
             per_step = completions = recipe.sft.completions_per_step
-            steps = n_steps(len(cases), recipe.sft.epochs, per_step, recipe.sft.max_steps)
+            rows = len(cases)
+            if recipe.sft.class_balance == "oversample":
+                counts = Counter(c.gold for c in cases)
+                rows = len(counts) * max(counts.values())
+            steps = n_steps(rows, recipe.sft.epochs, per_step, recipe.sft.max_steps)
         else:
             per_step, completions = recipe.grpo.prompts_per_step, recipe.grpo.completions_per_step
             steps = grpo_order(len(cases), recipe.grpo, recipe.seed)[1]

@@ -395,6 +395,7 @@ def test_builtin_sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     (tmp_path / "deep").mkdir()
     with_gzip(tmp_path / "deep" / "packed.jsonl.gz", tmp_path / "plain.jsonl")
     monkeypatch.setattr(rows_module, "BUILTIN_DIR", tmp_path)
+    monkeypatch.setattr(rows_module, "GENERATORS", {})
     assert builtin_names() == ["deep/packed", "plain"]
     assert len(read_cases("builtin:plain", TASK).cases) == len(read_cases("builtin:deep/packed", TASK).cases) == 3
     with pytest.raises(DataError, match=r"did you mean 'plain'.*Built-in data sets: deep/packed, plain"):

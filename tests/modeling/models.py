@@ -31,7 +31,9 @@ def save_adapter(folder: Path, parent: Path, seed: int = 1) -> Path:
     from transformers import AutoModelForCausalLM
 
     model: Any = AutoModelForCausalLM.from_pretrained(parent)
-    peft_model = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM"))
+    peft_model = get_peft_model(
+        model, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
+    )
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in peft_model.named_parameters():
         if "lora_B" in name:

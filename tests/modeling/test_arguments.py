@@ -11,6 +11,8 @@ from medjudge.config import GrpoConfig, ModelConfig, SftConfig
 from medjudge.errors import ConfigError
 from medjudge.modeling.arguments import epoch_order, grpo_arguments, length_grouped_order, n_steps, sft_arguments
 from medjudge.modeling.grpo import grpo_order
+from medjudge.modeling.sft import oversampled
+from medjudge.records import Case
 
 CPU = ModelConfig(device="cpu", dtype="float32")
 
@@ -32,7 +34,7 @@ def test_length_grouping_keeps_rows_and_saves_padding() -> None:
         return sum(max(lengths[i] for i in b) * len(b) - sum(lengths[i] for i in b) for b in batches)
 
     grouped = length_grouped_order(lengths, 2, 8, seed=1)
-    assert Counter(grouped) == Counter({i: 2 for i in range(400)})
+    assert Counter(grouped) == Counter(dict.fromkeys(range(400), 2))
     assert sorted(grouped[:400]) == list(range(400))
     assert padding(grouped) < padding(epoch_order(400, 2, seed=1)) / 4
 
@@ -58,7 +60,12 @@ def test_grpo_counts_prompts_not_completions() -> None:
 
 def test_settings_reach_trl(tmp_path: Path) -> None:
     config = GrpoConfig(
-        prompts_per_step=2, group_size=4, micro_batch=4, kl_coef=0.1, loss_type="bnpo", trl={"top_entropy_quantile": 0.5}
+        prompts_per_step=2,
+        group_size=4,
+        micro_batch=4,
+        kl_coef=0.1,
+        loss_type="bnpo",
+        trl={"top_entropy_quantile": 0.5},
     )
     arguments = grpo_arguments(config, CPU, tmp_path, max_tokens=12, steps=7, seed=1)
     assert arguments.num_generations == 4
@@ -67,7 +74,12 @@ def test_settings_reach_trl(tmp_path: Path) -> None:
     assert arguments.generation_batch_size == 8
     assert (arguments.beta, arguments.loss_type, arguments.top_entropy_quantile) == (0.1, "bnpo", 0.5)
     sft = sft_arguments(
-        SftConfig(completions_per_step=12, micro_batch=4, optimizer="adafactor"), CPU, tmp_path, steps=3, eval_steps=None, seed=1
+        SftConfig(completions_per_step=12, micro_batch=4, optimizer="adafactor"),
+        CPU,
+        tmp_path,
+        steps=3,
+        eval_steps=None,
+        seed=1,
     )
     assert (sft.per_device_train_batch_size, sft.gradient_accumulation_steps, sft.optim) == (4, 3, "adafactor")
 
@@ -79,3 +91,11 @@ def test_settings_reach_trl(tmp_path: Path) -> None:
 def test_wrong_passthrough_is_refused(tmp_path: Path, trl: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         grpo_arguments(GrpoConfig(trl=trl), CPU, tmp_path, max_tokens=12, steps=7, seed=1)
+
+
+def test_oversampling_evens_labels_and_keeps_every_case() -> None:
+    cases = [Case(str(i), {}, gold) for i, gold in enumerate("AAAAABBC")]
+    chosen = oversampled(cases, seed=0)
+    assert Counter(case.gold for case in chosen) == {"A": 5, "B": 5, "C": 5}
+    assert {case.case_id for case in chosen} == {str(i) for i in range(8)}
+    assert Counter(case.case_id for case in chosen)["5"] in (2, 3)  # five B out of two: two rounds and one more

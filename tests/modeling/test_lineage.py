@@ -9,13 +9,20 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from tests.modeling.models import save_adapter, save_base
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from medjudge import artifacts
 from medjudge.config import ModelConfig
 from medjudge.errors import LineageError, ModelError
-from medjudge.modeling.lineage import compare_logits, load_any, merge_adapter, proof_logits, read_lineage, weights_sha256
+from medjudge.modeling.lineage import (
+    compare_logits,
+    load_any,
+    merge_adapter,
+    proof_logits,
+    read_lineage,
+    weights_sha256,
+)
+from tests.modeling.models import save_adapter, save_base
 
 CPU = ModelConfig(dtype="float32", device="cpu")
 PROMPTS = [[5, 6, 7, 8], [9, 10, 11], [200, 201, 202, 203, 204]]

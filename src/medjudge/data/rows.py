@@ -1,7 +1,7 @@
 """Rows of a source, one by one, each with the place where a person finds it again.
 
 A source is a path (`.jsonl`, `.json`, `.csv`, `.tsv`, each also with `.gz`; `.parquet`; a folder saved by `datasets`),
-`hub:owner/name[:split]`, or `builtin:NAME`.
+`hub:owner/name[:split]`, or `builtin:NAME`: a set drawn on the fly (`generators.catalog`) or stored in `builtin/`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medjudge.data.generators.catalog import GENERATORS, GeneratedSet
 from medjudge.errors import DataError
 
 HUB, BUILTIN = "hub:", "builtin:"
 BUILTIN_DIR = Path(__file__).parent / "builtin"
+TABLES = ("facts", "imaging")
+"""Folders in `BUILTIN_DIR` that hold what sets are drawn from, and no sets."""
 FORMATS = ".jsonl, .json, .csv, .tsv (each also with .gz), .parquet, or a folder saved by `datasets`"
 LONGEST_CSV_FIELD = 2**31 - 1
 """Characters. The `csv` module's own limit of 131,072 is shorter than some discharge letters."""
@@ -57,6 +60,8 @@ def iter_rows(source: str) -> Iterator[Row | Rejected]:
     """
     if source.startswith(HUB):
         return _hub_rows(source)
+    if drawn := _drawn_set(source):
+        return _drawn_rows(source, drawn)
     path = source_path(source)
     if path.is_dir():
         return _saved_rows(path)
@@ -75,7 +80,7 @@ def iter_rows(source: str) -> Iterator[Row | Rejected]:
 
 
 def source_path(source: str) -> Path:
-    """The file or folder of a local or `builtin:` source. Raises DataError if it does not exist."""
+    """The file or folder of a local source or a stored `builtin:` one. Raises DataError if it does not exist."""
     if source.startswith(BUILTIN):
         return _builtin_path(source.removeprefix(BUILTIN))
     path = Path(source).expanduser()
@@ -89,17 +94,32 @@ def source_path(source: str) -> Path:
 
 
 def source_files(source: str) -> tuple[Path, ...]:
-    """The local files that `source` is made of, sorted; none for a hub data set. Raises DataError if it is missing."""
+    """The local files that `source` is made of, sorted; none for a hub data set. Raises DataError if it is missing.
+
+    A set that is drawn on the fly is made of its facts or tables and of the program text that draws from them.
+    """
     if source.startswith(HUB):
         return ()
+    if drawn := _drawn_set(source):
+        return tuple(sorted(drawn.made_of()))
     path = source_path(source)
     return tuple(sorted(p for p in path.rglob("*") if p.is_file())) if path.is_dir() else (path,)
 
 
 def builtin_names() -> list[str]:
     """What can stand after `builtin:`, sorted."""
-    found = (p.relative_to(BUILTIN_DIR).as_posix() for p in BUILTIN_DIR.rglob("*.jsonl*"))
-    return sorted(name.removesuffix(".gz").removesuffix(".jsonl") for name in found)
+    found = (p.relative_to(BUILTIN_DIR) for p in BUILTIN_DIR.rglob("*.jsonl*"))
+    stored = (path.as_posix() for path in found if path.parts[0] not in TABLES)
+    return sorted({*(name.removesuffix(".gz").removesuffix(".jsonl") for name in stored), *GENERATORS})
+
+
+def _drawn_set(source: str) -> GeneratedSet | None:
+    return GENERATORS.get(source.removeprefix(BUILTIN)) if source.startswith(BUILTIN) else None
+
+
+def _drawn_rows(source: str, drawn: GeneratedSet) -> Iterator[Row | Rejected]:
+    for number, values in enumerate(drawn.rows(), start=1):
+        yield Row(f"{source}:{number}", values)
 
 
 def _builtin_path(name: str) -> Path:

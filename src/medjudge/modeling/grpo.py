@@ -14,7 +14,6 @@ from trl import GRPOTrainer
 
 from medjudge import artifacts
 from medjudge.config import GrpoConfig, ModelConfig
-from medjudge.errors import DataError
 from medjudge.modeling.arguments import epoch_order, grpo_arguments, n_steps
 from medjudge.modeling.progress import Watch, clean_history
 from medjudge.modeling.sft import lora_config
@@ -94,11 +93,6 @@ def train_grpo(
 ) -> tuple[Any, list[dict[str, Any]]]:
     """(trained model or PeftModel, training log). `cases` all have gold. Resumes from the last whole checkpoint."""
     order, steps = grpo_order(len(cases), config, seed)
-    if steps < 1:
-        raise DataError(
-            f"split {config.split!r} gives {len(order)} prompts, fewer than one step of prompts_per_step = "
-            f"{config.prompts_per_step}. Lower it, or raise `grpo.epochs`."
-        )
     encoded = encode_all(contract, cases, tokenizer, with_target=False)
     watch = Watch("grpo", console, ("reward", "frac_reward_zero_std", "completions/mean_length"))
     trainer = ContractGrpoTrainer(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 from peft import LoraConfig, TaskType
 from rich.console import Console
@@ -48,6 +49,21 @@ def tokenised_rows(contract: TaskContract, cases: Sequence[Case], tokenizer: Any
     return rows
 
 
+def oversampled(cases: Sequence[Case], seed: int) -> list[Case]:
+    """The cases with a gold label, those of rarer labels repeated (whole rounds, then a seeded draw) to equal counts."""
+    rng = np.random.default_rng([seed, 2])
+    by_label: dict[str, list[Case]] = {}
+    for case in cases:
+        if case.gold is not None:
+            by_label.setdefault(case.gold, []).append(case)
+    most = max((len(group) for group in by_label.values()), default=0)
+    chosen: list[Case] = []
+    for group in by_label.values():
+        rounds, rest = divmod(most, len(group))
+        chosen += group * rounds + [group[i] for i in sorted(rng.choice(len(group), rest, replace=False))]
+    return chosen
+
+
 def train_sft(
     contract: TaskContract,
     train: Sequence[Case],
@@ -62,6 +78,8 @@ def train_sft(
     console: Console,
 ) -> tuple[Any, list[dict[str, Any]]]:
     """(trained model or PeftModel, training log). Resumes from the last whole checkpoint in `work`."""
+    if config.class_balance == "oversample":
+        train = oversampled(train, seed)
     rows = tokenised_rows(contract, train, tokenizer)
     if not rows:
         raise DataError(f"split {config.split!r} has no case with a gold label: SFT has nothing to learn from.")

@@ -10,8 +10,7 @@ import torch
 from datasets import Dataset
 from rich.console import Console
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, PrinterCallback, Qwen3Config
-from transformers import Qwen3ForCausalLM, Trainer, set_seed
+from transformers import PreTrainedTokenizerFast, PrinterCallback, Qwen3Config, Qwen3ForCausalLM, Trainer, set_seed
 
 from medjudge import artifacts
 from medjudge.config import BaseConfig, ModelConfig

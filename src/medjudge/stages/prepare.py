@@ -46,6 +46,8 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     _check_stage_splits(recipe, sources)
     tables = _read_all(sources, recipe)
     splits = _split(tables, data)
+    if "grpo" in recipe.stages:
+        _check_grpo_steps(recipe, splits[recipe.grpo.split])
     leakage = _leakage(splits, recipe)
     artifacts.write_json(out_dir / artifacts.LEAKAGE, leakage.to_json())
     enforce_leakage(leakage, max_share=data.leakage.max_share, allow=data.leakage.allow)
@@ -78,6 +80,18 @@ def prepare_splits(recipe: Recipe) -> dict[str, tuple[Case, ...]]:
     return _split(_read_all(sources, recipe), recipe.data)
 
 
+def _check_grpo_steps(recipe: Recipe, cases: Sequence[Case]) -> None:
+    """Raises ConfigError where GRPO could not make one step: better now than after hours of SFT."""
+    grpo = recipe.grpo
+    n_rated = sum(case.gold is not None for case in cases)
+    n_prompts = min(n_rated, grpo.max_cases or n_rated) * grpo.epochs
+    if grpo.max_steps < 0 and n_prompts < grpo.prompts_per_step:
+        raise ConfigError(
+            f"split {grpo.split!r} gives grpo {n_prompts:g} prompts, fewer than one step of `grpo.prompts_per_step` = "
+            f"{grpo.prompts_per_step}. Lower it, or raise `grpo.epochs` or `grpo.max_cases`."
+        )
+
+
 def _sources(data: DataConfig) -> dict[str, str]:
     """Source per split, or the one source to be split under `ALL`."""
     if data.source:
@@ -103,9 +117,7 @@ def _check_stage_splits(recipe: Recipe, sources: Mapping[str, str]) -> None:
 def _read_all(sources: Mapping[str, str], recipe: Recipe) -> dict[str, CaseTable]:
     data = recipe.data
     return {
-        name: read_source(
-            source, recipe.contract, data, where={**data.where, **data.where_by_split.get(name, {})}
-        )
+        name: read_source(source, recipe.contract, data, where={**data.where, **data.where_by_split.get(name, {})})
         for name, source in sources.items()
     }
 

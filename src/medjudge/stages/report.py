@@ -98,12 +98,13 @@ def _verdicts(path: Path, results: Results) -> dict[str, list[VerdictRow]]:
     rows: dict[str, list[VerdictRow]] = {name: [] for name in results.of_role("model")}
     if not path.exists():
         return rows
-    for line in path.read_text(encoding="utf-8").splitlines():
-        row: Mapping[str, Any] = json.loads(line)
-        if row["model"] in rows:
-            rows[row["model"]].append(
-                VerdictRow(row["case_id"], row["gold"], row["label"], row["confidence"], row["unparsed_reason"])
-            )
+    with path.open(encoding="utf-8", newline="\n") as lines:  # a completion may hold other characters that break lines
+        for line in lines:
+            row: Mapping[str, Any] = json.loads(line)
+            if row["model"] in rows:
+                rows[row["model"]].append(
+                    VerdictRow(row["case_id"], row["gold"], row["label"], row["confidence"], row["unparsed_reason"])
+                )
     return rows
 
 

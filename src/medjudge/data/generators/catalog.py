@@ -1,0 +1,51 @@
+"""Which built-in sets are drawn on the fly, each with its task, its default size and what it is made of.
+
+`builtin:NAME` as a source gives the default draw: `n` rows with seed 42. `build.write_rows` writes any other size or
+seed. All rows say `synthetic: true` and are for research use.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from medjudge.data import facts
+from medjudge.data.generators import mcq, phrasing
+
+SEED = 42
+"""Seed of the default draws."""
+
+Row = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedSet:
+    """One built-in set that is drawn by seed."""
+
+    kind: str
+    """The task whose contract reads its rows."""
+    n: int
+    """Rows of the default draw."""
+    group_by: tuple[str, ...]
+    """Columns to split by, so that what is asked in a held-out split is asked in no other."""
+    generate: Callable[[int, random.Random], list[Row]]
+    """Draws this many distinct rows, or raises DataError where there are not so many."""
+    made_of: Callable[[], tuple[Path, ...]]
+    """The data files and the program texts on which its rows depend, for provenance."""
+
+    def rows(self, n: int | None = None, seed: int = SEED) -> list[Row]:
+        """`n` rows (default: `self.n`), the same for the same seed."""
+        return self.generate(self.n if n is None else n, random.Random(seed))
+
+
+def _from_facts(module_file: str) -> Callable[[], tuple[Path, ...]]:
+    return lambda: (*facts.fact_files(), Path(phrasing.__file__), Path(module_file))
+
+
+GENERATORS: dict[str, GeneratedSet] = {
+    "mcq": GeneratedSet("mcq", 6000, ("fact_id",), mcq.generate, _from_facts(mcq.__file__)),
+    "mcq-fr": GeneratedSet("mcq", 6000, ("fact_id",), partial(mcq.generate, language="fr"), _from_facts(mcq.__file__)),
+}

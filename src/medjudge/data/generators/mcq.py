@@ -1,0 +1,107 @@
+"""Multiple-choice questions from the fact base: one true option, three that are false of the subject."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from medjudge.data.facts import Fact, Language, also_true, facts_by_relation, is_wrong
+from medjudge.data.generators.phrasing import PHRASINGS, fill
+from medjudge.errors import DataError
+
+OPTIONS = ("opa", "opb", "opc", "opd")
+REVERSE_SHARE = 0.25
+"""Of the questions, those that name a value and offer subjects."""
+MAX_TRIES = 50
+"""Draws for one row that repeats an earlier one, before the set counts as exhausted."""
+
+Row = dict[str, object]
+
+
+def generate(n: int, rng: random.Random, language: Language = "en") -> list[Row]:
+    """`n` distinct rows in the fields of the `mcq` contract.
+
+    Every fact is asked once before any is asked again, so that n rows hold min(n, number of facts) facts. Distractors
+    are the values of other facts of the relation, drawn in proportion to how many facts have them: a value is offered
+    as wrong about as often as it is right, and cannot be recognised by its frequency. Raises DataError where `n` rows
+    cannot be drawn.
+    """
+    rows: list[Row] = []
+    seen: set[tuple[object, ...]] = set()
+    facts = [fact for group in facts_by_relation().values() for fact in group]
+    while len(rows) < n:
+        n_before = len(rows)
+        for fact in rng.sample(facts, len(facts)):
+            if len(rows) < n and (row := _distinct_row(fact, rng, language, seen)):
+                rows.append(row)
+        if len(rows) == n_before:
+            raise DataError(f"no more than {n_before} distinct questions could be drawn, asked for {n}.")
+    return rows
+
+
+def _distinct_row(fact: Fact, rng: random.Random, language: Language, seen: set[tuple[object, ...]]) -> Row | None:
+    for _ in range(MAX_TRIES):
+        reverse = rng.random() < REVERSE_SHARE
+        row = (_reverse_row if reverse else _forward_row)(fact, rng, language)
+        if row is None:
+            continue
+        key = (row["question"], frozenset(str(row[name]) for name in OPTIONS))
+        if key not in seen:
+            seen.add(key)
+            return row
+    return None
+
+
+def _forward_row(fact: Fact, rng: random.Random, language: Language) -> Row | None:
+    """A subject is named, its value is among four values."""
+    phrasing = PHRASINGS[language][fact.relation]
+    others = _draw(rng, [other for other in facts_by_relation()[fact.relation] if is_wrong(fact, other)], by_value=True)
+    if others is None:
+        return None
+    question = fill(rng.choice(phrasing.questions), subject=fact.subject_in(language))
+    wrong = [other.value_in(language) for other in others]
+    return _row(fact, question, fact.value_in(language), wrong, rng, language, "forward")
+
+
+def _reverse_row(fact: Fact, rng: random.Random, language: Language) -> Row | None:
+    """A value is named, and of four subjects only the fact's has it. The subject's own explanation is the reason."""
+    phrasing = PHRASINGS[language][fact.relation]
+    wrong_here = [
+        other
+        for other in facts_by_relation()[fact.relation]
+        if other.value != fact.value and (fact.relation, other.subject, fact.value) not in also_true()
+    ]
+    others = _draw(rng, wrong_here, by_value=False)
+    if others is None or not phrasing.reverse:
+        return None
+    question = fill(rng.choice(phrasing.reverse), value=fact.value_in(language))
+    wrong = [other.subject_in(language) for other in others]
+    return _row(fact, question, fact.subject_in(language), wrong, rng, language, "reverse")
+
+
+def _draw(rng: random.Random, facts: Sequence[Fact], *, by_value: bool) -> list[Fact] | None:
+    """Three of `facts` (with three different values where `by_value`), or None if there are not so many."""
+    chosen: dict[str, Fact] = {}
+    for fact in rng.sample(facts, len(facts)):
+        chosen.setdefault(fact.value if by_value else fact.id, fact)
+        if len(chosen) == 3:
+            return list(chosen.values())
+    return None
+
+
+def _row(
+    fact: Fact, question: str, right: str, wrong: list[str], rng: random.Random, language: Language, direction: str
+) -> Row:
+    position = rng.randrange(4)
+    options = [*wrong[:position], right, *wrong[position:]]
+    return {
+        "question": question,
+        **dict(zip(OPTIONS, options, strict=True)),
+        "cop": position,
+        "exp": fact.explanation_in(language),
+        "fact_id": fact.id,
+        "relation": fact.relation,
+        "direction": direction,
+        "language": language,
+        "synthetic": True,
+    }
