@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.modeling.models import save_adapter, save_base
-from tests.small_runs import small_tree, write_rows, write_toml
 
 from medjudge.cli import main
+from tests.modeling.models import save_adapter, save_base
+from tests.small_runs import small_tree, write_rows, write_toml
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -50,7 +50,8 @@ def test_evaluate_compares_models_and_writes_results(
     arguments = [
         *("evaluate", "--task", "appropriateness", "--data", str(rows), "--train", str(train)),
         *("--map", "condition=topic", "--model", f"base={base}", "--model", f"tuned={adapter}"),
-        *("--set", "task.form=answer_only", "--set", "task.max_completion_tokens=8", "--set", "evaluate.n_resamples=100"),
+        *("--set", "task.form=answer_only", "--set", "task.max_completion_tokens=8"),
+        *("--set", "evaluate.n_resamples=100"),
     ]
     code, out = run(monkeypatch, capsys, *arguments, "--out", str(tmp_path / "out"))
     assert code == 0, out
@@ -116,7 +117,7 @@ def test_info_names_versions_devices_and_parts(
 
 
 def test_readme_commands_are_real() -> None:
-    """Every `medjudge` line of the README names a command and options that exist, and every recipe it names is there."""
+    """Every `medjudge` line of the README names a command and options that exist; every recipe it names is there."""
     text = README.read_text(encoding="utf-8")
     assert "make demo" in text.split("##")[0] or "make demo" in "".join(text.splitlines(keepends=True)[:40])
     assert "make test" in "".join(text.splitlines(keepends=True)[:40])

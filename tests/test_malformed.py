@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.small_runs import small_tree, write_rows, write_toml
 
 from medjudge.cli import main
+from tests.small_runs import small_tree, write_rows, write_toml
 
 GOOD = {"topic": "Pain", "variant": "adult, acute", "procedure": "CT", "appropriateness": "Usually Appropriate"}
 PATIENT = "Jane Roe 1951"

@@ -1,7 +1,7 @@
 """Every file name of a run, and the rules by which files come to be.
 
 A stage works in `runs/NAME/.STAGE.work` and is moved to `runs/NAME/STAGE` when it is whole, its manifest written last.
-Killed at any moment, a run has for each stage either the whole folder or a work folder to resume from, never a half one.
+Killed at any moment, a run has for each stage either the whole folder or a work folder to resume from.
 """
 
 from __future__ import annotations

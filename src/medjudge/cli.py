@@ -98,7 +98,7 @@ def run(
         bool, typer.Option("--fresh", help="Forget earlier results and begun work of these stages.")
     ] = False,
 ) -> None:
-    """Run a recipe's stages in order. Unchanged stages are skipped; a cut-off stage resumes from its last checkpoint."""
+    """Run a recipe's stages in order. Unchanged stages are skipped; a cut-off one resumes from its last checkpoint."""
     from medjudge.config import load_recipe
     from medjudge.pipeline import active_stages, run_recipe
 

@@ -39,7 +39,7 @@ class LeakageConfig(Settings):
     """What counts as a leak between two splits, and how much of it a run bears."""
 
     near_duplicate_threshold: float = Field(0.9, gt=0, le=1)
-    """Jaccard similarity of word 5-shingles that each input field of two cases must reach (MinHash finds the candidates).
+    """Jaccard similarity of word 5-shingles that each input field of two cases must reach (MinHash finds candidates).
 
     A changed word breaks five shingles: at 0.9, fields under about 100 words must agree almost word by word."""
     max_share: float = Field(0.0, ge=0, le=1)
@@ -192,7 +192,7 @@ class SftConfig(TrainingConfig):
     lora: LoraSettings = LoraSettings()
     epochs: float = Field(3.0, gt=0)
     class_balance: Literal["none", "oversample"] = "none"
-    """`oversample` repeats rows of rarer labels until every label is seen equally often: for skewed labels and macro-F1.
+    """`oversample` repeats rows of rarer labels until every label is seen equally often: for skewed labels.
 
     An epoch is then longer: number of labels times rows of the commonest."""
     completions_per_step: int = Field(16, ge=1)

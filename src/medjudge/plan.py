@@ -17,7 +17,7 @@ from medjudge.records import Case
 
 
 def print_plan(recipe: Recipe, console: Console, *, first: str | None, last: str | None) -> None:
-    """Prints rows per split, steps, tokens, parameters and memory, and which stages would run. Runs and writes nothing."""
+    """Prints rows per split, steps, tokens, parameters, memory, and which stages would run. Writes nothing."""
     from medjudge.modeling.load import quiet_libraries
     from medjudge.stages.prepare import prepare_splits
 
@@ -165,7 +165,7 @@ def _lora_parameters(model: Any, lora: LoraSettings) -> int:
 def _memory(
     model: Any, n_all: int, n_trainable: int, rows: int, width: float, recipe: Recipe, has_reference: bool
 ) -> str:
-    """Weights, gradients, AdamW states and activations of one micro-batch: a planning figure, good to about a factor 1.5.
+    """Weights, gradients, AdamW states and activations of one micro-batch: a planning figure, not a measurement.
 
     Activations per layer and token: about 34 hidden sizes of 2 bytes without checkpointing (Korthikanti et al. 2022,
     arXiv:2205.05198, table 2, the part that is linear in length), 2 hidden sizes with it; logits are chunked by TRL.

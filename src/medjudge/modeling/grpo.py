@@ -35,7 +35,7 @@ class ContractGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no ty
 def reward_functions(
     contract: TaskContract, cases: Sequence[Case], names: Sequence[str], tokenizer: Any
 ) -> list[Callable[..., list[float | None]]]:
-    """One TRL reward function per component; each rollout is decoded and parsed by the contract, and meets its own case.
+    """One TRL reward function per component; each rollout is decoded and parsed by the contract and meets its own case.
 
     The case is found by its id, never by its position in a batch (published failure 3).
     """

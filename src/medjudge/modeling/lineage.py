@@ -1,7 +1,7 @@
 """Which weights came from which: hashes of exact parents, refusal on a mismatch, merges proven by logits.
 
-A LoRA adapter is only meaningful on the weights it was trained on. A published pipeline loaded a GRPO adapter trained on
-base+SFT onto the bare base, and so evaluated a model that nobody had trained. Here each model folder holds a
+A LoRA adapter is only meaningful on the weights it was trained on. A published pipeline loaded a GRPO adapter trained
+on base+SFT onto the bare base, and so evaluated a model that nobody had trained. Here each model folder holds a
 `lineage.json`, and an adapter loads on no other parent.
 """
 
@@ -65,7 +65,7 @@ class Lineage:
 
 
 def read_lineage(folder: Path) -> Lineage | None:
-    """The lineage of a model folder, or None if it has none (a model from elsewhere). Raises LineageError if damaged."""
+    """The lineage of a model folder, or None if it has none (one from elsewhere). Raises LineageError if damaged."""
     path = folder / artifacts.LINEAGE
     if not path.exists():
         return None

@@ -16,7 +16,7 @@ from medjudge import artifacts
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
-    """A progress bar with the remaining time (a line now and then where there is no terminal), and whole checkpoints."""
+    """A progress bar with the remaining time (a line now and then where there is no terminal); whole checkpoints."""
 
     def __init__(self, title: str, console: Console, keys: tuple[str, ...]) -> None:
         """`keys`: entries of the trainer's log shown beside the bar, such as `loss`."""

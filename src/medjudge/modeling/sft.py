@@ -50,7 +50,7 @@ def tokenised_rows(contract: TaskContract, cases: Sequence[Case], tokenizer: Any
 
 
 def oversampled(cases: Sequence[Case], seed: int) -> list[Case]:
-    """The cases with a gold label, those of rarer labels repeated (whole rounds, then a seeded draw) to equal counts."""
+    """The cases with gold, those of rarer labels repeated (whole rounds, then a seeded draw) to equal counts."""
     rng = np.random.default_rng([seed, 2])
     by_label: dict[str, list[Case]] = {}
     for case in cases:

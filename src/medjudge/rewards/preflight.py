@@ -1,8 +1,8 @@
 """Proof, before the first step, that the reward can be earned.
 
 Gold answers are rendered, tokenised and decoded by the very functions that rollouts use, then parsed and rewarded. A
-reward that a perfect policy cannot earn (published failure 1: a think block that the parser had never heard of) stops the
-run here, with the cause.
+reward that a perfect policy cannot earn (published failure 1: a think block that the parser had never heard of) stops
+the run here, with the cause.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def require_earnable(result: Preflight) -> None:
         return
     why = "; ".join(f"{count} x {cause}" for cause, count in list(result.causes.items())[:3])
     raise DataError(
-        f"pre-flight: {result.n_at_maximum} of {result.n_cases} gold answers earn the maximum reward {result.maximum:g}. "
+        f"pre-flight: {result.n_at_maximum} of {result.n_cases} gold answers earn the maximum, {result.maximum:g}. "
         f"{why}. First cases: {', '.join(result.example_case_ids)}. "
         "A policy cannot learn what the expert's own answer does not earn: raise the limit or mend the contract."
     )

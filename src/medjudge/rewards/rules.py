@@ -1,8 +1,8 @@
 """Rule rewards: pure arithmetic on a judgement and its case.
 
-`reward(judgement, case)` gives one number per rollout. The policy's own failure earns what the rule says; None means that
-the row has no gold label, never that the policy failed. A recipe names rewards and weights; their weighted sum is what
-GRPO optimises. The published designs are:
+`reward(judgement, case)` gives one number per rollout. The policy's own failure earns what the rule says; None means
+that the row has no gold label, never that the policy failed. A recipe names rewards and weights; their weighted sum is
+what GRPO optimises. The published designs are:
 
     MedMCQA    rewards = {json = 1, schema = 1, accuracy = 1}         0..3
     French     rewards = {correctness = 1, format = 0.5}              -1..1.5

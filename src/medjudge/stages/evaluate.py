@@ -181,8 +181,8 @@ def _complete(
     if lineage is not None and lineage.contract_sha256 not in (None, recipe.contract.fingerprint()):
         raise ConfigError(
             f"{where} was trained under contract {str(lineage.contract_sha256)[:16]}, but this evaluation asks under "
-            f"{recipe.contract.fingerprint()[:16]}: the `[task]` settings differ. Evaluate with the recipe it was trained "
-            "with (--recipe RUN's recipe), or train it under this one."
+            f"{recipe.contract.fingerprint()[:16]}: the `[task]` settings differ. Evaluate with the recipe that it "
+            "was trained with (--recipe), or train it under this one."
         )
     with Bar(f"evaluate {name}", len(cases), console) as bar:
         engine = LocalEngine(model, tokenizer, batch_tokens=recipe.evaluate.batch_tokens, on_progress=bar.advance)

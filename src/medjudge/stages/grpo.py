@@ -18,7 +18,7 @@ from medjudge.rewards.preflight import check_gold, require_earnable
 
 
 def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[str, Any]:
-    """Proves that the rewards can be earned, then trains. Writes `adapter/` or `model/`, `preflight.json`, `history.json`."""
+    """Proves that the rewards can be earned, then trains. Writes `adapter/` or `model/`, and two JSON files."""
     quiet_libraries()
     cases = [
         case

@@ -85,7 +85,7 @@ def _settings(section: type[Settings], skip: tuple[str, ...] = ()) -> list[str]:
 
 
 def _section_type(annotation: Any) -> type[Settings] | None:
-    """The settings class of an annotation that is one, as it stands or as a union's member; not of the `[task]` union."""
+    """The settings class in an annotation, as it stands or as a union's member; None where there is none."""
     for candidate in [annotation, *(get_args(annotation) if get_origin(annotation) else ())]:
         if isinstance(candidate, type) and issubclass(candidate, Settings):
             return candidate

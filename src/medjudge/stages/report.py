@@ -36,7 +36,7 @@ def rewrite(folder: Path, console: Console) -> None:
         return
     if not (folder / "evaluate" / artifacts.RESULTS).exists():
         raise RunError(
-            f"{folder} holds no {artifacts.RESULTS}. Name a run folder whose evaluate stage has run, such as runs/demo, "
+            f"{folder} holds no {artifacts.RESULTS}. Name a run folder that was evaluated, such as runs/demo, "
             "or the --out folder of `medjudge evaluate`."
         )
     tree = artifacts.read_json(folder / artifacts.RECIPE)

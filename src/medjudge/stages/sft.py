@@ -18,7 +18,7 @@ from medjudge.modeling.sft import train_sft
 
 
 def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[str, Any]:
-    """Fine-tunes on the experts' answers. Writes `model/` (whole weights), with LoRA also `adapter/`, and `history.json`."""
+    """Fine-tunes on the experts' answers. Writes `model/` (whole weights), with LoRA also `adapter/`, and the log."""
     quiet_libraries()
     train = read_split(run_dir / "prepare" / f"{recipe.sft.split}{artifacts.SPLIT_SUFFIX}")
     validation_path = run_dir / "prepare" / f"validation{artifacts.SPLIT_SUFFIX}"

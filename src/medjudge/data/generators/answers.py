@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable
 from functools import cache
 
@@ -17,8 +16,23 @@ Row = dict[str, object]
 MIN_PART = 4
 """Letters that a part of a value needs to stand as an incomplete answer."""
 NO_PART = frozenset(
-    "glycogen phosphorylase|phosphorylase|glycogène phosphorylase|glycogène|horn of the sinus venosus|sinus venosus|"
-    "venosus|human|première|deuxième|troisième|quatrième|perte de la|perte de la région|bloc AV du".split("|")
+    [
+        "glycogen phosphorylase",
+        "phosphorylase",
+        "glycogène phosphorylase",
+        "glycogène",
+        "horn of the sinus venosus",
+        "sinus venosus",
+        "venosus",
+        "human",
+        "première",
+        "deuxième",
+        "troisième",
+        "quatrième",
+        "perte de la",
+        "perte de la région",
+        "bloc AV du",
+    ]
 )
 """Parts that a strict and a lenient reader would judge differently, or that are no answer at all."""
 MAX_TRIES = 40
@@ -65,6 +79,11 @@ def bare(value: str) -> str:
     return capital(value) + "."
 
 
+def named(fact: Fact, language: Language) -> str:
+    """A fact's value as it stands inside a sentence, with an article where its relation has one."""
+    return PHRASINGS[language][fact.relation].article + fact.value_in(language)
+
+
 def wrong_fact(fact: Fact, rng: random.Random) -> Fact:
     """A fact of the same relation whose value is a wrong answer here and shares no whole value with the right one."""
     return rng.choice(_wrong_facts(fact))
@@ -75,20 +94,22 @@ def _wrong_facts(fact: Fact) -> tuple[Fact, ...]:
     found = [
         other
         for other in facts_by_relation()[fact.relation]
-        if is_wrong(fact, other)
-        and not any(
-            _contains(one.value_in(language), two.value_in(language))
-            for one, two in ((fact, other), (other, fact))
-            for language in ("en", "fr")
-        )
+        if is_wrong(fact, other) and not (_overlap(fact.value, other.value) or _overlap(fact.value_fr, other.value_fr))
     ]
     if not found:
         raise DataError(f"{fact.id}: no other value of {fact.relation!r} is wrong for its subject.")
     return tuple(found)
 
 
-def _contains(text: str, part: str) -> bool:
-    return bool(re.search(rf"(?<!\w){re.escape(normalise(part))}(?!\w)", normalise(text)))
+def _overlap(one: str, other: str) -> bool:
+    """Whether one text stands whole, at word boundaries, inside the other."""
+    one, other = _spaced(one), _spaced(other)
+    return one in other or other in one
+
+
+@cache
+def _spaced(text: str) -> str:
+    return f" {normalise(text)} "
 
 
 @cache

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from medjudge.data import facts
-from medjudge.data.generators import mcq, phrasing
+from medjudge.data.generators import answers, equivalence, mcq, phrasing, rubric
 
 SEED = 42
 """Seed of the default draws."""
@@ -42,10 +42,18 @@ class GeneratedSet:
 
 
 def _from_facts(module_file: str) -> Callable[[], tuple[Path, ...]]:
-    return lambda: (*facts.fact_files(), Path(phrasing.__file__), Path(module_file))
+    return lambda: (*facts.fact_files(), Path(phrasing.__file__), Path(answers.__file__), Path(module_file))
 
 
+BY_FACT = ("fact_id",)
 GENERATORS: dict[str, GeneratedSet] = {
-    "mcq": GeneratedSet("mcq", 6000, ("fact_id",), mcq.generate, _from_facts(mcq.__file__)),
-    "mcq-fr": GeneratedSet("mcq", 6000, ("fact_id",), partial(mcq.generate, language="fr"), _from_facts(mcq.__file__)),
+    "mcq": GeneratedSet("mcq", 6000, BY_FACT, mcq.generate, _from_facts(mcq.__file__)),
+    "mcq-fr": GeneratedSet("mcq", 6000, BY_FACT, partial(mcq.generate, language="fr"), _from_facts(mcq.__file__)),
+    "equivalence": GeneratedSet("equivalence", 4000, BY_FACT, equivalence.generate, _from_facts(equivalence.__file__)),
+    "equivalence-fr": GeneratedSet(
+        "equivalence", 4000, BY_FACT, partial(equivalence.generate, language="fr"), _from_facts(equivalence.__file__)
+    ),
+    "rubric": GeneratedSet("rubric", 3000, BY_FACT, rubric.generate, _from_facts(rubric.__file__)),
+    "rubric-2": GeneratedSet("rubric", 3000, BY_FACT, partial(rubric.generate, points=2), _from_facts(rubric.__file__)),
+    "rubric-3": GeneratedSet("rubric", 3000, BY_FACT, partial(rubric.generate, points=3), _from_facts(rubric.__file__)),
 }

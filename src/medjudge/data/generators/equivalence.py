@@ -18,6 +18,7 @@ from medjudge.data.generators.answers import (
     bare,
     draw_rows,
     incomplete,
+    named,
     question,
     statement,
     wrong_fact,
@@ -44,36 +45,48 @@ class AnswerGenerator:
 
 GENERATORS: dict[str, AnswerGenerator] = {
     "terse": AnswerGenerator(
-        0.55, {"verbatim": 4, "form": 3}, {"wrong_entity": 6, "partial": 3, "no_answer": 1}
+        0.55,
+        ways={"verbatim": 4, "form": 3},
+        errors={"wrong_entity": 6, "partial": 3, "no_answer": 1},
     ),
     "fluent": AnswerGenerator(
-        0.45, {"sentence": 4, "asked": 2, "contrast": 1}, {"wrong_entity": 5, "negation": 2, "partial": 2, "contradiction": 1}
+        0.45,
+        ways={"sentence": 4, "asked": 2, "contrast": 1},
+        errors={"wrong_entity": 5, "negation": 2, "partial": 2, "contradiction": 1},
     ),
     "lecturer": AnswerGenerator(
-        0.40, {"explained": 5, "contrast": 1, "sentence": 1}, {"wrong_entity": 5, "contradiction": 3, "negation": 1, "hedged": 1}
+        0.40,
+        ways={"explained": 5, "contrast": 1, "sentence": 1},
+        errors={"wrong_entity": 5, "contradiction": 3, "negation": 1, "hedged": 1},
     ),
     "hedger": AnswerGenerator(
-        0.18, {"sentence": 2, "contrast": 2, "asked": 1}, {"hedged": 6, "partial": 2, "no_answer": 1, "wrong_entity": 2}
+        0.20,
+        ways={"sentence": 2, "contrast": 2, "asked": 1},
+        errors={"hedged": 6, "partial": 2, "no_answer": 1, "wrong_entity": 2},
     ),
     "contrarian": AnswerGenerator(
-        0.30, {"contrast": 5, "corrected": 4, "sentence": 1}, {"wrong_entity": 5, "negation": 3, "contradiction": 3}
+        0.30,
+        ways={"contrast": 5, "corrected": 4, "sentence": 1},
+        errors={"wrong_entity": 5, "negation": 3, "contradiction": 3},
     ),
     "sloppy": AnswerGenerator(
-        0.50, {"form": 5, "asked": 2, "sentence": 1}, {"wrong_entity": 5, "partial": 3, "negation": 1, "hedged": 1}
+        0.50,
+        ways={"form": 5, "asked": 2, "sentence": 1},
+        errors={"wrong_entity": 5, "partial": 3, "negation": 1, "hedged": 1},
     ),
-}  # fmt: skip
+}
 
 ASKED: dict[Language, tuple[str, ...]] = {
     "en": ("{A}: {v}.", "I would answer {v}.", "The answer is {v}.", "{A} asked for: {v}.", "It has to be {v}."),
-    "fr": ("{A} : {v}.", "Je répondrais : {v}.", "La réponse est : {v}.", "{A} demandé(e) : {v}.", "Il s'agit de : {v}."),
-}  # fmt: skip
+    "fr": ("{A} : {v}.", "Je répondrais : {v}.", "La réponse est : {v}.", "{A}, c'est : {v}.", "Ma réponse : {v}."),
+}
 CONTRAST: dict[Language, tuple[str, ...]] = {
     "en": ("{V}, not {r}.", "Not {r} but {v}.", "{V} rather than {r}.", "One may confuse it with {r}, but it is {v}."),
     "fr": (
         "{V}, et non {r}.",
         "Non pas {r}, mais {v}.",
-        "{V} plutôt que {r}.",
-        "On peut confondre avec {r}, mais il s'agit de : {v}.",
+        "{V}, plutôt que ceci : {r}.",
+        "On peut hésiter avec {r}, mais la réponse est : {v}.",
     ),
 }
 CORRECTED: dict[Language, tuple[str, ...]] = {
@@ -83,8 +96,8 @@ CORRECTED: dict[Language, tuple[str, ...]] = {
         "{R}? No: {v}.",
     ),
     "fr": (
-        "À première vue {r} ; à la réflexion, la réponse est {v}.",
-        "J'ai d'abord pensé à {r}, mais la bonne réponse est {v}.",
+        "À première vue : {r} ; à la réflexion : {v}.",
+        "J'ai d'abord pensé « {r} », mais la bonne réponse est « {v} ».",
         "{R} ? Non : {v}.",
     ),
 }
@@ -93,14 +106,14 @@ NEGATION: dict[Language, tuple[str, ...]] = {
         "It is certainly not {v}.",
         "Anything but {v}.",
         "{V} can be ruled out.",
-        "{V} is often named, but wrongly.",
-        "{V} has nothing to do with it.",
+        "People often say {v}, but wrongly.",
+        "{V}: that has nothing to do with it.",
     ),
     "fr": (
-        "Ce n'est certainement pas {v}.",
+        "Certainement pas {v}.",
         "Tout sauf {v}.",
-        "On peut exclure {v}.",
-        "On cite souvent {v}, mais à tort.",
+        "Réponse à exclure : {v}.",
+        "On cite souvent « {v} », mais à tort.",
         "{V} : cela n'a rien à voir.",
     ),
 }
@@ -122,14 +135,14 @@ HEDGED: dict[Language, tuple[str, ...]] = {
 }
 CONTRADICTION: dict[Language, tuple[str, ...]] = {
     "en": (
-        "{V}. That said, {v} plays no part here: it is {r}.",
+        "{V}. That said, this is wrong: it is {r}.",
         "{S} But this is wrong, the answer is {r}.",
-        "{V} is correct. No, {v} is incorrect and {r} is correct.",
+        "I would say {v}. No, I take that back: {r}.",
     ),
     "fr": (
-        "{V}. Cela dit, {v} n'intervient pas ici : il s'agit de {r}.",
-        "{S} Mais c'est faux, la réponse est {r}.",
-        "{V} est exact. Non, {v} est inexact et {r} est exact.",
+        "{V}. Cela dit, c'est faux ; la réponse est : {r}.",
+        "{S} Mais c'est faux, la réponse est : {r}.",
+        "Je dirais {v}. Non, je me reprends : {r}.",
     ),
 }
 NO_ANSWER: dict[Language, tuple[str, ...]] = {
@@ -191,11 +204,11 @@ def generate(n: int, rng: random.Random, language: Language = "en") -> list[Row]
 def _draw(fact: Fact, name: str, rng: random.Random, language: Language) -> Row:
     generator = GENERATORS[name]
     other = wrong_fact(fact, rng)
-    value, wrong = fact.value_in(language), other.value_in(language)
+    value = fact.value_in(language)
     sentence = rng.random() >= BARE_REFERENCE_SHARE
     if rng.random() < generator.positive_rate:
         error = NO_ERROR
-        candidate = _word(_pick(generator.ways, rng), fact, fact, wrong, rng, language)
+        candidate = _word(_pick(generator.ways, rng), fact, fact, other, rng, language)
     else:
         error = _pick(generator.errors, rng)
         candidate = _err(error, generator, fact, other, rng, language)
@@ -204,7 +217,7 @@ def _draw(fact: Fact, name: str, rng: random.Random, language: Language) -> Row:
         "reference": statement(fact, value, rng, language) if sentence else bare(value),
         "candidate": candidate,
         "label": int(error == NO_ERROR),
-        "reason": _put(REASONS[language][error], v=value, r=wrong),
+        "reason": _put(REASONS[language][error], v=value, r=other.value_in(language)),
         "generator": name,
         "error_kind": error,
         "fact_id": fact.id,
@@ -214,29 +227,27 @@ def _draw(fact: Fact, name: str, rng: random.Random, language: Language) -> Row:
     }
 
 
-def _word(way: str, fact: Fact, source: Fact, rejected: str, rng: random.Random, language: Language) -> str:
+def _word(way: str, fact: Fact, source: Fact, rejected: Fact, rng: random.Random, language: Language) -> str:
     """An answer to the question about `fact` that asserts the value of `source`, which is `fact` where it is right.
 
-    rejected: a value that a contrasting answer turns down.
+    rejected: the fact whose value a contrasting answer turns down.
     """
-    value = source.value_in(language)
+    value, phrasing = source.value_in(language), PHRASINGS[language][fact.relation]
     match way:
         case "verbatim":
             return bare(value)
         case "form":
-            return _form(value, PHRASINGS[language][fact.relation].article, rng, language)
+            return _form(value, phrasing.article, rng, language)
         case "sentence":
             return statement(fact, value, rng, language)
         case "asked":
-            asked = PHRASINGS[language][fact.relation].asked
-            return _put(rng.choice(ASKED[language]), a=asked, v=value)
+            return _put(rng.choice(ASKED[language]), a=phrasing.asked, v=named(source, language))
         case "explained":
-            lead = statement(fact, value, rng, language)
-            return f"{lead} {source.explanation_in(language)}"
+            return f"{statement(fact, value, rng, language)} {source.explanation_in(language)}"
         case "contrast":
-            return _put(rng.choice(CONTRAST[language]), v=value, r=rejected)
+            return _put(rng.choice(CONTRAST[language]), v=named(source, language), r=named(rejected, language))
         case "corrected":
-            return _put(rng.choice(CORRECTED[language]), v=value, r=rejected)
+            return _put(rng.choice(CORRECTED[language]), v=named(source, language), r=named(rejected, language))
     raise AssertionError(f"no way {way!r} to word an answer")
 
 
@@ -244,12 +255,12 @@ def _err(
     error: str, generator: AnswerGenerator, fact: Fact, other: Fact, rng: random.Random, language: Language
 ) -> str:
     """An answer with this error; `other` gives the wrong value."""
-    value, wrong = fact.value_in(language), other.value_in(language)
+    value, wrong = named(fact, language), named(other, language)
     match error:
         case "wrong_entity":
-            # What a contrasting answer turns down is as often the right value as a second wrong one.
-            rejected = value if rng.random() < 0.5 else wrong_fact(fact, rng).value_in(language)
-            rejected = value if rejected == wrong else rejected
+            # A contrasting answer turns down the right value as often as a second wrong one.
+            rejected = wrong_fact(fact, rng)
+            rejected = fact if rejected.value == other.value or rng.random() < 0.5 else rejected
             return _word(_pick(generator.ways, rng), fact, other, rejected, rng, language)
         case "negation":
             return _put(rng.choice(NEGATION[language]), v=value)
@@ -259,7 +270,7 @@ def _err(
             first, second = rng.sample([value, wrong], 2)
             return _put(rng.choice(HEDGED[language]), a=first, b=second)
         case "contradiction":
-            said = statement(fact, value, rng, language)
+            said = statement(fact, fact.value_in(language), rng, language)
             return _put(rng.choice(CONTRADICTION[language]), s=said, v=value, r=wrong)
         case "no_answer":
             return rng.choice(NO_ANSWER[language])

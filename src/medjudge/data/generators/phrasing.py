@@ -30,8 +30,9 @@ class Phrasing:
 
 
 def capital(text: str) -> str:
-    """`text` with its first letter in upper case and nothing else changed."""
-    return text[:1].upper() + text[1:]
+    """`text` with a capital, where that is how its first word is written: not in `t(9;22)` or `mTOR`."""
+    follows = text[1:2]
+    return text if follows == "(" or follows.isupper() else text[:1].upper() + text[1:]
 
 
 def fill(template: str, subject: str = "", value: str = "") -> str:
@@ -48,7 +49,7 @@ ENGLISH: dict[str, Phrasing] = {
         questions=(
             "Which adverse effect is characteristic of {s}?",
             "What is a typical adverse effect of {s}?",
-            "Which harm is {s} best known for?",
+            "What is the best-known harm of {s}?",
             "{S}: which adverse effect should the patient be warned of or watched for?",
         ),
         reverse=(
