@@ -374,12 +374,13 @@ def recipe_from_tree(tree: Mapping[str, Any], overrides: Sequence[str] = (), *, 
         raise ConfigError(
             f"{where}: task.kind is {kind!r}{_did_you_mean(str(kind), TASKS)}. Known: {', '.join(TASKS)}."
         )
+    recipe = _validate(merged, where=where)
     # Every profile must hold keys that exist, also those not in use: a typo there would wait for its day.
     for name, overlay in profiles.items():
         trial = json.loads(json.dumps(merged))
         _overlay(trial, overlay)
         _validate(trial, where=f"{where} [profiles.{name}]")
-    return _validate(merged, where=where)
+    return recipe
 
 
 def _validate(tree: Mapping[str, Any], *, where: str) -> Recipe:

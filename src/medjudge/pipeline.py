@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -129,7 +131,10 @@ def _run_stage(name: str, recipe: Recipe, run_dir: artifacts.RunDir, console: Co
     console.print(f"[bold]{name:9}[/] {STAGES[name].title} [dim]({why})[/]")
     started = time.monotonic()
     work = run_dir.begin(name, inputs)
-    summary = importlib.import_module(STAGES[name].module).run(recipe, work, run_dir.path, console)
+    # A training or an evaluation shows its own bar; the other stages are short, but not so short as to say nothing.
+    quiet_stage = name in ("prepare", "merge", "report") and console.is_terminal
+    with console.status(f"{name} ...") if quiet_stage else contextlib.nullcontext():
+        summary = importlib.import_module(STAGES[name].module).run(recipe, work, run_dir.path, console)
     wall_s = time.monotonic() - started
     sections = STAGES[name].sections
     config = {key: value for key, value in recipe.model_dump(mode="json").items() if key in sections}
@@ -152,15 +157,9 @@ def _record_command(run_dir: Path) -> None:
     """Keeps the commands that touched this run, the newest last, for the report."""
     path = run_dir / artifacts.COMMANDS
     commands: list[str] = artifacts.read_json(path) if path.exists() else []
-    command = " ".join(["medjudge", *(_quote(part) for part in sys.argv[1:])])
+    command = shlex.join(["medjudge", *sys.argv[1:]])
     if command not in commands:
         artifacts.write_json(path, [*commands, command][-20:])
-
-
-def _quote(text: str) -> str:
-    import shlex
-
-    return shlex.quote(text)
 
 
 def _sources(recipe: Recipe) -> list[str]:

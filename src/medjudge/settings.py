@@ -8,4 +8,5 @@ from pydantic import BaseModel, ConfigDict
 class Settings(BaseModel):
     """A frozen section of a recipe. Keys it does not know are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    # Validators are built when first used: the door opens before all sections have theirs.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)

@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
 from medjudge.config import ModelConfig
-from medjudge.errors import ModelError
+from medjudge.errors import ConfigError, ModelError
+from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.encoding import PLAIN_CHAT_TEMPLATE, stop_token_ids
 
 WEIGHT_PATTERNS = ("*.safetensors", "*.bin")
@@ -135,6 +136,17 @@ def fit_stop_tokens(model: Any, tokenizer: Any) -> None:
     for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty"):
         setattr(model.generation_config, name, None)
     model.generation_config.do_sample = False
+
+
+def check_context(model: Any, contract: TaskContract) -> None:
+    """Raises ConfigError if a prompt and its completion may be longer than the model's context."""
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    wanted = contract.max_prompt_tokens + contract.max_completion_tokens
+    if context is not None and wanted > context:
+        raise ConfigError(
+            f"`task.max_prompt_tokens` + `task.max_completion_tokens` = {wanted:,}, but this model's context holds "
+            f"{context:,} tokens. Lower them, or take a model with a longer context."
+        )
 
 
 def count_parameters(model: Any) -> tuple[int, int]:

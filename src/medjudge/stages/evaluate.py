@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ def _evaluate(
     seconds: dict[str, float] = {}
     for name, where in models.items():
         started = time.monotonic()
-        completions[name], lineage = _complete(name, where, recipe, cases, console, parent)
+        completions[name], lineage = _complete_once(name, where, recipe, cases, out_dir, console, parent)
         seconds[name] = round(time.monotonic() - started, 2)
         judgements[name] = [
             contract.parse(case.case_id, completion.text)
@@ -162,10 +163,30 @@ def _evaluate(
     ]
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     artifacts.write_text(out_dir / artifacts.VERDICTS, text)
+    for name in models:
+        _kept(out_dir, name).unlink(missing_ok=True)
     return {
         "n_cases": results.n_cases,
         **{f"accuracy {name}": round(r.metrics["accuracy"].value or 0.0, 4) for name, r in results.models.items()},
     }
+
+
+def _kept(out_dir: Path, name: str) -> Path:
+    """Where one model's completions wait for the others'."""
+    return out_dir / f".completions-{artifacts.sha256_json(name)[:12]}.json"
+
+
+def _complete_once(
+    name: str, where: str, recipe: Recipe, cases: Sequence[Case], out_dir: Path, console: Console, parent: str | None
+) -> tuple[list[Completion], dict[str, Any] | None]:
+    """As `_complete`; what a cut-off evaluation had finished is taken from its work folder."""
+    path = _kept(out_dir, name)
+    if path.exists():
+        kept = artifacts.read_json(path)
+        return [Completion(**c) for c in kept["completions"]], kept["lineage"]
+    completions, lineage = _complete(name, where, recipe, cases, console, parent)
+    artifacts.write_json(path, {"completions": [asdict(c) for c in completions], "lineage": lineage})
+    return completions, lineage
 
 
 def _complete(
@@ -174,6 +195,7 @@ def _complete(
     """Greedy completions of one model, and its lineage if it has one. The model is let go before the next is loaded."""
     from medjudge.inference.local import LocalEngine
     from medjudge.modeling.lineage import load_any
+    from medjudge.modeling.load import check_context
     from medjudge.modeling.progress import Bar
 
     is_adapter = (Path(where) / "adapter_config.json").exists()
@@ -184,6 +206,7 @@ def _complete(
             f"{recipe.contract.fingerprint()[:16]}: the `[task]` settings differ. Evaluate with the recipe that it "
             "was trained with (--recipe), or train it under this one."
         )
+    check_context(model, recipe.contract)
     with Bar(f"evaluate {name}", len(cases), console) as bar:
         engine = LocalEngine(model, tokenizer, batch_tokens=recipe.evaluate.batch_tokens, on_progress=bar.advance)
         completions = engine.complete(recipe.contract, cases)

@@ -12,7 +12,7 @@ from medjudge.config import Recipe
 from medjudge.data.store import read_split
 from medjudge.modeling.chain import start_of
 from medjudge.modeling.grpo import train_grpo
-from medjudge.modeling.load import count_parameters, load_tokenizer, load_weights, quiet_libraries
+from medjudge.modeling.load import check_context, count_parameters, load_tokenizer, load_weights, quiet_libraries
 from medjudge.modeling.save import save_trained
 from medjudge.rewards.preflight import check_gold, require_earnable
 
@@ -31,6 +31,7 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     artifacts.write_json(out_dir / artifacts.PREFLIGHT, preflight.to_json())
     require_earnable(preflight)
     model = load_weights(start, recipe.model, tokenizer, quantize=recipe.grpo.tuning == "lora")
+    check_context(model, recipe.contract)
     model, history = train_grpo(
         recipe.contract,
         cases,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import itertools
 import json
 import textwrap
 from collections.abc import Mapping
@@ -74,14 +77,34 @@ def _settings(section: type[Settings], skip: tuple[str, ...] = ()) -> list[str]:
     """`# key = default` for each plain setting, under what it means."""
     lines = []
     defaults = section()  # an instance knows defaults that depend on one another
+    documentation = attribute_docstrings(section)
     for name, info in section.model_fields.items():
         if name in skip or _section_type(info.annotation) is not None:
             continue
         default = getattr(defaults, name)
-        if info.description:
-            lines += _comment(" ".join(info.description.split()))
+        lines += _comment(documentation.get(name, ""))
         lines.append(f"# {name} = {_toml(default)}" if default is not None else f"# {name} =")
     return lines
+
+
+def attribute_docstrings(section: type[Settings]) -> dict[str, str]:
+    """Setting -> the text under it in its class, inherited ones included, on one line."""
+    found: dict[str, str] = {}
+    for cls in reversed(section.__mro__):
+        if not issubclass(cls, Settings) or cls is Settings:
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+        assert isinstance(body, ast.ClassDef)  # the source of a class
+        for setting, text in itertools.pairwise(body.body):
+            if (
+                isinstance(setting, ast.AnnAssign)
+                and isinstance(setting.target, ast.Name)
+                and isinstance(text, ast.Expr)
+                and isinstance(text.value, ast.Constant)
+                and isinstance(text.value.value, str)
+            ):
+                found[setting.target.id] = " ".join(text.value.value.split())
+    return found
 
 
 def _section_type(annotation: Any) -> type[Settings] | None:

@@ -12,7 +12,7 @@ from medjudge.config import Recipe
 from medjudge.data.store import read_split
 from medjudge.modeling.chain import start_of
 from medjudge.modeling.lineage import Lineage
-from medjudge.modeling.load import count_parameters, load_tokenizer, load_weights, quiet_libraries
+from medjudge.modeling.load import check_context, count_parameters, load_tokenizer, load_weights, quiet_libraries
 from medjudge.modeling.save import proof_prompts, save_trained
 from medjudge.modeling.sft import train_sft
 
@@ -26,6 +26,7 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     start, name = start_of("sft", recipe, run_dir)
     tokenizer = load_tokenizer(start, recipe.model.chat_template)
     model = load_weights(start, recipe.model, tokenizer, quantize=recipe.sft.tuning == "lora")
+    check_context(model, recipe.contract)
     model, history = train_sft(
         recipe.contract,
         train,
