@@ -17,7 +17,7 @@ from rich.console import Console
 
 from medjudge import artifacts
 from medjudge.config import Recipe, recipe_from_tree
-from medjudge.errors import RunError
+from medjudge.errors import ConfigError, RunError
 from medjudge.pipeline import run_recipe
 from tests.small_runs import small_tree, write_rows, write_toml
 
@@ -92,6 +92,33 @@ def test_changed_setting_reruns_only_what_depends_on_it(finished: tuple[Recipe, 
         "report": True,
     }
     assert "grpo" in folder.is_current("grpo", stage_inputs("grpo", changed, folder))[1]
+
+
+def test_a_stage_after_a_stale_one_is_refused(finished: tuple[Recipe, Path]) -> None:
+    """Evaluating the old model under new settings is how an experiment reports a model that nobody trained."""
+    recipe, run_dir = finished
+    before = (run_dir / artifacts.RECIPE).read_text()
+    changed = recipe.model_copy(update={"grpo": recipe.grpo.model_copy(update={"learning_rate": 9e-4})})
+    with pytest.raises(ConfigError, match=r"stage grpo of .* is not of this recipe \(changed: grpo.learning_rate\)"):
+        run_recipe(changed, CONSOLE, first="evaluate")
+    assert (run_dir / artifacts.RECIPE).read_text() == before
+
+
+def test_lora_sft_then_full_grpo_without_merge_stage(tmp_path: Path) -> None:
+    """The other way round of tuning, with a reference policy and batches used twice; merged by SFT itself."""
+    tree = small_tree(write_rows(tmp_path / "rows.jsonl", 30), tmp_path / "runs")
+    tree["stages"] = ["prepare", "base", "sft", "grpo", "evaluate"]
+    tree["sft"] |= {"tuning": "lora", "lora": {"r": 4, "alpha": 8}, "max_steps": 6}
+    tree["grpo"] |= {"tuning": "full", "kl_coef": 0.05, "num_iterations": 2, "max_steps": 4, "micro_batch": 4}
+    run_dir = run_recipe(recipe_from_tree(tree), CONSOLE)
+    sft = artifacts.read_json(run_dir / "sft" / artifacts.MANIFEST)["summary"]
+    assert sft["merge"]["max_logit_difference"] < 1e-3
+    assert sft["trainable_parameters"] < sft["parameters"] / 5
+    grpo = artifacts.read_json(run_dir / "grpo" / artifacts.MANIFEST)["summary"]
+    assert grpo["parent_sha256"] == sft["weights_sha256"]
+    assert grpo["weights_sha256"] != sft["weights_sha256"]
+    assert any("kl" in entry for entry in artifacts.read_json(run_dir / "grpo" / artifacts.HISTORY))
+    assert set(metrics(run_dir)["models"]) >= {"base", "sft", "grpo"}
 
 
 def test_damaged_output_is_noticed(finished: tuple[Recipe, Path]) -> None:

@@ -142,32 +142,33 @@ class RunDir:
 
     def is_current(self, name: str, inputs: Mapping[str, Any]) -> tuple[bool, str]:
         """Whether a finished stage was made from these very inputs and is still whole, and why not."""
-        manifest = self.manifest(name)
-        if manifest is None:
-            return False, "resumes where it was cut off" if self.can_resume(name, inputs) else "not run yet"
-        if manifest["inputs_sha256"] != sha256_json(inputs):
-            changed = sorted(
-                key for key in {*manifest["inputs"], *inputs} if manifest["inputs"].get(key) != inputs.get(key)
-            )
-            return False, f"changed: {', '.join(changed)}"
+        begun, manifest = self._begun(name), self.manifest(name)
+        if manifest is None or manifest["inputs_sha256"] != sha256_json(inputs):
+            if begun == _as_json(inputs):
+                return False, "resumes where it was cut off"
+            if begun is not None:
+                return False, f"begun with other settings, begins anew; changed: {_changed(begun, inputs)}"
+            return False, f"changed: {_changed(manifest['inputs'], inputs)}" if manifest else "not run yet"
         for relative, size in manifest["outputs"].items():
             path = self.stage(name) / relative
             if not path.exists() or path.stat().st_size != size["bytes"]:
                 return False, f"{relative} is missing or was changed"
         return True, "unchanged"
 
-    def can_resume(self, name: str, inputs: Mapping[str, Any]) -> bool:
-        """Whether the work folder of a cut-off stage was begun from these very inputs."""
+    def _begun(self, name: str) -> dict[str, Any] | None:
+        """The inputs that a cut-off stage was begun from; None where none is begun, or it only waits to be moved."""
         path = self.work(name) / INPUTS
-        return path.exists() and read_json(path) == sha256_json(inputs)
+        if not path.exists() or (self.work(name) / MANIFEST).exists():
+            return None
+        return dict(read_json(path))
 
     def begin(self, name: str, inputs: Mapping[str, Any]) -> Path:
         """The work folder for a stage: that of a cut-off run with the same inputs, or an empty one."""
         work = self.work(name)
-        if work.exists() and not self.can_resume(name, inputs):
+        if work.exists() and self._begun(name) != _as_json(inputs):
             shutil.rmtree(work)
         work.mkdir(parents=True, exist_ok=True)
-        write_json(work / INPUTS, sha256_json(inputs))
+        write_json(work / INPUTS, inputs)
         return work
 
     def finish(
@@ -175,12 +176,10 @@ class RunDir:
     ) -> None:
         """Writes the manifest and moves the work folder into place. Checkpoints are not kept."""
         work = self.work(name)
-        shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)
-        (work / INPUTS).unlink(missing_ok=True)
         outputs = {
             str(path.relative_to(work)): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
             for path in sorted(work.rglob("*"))
-            if path.is_file()
+            if path.is_file() and path.relative_to(work).parts[0] not in (CHECKPOINTS, INPUTS)
         }
         write_json(
             work / MANIFEST,
@@ -206,7 +205,27 @@ class RunDir:
         shutil.rmtree(self.stage(name), ignore_errors=True)
 
 
+def _as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))
+
+
+def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """Names of the inputs that differ, with the keys that differ in those that are sections."""
+    names = []
+    now = _as_json(after)
+    for key in sorted({*before, *now}):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            names += [f"{key}.{part}" for part in sorted({*old, *new}) if old.get(part) != new.get(part)]
+        elif old != new:
+            names.append(key)
+    return ", ".join(names)
+
+
 def _move_into_place(work: Path, final: Path) -> None:
+    """The last steps of a stage, each of which may be the one that a kill interrupts: the next look does them again."""
+    shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)
+    (work / INPUTS).unlink(missing_ok=True)
     old = final.with_name(f".{final.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if final.exists():

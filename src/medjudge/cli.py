@@ -111,9 +111,10 @@ def run(
         print_plan(recipe, out, first=first, last=last)
         return
     run_dir = run_recipe(recipe, out, first=first, last=last, fresh=fresh)
-    from medjudge.stages.report import print_outcome
+    if active_stages(recipe, first, last)[-1] in ("evaluate", "report"):
+        from medjudge.stages.report import print_outcome
 
-    print_outcome(run_dir, out)
+        print_outcome(run_dir, out)
 
 
 @app.command()
@@ -222,11 +223,17 @@ def run_guarded(command: Callable[[], Any]) -> None:
     try:
         command()
     except MedjudgeError as error:
-        errors.print(f"[bold red]error:[/] {_plain(str(error))}", soft_wrap=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        errors.print("stopped. The same command goes on from the last checkpoint.")
-        sys.exit(130)
+        message = str(error)
+    except OSError as error:  # no space, no permission, a file where a folder should be
+        message = (
+            f"{error.filename or 'a file'}: {error.strerror or type(error).__name__}. Nothing half-written was left."
+        )
+    except MemoryError:
+        message = "out of memory. Lower `sft.micro_batch`, `grpo.micro_batch` or `evaluate.batch_tokens`."
+    else:
+        return
+    errors.print(f"[bold red]error:[/] {_plain(message)}", soft_wrap=True)
+    sys.exit(1)
 
 
 def _plain(text: str) -> str:

@@ -158,10 +158,17 @@ class TrainingConfig(Settings):
     optimizer: str = "adamw_torch"
     """Any `optim` of transformers: `adamw_torch`, `paged_adamw_8bit`, ..."""
     max_steps: int = Field(-1, ge=-1)
-    """Optimiser steps; takes the place of `epochs` where it is not -1."""
+    """Optimiser steps, 1 or more; takes the place of `epochs` where it is not -1."""
     save_steps: int = Field(50, ge=1)
     """Optimiser steps between checkpoints: what a cut-off run may have to do again."""
     logging_steps: int = Field(5, ge=1)
+
+    @field_validator("max_steps")
+    @classmethod
+    def _some_steps(cls, value: int) -> int:
+        if value == 0:
+            raise ValueError("0 steps train nothing: give 1 or more, or -1 to go by `epochs`")
+        return value
 
 
 class BaseConfig(TrainingConfig):
@@ -199,6 +206,8 @@ class SftConfig(TrainingConfig):
     """Rows per optimiser step, over all devices and accumulation."""
     micro_batch: int = Field(8, ge=1)
     """Rows per forward pass; `completions_per_step` must be a multiple of it."""
+    trl: Mapping[str, Any] = Field(default_factory=dict)
+    """Any further `trl.SFTConfig` argument by its own name. It may not repeat a setting above."""
 
     @model_validator(mode="after")
     def _whole_batches(self) -> SftConfig:
@@ -221,7 +230,7 @@ class GrpoConfig(TrainingConfig):
     micro_batch: int = Field(16, ge=1)
     """Completions per forward pass; `prompts_per_step * group_size` must be a multiple of it."""
     max_cases: int | None = Field(None, ge=1)
-    """Use only the first so many cases of the split (after the seeded shuffle)."""
+    """Use only so many cases of the split, drawn by the seed."""
     temperature: float = Field(1.0, gt=0)
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=0)
@@ -233,7 +242,7 @@ class GrpoConfig(TrainingConfig):
     epsilon: float = Field(0.2, gt=0)
     epsilon_high: float | None = Field(None, gt=0)
     num_iterations: int = Field(1, ge=1)
-    loss_type: str = "dapo"
+    loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"] = "dapo"
     scale_rewards: Literal["group", "batch", "none"] = "group"
     importance_sampling_level: Literal["token", "sequence"] = "token"
     mask_truncated_completions: bool = False
@@ -258,6 +267,8 @@ class GrpoConfig(TrainingConfig):
     @model_validator(mode="after")
     def _whole_batches(self) -> GrpoConfig:
         _check_multiple("prompts_per_step * group_size", self.completions_per_step, "micro_batch", self.micro_batch)
+        # A checkpoint between two uses of one batch could not be resumed exactly: the batch is not in it.
+        _check_multiple("save_steps", self.save_steps, "num_iterations", self.num_iterations)
         return self
 
     @property
@@ -270,9 +281,9 @@ class MergeConfig(Settings):
     """Adapter and parent become one model, proven by logits."""
 
     proof_prompts: int = Field(8, ge=1)
-    """Prompts of the training split on which logits before and after are compared."""
+    """Prompts of the training split on which logits before and after are compared, at their last 64 positions."""
     max_logit_difference: float = Field(1e-3, gt=0)
-    """Largest difference that is borne in float32; bfloat16 and float16 bear 100 times as much."""
+    """Largest difference that is borne. The merge is made and proven in float32, then stored in `model.dtype`."""
 
 
 class EvaluateConfig(Settings):
@@ -284,6 +295,7 @@ class EvaluateConfig(Settings):
     extra_models: Mapping[str, str] = Field(default_factory=dict)
     """Further models by name: a folder or a hub id."""
     max_cases: int | None = Field(None, ge=1)
+    """Judge only so many cases of the split, drawn by the seed."""
     batch_tokens: int = Field(16384, ge=64)
     """Prompt and completion tokens per batch of generation."""
     baselines: bool = True
@@ -323,6 +335,33 @@ class Recipe(Settings):
     evaluate: EvaluateConfig = EvaluateConfig()
     report: ReportConfig = ReportConfig()
 
+    @model_validator(mode="after")
+    def _stages_fit(self) -> Recipe:
+        if "prepare" not in self.stages:
+            raise ValueError("`stages` lacks prepare: every stage reads its splits, and a leak would go unseen")
+        if self.model.base == TINY_BASE and "base" not in self.stages and len(self.stages) > 1:
+            raise ValueError(f"`stages` lacks base, which makes {TINY_BASE}: add it, or set model.base")
+        learned = {getattr(self, stage).split for stage in ("sft", "grpo") if stage in self.stages}
+        if "evaluate" in self.stages and self.evaluate.split in learned:
+            raise ValueError(
+                f"`evaluate.split` is {self.evaluate.split!r}, which the run trains on: name a held-out split"
+            )
+        unknown = sorted(set(self.evaluate.models) - {"base", "sft", "grpo"})
+        if unknown:
+            raise ValueError(
+                f"`evaluate.models` names {', '.join(unknown)}; a run makes base, sft and grpo. "
+                "Others go under `evaluate.extra_models`"
+            )
+        for stage in ("sft", "grpo"):
+            if stage in self.stages and getattr(self, stage).tuning == "full":
+                if self.model.quantization != "none":
+                    raise ValueError(
+                        f"`{stage}.tuning` is full, but `model.quantization` freezes the weights: use lora"
+                    )
+                if self.model.dtype == "float16":
+                    raise ValueError(f"`{stage}.tuning` is full, which float16 cannot train: use bfloat16 or float32")
+        return self
+
     @property
     def run_dir(self) -> Path:
         """Where the run's artifacts lie."""
@@ -359,6 +398,8 @@ def recipe_from_tree(tree: Mapping[str, Any], overrides: Sequence[str] = (), *, 
     settings = [_parse_override(text) for text in overrides]
     merged: dict[str, Any] = json.loads(json.dumps(tree, default=str))
     profiles = merged.pop("profiles", {})
+    if not isinstance(profiles, dict) or not all(isinstance(overlay, dict) for overlay in profiles.values()):
+        raise ConfigError(f"{where}: `profiles` must hold tables such as [profiles.tiny.sft].")
     profile = next((value for keys, value in reversed(settings) if keys == ["profile"]), merged.get("profile"))
     if profile is not None:
         if profile not in profiles:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from medjudge import __version__, artifacts
 from medjudge.config import STAGE_NAMES, TINY_BASE, Recipe
-from medjudge.errors import ConfigError
+from medjudge.errors import ConfigError, RunError
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,7 @@ class Stage:
 STAGES: dict[str, Stage] = {
     "prepare": Stage("medjudge.stages.prepare", ("task", "data"), (), "expert rows -> checked, split cases"),
     "base": Stage("medjudge.stages.base", ("base", "model"), ("prepare",), "a tiny model from nothing"),
-    "sft": Stage(
-        "medjudge.stages.sft", ("task", "model", "sft", "merge"), ("prepare", "base"), "teach task and format"
-    ),
+    "sft": Stage("medjudge.stages.sft", ("task", "model", "sft"), ("prepare", "base"), "teach task and format"),
     "grpo": Stage("medjudge.stages.grpo", ("task", "model", "grpo"), ("prepare", "base", "sft"), "sharpen on rewards"),
     "merge": Stage("medjudge.stages.merge", ("task", "model", "merge"), ("prepare", "sft", "grpo"), "one proven model"),
     "evaluate": Stage(
@@ -61,14 +59,26 @@ def active_stages(recipe: Recipe, first: str | None = None, last: str | None = N
             raise ConfigError(f"no stage is called {name!r}. Stages: {', '.join(STAGES)}.")
     low = STAGE_NAMES.index(first) if first else 0
     high = STAGE_NAMES.index(last) if last else len(STAGE_NAMES) - 1
-    names: list[str] = [name for name in STAGE_NAMES[low : high + 1] if name in recipe.stages]
-    if recipe.model.base != TINY_BASE:
-        names = [name for name in names if name != "base"]
+    names: list[str] = [name for name in STAGE_NAMES[low : high + 1] if _is_active(name, recipe)]
     if not names:
         raise ConfigError(
             f"--from {first or STAGE_NAMES[0]} --until {last or STAGE_NAMES[-1]} holds no stage of the recipe."
         )
     return names
+
+
+def _is_active(name: str, recipe: Recipe) -> bool:
+    return name in recipe.stages and (name != "base" or recipe.model.base == TINY_BASE)
+
+
+def check_upstream(recipe: Recipe, run_dir: artifacts.RunDir, first: str) -> None:
+    """Raises ConfigError if a stage before `first` was made under other settings: a later one would mix two recipes."""
+    for name in active_stages(recipe, None, first)[:-1]:
+        current, why = run_dir.is_current(name, stage_inputs(name, recipe, run_dir))
+        if not current:
+            raise ConfigError(
+                f"--from {first}: stage {name} of {run_dir.path} is not of this recipe ({why}). Take --from {name}."
+            )
 
 
 def stage_inputs(name: str, recipe: Recipe, run_dir: artifacts.RunDir) -> dict[str, Any]:
@@ -82,10 +92,18 @@ def stage_inputs(name: str, recipe: Recipe, run_dir: artifacts.RunDir) -> dict[s
     inputs |= {"seed": recipe.seed, "version": __version__, "contract": recipe.contract.fingerprint()}
     if name == "prepare":
         inputs |= {f"source {source}": _signature(source) for source in _sources(recipe)}
+        inputs["splits used"] = {
+            **{stage: tree[stage]["split"] for stage in ("sft", "grpo", "evaluate") if stage in recipe.stages},
+            "grpo prompts": [tree["grpo"][key] for key in ("epochs", "max_cases", "max_steps", "prompts_per_step")],
+        }
     elif recipe.model.base != TINY_BASE:
         inputs["base model"] = _signature(recipe.model.base)
+    if name in ("base", "evaluate"):
+        inputs["splits trained on"] = [recipe.sft.split, recipe.grpo.split]
+    if name == "evaluate":
+        inputs |= {f"model {model}": _signature(path) for model, path in recipe.evaluate.extra_models.items()}
     for before in stage.after:
-        if before not in recipe.stages or (before == "base" and recipe.model.base != TINY_BASE):
+        if not _is_active(before, recipe):
             continue
         manifest = run_dir.manifest(before)
         if manifest is None:
@@ -113,6 +131,11 @@ def run_recipe(
     names = active_stages(recipe, first, last)
     run_dir = artifacts.RunDir(recipe.run_dir)
     with run_dir.lock():
+        check_upstream(recipe, run_dir, names[0])
+        if {"sft", "grpo"} & set(names):
+            from medjudge.modeling.arguments import check_arguments
+
+            check_arguments(recipe)
         artifacts.write_json(run_dir.path / artifacts.RECIPE, recipe.model_dump(mode="json"))
         _record_command(run_dir.path)
         for name in names:
@@ -134,7 +157,19 @@ def _run_stage(name: str, recipe: Recipe, run_dir: artifacts.RunDir, console: Co
     # A training or an evaluation shows its own bar; the other stages are short, but not so short as to say nothing.
     quiet_stage = name in ("prepare", "merge", "report") and console.is_terminal
     with console.status(f"{name} ...") if quiet_stage else contextlib.nullcontext():
-        summary = importlib.import_module(STAGES[name].module).run(recipe, work, run_dir.path, console)
+        try:
+            summary = importlib.import_module(STAGES[name].module).run(recipe, work, run_dir.path, console)
+        except KeyboardInterrupt:
+            console.print("stopped. The same command goes on from the last checkpoint.")
+            raise
+        except RuntimeError as error:
+            # torch.OutOfMemoryError is a RuntimeError; torch itself is not imported here.
+            if type(error).__name__ != "OutOfMemoryError":
+                raise
+            raise RunError(
+                f"{name}: out of GPU memory. Lower `sft.micro_batch`, `grpo.micro_batch`, `evaluate.batch_tokens`, or "
+                "set `model.gradient_checkpointing = true`."
+            ) from None
     wall_s = time.monotonic() - started
     sections = STAGES[name].sections
     config = {key: value for key, value in recipe.model_dump(mode="json").items() if key in sections}
@@ -168,7 +203,9 @@ def _sources(recipe: Recipe) -> list[str]:
 
 
 def _signature(source: str) -> str:
-    """What tells that a source changed: size and time of local files, else its name."""
+    """What tells that a source changed: contents of a file, size and time of a folder's files, else its name."""
+    from medjudge.data.rows import BUILTIN, source_files
+
     path = Path(source)
     if path.is_dir():
         stats: Sequence[tuple[str, int, int]] = [
@@ -177,4 +214,6 @@ def _signature(source: str) -> str:
             if p.is_file()
         ]
         return artifacts.sha256_json(stats)
+    if source.startswith(BUILTIN):
+        return artifacts.sha256_json([artifacts.sha256_file(p) for p in source_files(source)])
     return artifacts.sha256_file(path) if path.is_file() else source

@@ -46,10 +46,11 @@ def _tokenizer(recipe: Recipe, splits: Mapping[str, Sequence[Case]]) -> tuple[An
         except MedjudgeError as error:
             return None, f"not known: {error}"
         return load_tokenizer(folder, recipe.model.chat_template), f"the tokenizer of {recipe.model.base}"
+    from medjudge.modeling.chain import training_split
     from medjudge.modeling.tiny import build_tokenizer
     from medjudge.stages.base import format_texts, plain_texts
 
-    train = splits[recipe.sft.split]
+    train = splits[training_split(recipe)]
     texts = [*plain_texts(train), *format_texts(recipe.contract, train)]
     return build_tokenizer(texts, recipe.base.vocab_size), "the tokenizer that the base stage builds from these rows"
 
@@ -110,7 +111,8 @@ def _training_table(
             steps = n_steps(rows, recipe.sft.epochs, per_step, recipe.sft.max_steps)
         else:
             per_step, completions = recipe.grpo.prompts_per_step, recipe.grpo.completions_per_step
-            steps = grpo_order(len(cases), recipe.grpo, recipe.seed)[1]
+            n_cases = min(len(cases), recipe.grpo.max_cases or len(cases))
+            steps = grpo_order(n_cases, recipe.grpo, recipe.seed)[1]
         tokens = memory = "not known"
         width = 0.0
         if tokenizer is not None:

@@ -71,14 +71,5 @@ class Completion:
     """Completion tokens, the stop token included."""
     stopped: bool
     """False if the token limit cut it off."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rollout:
-    """One sampled completion with what it earned."""
-
-    case_id: str
-    judgement: Judgement
-    rewards: Mapping[str, float | None]
-    """By component name, before weights."""
-    completion: Completion
+    n_words_cut: int = 0
+    """Words that were taken off the case's inputs so that the prompt fits."""

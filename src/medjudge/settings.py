@@ -9,4 +9,4 @@ class Settings(BaseModel):
     """A frozen section of a recipe. Keys it does not know are refused."""
 
     # Validators are built when first used: the door opens before all sections have theirs.
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)

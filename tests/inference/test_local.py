@@ -55,8 +55,9 @@ def test_batches_answer_as_single_rows_do(loaded: tuple[object, object], batch_t
 
 def test_a_prompt_longer_than_the_model_reads_is_refused_before_training(loaded: tuple[object, object]) -> None:
     model, _ = loaded
-    with pytest.raises(ConfigError, match=r"= 4,108, but this model's context holds 2,048 tokens"):
-        check_context(model, CONTRACT.model_copy(update={"max_prompt_tokens": 4096}))
+    check_context(model, 2048)
+    with pytest.raises(ConfigError, match=r"take 2,049 tokens, but the model's context holds 2,048"):
+        check_context(model, 2049)
 
 
 def test_model_folder_is_read_from_any_place(tmp_path: Path) -> None:

@@ -118,8 +118,25 @@ def test_cut_off_weights_are_a_clear_error(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base")
     path = base / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(LineageError, match="changed or swapped after training"):
+        load_any(base, CPU)
+    (base / artifacts.LINEAGE).unlink()  # as a folder from elsewhere
     with pytest.raises(ModelError, match="cannot load a model"):
         load_any(base, CPU)
+
+
+def test_another_scale_of_the_same_adapter_weights_is_another_adapter(tmp_path: Path) -> None:
+    adapter = save_adapter(tmp_path / "adapter", save_base(tmp_path / "base"))
+    config = artifacts.read_json(adapter / "adapter_config.json")
+    artifacts.write_json(adapter / "adapter_config.json", {**config, "lora_alpha": 64})
+    with pytest.raises(LineageError, match="changed or swapped"):
+        load_any(adapter, CPU)
+
+
+def test_merge_that_is_not_finite_proves_nothing() -> None:
+    good, bad = [torch.zeros(2, 3)], [torch.tensor([[0.0, 0.0, 0.0], [0.0, float("nan"), 0.0]])]
+    assert compare_logits(good, bad)["max_logit_difference"] == float("inf")
+    assert compare_logits(good, good)["max_logit_difference"] == 0.0
 
 
 def test_same_weights_have_the_same_digest_wherever_they_lie(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ Written for this project and for research; not a clinical reference.
 from __future__ import annotations
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -113,14 +112,27 @@ def read_also_true() -> dict[str, dict[str, list[str] | str]]:
 
 @cache
 def also_true() -> frozenset[tuple[str, str, str]]:
-    """(relation, subject, value) that must never be offered as wrong although no fact states it."""
-    subjects = {relation: [fact.subject for fact in facts] for relation, facts in facts_by_relation().items()}
+    """(relation, subject, value) that must never be offered as wrong although no fact states it.
+
+    An entry stands for every subject that holds it as whole words: `haloperidol` also for `haloperidol over years`.
+    """
     return frozenset(
-        (relation, subject, value)
+        (relation, fact.subject, value)
         for relation, values in read_also_true().items()
         for value, listed in values.items()
-        for subject in (subjects.get(relation, []) if isinstance(listed, str) else listed)
+        for fact in facts_by_relation().get(relation, ())
+        if isinstance(listed, str) or any(holds(fact.subject, entry) for entry in listed)
     )
+
+
+def holds(text: str, part: str) -> bool:
+    """Whether `part` stands in `text` as whole words, whatever the case and punctuation."""
+    return _spaced(part) in _spaced(text)
+
+
+@cache
+def _spaced(text: str) -> str:
+    return f" {normalise(text)} "
 
 
 def is_wrong(fact: Fact, other: Fact) -> bool:
@@ -162,17 +174,17 @@ def lint_facts(facts: Sequence[Fact]) -> list[str]:
 def lint_also_true(facts: Sequence[Fact]) -> list[str]:
     """Entries of `also_true.json` that name a relation, value or subject that the facts do not have."""
     values = {(fact.relation, fact.value) for fact in facts}
-    pairs = {(fact.relation, fact.subject): fact.value for fact in facts}
     findings = []
     for relation, listed in read_also_true().items():
-        for value, subjects in listed.items():
+        subjects = [fact.subject for fact in facts if fact.relation == relation]
+        for value, entries in listed.items():
             if (relation, value) not in values:
                 findings.append(f"{relation}: no fact has the value {value!r}")
-            for subject in [] if subjects == EVERY_SUBJECT else subjects:
-                if (relation, subject) not in pairs:
-                    findings.append(f"{relation}: no fact has the subject {subject!r} (under {value!r})")
-                elif pairs[relation, subject] == value:
-                    findings.append(f"{relation}: {subject!r} has the value {value!r} by its own fact")
+            findings += [
+                f"{relation}: no subject holds {entry!r} (under {value!r})"
+                for entry in ([] if isinstance(entries, str) else entries)
+                if not any(holds(subject, entry) for subject in subjects)
+            ]
     return findings
 
 
@@ -205,12 +217,11 @@ def _contained_values(facts: Sequence[Fact]) -> list[str]:
         values: dict[str, dict[str, str]] = defaultdict(dict)
         for fact in facts:
             values[fact.relation].setdefault(normalise(fact.value_in(language)), fact.id)
-        for known in values.values():
-            for short, short_id in known.items():
-                pattern = re.compile(rf"(?<!\w){re.escape(short)}(?!\w)")
-                findings += [
-                    f"{short_id}, {long_id}: the value of the first stands inside that of the second ({language})"
-                    for long, long_id in known.items()
-                    if long != short and pattern.search(long)
-                ]
+        findings += [
+            f"{short_id}, {long_id}: the value of the first stands inside that of the second ({language})"
+            for known in values.values()
+            for short, short_id in known.items()
+            for long, long_id in known.items()
+            if long != short and holds(long, short)
+        ]
     return findings

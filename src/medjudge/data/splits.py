@@ -145,3 +145,11 @@ def _stratum(case: Case, stratify_by: str | None) -> str:
 
 def _lot(seed: int, group: str) -> str:
     return hashlib.sha256(f"{seed}:{group}".encode()).hexdigest()
+
+
+def seeded_sample(cases: Sequence[Case], n: int | None, seed: int) -> tuple[Case, ...]:
+    """`n` of the cases, drawn without replacement and kept in their order; all where `n` is None or not fewer."""
+    if n is None or n >= len(cases):
+        return tuple(cases)
+    chosen = np.random.default_rng(seed).choice(len(cases), n, replace=False)
+    return tuple(cases[i] for i in sorted(chosen.tolist()))

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from medjudge.modeling.load import check_context
 from medjudge.records import Case, Completion
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.encoding import decode, encode_all, stop_token_ids
@@ -26,7 +27,9 @@ class LocalEngine:
     @torch.inference_mode()
     def complete(self, contract: TaskContract, cases: Sequence[Case]) -> list[Completion]:
         """One greedy completion per case, in the order of the cases."""
-        prompts = [row.prompt_ids for row in encode_all(contract, cases, self.tokenizer, with_target=False)]
+        encoded = encode_all(contract, cases, self.tokenizer, with_target=False)
+        prompts = [row.prompt_ids for row in encoded]
+        check_context(self.model, max(map(len, prompts), default=0) + contract.max_completion_tokens)
         stop_ids = stop_token_ids(self.tokenizer)
         answers: dict[int, Completion] = {}
         for batch in self._batches(prompts, contract.max_completion_tokens):
@@ -34,7 +37,8 @@ class LocalEngine:
             for i, ids in zip(batch, completion_ids, strict=True):
                 n_tokens = next((k + 1 for k, token in enumerate(ids) if token in stop_ids), len(ids))
                 stopped = n_tokens > 0 and ids[n_tokens - 1] in stop_ids
-                answers[i] = Completion(decode(self.tokenizer, ids[:n_tokens], stop_ids), n_tokens, stopped)
+                text = decode(self.tokenizer, ids[:n_tokens], stop_ids)
+                answers[i] = Completion(text, n_tokens, stopped, encoded[i].n_words_cut)
             if self.on_progress is not None:
                 self.on_progress(len(batch))
         return [answers[i] for i in range(len(cases))]

@@ -7,7 +7,7 @@ cut off sees after its resume exactly the rows that it would have seen.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from transformers import TrainingArguments
 from trl import GRPOConfig, SFTConfig
 
 from medjudge import artifacts
-from medjudge.config import BaseConfig, GrpoConfig, ModelConfig, SftConfig, TrainingConfig
+from medjudge.config import BaseConfig, GrpoConfig, ModelConfig, Recipe, SftConfig, TrainingConfig
 from medjudge.errors import ConfigError
 from medjudge.modeling.load import pick_device, pick_dtype
 
@@ -34,23 +34,23 @@ def epoch_order(n_rows: int, epochs: float, seed: int) -> list[int]:
 def length_grouped_order(lengths: Sequence[int], epochs: float, batch_size: int, seed: int) -> list[int]:
     """As `epoch_order`, with rows of like length in one batch, so that little is spent on padding.
 
-    Within each epoch, windows of 32 batches are sorted by length and their batches shuffled again.
+    Windows of 32 batches, which may span two epochs, are sorted by length and their batches shuffled again.
     """
     rng = np.random.default_rng([seed, 1])
     order = np.array(epoch_order(len(lengths), epochs, seed), dtype=np.int64)
     sizes = np.asarray(lengths)
     grouped: list[int] = []
-    for start in range(0, len(order), len(lengths)):
-        epoch = order[start : start + len(lengths)]
-        for first in range(0, len(epoch), 32 * batch_size):
-            window = epoch[first : first + 32 * batch_size]
-            window = window[np.argsort(sizes[window], kind="stable")]
-            batches = [window[i : i + batch_size] for i in range(0, len(window), batch_size)]
-            whole, rest = [b for b in batches if len(b) == batch_size], [b for b in batches if len(b) < batch_size]
-            for i in rng.permutation(len(whole)):
-                grouped.extend(whole[i].tolist())
-            for batch in rest:
-                grouped.extend(batch.tolist())
+    # Windows of whole batches over the whole sequence: were each epoch cut apart, its last short batch would shift all
+    # batches after it.
+    for first in range(0, len(order), 32 * batch_size):
+        window = order[first : first + 32 * batch_size]
+        window = window[np.argsort(sizes[window], kind="stable")]
+        batches = [window[i : i + batch_size] for i in range(0, len(window), batch_size)]
+        whole = [batch for batch in batches if len(batch) == batch_size]
+        for i in rng.permutation(len(whole)):
+            grouped.extend(whole[i].tolist())
+        if len(batches) > len(whole):
+            grouped.extend(batches[-1].tolist())
     return grouped
 
 
@@ -102,36 +102,39 @@ def _common(config: TrainingConfig, model: ModelConfig, work: Path, *, steps: in
 
 def base_arguments(config: BaseConfig, model: ModelConfig, work: Path, *, steps: int, seed: int) -> TrainingArguments:
     """Arguments of language-model training from nothing."""
-    return TrainingArguments(
-        **_common(config, model, work, steps=steps, seed=seed),
-        per_device_train_batch_size=config.batch_size,
-        train_sampling_strategy="sequential",
-        remove_unused_columns=False,
+    return _one_device(
+        TrainingArguments(
+            **_common(config, model, work, steps=steps, seed=seed),
+            per_device_train_batch_size=config.batch_size,
+            train_sampling_strategy="sequential",
+            remove_unused_columns=False,
+        )
     )
 
 
 def sft_arguments(
     config: SftConfig, model: ModelConfig, work: Path, *, steps: int, eval_steps: int | None, seed: int
 ) -> SFTConfig:
-    """TRL's arguments for rows that are tokenised and labelled already."""
-    return SFTConfig(
+    """TRL's arguments for rows that are tokenised and labelled already. Raises ConfigError if TRL refuses them."""
+    ours = {
         **_common(config, model, work, steps=steps, seed=seed),
-        per_device_train_batch_size=config.micro_batch,
-        gradient_accumulation_steps=config.completions_per_step // config.micro_batch,
-        per_device_eval_batch_size=config.micro_batch,
-        eval_strategy="no" if eval_steps is None else "steps",
-        eval_steps=eval_steps,
-        train_sampling_strategy="sequential",
-        max_length=None,
-        packing=False,
-    )
+        "per_device_train_batch_size": config.micro_batch,
+        "gradient_accumulation_steps": config.completions_per_step // config.micro_batch,
+        "per_device_eval_batch_size": config.micro_batch,
+        "eval_strategy": "no" if eval_steps is None else "steps",
+        "eval_steps": eval_steps,
+        "train_sampling_strategy": "sequential",
+        "max_length": None,
+        "packing": False,
+    }
+    return _build(SFTConfig, "sft", ours, config.trl)
 
 
 def grpo_arguments(
     config: GrpoConfig, model: ModelConfig, work: Path, *, max_tokens: int, steps: int, seed: int
-) -> Any:
-    """TRL's arguments for one generation batch per optimiser step. Raises ConfigError if `grpo.trl` repeats one."""
-    ours: dict[str, Any] = {
+) -> GRPOConfig:
+    """TRL's arguments for one generation batch per optimiser step. Raises ConfigError if TRL refuses them."""
+    ours = {
         **_common(config, model, work, steps=steps, seed=seed),
         "per_device_train_batch_size": config.micro_batch,
         "gradient_accumulation_steps": config.completions_per_step // config.micro_batch,
@@ -156,10 +159,37 @@ def grpo_arguments(
         "reward_weights": list(config.rewards.values()),
         "use_vllm": config.use_vllm,
     }
-    repeated = sorted(set(ours) & set(config.trl))
-    if repeated:
-        raise ConfigError(f"`grpo.trl` repeats what the recipe sets elsewhere: {', '.join(repeated)}. Remove it there.")
+    return _build(GRPOConfig, "grpo", ours, config.trl)
+
+
+def check_arguments(recipe: Recipe) -> None:
+    """Builds both trainers' arguments once, so that what TRL refuses is refused before the first stage runs."""
+    if "sft" in recipe.stages:
+        sft_arguments(recipe.sft, recipe.model, recipe.run_dir, steps=1, eval_steps=None, seed=recipe.seed)
+    if "grpo" in recipe.stages:
+        grpo_arguments(recipe.grpo, recipe.model, recipe.run_dir, max_tokens=1, steps=1, seed=recipe.seed)
+
+
+def _build(kind: Any, section: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Any:
+    if repeated := sorted(set(ours) & set(theirs)):
+        raise ConfigError(
+            f"`{section}.trl` repeats what the recipe sets elsewhere: {', '.join(repeated)}. Remove it there."
+        )
+    if leaking := sorted(set(theirs) & _LEAKING):
+        raise ConfigError(
+            f"`{section}.trl` sets {', '.join(leaking)}, which would print or upload prompts and completions."
+        )
     try:
-        return GRPOConfig(**ours, **config.trl)
+        arguments = kind(**ours, **theirs)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"TRL refuses the grpo settings: {error}") from None
+        raise ConfigError(f"TRL refuses the {section} settings: {error}") from None
+    return _one_device(arguments)
+
+
+def _one_device(arguments: Any) -> Any:
+    # transformers would spread a batch over every GPU it sees, and prompts per step would not be what the plan says.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
+
+
+_LEAKING = frozenset({"log_completions", "log_completions_hub_repo", "push_to_hub", "hub_model_id"})

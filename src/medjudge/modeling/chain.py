@@ -6,7 +6,6 @@ from pathlib import Path
 
 from medjudge import artifacts
 from medjudge.config import TINY_BASE, Recipe
-from medjudge.errors import RunError
 from medjudge.modeling.load import resolve
 
 
@@ -28,25 +27,32 @@ def start_of(stage: str, recipe: Recipe, run_dir: Path) -> tuple[Path, str]:
     return base_folder(recipe, run_dir), base_name(recipe, run_dir)
 
 
-def last_trained(recipe: Recipe) -> str:
-    """The stage whose model is the run's last: grpo, or sft where the recipe has no grpo."""
-    for stage in ("grpo", "sft"):
-        if stage in recipe.stages:
-            return stage
-    raise RunError("the recipe trains nothing: `stages` has neither sft nor grpo.")
+def last_trained(recipe: Recipe) -> str | None:
+    """The stage whose model is the run's last: grpo, or sft where the recipe has no grpo; None where it has neither."""
+    return next((stage for stage in ("grpo", "sft") if stage in recipe.stages), None)
 
 
-def named_models(recipe: Recipe, run_dir: Path) -> dict[str, Path]:
-    """The models of a run that exist, by the names that evaluate uses, in order of making."""
-    final = run_dir / "merge" / artifacts.MODEL
+def training_split(recipe: Recipe) -> str:
+    """The split that the run learns from first: what the tiny base reads, and whose prompts prove a merge."""
+    stage = "sft" if "sft" in recipe.stages or "grpo" not in recipe.stages else "grpo"
+    return str(getattr(recipe, stage).split)
+
+
+def named_models(recipe: Recipe, run_dir: Path) -> tuple[dict[str, Path], dict[str, str]]:
+    """(the run's models by the names that evaluate uses, in order of making; the missing ones and why)."""
     found: dict[str, Path] = {}
+    missing: dict[str, str] = {}
     for name in recipe.evaluate.models:
+        folders = [run_dir / name / artifacts.MODEL, run_dir / name / artifacts.ADAPTER]
+        if name == last_trained(recipe) and "merge" in recipe.stages:
+            folders.insert(0, run_dir / "merge" / artifacts.MODEL)
+        folder = next((folder for folder in folders if folder.exists()), None)
         if name == "base":
             found[name] = base_folder(recipe, run_dir)
-        elif name == last_trained(recipe) and final.exists():
-            found[name] = final
-        elif (run_dir / name / artifacts.MODEL).exists():
-            found[name] = run_dir / name / artifacts.MODEL
-        elif (run_dir / name / artifacts.ADAPTER).exists():
-            found[name] = run_dir / name / artifacts.ADAPTER
-    return found
+        elif name not in recipe.stages:
+            missing[name] = f"`stages` has no {name}"
+        elif folder is None:
+            missing[name] = f"{name} has not run in {run_dir}"
+        else:
+            found[name] = folder
+    return found, missing

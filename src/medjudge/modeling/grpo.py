@@ -14,7 +14,9 @@ from trl import GRPOTrainer
 
 from medjudge import artifacts
 from medjudge.config import GrpoConfig, ModelConfig
+from medjudge.errors import ModelError
 from medjudge.modeling.arguments import epoch_order, grpo_arguments, n_steps
+from medjudge.modeling.load import check_context
 from medjudge.modeling.progress import Watch, clean_history
 from medjudge.modeling.sft import lora_config
 from medjudge.records import Case, Judgement
@@ -28,8 +30,11 @@ class ContractGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no ty
 
     prompt_ids_by_text: Mapping[str, list[int]]
 
-    def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
-        return [self.prompt_ids_by_text[text] for text in prompts], None, {}
+    def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int] | None], None, dict[str, Any]]:
+        ids = [self.prompt_ids_by_text.get(text) for text in prompts]
+        if None in ids:  # a KeyError would carry the prompt into the log
+            raise ModelError("the trainer asks for a prompt that the contract did not render. Run again with --fresh.")
+        return ids, None, {}
 
 
 def reward_functions(
@@ -69,7 +74,6 @@ def grpo_order(n_cases: int, config: GrpoConfig, seed: int) -> tuple[list[int], 
 
     A batch of prompts is used for `num_iterations` optimiser steps, so each prompt counts as often.
     """
-    n_cases = min(n_cases, config.max_cases or n_cases)
     per_batch, reuse = config.prompts_per_step, config.num_iterations
     if config.max_steps >= 0:
         n_batches, steps = math.ceil(config.max_steps / reuse), config.max_steps
@@ -94,6 +98,7 @@ def train_grpo(
     """(trained model or PeftModel, training log). `cases` all have gold. Resumes from the last whole checkpoint."""
     order, steps = grpo_order(len(cases), config, seed)
     encoded = encode_all(contract, cases, tokenizer, with_target=False)
+    check_context(model, max(len(row.prompt_ids) for row in encoded) + contract.max_completion_tokens)
     watch = Watch("grpo", console, ("reward", "frac_reward_zero_std", "completions/mean_length"))
     trainer = ContractGrpoTrainer(
         model=model,

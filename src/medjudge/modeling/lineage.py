@@ -21,7 +21,21 @@ from peft import PeftModel
 from medjudge import artifacts
 from medjudge.config import ModelConfig
 from medjudge.errors import LineageError, ModelError
-from medjudge.modeling.load import WEIGHT_PATTERNS, load_tokenizer, load_weights, resolve
+from medjudge.modeling.load import (
+    WEIGHT_PATTERNS,
+    load_tokenizer,
+    load_weights,
+    pick_device,
+    pick_dtype,
+    resolve,
+)
+
+_NOT_THE_MODEL = frozenset(
+    {"_name_or_path", "transformers_version", "base_model_name_or_path", "revision", "inference_mode", "use_cache"}
+)
+"""Config keys that say where a model lay or what wrote it, not what it computes."""
+PROOF_POSITIONS = 64
+"""Last positions of each proof prompt whose logits are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +47,8 @@ class Parent:
     weights_sha256: str
     relative_path: str | None = None
     """From the child's folder, so that a run folder can be moved as a whole."""
+    revision: str | None = None
+    """The hub's commit, where the parent is a hub id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +95,21 @@ def read_lineage(folder: Path) -> Lineage | None:
 
 
 def weights_sha256(folder: Path) -> str:
-    """Digest of a folder's weight files, by name and content. Raises ModelError if it has none.
+    """Digest of a folder's weight files and of how its config uses them. Raises ModelError if it has none.
 
-    Two folders with the same tensors in the same files have the same digest, wherever they lie.
+    Two folders with the same tensors in the same files have the same digest, wherever they lie. Another `lora_alpha` or
+    rope setting makes another model of the same tensors, and another digest.
     """
     files = sorted(path for pattern in WEIGHT_PATTERNS for path in folder.glob(pattern))
     files = [path for path in files if not path.name.startswith(("training_args", "optimizer", "scheduler"))]
     if not files:
         raise ModelError(f"{folder} has no weight files ({', '.join(WEIGHT_PATTERNS)}).")
     digest = hashlib.sha256()
+    for name in ("config.json", "adapter_config.json"):
+        if (folder / name).exists():
+            config = artifacts.read_json(folder / name)
+            kept = {key: value for key, value in config.items() if key not in _NOT_THE_MODEL}
+            digest.update(f"{name}\0{artifacts.sha256_json(kept)}\n".encode())
     for path in files:
         digest.update(f"{path.name}\0{artifacts.sha256_file(path)}\n".encode())
     return digest.hexdigest()
@@ -97,7 +119,12 @@ def describe_parent(folder: Path, named: str, child: Path) -> Parent:
     """The parent record of a child that will lie in `child`."""
     is_local = Path(named).exists()
     relative = os.path.relpath(folder.resolve(), child.resolve()) if is_local else None
-    return Parent(str(folder.resolve()) if is_local else named, weights_sha256(folder), relative)
+    return Parent(str(folder.resolve()) if is_local else named, weights_sha256(folder), relative, hub_revision(folder))
+
+
+def hub_revision(folder: Path) -> str | None:
+    """The commit of a hub snapshot; None for any other folder."""
+    return folder.name if folder.parent.name == "snapshots" else None
 
 
 def ancestry_of(folder: Path, named: str) -> tuple[Mapping[str, Any], ...]:
@@ -121,6 +148,11 @@ def load_any(
     """
     folder = resolve(model, revision)
     lineage = read_lineage(folder)
+    if lineage is not None and (found := weights_sha256(folder)) != lineage.weights_sha256:
+        raise LineageError(
+            f"{folder} holds weights {found}, but its {artifacts.LINEAGE} names {lineage.weights_sha256}: they were "
+            "changed or swapped after training. Train or merge again."
+        )
     if not (folder / "adapter_config.json").exists():
         if parent is not None:
             raise ModelError(f"{folder} holds whole weights, not an adapter: it takes no parent.")
@@ -153,26 +185,31 @@ def _parent_folder(folder: Path, lineage: Lineage | None, parent: str | Path | N
         if Path(candidate).is_dir():
             return Path(candidate)
     try:
-        return resolve(candidates[-1])
+        return resolve(candidates[-1], lineage.parent.revision if lineage and lineage.parent else None)
     except ModelError as error:
         raise LineageError(f"the parent of adapter {folder} cannot be found: {error} Or name it with --base.") from None
 
 
 @torch.no_grad()
 def proof_logits(model: Any, prompts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-    """Logits at every position of each prompt, float32 on the CPU, shape (n_tokens, n_vocabulary) each."""
+    """Logits at the last positions of each prompt, float32 on the CPU, (at most PROOF_POSITIONS, n_vocabulary) each."""
     model.eval()
     device = next(model.parameters()).device
-    return [model(input_ids=torch.tensor([list(ids)], device=device)).logits[0].float().cpu() for ids in prompts]
+    return [
+        model(input_ids=torch.tensor([list(ids)], device=device)).logits[0, -PROOF_POSITIONS:].float().cpu()
+        for ids in prompts
+    ]
 
 
 def compare_logits(before: Sequence[torch.Tensor], after: Sequence[torch.Tensor]) -> dict[str, Any]:
-    """Largest absolute difference, and the share of positions whose most likely token is the same."""
-    largest = max(float((a - b).abs().max()) for a, b in zip(before, after, strict=True))
+    """Largest absolute difference (infinite where either is not finite), and the share of positions whose most likely
+    token is the same."""
+    differences = [(a - b).abs() for a, b in zip(before, after, strict=True)]
+    finite = all(bool(difference.isfinite().all()) for difference in differences)
     same = sum(int((a.argmax(-1) == b.argmax(-1)).sum()) for a, b in zip(before, after, strict=True))
     n_positions = sum(len(a) for a in before)
     return {
-        "max_logit_difference": largest,
+        "max_logit_difference": max(float(d.max()) for d in differences) if finite else float("inf"),
         "share_unchanged_tokens": same / n_positions,
         "n_prompts": len(before),
         "n_positions": n_positions,
@@ -190,10 +227,12 @@ def merge_adapter(
 ) -> Lineage:
     """Writes parent + adapter as whole weights into `out`, loads them again, and proves them by logits on `prompts`.
 
-    max_logit_difference: the bound in float32; 16-bit weights are borne 100 times as much.
+    The merge is made and proven in float32. Where `config` stores 16 bits, what rounding changes is measured after and
+    told, without a bound: it is the price of the format, not of the merge.
     Raises LineageError if the merged weights do not answer as parent + adapter did.
     """
-    model, tokenizer, lineage = load_any(adapter, config)
+    exact = config.model_copy(update={"dtype": "float32", "quantization": "none"})
+    model, tokenizer, lineage = load_any(adapter, exact)
     if lineage is None or lineage.parent is None:
         raise LineageError(f"{adapter} has no lineage: a merge could not say what it was made from.")
     before = proof_logits(model, prompts)
@@ -201,14 +240,20 @@ def merge_adapter(
     merged.save_pretrained(out)
     tokenizer.save_pretrained(out)
     del model, merged
-    again = load_weights(out, config, tokenizer)
+    again = load_weights(out, exact, tokenizer)
     proof = compare_logits(before, proof_logits(again, prompts))
-    bound = max_logit_difference * (1 if again.dtype == torch.float32 else 100)
-    if proof["max_logit_difference"] > bound:
+    if not proof["max_logit_difference"] <= max_logit_difference:
         raise LineageError(
-            f"merging {adapter} changed logits by up to {proof['max_logit_difference']:.3g}, more than {bound:g}. "
-            "Merge in float32 (`--set model.dtype=float32`), or raise `merge.max_logit_difference` knowingly."
+            f"merging {adapter} changed logits by up to {proof['max_logit_difference']:.3g}, more than "
+            f"`merge.max_logit_difference` = {max_logit_difference:g}: what was saved is not what was trained."
         )
+    dtype = pick_dtype(config.dtype, pick_device(config.device))
+    if dtype != torch.float32:
+        again = again.to(dtype)
+        again.save_pretrained(out)
+        stored = compare_logits(before, proof_logits(again, prompts))
+        proof["stored_max_logit_difference"] = stored["max_logit_difference"]
+        proof["stored_share_unchanged_tokens"] = stored["share_unchanged_tokens"]
     merged_lineage = Lineage(
         kind="merged",
         stage=stage,
@@ -219,7 +264,7 @@ def merge_adapter(
         contract_sha256=lineage.contract_sha256,
         recipe_sha256=lineage.recipe_sha256,
         data_sha256=lineage.data_sha256,
-        merge={"adapter_sha256": lineage.weights_sha256, "dtype": str(again.dtype).removeprefix("torch."), **proof},
+        merge={"adapter_sha256": lineage.weights_sha256, "dtype": str(dtype).removeprefix("torch."), **proof},
         ancestry=(
             *lineage.ancestry,
             {"stage": lineage.stage, "kind": "adapter", "name": adapter.name, "weights_sha256": lineage.weights_sha256},
@@ -234,6 +279,7 @@ def copy_model(source: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for path in source.iterdir():
         if path.is_file() and path.name != artifacts.LINEAGE:
+            (out / path.name).unlink(missing_ok=True)  # of a copy that was cut off
             try:
                 os.link(path, out / path.name)
             except OSError:

@@ -13,11 +13,10 @@ from transformers.utils import logging as transformers_logging
 
 from medjudge.config import ModelConfig
 from medjudge.errors import ConfigError, ModelError
-from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.encoding import PLAIN_CHAT_TEMPLATE, stop_token_ids
 
 WEIGHT_PATTERNS = ("*.safetensors", "*.bin")
-_HUB_PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "tokenizer*"]
+_HUB_PATTERNS = ["*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja", "tokenizer*"]
 
 
 def quiet_libraries() -> None:
@@ -82,7 +81,10 @@ def load_tokenizer(folder: Path, chat_template: str | None = None) -> Any:
 def pick_device(device: str | None) -> torch.device:
     """The named device, or the first GPU, or the CPU."""
     if device is not None:
-        return torch.device(device)
+        try:
+            return torch.device(device)
+        except RuntimeError:
+            raise ConfigError(f"`model.device` is {device!r}: expected `cpu`, `cuda` or `cuda:N`.") from None
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -94,13 +96,17 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
 
 
-def load_weights(folder: Path, config: ModelConfig, tokenizer: Any, *, quantize: bool = False) -> Any:
+def load_weights(
+    folder: Path, config: ModelConfig, tokenizer: Any, *, quantize: bool = False, train_all: bool = False
+) -> Any:
     """The causal language model of a folder that holds whole weights, on its device, ready to stop where targets end.
 
+    train_all: the weights themselves are to be trained, so they are float32 whatever the recipe's dtype: a step of 1e-5
+    on a bfloat16 weight mostly rounds to nothing. The trainer then computes in the recipe's dtype by autocast.
     Raises ModelError if the folder cannot be read, or the tokenizer has tokens that the model has no embedding for.
     """
     device = pick_device(config.device)
-    options: dict[str, Any] = {"dtype": pick_dtype(config.dtype, device)}
+    options: dict[str, Any] = {"dtype": torch.float32 if train_all else pick_dtype(config.dtype, device)}
     if config.attn_implementation:
         options["attn_implementation"] = config.attn_implementation
     if quantize and config.quantization != "none":
@@ -116,6 +122,11 @@ def load_weights(folder: Path, config: ModelConfig, tokenizer: Any, *, quantize:
         )
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, **options)
+    except ImportError as error:
+        raise ModelError(
+            f"loading {folder} needs a library that is not installed: {error}. `medjudge info` says what is missing; "
+            'or set `model.quantization = "none"` and no `model.attn_implementation`.'
+        ) from None
     except Exception as error:
         raise ModelError(
             f"cannot load a model from {folder} ({type(error).__name__}). Expected config.json and weights as "
@@ -125,7 +136,16 @@ def load_weights(folder: Path, config: ModelConfig, tokenizer: Any, *, quantize:
     if len(tokenizer) > n_rows:
         raise ModelError(f"the tokenizer of {folder} has {len(tokenizer)} tokens, but the model embeds only {n_rows}.")
     fit_stop_tokens(model, tokenizer)
-    return model if "quantization_config" in options else model.to(device)
+    if "quantization_config" in options:
+        return model
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        if type(error).__name__ == "OutOfMemoryError":
+            raise
+        raise ModelError(
+            f"`model.device` is {str(device)!r}, which this machine has not. `medjudge info` lists them."
+        ) from None
 
 
 def fit_stop_tokens(model: Any, tokenizer: Any) -> None:
@@ -138,14 +158,13 @@ def fit_stop_tokens(model: Any, tokenizer: Any) -> None:
     model.generation_config.do_sample = False
 
 
-def check_context(model: Any, contract: TaskContract) -> None:
-    """Raises ConfigError if a prompt and its completion may be longer than the model's context."""
+def check_context(model: Any, longest: int) -> None:
+    """Raises ConfigError if `longest` tokens (a prompt and its completion) do not fit the model's context."""
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    wanted = contract.max_prompt_tokens + contract.max_completion_tokens
-    if context is not None and wanted > context:
+    if context is not None and longest > context:
         raise ConfigError(
-            f"`task.max_prompt_tokens` + `task.max_completion_tokens` = {wanted:,}, but this model's context holds "
-            f"{context:,} tokens. Lower them, or take a model with a longer context."
+            f"the longest prompt and completion take {longest:,} tokens, but the model's context holds {context:,}. "
+            "Lower `task.max_prompt_tokens` or `task.max_completion_tokens`, or take a model with a longer context."
         )
 
 

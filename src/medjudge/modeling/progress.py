@@ -54,7 +54,11 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no typ
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Remembers the figures that stand beside the bar."""
-        parts = [f"{key.rpartition('/')[2]} {float(logs[key]):.3g}" for key in self.keys if logs and logs.get(key)]
+        parts = [
+            f"{key.rpartition('/')[2]} {float(logs[key]):.3g}"
+            for key in self.keys
+            if logs and logs.get(key) is not None
+        ]
         self.shown = "  ".join(parts) or self.shown
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:

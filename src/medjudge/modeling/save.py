@@ -14,10 +14,12 @@ from medjudge.modeling.lineage import (
     Lineage,
     ancestry_of,
     describe_parent,
+    hub_revision,
     merge_adapter,
     read_lineage,
     weights_sha256,
 )
+from medjudge.modeling.load import pick_device, pick_dtype
 from medjudge.records import Case
 from medjudge.tasks.encoding import encode_all
 
@@ -52,10 +54,11 @@ def save_trained(
     if is_adapter:
         for config in model.peft_config.values():
             config.base_model_name_or_path = str(start.resolve()) if Path(start_name).exists() else start_name
-            config.revision = recipe.model.revision if not Path(start_name).exists() else None
+            config.revision = hub_revision(start)
         model.save_pretrained(folder, selected_adapters=["default"])
     else:
-        model.save_pretrained(folder)
+        dtype = pick_dtype(recipe.model.dtype, pick_device(recipe.model.device))
+        model.to(dtype).save_pretrained(folder)  # trained in float32, stored as the recipe says
     tokenizer.save_pretrained(folder)
     before = read_lineage(start)
     lineage = Lineage(
@@ -63,7 +66,7 @@ def save_trained(
         stage=stage,
         weights_sha256=weights_sha256(folder),
         base=before.base if before else recipe.model.base,
-        base_revision=before.base_revision if before else recipe.model.revision,
+        base_revision=before.base_revision if before else hub_revision(start) or recipe.model.revision,
         parent=describe_parent(start, start_name, final),
         contract_sha256=recipe.contract.fingerprint(),
         recipe_sha256=artifacts.sha256_json(recipe.model_dump(mode="json")),

@@ -15,15 +15,17 @@ from trl import SFTTrainer
 
 from medjudge import artifacts
 from medjudge.config import LoraSettings, ModelConfig, SftConfig
+from medjudge.data.splits import seeded_sample
 from medjudge.errors import DataError
 from medjudge.modeling.arguments import length_grouped_order, n_epochs, n_steps, sft_arguments
+from medjudge.modeling.load import check_context
 from medjudge.modeling.progress import Watch, clean_history
 from medjudge.records import Case
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.encoding import encode_all
 
 EVAL_CASES = 256
-"""Validation cases whose loss is watched; the first of the split, which is in shuffled order."""
+"""Validation cases whose loss is watched, drawn by the seed."""
 
 
 def lora_config(lora: LoraSettings) -> LoraConfig:
@@ -83,10 +85,11 @@ def train_sft(
     rows = tokenised_rows(contract, train, tokenizer)
     if not rows:
         raise DataError(f"split {config.split!r} has no case with a gold label: SFT has nothing to learn from.")
+    check_context(model, max(len(row["input_ids"]) for row in rows))
     epochs = n_epochs(len(rows), config.epochs, config.completions_per_step, config.max_steps)
     order = length_grouped_order([len(row["input_ids"]) for row in rows], epochs, config.micro_batch, seed)
     steps = n_steps(len(rows), config.epochs, config.completions_per_step, config.max_steps)
-    held_out = tokenised_rows(contract, validation[:EVAL_CASES], tokenizer)
+    held_out = tokenised_rows(contract, seeded_sample(validation, EVAL_CASES, seed), tokenizer)
     eval_steps = max(1, steps // max(1, min(10, round(epochs)))) if held_out else None
     watch = Watch("sft", console, ("loss", "eval_loss"))
     trainer = SFTTrainer(

@@ -26,8 +26,6 @@ class Preflight:
     n_cases: int
     n_at_maximum: int
     maximum: float
-    n_over_completion_limit: int
-    """Gold answers longer than `max_completion_tokens`, which a rollout could never finish."""
     n_prompts_cut: int
     causes: Mapping[str, int]
     """Why gold answers fell short -> number of cases."""
@@ -35,8 +33,8 @@ class Preflight:
 
     @property
     def passed(self) -> bool:
-        """Whether every gold answer earns the maximum and fits."""
-        return self.n_at_maximum == self.n_cases and not self.n_over_completion_limit
+        """Whether every gold answer earns the maximum."""
+        return self.n_at_maximum == self.n_cases
 
     def to_json(self) -> dict[str, Any]:
         """The findings as a JSON object."""
@@ -48,18 +46,14 @@ def check_gold(
 ) -> Preflight:
     """What the gold answers of `cases` (all with gold) earn after the round trip through template and tokenizer."""
     maximum = sum(weight * REWARDS[name].maximum for name, weight in weights.items() if weight > 0)
-    maximum += sum(weight * _minimum(name) for name, weight in weights.items() if weight < 0)
+    maximum += sum(weight * REWARDS[name].minimum for name, weight in weights.items() if weight < 0)
     stop_ids = stop_token_ids(tokenizer)
     causes: Counter[str] = Counter()
     examples: list[str] = []
-    n_at_maximum = n_long = n_cut = 0
+    n_at_maximum = n_cut = 0
     for case, encoded in zip(cases, encode_all(contract, cases, tokenizer, with_target=True), strict=True):
         completion_ids = encoded.completion_ids or []
         n_cut += encoded.n_words_cut > 0
-        if len(completion_ids) > contract.max_completion_tokens:
-            n_long += 1
-            causes[f"the gold answer is longer than max_completion_tokens = {contract.max_completion_tokens}"] += 1
-            examples.append(case.case_id)
         judgement = contract.parse(case.case_id, decode(tokenizer, completion_ids, stop_ids))
         earned = total_reward(score(judgement, case, weights), weights)
         if earned is not None and abs(earned - maximum) < 1e-9:
@@ -68,7 +62,7 @@ def check_gold(
         cause = judgement.reason if isinstance(judgement, Unparsed) else "it parses to a label other than the gold one"
         causes[f"the gold answer earns {earned} of {maximum:g}: {cause}"] += 1
         examples.append(case.case_id)
-    return Preflight(len(cases), n_at_maximum, maximum, n_long, n_cut, dict(causes.most_common()), tuple(examples[:5]))
+    return Preflight(len(cases), n_at_maximum, maximum, n_cut, dict(causes.most_common()), tuple(examples[:5]))
 
 
 def require_earnable(result: Preflight) -> None:
@@ -81,7 +75,3 @@ def require_earnable(result: Preflight) -> None:
         f"{why}. First cases: {', '.join(result.example_case_ids)}. "
         "A policy cannot learn what the expert's own answer does not earn: raise the limit or mend the contract."
     )
-
-
-def _minimum(name: str) -> float:
-    return -1.0 if name == "correctness" else 0.0

@@ -43,19 +43,20 @@ def correctness_reward(judgement: Judgement, case: Case) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class RewardRule:
-    """A reward and the most that it can pay, which the pre-flight holds gold answers to."""
+    """A reward with the least and the most that it can pay; the pre-flight holds gold answers to the most."""
 
     function: Callable[[Judgement, Case], float | None]
+    minimum: float
     maximum: float
     meaning: str
 
 
 REWARDS: dict[str, RewardRule] = {
-    "json": RewardRule(json_reward, 1.0, "the outer form can be read"),
-    "schema": RewardRule(schema_reward, 1.0, "the whole answer keeps the contract"),
-    "format": RewardRule(schema_reward, 1.0, "the same under the name that tag-based recipes use"),
-    "accuracy": RewardRule(accuracy_reward, 1.0, "1 on the expert's label, else 0"),
-    "correctness": RewardRule(correctness_reward, 1.0, "+1 on the expert's label, else -1"),
+    "json": RewardRule(json_reward, 0.0, 1.0, "the outer form can be read"),
+    "schema": RewardRule(schema_reward, 0.0, 1.0, "the whole answer keeps the contract"),
+    "format": RewardRule(schema_reward, 0.0, 1.0, "the same under the name that tag-based recipes use"),
+    "accuracy": RewardRule(accuracy_reward, 0.0, 1.0, "1 on the expert's label, else 0"),
+    "correctness": RewardRule(correctness_reward, -1.0, 1.0, "+1 on the expert's label, else -1"),
 }
 
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from medjudge import artifacts
 from medjudge.config import TINY_BASE, Recipe
 from medjudge.data.store import read_split
+from medjudge.modeling.chain import training_split
 from medjudge.modeling.lineage import Lineage, weights_sha256
 from medjudge.modeling.load import count_parameters, quiet_libraries
 from medjudge.modeling.tiny import build_model, build_tokenizer, train_language_model
@@ -24,7 +25,7 @@ from medjudge.tasks.contract import TaskContract
 def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[str, Any]:
     """Trains tokenizer and language model. Writes `model/` and `history.json`."""
     quiet_libraries()
-    cases = read_split(run_dir / "prepare" / f"{recipe.sft.split}{artifacts.SPLIT_SUFFIX}")
+    cases = read_split(run_dir / "prepare" / f"{training_split(recipe)}{artifacts.SPLIT_SUFFIX}")
     texts = plain_texts(cases)
     tokenizer = build_tokenizer([*texts, *format_texts(recipe.contract, cases)], recipe.base.vocab_size)
     model = build_model(recipe.base, tokenizer, recipe.seed)

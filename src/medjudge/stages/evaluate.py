@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -21,6 +23,7 @@ from medjudge import artifacts
 from medjudge.config import DataConfig, Recipe
 from medjudge.data.leakage import LeakageReport, check_leakage, enforce_leakage
 from medjudge.data.sources import parse_where, read_source
+from medjudge.data.splits import seeded_sample
 from medjudge.data.store import read_split
 from medjudge.errors import ConfigError, DataError
 from medjudge.metrics.baselines import Baselines, trivial_baselines
@@ -39,9 +42,13 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     path = run_dir / "prepare" / f"{config.split}{artifacts.SPLIT_SUFFIX}"
     if not path.exists():
         raise ConfigError(f"`evaluate.split` is {config.split!r}, but the data were split without one.")
-    cases = read_split(path)[: config.max_cases]
-    models: dict[str, str] = {name: str(folder) for name, folder in named_models(recipe, run_dir).items()}
-    models |= dict(config.extra_models)
+    cases = seeded_sample(read_split(path), config.max_cases, config.seed)
+    found, missing = named_models(recipe, run_dir)
+    for name, why in missing.items():
+        console.print(f"          [dim]{name} is not compared: {why}[/]")
+    models = {**{name: str(folder) for name, folder in found.items()}, **config.extra_models}
+    if not models:
+        raise ConfigError("`evaluate.models` and `evaluate.extra_models` leave no model to evaluate.")
     train = [
         case
         for split in dict.fromkeys([recipe.sft.split, recipe.grpo.split])
@@ -49,6 +56,8 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
         for case in read_split(run_dir / "prepare" / f"{split}{artifacts.SPLIT_SUFFIX}")
     ]
     leakage = LeakageReport.from_json(artifacts.read_json(run_dir / "prepare" / artifacts.LEAKAGE))
+    # The settings behind the numbers lie beside them, whatever the run's recipe says later.
+    artifacts.write_json(out_dir / artifacts.RECIPE, recipe.model_dump(mode="json"))
     return _evaluate(recipe, models, cases, train, leakage, out_dir, console, split=config.split)
 
 
@@ -66,6 +75,9 @@ def evaluate_folder(
     parent: str | None = None,
 ) -> None:
     """Any models on any labelled rows. The folder `out_dir` appears whole or not at all."""
+    out_dir = out_dir.absolute()
+    if out_dir.exists() and not out_dir.is_dir():
+        raise ConfigError(f"--out {out_dir} is a file: name a folder.")
     if out_dir.exists() and any(out_dir.iterdir()):
         raise ConfigError(f"--out {out_dir} is not empty: name a new folder, nothing is overwritten.")
     table = read_source(data, contract, data_config, where=parse_where(where) if where else None)
@@ -89,6 +101,7 @@ def evaluate_folder(
     work = out_dir.with_name(f".{out_dir.name}.{os.getpid()}.work")
     work.mkdir(parents=True)
     try:
+        artifacts.write_json(work / artifacts.COMMANDS, [shlex.join(["medjudge", *sys.argv[1:]])])
         _evaluate(
             recipe, models, table.cases, train_cases, leakage, work, console, split=Path(data).name, parent=parent
         )
@@ -119,8 +132,8 @@ def _evaluate(
     seconds: dict[str, float] = {}
     for name, where in models.items():
         started = time.monotonic()
-        completions[name], lineage = _complete_once(name, where, recipe, cases, out_dir, console, parent)
-        seconds[name] = round(time.monotonic() - started, 2)
+        completions[name], lineage, before_s = _complete_once(name, where, recipe, cases, out_dir, console, parent)
+        seconds[name] = round(before_s if before_s is not None else time.monotonic() - started, 2)
         judgements[name] = [
             contract.parse(case.case_id, completion.text)
             for case, completion in zip(cases, completions[name], strict=True)
@@ -167,6 +180,7 @@ def _evaluate(
         _kept(out_dir, name).unlink(missing_ok=True)
     return {
         "n_cases": results.n_cases,
+        "n_prompts_shortened": {name: sum(c.n_words_cut > 0 for c in done) for name, done in completions.items()},
         **{f"accuracy {name}": round(r.metrics["accuracy"].value or 0.0, 4) for name, r in results.models.items()},
     }
 
@@ -178,15 +192,18 @@ def _kept(out_dir: Path, name: str) -> Path:
 
 def _complete_once(
     name: str, where: str, recipe: Recipe, cases: Sequence[Case], out_dir: Path, console: Console, parent: str | None
-) -> tuple[list[Completion], dict[str, Any] | None]:
-    """As `_complete`; what a cut-off evaluation had finished is taken from its work folder."""
+) -> tuple[list[Completion], dict[str, Any] | None, float | None]:
+    """As `_complete`; what a cut-off evaluation had finished is taken from its work folder, with the time it took."""
     path = _kept(out_dir, name)
     if path.exists():
         kept = artifacts.read_json(path)
-        return [Completion(**c) for c in kept["completions"]], kept["lineage"]
+        return [Completion(**c) for c in kept["completions"]], kept["lineage"], kept["seconds"]
+    started = time.monotonic()
     completions, lineage = _complete(name, where, recipe, cases, console, parent)
-    artifacts.write_json(path, {"completions": [asdict(c) for c in completions], "lineage": lineage})
-    return completions, lineage
+    seconds = time.monotonic() - started
+    kept = {"completions": [asdict(c) for c in completions], "lineage": lineage, "seconds": seconds}
+    artifacts.write_json(path, kept)
+    return completions, lineage, None
 
 
 def _complete(
@@ -195,18 +212,20 @@ def _complete(
     """Greedy completions of one model, and its lineage if it has one. The model is let go before the next is loaded."""
     from medjudge.inference.local import LocalEngine
     from medjudge.modeling.lineage import load_any
-    from medjudge.modeling.load import check_context
+    from medjudge.modeling.load import resolve
     from medjudge.modeling.progress import Bar
 
-    is_adapter = (Path(where) / "adapter_config.json").exists()
-    model, tokenizer, lineage = load_any(where, recipe.model, parent=parent if is_adapter else None)
+    folder = resolve(where)
+    is_adapter = (folder / "adapter_config.json").exists()
+    model, tokenizer, lineage = load_any(folder, recipe.model, parent=parent if is_adapter else None)
+    if is_adapter and lineage is None:
+        console.print(f"  {name}: this adapter has no {artifacts.LINEAGE}, so its parent could not be checked.")
     if lineage is not None and lineage.contract_sha256 not in (None, recipe.contract.fingerprint()):
         raise ConfigError(
             f"{where} was trained under contract {str(lineage.contract_sha256)[:16]}, but this evaluation asks under "
             f"{recipe.contract.fingerprint()[:16]}: the `[task]` settings differ. Evaluate with the recipe that it "
             "was trained with (--recipe), or train it under this one."
         )
-    check_context(model, recipe.contract)
     with Bar(f"evaluate {name}", len(cases), console) as bar:
         engine = LocalEngine(model, tokenizer, batch_tokens=recipe.evaluate.batch_tokens, on_progress=bar.advance)
         completions = engine.complete(recipe.contract, cases)
@@ -227,5 +246,6 @@ def _verdict_row(name: str, case: Case, judgement: Judgement, completion: Comple
         "completion": completion.text if completion is not None else None,
         "n_tokens": completion.n_tokens if completion is not None else None,
         "stopped": completion.stopped if completion is not None else None,
+        "n_words_cut": completion.n_words_cut if completion is not None else None,
         "slices": dict(case.slices),
     }

@@ -9,10 +9,11 @@ from rich.console import Console
 
 from medjudge import artifacts
 from medjudge.config import Recipe
+from medjudge.data.splits import seeded_sample
 from medjudge.data.store import read_split
 from medjudge.modeling.chain import start_of
 from medjudge.modeling.grpo import train_grpo
-from medjudge.modeling.load import check_context, count_parameters, load_tokenizer, load_weights, quiet_libraries
+from medjudge.modeling.load import count_parameters, load_tokenizer, load_weights, quiet_libraries
 from medjudge.modeling.save import save_trained
 from medjudge.rewards.preflight import check_gold, require_earnable
 
@@ -20,18 +21,16 @@ from medjudge.rewards.preflight import check_gold, require_earnable
 def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[str, Any]:
     """Proves that the rewards can be earned, then trains. Writes `adapter/` or `model/`, and two JSON files."""
     quiet_libraries()
-    cases = [
-        case
-        for case in read_split(run_dir / "prepare" / f"{recipe.grpo.split}{artifacts.SPLIT_SUFFIX}")
-        if case.gold is not None
-    ][: recipe.grpo.max_cases]
+    split = read_split(run_dir / "prepare" / f"{recipe.grpo.split}{artifacts.SPLIT_SUFFIX}")
+    rated = [case for case in split if case.gold is not None]
+    cases = seeded_sample(rated, recipe.grpo.max_cases, recipe.seed)
     start, name = start_of("grpo", recipe, run_dir)
     tokenizer = load_tokenizer(start, recipe.model.chat_template)
     preflight = check_gold(recipe.contract, cases, tokenizer, recipe.grpo.rewards)
     artifacts.write_json(out_dir / artifacts.PREFLIGHT, preflight.to_json())
     require_earnable(preflight)
-    model = load_weights(start, recipe.model, tokenizer, quantize=recipe.grpo.tuning == "lora")
-    check_context(model, recipe.contract)
+    is_lora = recipe.grpo.tuning == "lora"
+    model = load_weights(start, recipe.model, tokenizer, quantize=is_lora, train_all=not is_lora)
     model, history = train_grpo(
         recipe.contract,
         cases,

@@ -10,8 +10,8 @@ from rich.console import Console
 from medjudge import artifacts
 from medjudge.config import Recipe
 from medjudge.data.store import read_split
-from medjudge.errors import LineageError
-from medjudge.modeling.chain import last_trained
+from medjudge.errors import ConfigError, LineageError
+from medjudge.modeling.chain import last_trained, training_split
 from medjudge.modeling.lineage import copy_model, merge_adapter, read_lineage
 from medjudge.modeling.load import load_tokenizer, quiet_libraries
 from medjudge.modeling.save import proof_prompts
@@ -21,6 +21,8 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     """Writes `model/`: the last trained adapter merged into its parent, or the fully tuned model as it is."""
     quiet_libraries()
     stage = last_trained(recipe)
+    if stage is None:
+        raise ConfigError("`stages` has merge, but neither sft nor grpo: there is nothing to merge.")
     adapter, whole = run_dir / stage / artifacts.ADAPTER, run_dir / stage / artifacts.MODEL
     out = out_dir / artifacts.MODEL
     if whole.exists():  # fully tuned, or SFT's adapter, which SFT merged and proved itself
@@ -30,7 +32,7 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
             raise LineageError(f"{whole} has no {artifacts.LINEAGE}: train it again.")
         lineage.write(out)
     else:
-        train = read_split(run_dir / "prepare" / f"{recipe.sft.split}{artifacts.SPLIT_SUFFIX}")
+        train = read_split(run_dir / "prepare" / f"{training_split(recipe)}{artifacts.SPLIT_SUFFIX}")
         lineage = merge_adapter(
             adapter,
             out,

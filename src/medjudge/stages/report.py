@@ -52,7 +52,7 @@ def gather(folder: Path, config: ReportConfig) -> ReportInputs:
     """Everything that a page shows, from a run folder or from an evaluation's folder. What is absent is left out."""
     evaluated = folder / "evaluate" if (folder / "evaluate").is_dir() else folder
     results = Results.from_json(artifacts.read_json(evaluated / artifacts.RESULTS))
-    recipe = _read(folder / artifacts.RECIPE, {})
+    recipe = _read(evaluated / artifacts.RECIPE, {})
     manifest = _read(evaluated / artifacts.MANIFEST, {})
     data = _read(folder / "prepare" / artifacts.DATA, {})
     lint: Counter[str] = Counter()

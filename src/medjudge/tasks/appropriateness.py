@@ -100,6 +100,7 @@ class AppropriatenessContract(TaskContract):
     reason_field: ClassVar[str | None] = "reasoning"
     group_fields: ClassVar[tuple[str, ...]] = ("variant",)
     ordered: ClassVar[bool] = True
+    rows_and_targets_only: ClassVar[frozenset[str]] = frozenset({"max_reason_chars", "missing_reason"})
 
     @model_validator(mode="before")
     @classmethod

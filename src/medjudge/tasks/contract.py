@@ -51,6 +51,8 @@ class TaskContract(Settings, ABC):
     group_fields: ClassVar[tuple[str, ...]]
     """Inputs that make a group where the recipe names no `data.group_by`."""
     answer_is_json: ClassVar[bool] = False
+    rows_and_targets_only: ClassVar[frozenset[str]] = frozenset()
+    """Settings that say how rows are read or targets written, not what is asked or accepted."""
     ordered: ClassVar[bool] = False
     """Whether `labels` lie on an ordinal scale, lowest first."""
 
@@ -88,6 +90,10 @@ class TaskContract(Settings, ABC):
         return None
 
     def fingerprint(self) -> str:
-        """sha256 over the settings and the contract version. Stored in every artifact."""
-        content = json.dumps({"version": CONTRACT_VERSION, **self.model_dump(mode="json")}, sort_keys=True)
+        """sha256 over what is asked and accepted, and the contract version. Stored in every artifact.
+
+        A model trained on rows that count options from 1 may be evaluated on rows that count from 0.
+        """
+        settings = self.model_dump(mode="json", exclude=set(self.rows_and_targets_only))
+        content = json.dumps({"version": CONTRACT_VERSION, **settings}, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()

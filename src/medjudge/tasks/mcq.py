@@ -96,6 +96,12 @@ class McqContract(TaskContract):
     reason_field: ClassVar[str | None] = "exp"
     group_fields: ClassVar[tuple[str, ...]] = ("question",)
     answer_is_json: ClassVar[bool] = True
+    rows_and_targets_only: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("first_index", "target_confidence", "missing_reason", "strip_stated_answer"),
+            *("max_reason_chars", "max_reason_words"),
+        }
+    )
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -108,6 +108,7 @@ class RubricContract(TaskContract):
     reason_field: ClassVar[str | None] = "feedback"
     group_fields: ClassVar[tuple[str, ...]] = ("input",)
     ordered: ClassVar[bool] = True
+    rows_and_targets_only: ClassVar[frozenset[str]] = frozenset({"max_reason_chars", "missing_reason"})
 
     @model_validator(mode="after")
     def _rubric_covers_scale(self) -> RubricContract:

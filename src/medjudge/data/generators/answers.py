@@ -6,9 +6,8 @@ import random
 from collections.abc import Callable
 from functools import cache
 
-from medjudge.data.facts import Fact, Language, facts_by_relation, is_wrong, load_facts
+from medjudge.data.facts import Fact, Language, facts_by_relation, holds, is_wrong, load_facts
 from medjudge.data.generators.phrasing import PHRASINGS, capital, fill
-from medjudge.data.text import normalise
 from medjudge.errors import DataError
 
 Row = dict[str, object]
@@ -103,13 +102,7 @@ def _wrong_facts(fact: Fact) -> tuple[Fact, ...]:
 
 def _overlap(one: str, other: str) -> bool:
     """Whether one text stands whole, at word boundaries, inside the other."""
-    one, other = _spaced(one), _spaced(other)
-    return one in other or other in one
-
-
-@cache
-def _spaced(text: str) -> str:
-    return f" {normalise(text)} "
+    return holds(one, other) or holds(other, one)
 
 
 @cache

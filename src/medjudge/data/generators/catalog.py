@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from medjudge.data import facts
-from medjudge.data.generators import answers, equivalence, mcq, phrasing, rubric
+from medjudge.data.generators import answers, appropriateness, equivalence, mcq, phrasing, rubric
 
 SEED = 42
 """Seed of the default draws."""
@@ -45,10 +45,14 @@ def _from_facts(module_file: str) -> Callable[[], tuple[Path, ...]]:
     return lambda: (*facts.fact_files(), Path(phrasing.__file__), Path(answers.__file__), Path(module_file))
 
 
-BY_FACT = ("fact_id",)
+def _from_table() -> tuple[Path, ...]:
+    return (*appropriateness.table_files(), Path(appropriateness.__file__))
+
+
+BY_FACT, BY_BLOCK, BY_VARIANT = ("fact_id",), ("block_id",), ("variant_id",)
 GENERATORS: dict[str, GeneratedSet] = {
-    "mcq": GeneratedSet("mcq", 6000, BY_FACT, mcq.generate, _from_facts(mcq.__file__)),
-    "mcq-fr": GeneratedSet("mcq", 6000, BY_FACT, partial(mcq.generate, language="fr"), _from_facts(mcq.__file__)),
+    "mcq": GeneratedSet("mcq", 6000, BY_BLOCK, mcq.generate, _from_facts(mcq.__file__)),
+    "mcq-fr": GeneratedSet("mcq", 6000, BY_BLOCK, partial(mcq.generate, language="fr"), _from_facts(mcq.__file__)),
     "equivalence": GeneratedSet("equivalence", 4000, BY_FACT, equivalence.generate, _from_facts(equivalence.__file__)),
     "equivalence-fr": GeneratedSet(
         "equivalence", 4000, BY_FACT, partial(equivalence.generate, language="fr"), _from_facts(equivalence.__file__)
@@ -56,4 +60,8 @@ GENERATORS: dict[str, GeneratedSet] = {
     "rubric": GeneratedSet("rubric", 3000, BY_FACT, rubric.generate, _from_facts(rubric.__file__)),
     "rubric-2": GeneratedSet("rubric", 3000, BY_FACT, partial(rubric.generate, points=2), _from_facts(rubric.__file__)),
     "rubric-3": GeneratedSet("rubric", 3000, BY_FACT, partial(rubric.generate, points=3), _from_facts(rubric.__file__)),
+    "appropriateness": GeneratedSet("appropriateness", 3000, BY_VARIANT, appropriateness.generate, _from_table),
+    "appropriateness-bare": GeneratedSet(
+        "appropriateness", 3000, BY_VARIANT, partial(appropriateness.generate, evidence=False), _from_table
+    ),
 }

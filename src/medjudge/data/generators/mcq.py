@@ -1,9 +1,16 @@
-"""Multiple-choice questions from the fact base: one true option, three that are false of the subject."""
+"""Multiple-choice questions from the fact base: one true option, three that are false of the subject.
+
+The options of a question come from one block: some six values of a relation with all their facts. Splits go by block.
+If options came from the whole relation and splits went by fact, most values would be the answer of one fact only: in
+training, the value of a held-out fact would be offered again and again and never be right, so that a judge would learn
+to rule out every held-out answer. By block, all options of a held-out question are as new as its answer.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 
 from medjudge.data.facts import Fact, Language, also_true, facts_by_relation, is_wrong
 from medjudge.data.generators.phrasing import PHRASINGS, fill
@@ -12,6 +19,12 @@ from medjudge.errors import DataError
 OPTIONS = ("opa", "opb", "opc", "opd")
 REVERSE_SHARE = 0.25
 """Of the questions, those that name a value and offer subjects."""
+BLOCK_VALUES = 6
+"""Values of a block, at least."""
+MIN_BLOCKS = 3
+"""A relation with fewer blocks is not cut: its few values are each the answer of many facts, and each fact is a block
+of its own with options from the whole relation."""
+MAX_SHUFFLES = 100
 MAX_TRIES = 50
 """Draws for one row that repeats an earlier one, before the set counts as exhausted."""
 
@@ -22,9 +35,9 @@ def generate(n: int, rng: random.Random, language: Language = "en") -> list[Row]
     """`n` distinct rows in the fields of the `mcq` contract.
 
     Every fact is asked once before any is asked again, so that n rows hold min(n, number of facts) facts. Distractors
-    are the values of other facts of the relation, drawn in proportion to how many facts have them: a value is offered
-    as wrong about as often as it is right, and cannot be recognised by its frequency. Raises DataError where `n` rows
-    cannot be drawn.
+    are the values of other facts of the block, drawn in proportion to how many facts have them: a value is offered as
+    wrong about as often as it is right, and cannot be recognised by its frequency. Split by `block_id`. Raises
+    DataError where `n` rows cannot be drawn.
     """
     rows: list[Row] = []
     seen: set[tuple[object, ...]] = set()
@@ -37,6 +50,53 @@ def generate(n: int, rng: random.Random, language: Language = "en") -> list[Row]
         if len(rows) == n_before:
             raise DataError(f"no more than {n_before} distinct questions could be drawn, asked for {n}.")
     return rows
+
+
+@cache
+def block_ids() -> Mapping[str, str]:
+    """Fact id -> its block, the same in every draw: `RELATION/2`; its own id where the relation is not cut."""
+    return {fact_id: block for facts in facts_by_relation().values() for fact_id, block in _cut(facts).items()}
+
+
+def _cut(facts: Sequence[Fact]) -> dict[str, str]:
+    """Fact id -> block for one relation: the first shuffle of its values that leaves each fact enough wrong options."""
+    values = sorted({fact.value for fact in facts})
+    n_blocks = len(values) // BLOCK_VALUES
+    for attempt in range(MAX_SHUFFLES if n_blocks >= MIN_BLOCKS else 0):
+        order = values.copy()
+        random.Random(f"{facts[0].relation} {attempt}").shuffle(order)
+        place = {value: index % n_blocks for index, value in enumerate(order)}
+        parts = [[fact for fact in facts if place[fact.value] == number] for number in range(n_blocks)]
+        if all(
+            len(_wrong_values(fact, part)) >= 3 and len(_wrong_subjects(fact, part)) >= 3
+            for part in parts
+            for fact in part
+        ):
+            return {fact.id: f"{fact.relation}/{place[fact.value]}" for fact in facts}
+    return {fact.id: fact.id for fact in facts}
+
+
+@cache
+def _neighbours(fact: Fact) -> tuple[Fact, ...]:
+    """The facts from which the options of a question about `fact` come."""
+    facts, blocks = facts_by_relation()[fact.relation], block_ids()
+    if blocks[fact.id] == fact.id:
+        return facts
+    return tuple(other for other in facts if blocks[other.id] == blocks[fact.id])
+
+
+def _wrong_values(fact: Fact, facts: Sequence[Fact]) -> set[str]:
+    """Values among `facts` that are wrong for the subject of `fact`."""
+    return {other.value for other in facts if is_wrong(fact, other)}
+
+
+def _wrong_subjects(fact: Fact, facts: Sequence[Fact]) -> list[Fact]:
+    """Facts among `facts` of whose subjects the value of `fact` is not true."""
+    return [
+        other
+        for other in facts
+        if other.value != fact.value and (fact.relation, other.subject, fact.value) not in also_true()
+    ]
 
 
 def _distinct_row(fact: Fact, rng: random.Random, language: Language, seen: set[tuple[object, ...]]) -> Row | None:
@@ -55,7 +115,7 @@ def _distinct_row(fact: Fact, rng: random.Random, language: Language, seen: set[
 def _forward_row(fact: Fact, rng: random.Random, language: Language) -> Row | None:
     """A subject is named, its value is among four values."""
     phrasing = PHRASINGS[language][fact.relation]
-    others = _draw(rng, [other for other in facts_by_relation()[fact.relation] if is_wrong(fact, other)], by_value=True)
+    others = _draw(rng, [other for other in _neighbours(fact) if is_wrong(fact, other)], by_value=True)
     if others is None:
         return None
     question = fill(rng.choice(phrasing.questions), subject=fact.subject_in(language))
@@ -66,12 +126,7 @@ def _forward_row(fact: Fact, rng: random.Random, language: Language) -> Row | No
 def _reverse_row(fact: Fact, rng: random.Random, language: Language) -> Row | None:
     """A value is named, and of four subjects only the fact's has it. The subject's own explanation is the reason."""
     phrasing = PHRASINGS[language][fact.relation]
-    wrong_here = [
-        other
-        for other in facts_by_relation()[fact.relation]
-        if other.value != fact.value and (fact.relation, other.subject, fact.value) not in also_true()
-    ]
-    others = _draw(rng, wrong_here, by_value=False)
+    others = _draw(rng, _wrong_subjects(fact, _neighbours(fact)), by_value=False)
     if others is None or not phrasing.reverse:
         return None
     question = fill(rng.choice(phrasing.reverse), value=fact.value_in(language))
@@ -100,6 +155,7 @@ def _row(
         "cop": position,
         "exp": fact.explanation_in(language),
         "fact_id": fact.id,
+        "block_id": block_ids()[fact.id],
         "relation": fact.relation,
         "direction": direction,
         "language": language,

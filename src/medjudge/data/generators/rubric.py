@@ -64,9 +64,10 @@ RUBRICS: dict[int, dict[str, str]] = {
         "5": "The output commits to the right answer and supports it with a correct reason.",
     },
 }
-OPENINGS = ("", "", "", "Good question. ", "Answer: ", "In short: ", "As far as I know: ")
-SURE = ("", "", "Without any doubt: ", "Every textbook says so: ", "I am certain of it: ")
+OPENINGS = ("", "", "", "Good question. ", "Answer: ", "In short: ", "Without any doubt: ", "Every textbook says so: ")
+"""Before answers of every kind, so that the tone tells nothing of the quality."""
 PLAIN = ("I would answer {v}.", "The answer is {v}.", "It is {v}.")
+CONTRAST = ("It is {v}, not {w}.", "Some say {w}, but the answer is {v}.", "I first thought of {w}, but it is {v}.")
 UNDECIDED = (
     "It is either {a} or {b}; I would not decide.",
     "Some say {a}, others {b}; both seem possible.",
@@ -151,36 +152,47 @@ def _answer(fact: Fact, kind: str, other: Fact, rng: random.Random) -> tuple[str
     """(an answer of this kind, the subject of what it adds or an empty text)."""
     opening = rng.choice(OPENINGS)
     match kind:
-        case "right_with_reason":
-            return f"{opening}{_assert(fact, fact, rng)} {fact.explanation}", ""
+        case "right_with_reason":  # the explanation states the answer itself
+            lead = f"{_assert(fact, fact, other, rng)} " if rng.random() < 0.6 else ""
+            return f"{opening}{lead}{fact.explanation}", ""
         case "right":
-            return opening + _assert(fact, fact, rng), ""
+            return opening + _assert(fact, fact, other, rng), ""
         case "right_off_topic_extra":
-            aside = _other_relation(fact, rng)
-            return f"{opening}{_assert(fact, fact, rng)} {rng.choice(ASIDES).replace('{x}', aside.explanation)}", ""
+            return f"{opening}{_assert(fact, fact, other, rng)} {_aside(fact, rng)}", ""
         case "right_false_extra":
-            # About a third subject, so that the answer itself stays right.
-            false = statement(other, wrong_fact(other, rng).value, rng, "en")
-            return (
-                f"{opening}{_assert(fact, fact, rng)} {rng.choice(FALSE_EXTRAS).replace('{x}', false)}",
-                other.subject,
-            )
+            return f"{opening}{_assert(fact, fact, other, rng)} {_false_extra(other, rng)}", other.subject
         case "undecided":
             first, second = rng.sample([named(fact, "en"), named(other, "en")], 2)
             return opening + rng.choice(UNDECIDED).replace("{a}", first).replace("{b}", second), ""
-        case "wrong":
-            reason = f" {other.explanation}" if rng.random() < 0.5 else ""
-            return rng.choice(SURE) + _assert(fact, other, rng) + reason, ""
+        case "wrong":  # with all that a right answer may have beside it
+            extra = rng.choice(
+                ("", "", f" {other.explanation}", f" {_aside(fact, rng)}", f" {_false_extra(other, rng)}")
+            )
+            return opening + _assert(fact, other, fact, rng) + extra, ""
         case "off_topic":
-            return rng.choice(SURE) + _other_relation(fact, rng).explanation, ""
+            more = f" {_aside(fact, rng)}" if rng.random() < 0.4 else ""
+            return opening + _other_relation(fact, rng).explanation + more, ""
     raise AssertionError(f"no kind of answer {kind!r}")
 
 
-def _assert(fact: Fact, source: Fact, rng: random.Random) -> str:
-    """The value of `source` as the answer to the question about `fact`: alone, or in a sentence of the relation."""
-    if rng.random() < 0.4:
+def _assert(fact: Fact, source: Fact, rejected: Fact, rng: random.Random) -> str:
+    """The value of `source` as the answer to the question about `fact`: plain, against another, or in a sentence."""
+    way = rng.random()
+    if way < 0.25:
         return rng.choice(PLAIN).replace("{v}", named(source, "en"))
+    if way < 0.5:
+        return rng.choice(CONTRAST).replace("{v}", named(source, "en")).replace("{w}", named(rejected, "en"))
     return statement(fact, source.value, rng, "en")
+
+
+def _aside(fact: Fact, rng: random.Random) -> str:
+    """A true sentence that has nothing to do with the question."""
+    return rng.choice(ASIDES).replace("{x}", _other_relation(fact, rng).explanation)
+
+
+def _false_extra(fact: Fact, rng: random.Random) -> str:
+    """A false sentence about the subject of `fact`, which is another than the question's: the answer is not touched."""
+    return rng.choice(FALSE_EXTRAS).replace("{x}", statement(fact, wrong_fact(fact, rng).value, rng, "en"))
 
 
 def _other_relation(fact: Fact, rng: random.Random) -> Fact:
