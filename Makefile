@@ -18,7 +18,7 @@ demo: $(STAMP)  ## train and compare a tiny judge on embedded data
 	$(BIN)/medjudge run recipes/demo.toml
 
 test: $(STAMP)  ## run the tests
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
 
 check: $(STAMP)  ## format, lint, types
 	$(BIN)/ruff format --check .

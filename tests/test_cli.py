@@ -112,7 +112,7 @@ def test_info_names_versions_devices_and_parts(
 ) -> None:
     code, out = run(monkeypatch, capsys, "info")
     assert code == 0
-    for word in ("transformers", "cpu", "cores", "endpoints", "QLoRA"):
+    for word in ("transformers", "cpu", "cores", "QLoRA"):
         assert word in out
 
 

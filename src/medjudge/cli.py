@@ -2,6 +2,7 @@
 
     medjudge init appropriateness          a commented recipe to start from
     medjudge check-data rows.jsonl ...     is this data fit to train and to test on?
+    medjudge data build mcq                synthetic rows of a built-in set
     medjudge run recipe.toml               prepare -> base -> sft -> grpo -> merge -> evaluate -> report
     medjudge evaluate ...                  any models on any labelled rows
     medjudge report runs/NAME              the page of a run, again
@@ -83,6 +84,23 @@ def check_data(
     print_check(report, console())
     if not report.ok:
         raise typer.Exit(1)
+
+
+data_app = typer.Typer(help="The built-in synthetic data sets.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+
+@data_app.command("build")
+def build_data(
+    name: Annotated[str, typer.Argument(help="A built-in set, such as mcq, equivalence-fr or appropriateness.")],
+    n: Annotated[int | None, typer.Option(help="Rows; default: as many as `builtin:NAME` has.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 42,
+    out: Annotated[Path | None, typer.Option(help="Where to write it; default NAME.jsonl.")] = None,
+) -> None:
+    """Draw a built-in set as JSON lines: any size, any seed. Synthetic, for research use."""
+    from medjudge.data.generators.build import write_rows
+
+    console().print(f"wrote {write_rows(name, n, seed, out)}")
 
 
 @app.command()

@@ -22,6 +22,7 @@ from medjudge.data.text import normalise
 from medjudge.errors import DataError
 
 Language = Literal["en", "fr"]
+LANGUAGES: tuple[Language, ...] = ("en", "fr")
 
 BUILTIN_DIR = Path(__file__).parent / "builtin"
 FACTS_DIR = BUILTIN_DIR / "facts"
@@ -145,12 +146,11 @@ def lint_facts(facts: Sequence[Fact]) -> list[str]:
 
     Found: ids that repeat or are not ASCII, keys that are not ASCII, empty or untrimmed fields, a subject that occurs
     twice in a relation in either language (a second fact would make the first one's answer doubtful), values that are
-    equal in one language and not in the other, and a value that stands whole inside another value of its relation (an
-    answer that names the longer one would also contain the shorter).
+    equal in one language and not in the other, an explanation that does not state its value word for word (answers are
+    built from it), and a value that stands whole inside another value of its relation (an answer that names the longer
+    one would also contain the shorter).
     """
-    findings = []
-    for name in ("id",):
-        findings += [f"{', '.join(ids)}: {name} repeats" for ids in _repeats((getattr(f, name), f.id) for f in facts)]
+    findings = [f"{', '.join(ids)}: id repeats" for ids in _repeats((fact.id, fact.id) for fact in facts)]
     for fact in facts:
         findings += [
             f"{fact.id}: {key} is not ASCII: {getattr(fact, key)!r}"
@@ -163,7 +163,12 @@ def lint_facts(facts: Sequence[Fact]) -> list[str]:
             for name in FIELDS
             if getattr(fact, name) != " ".join(getattr(fact, name).split())
         ]
-    for language in ("en", "fr"):
+        findings += [
+            f"{fact.id}: the explanation ({language}) does not state the value"
+            for language in LANGUAGES
+            if not holds(fact.explanation_in(language), fact.value_in(language))
+        ]
+    for language in LANGUAGES:
         keyed = (((f.relation, normalise(f.subject_in(language))), f.id) for f in facts)
         findings += [f"{', '.join(ids)}: one subject ({language}), asked for two values" for ids in _repeats(keyed)]
     findings += _unequal_values(facts)
@@ -213,7 +218,7 @@ def _unequal_values(facts: Sequence[Fact]) -> list[str]:
 
 def _contained_values(facts: Sequence[Fact]) -> list[str]:
     findings = []
-    for language in ("en", "fr"):
+    for language in LANGUAGES:
         values: dict[str, dict[str, str]] = defaultdict(dict)
         for fact in facts:
             values[fact.relation].setdefault(normalise(fact.value_in(language)), fact.id)

@@ -12,13 +12,9 @@ from rich.table import Table
 from medjudge import artifacts
 
 OPTIONAL: dict[str, tuple[str, str]] = {
-    "openai": ("endpoints", "judges behind an OpenAI-compatible endpoint"),
-    "sentence_transformers": ("embeddings", "embedding rewards and baselines"),
     "bitsandbytes": ("quant", "4-bit and 8-bit base weights (QLoRA); needs a GPU"),
     "vllm": ("", "rollouts with vLLM (`grpo.use_vllm`); install it by its own instructions"),
     "flash_attn": ("", "FlashAttention 2 (`model.attn_implementation`); install it by its own instructions"),
-    "fastapi": ("serve", "serving with review by people"),
-    "deepspeed": ("scale", "training over several GPUs"),
 }
 
 
