@@ -108,7 +108,7 @@ CASES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     ),
     "fewer rows than splits": (data_case(lines(GOOD)), r"split|cases"),
     "unknown builtin data set": (set_case("data.source=builtin:nothing"), r"builtin:nothing does not exist"),
-    "source and split sources": (set_case("data.train=a.jsonl"), r"one `source` to be split"),
+    "source and split sources": (set_case("data.source=b.jsonl", "data.train=a.jsonl"), r"one `source` to be split"),
     "no source": (
         lambda f: [
             "run",

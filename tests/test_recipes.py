@@ -86,6 +86,14 @@ def test_wrong_recipes_are_refused_in_words(tree: dict[str, object], overrides: 
         recipe_from_tree(tree, overrides)
 
 
+def test_naming_rows_by_split_takes_the_place_of_one_source_and_back() -> None:
+    one = {**BASE, "data": {"source": "rows.jsonl"}}
+    assert recipe_from_tree(one, ["data.train=a", "data.test=b"]).data.source is None
+    two = {**BASE, "data": {"train": "a", "test": "b"}}
+    recipe = recipe_from_tree(two, ["data.source=c"])
+    assert (recipe.data.source, recipe.data.train, recipe.data.test) == ("c", None, None)
+
+
 def test_command_line_wins_over_profile_and_profile_over_file() -> None:
     tree = {**BASE, "sft": {"epochs": 1.0, "micro_batch": 4}, "profiles": {"p": {"sft": {"epochs": 2.0}}}}
     assert recipe_from_tree(tree, ["profile=p"]).sft.epochs == 2.0

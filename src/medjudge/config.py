@@ -23,6 +23,8 @@ from medjudge.tasks.contract import TaskContract
 StageName = Literal["prepare", "base", "sft", "grpo", "merge", "evaluate", "report"]
 STAGE_NAMES: tuple[StageName, ...] = ("prepare", "base", "sft", "grpo", "merge", "evaluate", "report")
 TINY_BASE = "builtin:tiny"
+SPLIT_SOURCES = ("train", "grpo", "validation", "test")
+"""Splits that may have a source of their own."""
 
 
 def _did_you_mean(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
@@ -90,7 +92,7 @@ class DataConfig(Settings):
 
     @model_validator(mode="after")
     def _one_form(self) -> DataConfig:
-        by_split = [name for name in ("train", "grpo", "validation", "test") if getattr(self, name)]
+        by_split = [name for name in SPLIT_SOURCES if getattr(self, name)]
         if self.source and by_split:
             raise ValueError(f"got `source` and {by_split}: give one `source` to be split, or a source per split")
         kinds = {type(size) for size in self.splits.values()}
@@ -408,6 +410,7 @@ def recipe_from_tree(tree: Mapping[str, Any], overrides: Sequence[str] = (), *, 
                 f"The recipe has: {', '.join(profiles) or 'none'}."
             )
         _overlay(merged, profiles[profile])
+    _make_room(merged, {tuple(keys) for keys, _ in settings})
     for keys, value in settings:
         _set(merged, keys, value)
     kind = merged.get("task", {}).get("kind") if isinstance(merged.get("task"), dict) else None
@@ -481,6 +484,16 @@ def _set(tree: dict[str, Any], keys: Sequence[str], value: Any) -> None:
             raise ConfigError(f"--set {'.'.join(keys)}: `{part}` is a value, not a section")
         tree = node
     tree[keys[-1]] = value
+
+
+def _make_room(tree: dict[str, Any], overridden: set[tuple[str, ...]]) -> None:
+    """Drops the file's other form of naming rows where the command line names them in one of the two forms."""
+    data = tree.get("data")
+    by_split = {("data", name) for name in SPLIT_SOURCES}
+    if not isinstance(data, dict) or (("data", "source") in overridden) == bool(by_split & overridden):
+        return
+    for name in ("source",) if by_split & overridden else SPLIT_SOURCES:
+        data.pop(name, None)
 
 
 def _overlay(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
