@@ -149,7 +149,7 @@ CASES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "split that does not exist": (set_case("sft.split=trian"), r"`sft\.split` is 'trian'"),
     "unknown reward": (set_case("grpo.rewards={acuracy = 1}"), r"did you mean `accuracy`"),
     "unknown stage": (lambda f: [*set_case()(f), "--from", "grop"], r"no stage is called 'grop'"),
-    "stage before its inputs": (lambda f: [*set_case()(f), "--from", "grpo"], r"grpo needs prepare"),
+    "stage before its inputs": (lambda f: [*set_case()(f), "--from", "grpo"], r"stage prepare has not run"),
     "stages in the wrong order": (lambda f: [*set_case()(f), "--from", "grpo", "--until", "sft"], r"holds no stage"),
     "base model that is nowhere": (set_case("model.base=./no-such-folder"), r"neither a model folder nor a hub id"),
     "too few prompts for a step": (set_case("grpo.max_cases=2", "grpo.max_steps=-1"), r"fewer than one step|prompts"),

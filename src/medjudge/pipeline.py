@@ -75,6 +75,8 @@ def check_upstream(recipe: Recipe, run_dir: artifacts.RunDir, first: str) -> Non
     """Raises ConfigError if a stage before `first` was made under other settings: a later one would mix two recipes."""
     for name in active_stages(recipe, None, first)[:-1]:
         current, why = run_dir.is_current(name, stage_inputs(name, recipe, run_dir))
+        if why == "not run yet":
+            raise ConfigError(f"--from {first}: stage {name} has not run in {run_dir.path}. Take --from {name}.")
         if not current:
             raise ConfigError(
                 f"--from {first}: stage {name} of {run_dir.path} is not of this recipe ({why}). Take --from {name}."
