@@ -140,13 +140,13 @@ def test_stratification_by_a_column_that_is_no_slice(tmp_path: Path) -> None:
         ({"source": "gone.jsonl"}, {}, DataError, "gone.jsonl does not exist"),
         (
             {"source": "gone.jsonl"},
-            {"stages": ["sft"], "sft": {"split": "trian"}},
+            {"stages": ["prepare", "base", "sft"], "sft": {"split": "trian"}},
             ConfigError,
             "`sft.split` is 'trian'",
         ),
         (
             {"train": "gone.jsonl"},
-            {"stages": ["evaluate"]},
+            {"stages": ["prepare", "base", "evaluate"]},
             ConfigError,
             "`evaluate.split` is 'test', but the data give train",
         ),
