@@ -166,6 +166,19 @@ def test_a_worse_model_is_said_to_be_worse_with_positive_points():
     assert f"interval {-difference.high:.1f} to {-difference.low:.1f};" in line
 
 
+def test_a_judge_with_one_label_for_everything_is_named():
+    contract = McqContract()
+    cases = cases_of(contract.labels, 40)
+    said = {
+        "stuck": [Verdict(case.case_id, "B") for case in cases],
+        "sft": answers(cases, contract.labels, 0.5),
+    }
+    results = summarise(cases, said, contract=contract, split="test")
+    assert [line for line in results.statements if "tells nothing apart" in line] == [
+        "stuck gives the label 'B' in every answer that can be read: it tells nothing apart."
+    ]
+
+
 def test_judges_that_agree_on_every_case():
     contract = McqContract()
     cases = cases_of(contract.labels, 30)

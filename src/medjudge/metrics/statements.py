@@ -21,6 +21,7 @@ def make_statements(results: Results) -> list[str]:
     """The sentences that stand first in a report, most important first."""
     sentences = [_compared(comparison, results) for comparison in results.comparisons]
     sentences += [_against_chance(name, model, results) for name, model in results.of_role("model").items()]
+    sentences += _one_label_only(results)
     sentences += _readability(results)
     sentences += _scope(results)
     sentences.append(leakage_line(results))
@@ -118,6 +119,26 @@ def _against_chance(name: str, model: ModelResult, results: Results) -> str:
         return f"{start} is above {level}, {p}, n = {model.n:,}."
     why = f": {model.n_unparsed:,} of its {model.n:,} answers could not be read" if model.n_unparsed else ""
     return f"{start} is below {level}, {p}, n = {model.n:,}{why}."
+
+
+def _one_label_only(results: Results) -> list[str]:
+    """Models that give one and the same label to whatever they are asked: an accuracy that is a prevalence."""
+    sentences = []
+    for name, model in results.of_role("model").items():
+        given = [
+            label
+            for label, count in zip(model.confusion.columns, _column_sums(model), strict=True)
+            if count and label in results.labels
+        ]
+        if len(given) == 1 and model.n - model.n_unparsed > 1:
+            sentences.append(
+                f"{name} gives the label {given[0]!r} in every answer that can be read: it tells nothing apart."
+            )
+    return sentences
+
+
+def _column_sums(model: ModelResult) -> list[int]:
+    return [sum(column) for column in zip(*model.confusion.counts, strict=True)]
 
 
 def _readability(results: Results) -> list[str]:
