@@ -17,12 +17,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from medjudge.errors import ConfigError, MedjudgeError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 app = typer.Typer(
     name="medjudge",
@@ -45,6 +47,8 @@ RecipeFile = Annotated[Path, typer.Argument(help="A TOML recipe; `medjudge init 
 
 def console() -> Console:
     """Where people read: the terminal at its own width; a file or a pipe at one that tables fit."""
+    from rich.console import Console
+
     return Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 
 
@@ -118,9 +122,10 @@ def run(
 ) -> None:
     """Run a recipe's stages in order. Unchanged stages are skipped; a cut-off one resumes from its last checkpoint."""
     from medjudge.config import load_recipe
-    from medjudge.pipeline import active_stages, run_recipe
 
     recipe = load_recipe(recipe_path, overrides or [])
+    from medjudge.pipeline import active_stages, run_recipe
+
     active_stages(recipe, first, last)
     out = console()
     if dry_run:
@@ -237,7 +242,6 @@ def main() -> None:
 
 def run_guarded(command: Callable[[], Any]) -> None:
     """Runs `command`; a MedjudgeError becomes its message and exit code 1, an interrupt says how to go on."""
-    errors = Console(stderr=True, highlight=False)
     try:
         command()
     except MedjudgeError as error:
@@ -250,11 +254,6 @@ def run_guarded(command: Callable[[], Any]) -> None:
         message = "out of memory. Lower `sft.micro_batch`, `grpo.micro_batch` or `evaluate.batch_tokens`."
     else:
         return
-    errors.print(f"[bold red]error:[/] {_plain(message)}", soft_wrap=True)
+    typer.secho("error: ", fg=typer.colors.RED, bold=True, err=True, nl=False)
+    typer.echo(message, err=True)
     sys.exit(1)
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
