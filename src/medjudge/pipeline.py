@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from medjudge import __version__, artifacts
-from medjudge.config import STAGE_NAMES, TINY_BASE, Recipe
+from medjudge.config import SPLIT_SOURCES, STAGE_NAMES, TINY_BASE, Recipe
 from medjudge.errors import ConfigError, RunError
 
 
@@ -200,8 +200,7 @@ def _record_command(run_dir: Path) -> None:
 
 
 def _sources(recipe: Recipe) -> list[str]:
-    data = recipe.data
-    return [s for s in (data.source, data.train, data.grpo, data.validation, data.test) if s]
+    return [source for name in ("source", *SPLIT_SOURCES) if (source := getattr(recipe.data, name))]
 
 
 def _signature(source: str) -> str:

@@ -131,9 +131,8 @@ def _evaluate(
     lineages: dict[str, Mapping[str, Any]] = {}
     seconds: dict[str, float] = {}
     for name, where in models.items():
-        started = time.monotonic()
-        completions[name], lineage, before_s = _complete_once(name, where, recipe, cases, out_dir, console, parent)
-        seconds[name] = round(before_s if before_s is not None else time.monotonic() - started, 2)
+        completions[name], lineage, wall_s = _complete_once(name, where, recipe, cases, out_dir, console, parent)
+        seconds[name] = round(wall_s, 2)
         judgements[name] = [
             contract.parse(case.case_id, completion.text)
             for case, completion in zip(cases, completions[name], strict=True)
@@ -192,8 +191,8 @@ def _kept(out_dir: Path, name: str) -> Path:
 
 def _complete_once(
     name: str, where: str, recipe: Recipe, cases: Sequence[Case], out_dir: Path, console: Console, parent: str | None
-) -> tuple[list[Completion], dict[str, Any] | None, float | None]:
-    """As `_complete`; what a cut-off evaluation had finished is taken from its work folder, with the time it took."""
+) -> tuple[list[Completion], dict[str, Any] | None, float]:
+    """As `_complete`, with the seconds it took; what a cut-off evaluation had finished comes from its work folder."""
     path = _kept(out_dir, name)
     if path.exists():
         kept = artifacts.read_json(path)
@@ -203,7 +202,7 @@ def _complete_once(
     seconds = time.monotonic() - started
     kept = {"completions": [asdict(c) for c in completions], "lineage": lineage, "seconds": seconds}
     artifacts.write_json(path, kept)
-    return completions, lineage, None
+    return completions, lineage, seconds
 
 
 def _complete(

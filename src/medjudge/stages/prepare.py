@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 
 from medjudge import artifacts
-from medjudge.config import DataConfig, Recipe
+from medjudge.config import SPLIT_SOURCES, DataConfig, Recipe
 from medjudge.data.leakage import LeakageReport, check_leakage, enforce_leakage
 from medjudge.data.lint import lint_cases
 from medjudge.data.rows import source_files
@@ -30,7 +30,6 @@ from medjudge.errors import ConfigError
 from medjudge.records import Case
 from medjudge.tasks.contract import TaskContract
 
-BY_SPLIT = ("train", "grpo", "validation", "test")
 ALL = "all"
 """The name of a single source that is split."""
 
@@ -96,7 +95,7 @@ def _sources(data: DataConfig) -> dict[str, str]:
     """Source per split, or the one source to be split under `ALL`."""
     if data.source:
         return {ALL: data.source}
-    by_split = {name: source for name in BY_SPLIT if (source := getattr(data, name))}
+    by_split = {name: source for name in SPLIT_SOURCES if (source := getattr(data, name))}
     if not by_split:
         raise ConfigError("the recipe names no rows: set `data.source`, or `data.train` and `data.test`.")
     return by_split

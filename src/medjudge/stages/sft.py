@@ -16,7 +16,6 @@ from medjudge.modeling.load import count_parameters, load_tokenizer, load_weight
 from medjudge.modeling.save import proof_prompts, save_trained
 from medjudge.modeling.sft import train_sft
 from medjudge.rewards.preflight import check_gold, require_earnable
-from medjudge.tasks.encoding import encode_all
 
 
 def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[str, Any]:
@@ -28,8 +27,9 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     start, name = start_of("sft", recipe, run_dir)
     tokenizer = load_tokenizer(start, recipe.model.chat_template)
     rated = [case for case in train if case.gold is not None]
+    preflight = check_gold(recipe.contract, rated, tokenizer, recipe.grpo.rewards)
     if "grpo" in recipe.stages:  # what no answer can earn is better known before SFT than after it
-        require_earnable(check_gold(recipe.contract, rated, tokenizer, recipe.grpo.rewards))
+        require_earnable(preflight)
     is_lora = recipe.sft.tuning == "lora"
     model = load_weights(start, recipe.model, tokenizer, quantize=is_lora, train_all=not is_lora)
     model, history = train_sft(
@@ -44,8 +44,6 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
         seed=recipe.seed,
         console=console,
     )
-    encoded = encode_all(recipe.contract, rated, tokenizer, with_target=False)
-    n_shortened = sum(row.n_words_cut > 0 for row in encoded)
     trainable, total = count_parameters(model)
     lineage: Lineage = save_trained(
         "sft",
@@ -62,7 +60,7 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     artifacts.write_json(out_dir / artifacts.HISTORY, history)
     return {
         "n_cases": len(rated),
-        "n_prompts_shortened": n_shortened,
+        "n_prompts_shortened": preflight.n_prompts_cut,
         "trainable_parameters": trainable,
         "parameters": total,
         "weights_sha256": lineage.weights_sha256,
