@@ -178,6 +178,6 @@ def _optimisers(model: Any, plan: PretrainingPlan) -> list[torch.optim.Optimizer
     chosen = {id(p) for p in hidden}
     rest = [p for p in model.parameters() if id(p) not in chosen]
     return [
-        torch.optim.Muon(hidden, lr=plan.learning_rate, weight_decay=plan.weight_decay, adjust_lr_fn="match_rms_adamw"),
+        Muon(hidden, lr=plan.learning_rate, weight_decay=plan.weight_decay),
         torch.optim.AdamW(rest, lr=plan.learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
