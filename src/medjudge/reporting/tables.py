@@ -51,6 +51,46 @@ def results_table(results: Results, *, all_metrics: bool = False) -> Table:
     return table
 
 
+def usage_table(results: Results) -> Table | None:
+    """What the models behind endpoints were asked, and what that took and cost; None where there are none."""
+    asked = {name: model.usage for name, model in results.models.items() if model.usage is not None}
+    if not asked:
+        return None
+    table = Table(
+        title="Endpoints",
+        caption="Refused, cut off and failed answers that hold no verdict count as wrong. Cost: of all answers here, "
+        "in brackets of those that this run asked for.",
+        title_justify="left",
+        caption_justify="left",
+        caption_style="dim",
+    )
+    table.add_column("model", no_wrap=True)
+    for heading in ("answers", "from cache", "requests", "retries", "refused", "cut off", "failed"):
+        table.add_column(heading, justify="right")
+    for heading in ("tokens in / out", "cost", "latency (p95)"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, usage in asked.items():
+        counts = ("n_answered", "n_from_cache", "n_requests", "n_retries", "n_refused", "n_truncated", "n_failed")
+        table.add_row(
+            Text(name),
+            *(f"{usage[key]:,}" for key in counts),
+            f"{usage['prompt_tokens']:,} / {usage['completion_tokens']:,}",
+            _cost(usage["cost_usd"], usage["new_cost_usd"]),
+            _seconds(usage["latency_median_s"], usage["latency_p95_s"]),
+        )
+    return table
+
+
+def _cost(all_usd: float | None, new_usd: float | None) -> str:
+    if all_usd is None or new_usd is None:
+        return "no price set"
+    return f"${all_usd:,.4f} (${new_usd:,.4f})"
+
+
+def _seconds(median_s: float | None, p95_s: float | None) -> str:
+    return DASH if median_s is None or p95_s is None else f"{median_s:.2f} s ({p95_s:.2f} s)"
+
+
 def _cells(name: str, model: ModelResult, results: Results, metrics: list[str]) -> list[Text]:
     cells = [Text(name), Text(f"{model.n:,}"), Text(f"{model.n_unparsed:,}")]
     for metric_name in metrics:

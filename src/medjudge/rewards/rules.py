@@ -19,7 +19,7 @@ from medjudge.records import Case, Judgement, Unparsed, Verdict
 
 def json_reward(judgement: Judgement, case: Case) -> float | None:
     """1.0 if the outer form can be read (a JSON object; the right tags), whatever it holds; else 0.0."""
-    return 0.0 if isinstance(judgement, Unparsed) and judgement.kind == "format" else 1.0
+    return 0.0 if isinstance(judgement, Unparsed) and judgement.kind != "schema" else 1.0
 
 
 def schema_reward(judgement: Judgement, case: Case) -> float | None:
