@@ -80,3 +80,12 @@ class Completion:
     """The model or its provider declined to answer."""
     failure: str | None = None
     """Why there is no answer at all, without text of the case; `text` is then empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One sampled completion, what the contract reads in it, and the case it answers: all that a reward may look at."""
+
+    case: Case
+    judgement: Judgement
+    completion: Completion
