@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from medjudge.errors import ConfigError
 from medjudge.rewards.settings import RewardSettings
-from medjudge.settings import Settings
+from medjudge.settings import EndpointSettings, Settings
 from medjudge.tasks.catalog import TASKS, Task
 from medjudge.tasks.contract import TaskContract
 
@@ -303,7 +303,11 @@ class EvaluateConfig(Settings):
     models: tuple[str, ...] = ("base", "sft", "grpo")
     """Which of the run's models are compared; those that the run does not make are left out with a line."""
     extra_models: Mapping[str, str] = Field(default_factory=dict)
-    """Further models by name: a folder or a hub id."""
+    """Further models by name: a folder, a hub id, or an endpoint as `openai:MODEL@URL`."""
+    endpoint: EndpointSettings = EndpointSettings()
+    """How the endpoints among the models are asked."""
+    endpoints: Mapping[str, EndpointSettings] = Field(default_factory=dict)
+    """Model name -> what differs for it: its limits, its prices."""
     max_cases: int | None = Field(None, ge=1)
     """Judge only so many cases of the split, drawn by the seed."""
     batch_tokens: int = Field(16384, ge=64)
@@ -314,6 +318,22 @@ class EvaluateConfig(Settings):
     n_resamples: int = Field(2000, ge=100)
     """Bootstrap resamples, drawn over groups."""
     seed: int = 42
+
+    @field_validator("extra_models")
+    @classmethod
+    def _endpoints_can_be_read(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        for where in value.values():
+            if where.startswith("openai:"):
+                from medjudge.inference.endpoint import parse_endpoint
+
+                parse_endpoint(where)
+        return value
+
+    def endpoint_of(self, name: str) -> EndpointSettings:
+        """How the endpoint that goes by this model name is asked."""
+        differs = self.endpoints.get(name)
+        update = {key: getattr(differs, key) for key in differs.model_fields_set} if differs is not None else {}
+        return self.endpoint.model_copy(update=update)
 
 
 class ReportConfig(Settings):
@@ -476,6 +496,8 @@ def _keys_at(loc: Sequence[str], tree: Mapping[str, Any]) -> list[str]:
     for part in loc:
         if section is Recipe and part == "task":
             section = TASKS[str(tree["task"]["kind"])]
+            continue
+        if part not in section.model_fields:  # a name in a table of sections
             continue
         annotation = section.model_fields[part].annotation
         candidates = [annotation, *get_args(annotation)] if get_origin(annotation) else [annotation]

@@ -17,6 +17,7 @@ from rich.console import Console
 from medjudge import __version__, artifacts
 from medjudge.config import SCRATCH_BASE, SPLIT_SOURCES, STAGE_NAMES, TINY_BASE, Recipe
 from medjudge.errors import ConfigError, RunError
+from medjudge.settings import without_transport
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def stage_inputs(name: str, recipe: Recipe, run_dir: artifacts.RunDir) -> dict[s
     Raises ConfigError if a stage before it has not run.
     """
     stage = STAGES[name]
-    tree = recipe.model_dump(mode="json")
+    tree = without_transport(recipe.model_dump(mode="json"))
     inputs: dict[str, Any] = {section: tree[section] for section in stage.sections}
     inputs |= {"seed": recipe.seed, "version": __version__, "contract": recipe.contract.fingerprint()}
     if name == "prepare":

@@ -55,8 +55,11 @@ class Unparsed:
     completion: str
     reason: str
     """Why, without text of the case: "expected one <answer> block, found 0"."""
-    kind: Literal["format", "schema"] = "format"
-    """`format`: the outer form is unreadable (not JSON, no tags). `schema`: the form is right, its content is not."""
+    kind: Literal["format", "schema", "truncated", "refused", "failed"] = "format"
+    """`format`: the outer form is unreadable (not JSON, no tags). `schema`: the form is right, its content is not.
+
+    `truncated`: unreadable, and cut off at the token limit. `refused`: the model or its provider declined to answer.
+    `failed`: no answer came at all."""
 
 
 Judgement = Verdict | Unparsed
@@ -73,6 +76,10 @@ class Completion:
     """False if the token limit cut it off."""
     n_words_cut: int = 0
     """Words that were taken off the case's inputs so that the prompt fits."""
+    refused: bool = False
+    """The model or its provider declined to answer."""
+    failure: str | None = None
+    """Why there is no answer at all, without text of the case; `text` is then empty."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,7 @@ def code_outcomes(
                     f"case {judgement.case_id!r}: judged {label!r}, expected one of {', '.join(map(repr, labels))}."
                 )
             case Unparsed(kind=kind):
-                answer = len(code) + (kind == "format")
+                answer = len(code) + (kind != "schema")
         if judgement.case_id in known:
             answers[judgement.case_id] = answer
         else:
