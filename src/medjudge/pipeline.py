@@ -48,7 +48,7 @@ STAGES: dict[str, Stage] = {
 }
 """In the order a project meets them."""
 
-NOT_INPUTS = (artifacts.HISTORY, artifacts.PREFLIGHT, artifacts.LINT)
+NOT_INPUTS = (artifacts.HISTORY, artifacts.PREFLIGHT, artifacts.DOCTOR, artifacts.LINT)
 """Outputs of a stage that later stages do not read: a change in them alone makes nothing stale."""
 
 
