@@ -125,10 +125,11 @@ def run_recipe(
     first: str | None = None,
     last: str | None = None,
     fresh: bool = False,
+    force: bool = False,
 ) -> Path:
     """Runs the stages `first` to `last`. Returns the run folder.
 
-    fresh: forget those stages' earlier results and begun work.
+    fresh: forget those stages' earlier results and begun work. force: go on over a failed pre-flight, and record it.
     """
     names = active_stages(recipe, first, last)
     run_dir = artifacts.RunDir(recipe.run_dir)
@@ -140,6 +141,7 @@ def run_recipe(
             check_arguments(recipe)
         artifacts.write_json(run_dir.path / artifacts.RECIPE, recipe.model_dump(mode="json"))
         _record_command(run_dir.path)
+        run_dir.allow_failed_preflight(force)
         for name in names:
             if fresh:
                 run_dir.discard(name)

@@ -52,7 +52,6 @@ class DoctorWatch(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         self.warmed_step: int = kept.get("warmed_step", 0)
         self.stopped_step: int | None = kept.get("stopped_step")
         self.rollouts: Sequence[Observed] = ()
-        self.n_resampled = 0
 
     def saw(self, rollouts: Sequence[Observed]) -> None:
         """The rollouts that the coming step learns from, groups one after the other."""
@@ -112,7 +111,8 @@ class DoctorWatch(TrainerCallback):  # type: ignore[misc]  # transformers ships 
 
     def _facts(self, step: int, held_out: str | None) -> StepFacts:
         rollouts, self.rollouts = self.rollouts, ()
-        n_resampled, self.n_resampled = self.n_resampled, 0
+        resampler = getattr(self.trainer, "resampler", None)
+        n_resampled = resampler.take_count() if resampler is not None else 0
         if rollouts:
             # TRL keeps the advantages of its last generation batch, in the order of its rollouts.
             advantages = list(self.trainer._logs["advantages"])[-len(rollouts) :]

@@ -18,10 +18,18 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from medjudge.metrics.comparison import mcnemar
-from medjudge.rewards.observation import SAME, BatchFacts, Evidence, StepFacts, TermFacts, Window, common_prefix
+from medjudge.rewards.observation import (
+    ALL,
+    SAME,
+    BatchFacts,
+    Evidence,
+    StepFacts,
+    TermFacts,
+    Window,
+    common_prefix,
+    shown,
+)
 
-ALL = 0.98
-"""From this share on, "all": one stray rollout in fifty changes nothing."""
 MANY_TRUNCATED = 0.25
 """A quarter of the completions cut off. Below it the rest of each group still teaches the policy to be shorter."""
 FEW_MIXED_GROUPS = 8
@@ -311,16 +319,12 @@ def _all_unparsed(window: Window) -> Finding | None:
     # What completions of many cases begin with is the model's habit, not text of a case.
     rows = [row for batch in window.batches for row in batch.evidence.get("unparsed", ())]
     is_habit = prefix.strip() and len({row.case_id for row in rows}) > 2
-    begins = f" All begin with {_shown(prefix)}." if is_habit else " They have no common beginning."
+    begins = f" All begin with {shown(prefix)}." if is_habit else " They have no common beginning."
     sentence = (
         f"{unparsed:,} of {n:,} completions ({_span(window)}) could not be read, {count:,} of them because: {reason}."
         + begins
     )
     return _finding("all_unparsed", sentence, window, window.evidence("unparsed"))
-
-
-def _shown(prefix: str, limit: int = 60) -> str:
-    return repr(prefix if len(prefix) <= limit else prefix[:limit] + "…")
 
 
 def _components_cancel(window: Window) -> Finding | None:

@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+ALL = 0.98
+"""From this share on, "all": one stray rollout in fifty changes nothing."""
 SAME = 1e-6
 """Rewards closer than this are one reward: TRL's advantages come from float32."""
 N_EVIDENCE = 3
@@ -76,6 +78,8 @@ class BatchFacts:
     """Groups that hold two different rewards."""
     n_identical: int
     """Groups whose completions are one and the same text."""
+    spread_by_term: Mapping[str, int]
+    """Groups in which a term differs, by term."""
     n_mixed: int
     """Groups in which at least two terms differ."""
     n_cancelled: int
@@ -142,6 +146,7 @@ def facts_of(rollouts: Sequence[Observed], *, keep_completions: bool = True) -> 
         n_groups=len(groups),
         n_spread=sum(_differs([r.total for r in group]) for group in groups),
         n_identical=sum(len({r.text for r in group}) == 1 for group in groups),
+        spread_by_term={name: sum(_differs(_term(group, name)) for group in groups) for name in rollouts[0].terms},
         n_mixed=len(mixed),
         n_cancelled=sum(map(_cancels, mixed)),
         n_unparsed=len(unparsed),
@@ -171,6 +176,11 @@ def common_prefix(texts: Sequence[str]) -> str:
     """What all the texts begin with, character by character; empty for no texts."""
     low, high = min(texts, default=""), max(texts, default="")
     return low[: next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))]
+
+
+def shown(text: str | None, limit: int = 60) -> str:
+    """A text in quotes with its line breaks spelt out, cut to `limit` characters."""
+    return repr(text if text is None or len(text) <= limit else text[:limit] + "…")
 
 
 def _term(rollouts: Iterable[Observed], name: str) -> list[float | None]:
