@@ -132,7 +132,7 @@ def _read(contract: TaskContract, case: Case, text: str, n_tokens: int, *, stopp
 
 
 def pay(plan: RewardPlan, rollouts: Sequence[Rollout]) -> list[Paid]:
-    """Rules pay every rollout, rewards that ask a model the first few; a judge model is not asked, it may err on gold."""
+    """Rules pay every rollout, rewards that ask a model the first few; a judge model is not asked: it errs on gold."""
     cheap = _part(plan, lambda reward: isinstance(reward, RuleReward))
     proven = _part(plan, lambda reward: math.isfinite(reward.gold_tolerance))
     n_costly = 0 if proven == cheap else COSTLY_CASES
