@@ -14,7 +14,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 from trl import GRPOTrainer
 
 from medjudge import artifacts
-from medjudge.config import GrpoConfig, ModelConfig
+from medjudge.config import GrpoConfig, ModelConfig, Recipe
+from medjudge.data.splits import seeded_sample
 from medjudge.errors import ModelError
 from medjudge.modeling.arguments import epoch_order, grpo_arguments, n_steps
 from medjudge.modeling.load import check_context
@@ -22,12 +23,13 @@ from medjudge.modeling.progress import Watch, clean_history
 from medjudge.modeling.resampling import Resampler, by_difficulty
 from medjudge.modeling.sft import lora_config
 from medjudge.modeling.watching import DoctorWatch
-from medjudge.records import Case, Unparsed, Verdict
+from medjudge.records import Case
+from medjudge.rewards.checks import observed
+from medjudge.rewards.composition import RewardPlan, ScoredRollout, reward_plan, rewardable
 from medjudge.rewards.doctor import RewardShape
-from medjudge.rewards.observation import Observed
-from medjudge.rewards.rules import REWARDS, score, total_reward
+from medjudge.rewards.preflight import as_taught, term_maxima
 from medjudge.tasks.contract import TaskContract
-from medjudge.tasks.encoding import decode, encode_all, stop_token_ids
+from medjudge.tasks.encoding import Encoded, encode_all, read_rollout, stop_token_ids
 
 
 class ContractGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no types
@@ -66,74 +68,68 @@ class ContractGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no ty
 
 
 class Rewarder:
-    """Judges rollouts and rewards each by its own case, found by its id, never by its place (published failure 3)."""
+    """The plan as TRL's reward functions, one per term so that each is logged by its name.
+
+    Each rollout is decoded and parsed by the contract and meets its own case, found by its id, never by its position in
+    a batch (published failure 3). A batch is read and scored once, at the first term that TRL asks for.
+    """
 
     def __init__(
         self,
         contract: TaskContract,
         cases: Sequence[Case],
-        weights: Mapping[str, float],
+        encoded: Sequence[Encoded],
         tokenizer: Any,
-        group_size: int,
+        plan: RewardPlan,
+        on_scored: Callable[[list[ScoredRollout]], None] | None = None,
     ) -> None:
-        """`cases`: all that training may meet."""
-        self.contract, self.weights, self.tokenizer, self.group_size = contract, weights, tokenizer, group_size
-        self.by_id = {case.case_id: case for case in cases}
+        """`encoded`: the cases' prompts, in their order. `on_scored` is shown each batch of scored rollouts once."""
+        self.contract, self.tokenizer, self.plan, self.on_scored = contract, tokenizer, plan, on_scored
+        self.by_id = {case.case_id: (case, row) for case, row in zip(cases, encoded, strict=True)}
         self.stop_ids = stop_token_ids(tokenizer)
-        self.saw: Callable[[Sequence[Observed]], None] = lambda rollouts: None
-        """Told of every batch that TRL asks rewards for."""
-
-    def observe(self, case_ids: Sequence[str], completion_ids: Sequence[Sequence[int]]) -> list[Observed]:
-        """The rollouts with what they earn, in their order; groups stand one after the other."""
-        ended = {*self.stop_ids, self.tokenizer.pad_token_id}
-        observed = []
-        for i, (case_id, ids) in enumerate(zip(case_ids, completion_ids, strict=True)):
-            case, text = self.by_id[case_id], decode(self.tokenizer, list(ids), self.stop_ids)
-            judgement = self.contract.parse(case_id, text)
-            paid = score(judgement, case, self.weights)
-            observed.append(
-                Observed(
-                    case_id=case_id,
-                    group=i // self.group_size,
-                    text=text,
-                    n_tokens=len(ids),
-                    stopped=bool(ids) and ids[-1] in ended,
-                    terms={n: None if (v := paid[n]) is None else weight * v for n, weight in self.weights.items()},
-                    total=total_reward(paid, self.weights),
-                    unparsed=judgement.reason if isinstance(judgement, Unparsed) else None,
-                    correct=None
-                    if case.gold is None
-                    else isinstance(judgement, Verdict) and judgement.label == case.gold,
-                )
-            )
-        return observed
-
-    def totals(self, case_ids: Sequence[str], completion_ids: Sequence[Sequence[int]]) -> list[float | None]:
-        """What the rollouts earn."""
-        return [rollout.total for rollout in self.observe(case_ids, completion_ids)]
+        self.asked: object = None
+        self.scored: list[ScoredRollout] = []
 
     def functions(self) -> list[Callable[..., list[float | None]]]:
-        """One TRL reward function per component, before its weight."""
-        latest: list[Observed] = []
+        """One function per term, in the order of the plan's weights."""
+        return [self._function(term.name) for term in self.plan.terms]
 
-        def component(name: str, is_first: bool) -> Callable[..., list[float | None]]:
-            def reward(
-                prompts: list[str],
-                completions: list[str],
-                completion_ids: list[list[int]],
-                case_id: list[str],
-                **_: object,
-            ) -> list[float | None]:
-                if is_first:  # TRL asks for every component of a batch before the next batch
-                    latest[:] = self.observe(case_id, completion_ids)
-                    self.saw(tuple(latest))
-                weight = self.weights[name]
-                return [None if (v := o.terms[name]) is None else v / weight for o in latest]
+    def score(self, case_ids: Sequence[str], completion_ids: Sequence[Sequence[int]]) -> list[ScoredRollout]:
+        """The rollouts of one batch, scored."""
+        rollouts = []
+        for case_id, ids in zip(case_ids, completion_ids, strict=True):
+            case, prompt = self.by_id[case_id]
+            rollouts.append(read_rollout(self.contract, case, list(ids), self.tokenizer, self.stop_ids, prompt=prompt))
+        return self.plan.score(rollouts)
 
-            reward.__name__ = name
-            return reward
+    def _function(self, term: str) -> Callable[..., list[float | None]]:
+        def reward(
+            prompts: list[str],
+            completions: list[str],
+            completion_ids: list[list[int]],
+            case_id: list[str],
+            **_: object,
+        ) -> list[float | None]:
+            if completion_ids is not self.asked:  # TRL hands the same list to every term of a batch
+                self.asked, self.scored = completion_ids, self.score(case_id, completion_ids)
+                if self.on_scored is not None:
+                    self.on_scored(self.scored)
+            # TRL would sum the terms that are there; a rollout without a total is to be left out instead.
+            return [None if row.total is None else row.terms[term] for row in self.scored]
 
-        return [component(name, i == 0) for i, name in enumerate(self.weights)]
+        reward.__name__ = term
+        return reward
+
+
+def rewarded_cases(recipe: Recipe, split: Sequence[Case], tokenizer: Any) -> tuple[tuple[Case, ...], RewardPlan, int]:
+    """(the cases of a split that GRPO trains on, the rewards built for them, rated cases that no reward can pay).
+
+    Reasons are those that targets hold. Raises DataError where no case can be rewarded.
+    """
+    rated = as_taught(recipe.contract, [case for case in split if case.gold is not None], tokenizer)
+    plan = reward_plan(recipe, rated)
+    can_earn = rewardable(plan, rated)
+    return seeded_sample(can_earn, recipe.grpo.max_cases, recipe.seed), plan, len(rated) - len(can_earn)
 
 
 def grpo_order(n_cases: int, config: GrpoConfig, seed: int) -> tuple[list[int], int]:
@@ -153,6 +149,7 @@ def grpo_order(n_cases: int, config: GrpoConfig, seed: int) -> tuple[list[int], 
 def train_grpo(
     contract: TaskContract,
     cases: Sequence[Case],
+    plan: RewardPlan,
     model: Any,
     tokenizer: Any,
     config: GrpoConfig,
@@ -166,8 +163,8 @@ def train_grpo(
 ) -> tuple[Any, list[dict[str, Any]], dict[str, Any]]:
     """(trained model or PeftModel, training log, what the doctor saw). Resumes from the last whole checkpoint.
 
-    cases: all have gold. held_out: judges held-out cases with a model, `1` or `0` each. pass_rates: case id -> share of
-    right completions before training, for the doctor's `act` policy.
+    cases: all have the gold that `plan` needs. held_out: judges held-out cases with a model, `1` or `0` each.
+    pass_rates: case id -> share of right completions before training, for the doctor's `act` policy.
     """
     order, steps = grpo_order(len(cases), config, seed)
     is_acting = config.doctor.policy == "act"
@@ -177,15 +174,18 @@ def train_grpo(
     encoded = encode_all(contract, cases, tokenizer, with_target=False)
     check_context(model, max(len(row.prompt_ids) for row in encoded) + contract.max_completion_tokens)
     checkpoint = artifacts.latest_checkpoint(work)
-    rewarder = Rewarder(contract, cases, config.rewards, tokenizer, config.group_size)
     doctor = DoctorWatch(
-        RewardShape(reward_maxima(config.rewards), len(contract.labels)),
+        RewardShape(term_maxima(plan), len(contract.labels)),
         config.doctor,
         console,
         held_out=held_out,
         checkpoint=checkpoint,
     )
-    rewarder.saw = doctor.saw
+
+    def look(batch: Sequence[ScoredRollout]) -> None:
+        doctor.saw([observed(row, plan, group=i // config.group_size) for i, row in enumerate(batch)])
+
+    rewarder = Rewarder(contract, cases, encoded, tokenizer, plan, on_scored=look)
     watch = Watch("grpo", console, ("reward", "frac_reward_zero_std", "completions/mean_length"))
     rows = [{"prompt": row.prompt_text, "case_id": case.case_id} for row, case in zip(encoded, cases, strict=True)]
     trainer = ContractGrpoTrainer(
@@ -205,7 +205,7 @@ def train_grpo(
     if is_acting and config.doctor.max_resamples:
         trainer.resampler = Resampler(
             rows,
-            rewarder.totals,
+            lambda case_ids, completion_ids: [row.total for row in rewarder.score(case_ids, completion_ids)],
             group_size=config.group_size,
             max_rounds=config.doctor.max_resamples,
             seed=seed,
@@ -218,11 +218,3 @@ def train_grpo(
     finally:
         watch.close()
     return trainer.model, clean_history(trainer.state.log_history), doctor.report()
-
-
-def reward_maxima(weights: Mapping[str, float]) -> dict[str, float]:
-    """Component -> the most that it adds to the total."""
-    return {
-        name: weight * (REWARDS[name].maximum if weight > 0 else REWARDS[name].minimum)
-        for name, weight in weights.items()
-    }

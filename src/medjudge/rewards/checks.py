@@ -105,15 +105,6 @@ class Paid:
         return max(0.0, self.most - self.scored.total - tolerance - TOLERANCE)
 
 
-def read_answer(
-    contract: TaskContract, case: Case, encoded: Encoded, tokenizer: Any, stop_ids: Sequence[int]
-) -> Answer:
-    """The gold answer of an encoded row, decoded from its token ids and read by the contract."""
-    ids = encoded.completion_ids or []
-    rollout = _read(contract, case, decode(tokenizer, ids, stop_ids), len(ids))
-    return Answer(encoded, rollout, any(token in stop_ids for token in ids[:-1]))
-
-
 def swapped(contract: TaskContract, answers: Sequence[Answer]) -> list[Rollout]:
     """Each row with the answer of the row after it."""
     completions = [b.rollout.completion for _, b in _neighbours(answers)]
@@ -243,14 +234,12 @@ def check_other_rows(answered: Sequence[Answer], own: Sequence[Paid], others: Se
 # --- broken answers ---------------------------------------------------------------------------------------------------
 
 
-def check_broken(
-    contract: TaskContract, plan: RewardPlan, answered: Sequence[Answer], tokenizer: Any, stop_ids: Sequence[int]
-) -> Check:
+def check_broken(contract: TaskContract, plan: RewardPlan, answered: Sequence[Answer], tokenizer: Any) -> Check:
     """(c) Empty, cut-off and off-schema answers hold no verdict; what compares with gold pays nothing for them."""
     told, causes = [], []
     evidence = None
     cheap = _part(plan, lambda reward: isinstance(reward, RuleReward))
-    for kind, rollouts in _broken_rollouts(contract, answered, tokenizer, stop_ids).items():
+    for kind, rollouts in _broken_rollouts(contract, answered, tokenizer).items():
         earned: set[float] = set()
         for scored in cheap.score(rollouts):
             cause = _why_wrong(contract, kind, scored, cheap)
@@ -263,9 +252,8 @@ def check_broken(
     return Check("broken", "failed" if causes else "passed", sentence, tuple(causes), evidence)
 
 
-def _broken_rollouts(
-    contract: TaskContract, answered: Sequence[Answer], tokenizer: Any, stop_ids: Sequence[int]
-) -> dict[str, list[Rollout]]:
+def _broken_rollouts(contract: TaskContract, answered: Sequence[Answer], tokenizer: Any) -> dict[str, list[Rollout]]:
+    stop_ids = stop_token_ids(tokenizer)
     rollouts: dict[str, list[Rollout]] = {"empty": [], "cut-off": [], "off-schema": []}
     for answer in answered:
         case, ids = answer.rollout.case, answer.encoded.completion_ids or []

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from medjudge.errors import DataError, MedjudgeError
-from medjudge.records import Case
+from medjudge.records import Case, Verdict
 from medjudge.rewards.checks import (
     BROKEN_CASES,
     CHECKS,
+    Answer,
     Check,
     Paid,
     PolicySample,
@@ -34,13 +35,12 @@ from medjudge.rewards.checks import (
     part_of_terms,
     pass_rates,
     pay,
-    read_answer,
     swapped,
 )
 from medjudge.rewards.composition import RewardPlan
 from medjudge.rewards.observation import Evidence, Observed, facts_of
 from medjudge.tasks.contract import TaskContract
-from medjudge.tasks.encoding import encode_all, stop_token_ids
+from medjudge.tasks.encoding import encode_all, read_rollout, stop_token_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,11 @@ class Preflight:
         return tuple(check for check in self.checks if check.status == "warning")
 
     @property
+    def causes(self) -> tuple[str, ...]:
+        """Why it failed, in words."""
+        return tuple(cause for check in self.failures for cause in check.causes)
+
+    @property
     def verdict(self) -> str:
         """One word for manifests: passed, failed, or forced."""
         return "passed" if self.passed else "forced" if self.forced else "failed"
@@ -123,13 +128,13 @@ def require_earnable(result: Preflight) -> None:
     """Raises DataError where a check failed and nobody forced the run."""
     if result.passed or result.forced:
         return
-    why = " ".join(
-        f"{CHECKS[check.name].capitalize()}: no. {check.told} {' '.join(check.causes[:3])}".strip()
-        for check in result.failures
-    )
+    why = " ".join(" ".join([check.told, *check.causes[:3]]) for check in result.failures)
+    ids = [check.evidence.case_id for check in result.failures if check.evidence]
     raise DataError(
-        f"pre-flight failed. {why} A policy cannot learn what the expert's own answer does not earn. Mend it (see "
-        "docs/doctor.md), or go on all the same with --force, which the report will say."
+        f"pre-flight failed ({', '.join(CHECKS[check.name] for check in result.failures)}: no). {why}"
+        + (f" Such as case {', '.join(dict.fromkeys(ids))}." if ids else "")
+        + " A policy cannot learn what the expert's own answer does not earn: mend it (docs/doctor.md), or go on "
+        "all the same with --force, which manifest and report will say."
     )
 
 
@@ -151,13 +156,11 @@ def run_preflight(
     context_tokens: the longest prompt and completion that the model takes, where it is known.
     """
     try:
-        encoded = encode_all(contract, cases, tokenizer, with_target=True)
+        answers = gold_answers(contract, cases, tokenizer)
     except MedjudgeError as error:
         return _unencodable(cases, plan, str(error))
-    stop_ids = stop_token_ids(tokenizer)
-    order = np.random.default_rng([seed, 4]).permutation(len(cases)).tolist()
     # Not in the order of the rows: a reward that reads row i for rollout i looks right in that order alone.
-    answers = [read_answer(contract, cases[i], encoded[i], tokenizer, stop_ids) for i in order]
+    answers = [answers[i] for i in np.random.default_rng([seed, 4]).permutation(len(cases))]
     own = pay(plan, [answer.rollout for answer in answers])
     others = pay(plan, swapped(contract, answers))
     sampled = observe(contract, plan, sample) if sample is not None else []
@@ -165,19 +168,58 @@ def run_preflight(
         check_template(contract, answers[0], tokenizer),
         check_own_answers(answers, own),
         check_other_rows(answers, own, others),
-        check_broken(contract, plan, answers[:BROKEN_CASES], tokenizer, stop_ids),
+        check_broken(contract, plan, answers[:BROKEN_CASES], tokenizer),
         check_policy(contract, sample, sampled, why_no_sample),
-        check_lengths(contract, encoded, context_tokens, max_cut_share),
+        check_lengths(contract, [answer.encoded for answer in answers], context_tokens, max_cut_share),
     )
     return Preflight(
         n_cases=len(cases),
         n_at_maximum=sum(paid.shortfall <= 0 for paid in own),
         maximum=plan.maximum,
-        n_prompts_cut=sum(row.n_words_cut > 0 for row in encoded),
+        n_prompts_cut=sum(answer.encoded.n_words_cut > 0 for answer in answers),
         checks=checks if keep_completions else tuple(map(_without_text, checks)),
         terms=_term_rows(plan, own, others, sampled),
         pass_rates=pass_rates(sampled),
     )
+
+
+def check_gold(contract: TaskContract, cases: Sequence[Case], tokenizer: Any, plan: RewardPlan) -> Preflight:
+    """What can be proven before there is a policy, in short: gold answers are read, and earn the most.
+
+    cases: all have gold. A row that lacks what a reward compares with is held to nothing by it."""
+    answers = gold_answers(contract, cases, tokenizer)
+    own = pay(plan, [answer.rollout for answer in answers])
+    return Preflight(
+        n_cases=len(cases),
+        n_at_maximum=sum(paid.shortfall <= 0 for paid in own),
+        maximum=plan.maximum,
+        n_prompts_cut=sum(answer.encoded.n_words_cut > 0 for answer in answers),
+        checks=(check_own_answers(answers, own),),
+    )
+
+
+def gold_answers(contract: TaskContract, cases: Sequence[Case], tokenizer: Any) -> list[Answer]:
+    """The experts' answers as if the policy had sampled them: decoded from their token ids, read by the contract."""
+    stop_ids = stop_token_ids(tokenizer)
+    answers = []
+    for case, row in zip(cases, encode_all(contract, cases, tokenizer, with_target=True), strict=True):
+        ids = row.completion_ids or []
+        rollout = read_rollout(contract, case, ids, tokenizer, stop_ids, prompt=row)
+        answers.append(Answer(row, rollout, stops_early=any(token in stop_ids for token in ids[:-1])))
+    return answers
+
+
+def as_taught(contract: TaskContract, cases: Sequence[Case], tokenizer: Any) -> list[Case]:
+    """The cases with the experts' reasons as SFT targets hold them: shortened where they do not fit the limits.
+
+    A reward compares with these: no policy can write what the contract cuts off.
+    """
+    return [
+        replace(case, reason=judgement.rationale or None)
+        if case.reason and isinstance(judgement := answer.rollout.judgement, Verdict)
+        else case
+        for case, answer in zip(cases, gold_answers(contract, cases, tokenizer), strict=True)
+    ]
 
 
 def _unencodable(cases: Sequence[Case], plan: RewardPlan, cause: str) -> Preflight:
