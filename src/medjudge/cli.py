@@ -4,6 +4,7 @@
     medjudge check-data rows.jsonl ...     is this data fit to train and to test on?
     medjudge data build mcq                synthetic rows of a built-in set
     medjudge demo                          all of what follows, on built-in data, in minutes
+    medjudge preflight recipe.toml         can the rewards be earned, and by the right answers only?
     medjudge run recipe.toml               prepare -> base -> sft -> grpo -> merge -> evaluate -> report
     medjudge evaluate ...                  any models on any labelled rows
     medjudge report runs/NAME              the page of a run, again
@@ -37,6 +38,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+Force = Annotated[
+    bool, typer.Option("--force", help="Go on over a failed pre-flight. Manifest and report will say so.")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
@@ -134,6 +138,19 @@ def demo(
 
 
 @app.command()
+def preflight(recipe_path: RecipeFile, overrides: Overrides = None, force: Force = False) -> None:
+    """Prove, in seconds, that the rewards can be earned and only by right answers. Exits with 1 if not."""
+    from medjudge.config import load_recipe
+
+    recipe = load_recipe(recipe_path, overrides or [])
+    from medjudge.stages.preflight import preflight as prove
+
+    result = prove(recipe, console(), force=force)
+    if not result.passed and not force:
+        raise typer.Exit(1)
+
+
+@app.command()
 def run(
     recipe_path: RecipeFile,
     overrides: Overrides = None,
@@ -145,6 +162,7 @@ def run(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Forget earlier results and begun work of these stages.")
     ] = False,
+    force: Force = False,
 ) -> None:
     """Run a recipe's stages in order. Unchanged stages are skipped; a cut-off one resumes from its last checkpoint."""
     from medjudge.config import load_recipe
@@ -159,7 +177,7 @@ def run(
 
         print_plan(recipe, out, first=first, last=last)
         return
-    run_dir = run_recipe(recipe, out, first=first, last=last, fresh=fresh)
+    run_dir = run_recipe(recipe, out, first=first, last=last, fresh=fresh, force=force)
     if active_stages(recipe, first, last)[-1] in ("evaluate", "report"):
         from medjudge.stages.report import print_outcome
 

@@ -49,7 +49,7 @@ STAGES: dict[str, Stage] = {
 }
 """In the order a project meets them."""
 
-NOT_INPUTS = (artifacts.HISTORY, artifacts.PREFLIGHT, artifacts.LINT)
+NOT_INPUTS = (artifacts.HISTORY, artifacts.PREFLIGHT, artifacts.DOCTOR, artifacts.LINT)
 """Outputs of a stage that later stages do not read: a change in them alone makes nothing stale."""
 
 
@@ -126,10 +126,11 @@ def run_recipe(
     first: str | None = None,
     last: str | None = None,
     fresh: bool = False,
+    force: bool = False,
 ) -> Path:
     """Runs the stages `first` to `last`. Returns the run folder.
 
-    fresh: forget those stages' earlier results and begun work.
+    fresh: forget those stages' earlier results and begun work. force: go on over a failed pre-flight, and record it.
     """
     names = active_stages(recipe, first, last)
     run_dir = artifacts.RunDir(recipe.run_dir)
@@ -141,6 +142,7 @@ def run_recipe(
             check_arguments(recipe)
         artifacts.write_json(run_dir.path / artifacts.RECIPE, recipe.model_dump(mode="json"))
         _record_command(run_dir.path)
+        run_dir.allow_failed_preflight(force)
         for name in names:
             if fresh:
                 run_dir.discard(name)

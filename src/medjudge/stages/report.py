@@ -55,6 +55,7 @@ def gather(folder: Path, config: ReportConfig) -> ReportInputs:
     recipe = _read(evaluated / artifacts.RECIPE, {})
     manifest = _read(evaluated / artifacts.MANIFEST, {})
     data = _read(folder / "prepare" / artifacts.DATA, {})
+    preflight = _read(folder / "grpo" / artifacts.PREFLIGHT, {})
     lint: Counter[str] = Counter()
     for counts in data.get("lint", {}).values():
         lint.update(counts)
@@ -71,6 +72,8 @@ def gather(folder: Path, config: ReportConfig) -> ReportInputs:
             name: {"cases": split["n_cases"], "groups": split["n_groups"]}
             for name, split in data.get("splits", {}).items()
         },
+        preflight=preflight if "checks" in preflight else {},  # an older run's file has another form
+        doctor=_read(folder / "grpo" / artifacts.DOCTOR, {}),
         description=recipe.get("description", ""),
         finished=manifest.get("finished", ""),
         max_disagreements=config.max_disagreements,
