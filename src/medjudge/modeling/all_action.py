@@ -5,24 +5,24 @@ The labels are the actions. With K labels the expected reward of a prompt s is a
     J(s) = sum_y pi(y|s) r(s, y) + (1 - sum_y pi(y|s)) r_u(s),        pi(y|s) = prod_t pi(y_t | s, y_<t)
 
 over the labels' whole completions, stop token included. The rest of the probability, the leak, goes to completions that
-are no label and earns what an unreadable completion earns, r_u. Its gradient is computed as it stands, as in the
-all-actions method (Sutton and Barto 2018, 2nd ed., section 13.3) and Mean Actor-Critic (Asadi et al. 2017,
-arXiv:1709.00503, equation 5), with the critic replaced by the reward itself: there is one step, so the action value *is*
-the reward. Against GRPO there is no sampling noise, no group without variance and no baseline; `docs/rewards.md` derives it.
+are no label and earns what an unreadable completion earns, r_u. The gradient is that of this sum, as in the all-actions
+method (Sutton and Barto 2018, 2nd ed., section 13.3) and Mean Actor-Critic (Asadi et al. 2017, arXiv:1709.00503), where
+the critic is the reward itself: an answer is one step, so its value is known. Against GRPO there is no sampling noise,
+no group without variance and no baseline. `docs/rewards.md` derives it.
 
-State estimator. None is needed: a state is a prompt, and prompts come from the data, so the average over a batch of
-prompts is an unbiased estimate of the average over the split. Mean Actor-Critic's bias from ignoring how the policy moves
-the distribution of states does not arise.
+State estimator. A state is a prompt, and prompts are drawn from the data, not from the policy: the mean over a batch of
+prompts is an unbiased estimate of the mean over the split. What Mean Actor-Critic leaves out, the policy's effect on the
+distribution of states, is zero here.
 
-Assumptions. (1) Every completion other than the labels' own token sequences earns r_u: it is unreadable, or as likely as
-not to matter. A readable variant (white space, another split into tokens) counts as leak, which pulls the policy to the
-spelling that SFT teaches. (2) Rewards depend on prompt and label, not on the policy.
+Assumptions. (1) Every completion other than the labels' own token sequences earns r_u. A readable variant (white space,
+another split into tokens) counts as leak, which pulls the policy to the spelling that SFT teaches. (2) Rewards depend on
+prompt and label, not on the policy.
 
-Degenerate cases. Where labels have next to no probability (a base model that was never shown the format), J is flat and
-the gradient vanishes with the leak at 1, as sampled GRPO's does, which never sees a label: run SFT first, or take
-`label_policy = "renormalised"`, whose policy is pi(y|s) / sum_y' pi(y'|s): it learns labels from any start, but no format.
-Where all labels of a prompt earn the same, the renormalised gradient is 0 and the other moves the leak alone. A
-deterministic policy has gradient 0 in both, and its spread of rewards is 0 too: `SPREAD_FLOOR` keeps the ratio finite.
+Degenerate cases. Where labels have next to no probability (a base model that was never shown the format) J is flat and
+its gradient vanishes, as sampled GRPO's does, which never draws a label: run SFT first, or take `label_policy =
+"renormalised"`, the policy pi(y|s) / sum_y' pi(y'|s), which learns labels from any start, but no format. Where all
+labels of a prompt earn the same, the renormalised gradient is 0, and the other moves the leak alone. A deterministic
+policy has gradient 0 in both, and no spread of rewards: `SPREAD_FLOOR` keeps their ratio at 0.
 """
 
 from __future__ import annotations
@@ -42,10 +42,11 @@ from transformers import PrinterCallback, Trainer, set_seed
 from medjudge import artifacts
 from medjudge.config import GrpoConfig, ModelConfig
 from medjudge.inference.engine import Engine
-from medjudge.inference.prefix import common_prefix, why_not
+from medjudge.inference.labels import LabelTree, label_log_probs, label_log_probs_apart, read_cache
+from medjudge.inference.prefix import attention_of, common_prefix, why_not
+from medjudge.inference.rollouts import MIN_PREFIX
 from medjudge.modeling.arguments import all_action_arguments
 from medjudge.modeling.grpo import grpo_order
-from medjudge.modeling.labels import LabelTree, label_log_probs, label_log_probs_apart, read_prefix
 from medjudge.modeling.load import check_context
 from medjudge.modeling.progress import Watch, clean_history
 from medjudge.modeling.sft import lora_config
@@ -76,10 +77,10 @@ def all_action_loss(
 ) -> Tensor:
     """-(expected reward) + kl_coef * KL(policy || reference), averaged over prompts: a scalar with gradients.
 
-    outcomes: (n_prompts, n_outcomes) log-probabilities of `outcome_log_probs`; rewards: likewise; reference: the same of
-    the reference policy, without gradients, or None for no KL term. by_spread: divide each prompt's expected reward by
-    the standard deviation of its rewards under the policy, held constant: what GRPO's scaling by the group's standard
-    deviation becomes as groups grow without bound. The KL is that of judgements: at most the KL of all completions.
+    outcomes: (n_prompts, n_outcomes) as `outcome_log_probs` gives them; rewards: of the same shape; reference: outcomes
+    of the reference policy, without gradients, or None for no KL term. by_spread: divide each prompt's expected reward
+    by the standard deviation of its rewards under the policy, held constant, which is what GRPO's scaling by the group's
+    standard deviation becomes as groups grow. The KL is that of outcomes: at most the KL of whole completions.
     """
     probabilities = outcomes.exp()
     expected = (probabilities * rewards).sum(-1)
@@ -170,7 +171,7 @@ class AllActionTrainer(Trainer):  # type: ignore[misc]  # transformers ships no 
         prefix = None
         if not self.args.activation_checkpointing:  # which forbids a cache
             n_prefix = common_prefix(prompts)
-            prefix = read_prefix(model, prompts[0][:n_prefix]) if n_prefix >= MIN_PREFIX else None
+            prefix = read_cache(model, prompts[0][:n_prefix]) if n_prefix >= MIN_PREFIX else None
         return label_log_probs(model, prompts, tree, prefix=prefix, temperature=temperature)
 
     def _note(self, cases: Sequence[int], log_probs: Tensor, outcomes: Tensor, reference: Tensor | None) -> None:
@@ -248,7 +249,8 @@ def train_all_action(
     trainer.reference = reference
     trainer.remove_callback(PrinterCallback)
     try:
-        trainer.train(resume_from_checkpoint=artifacts.latest_checkpoint(work))
+        with attention_of(model, "sdpa"):  # in the backward pass too, which recomputes layers where checkpointed
+            trainer.train(resume_from_checkpoint=artifacts.latest_checkpoint(work))
     finally:
         watch.close()
     return trainer.model, clean_history(trainer.state.log_history)
@@ -277,6 +279,6 @@ def _reference(
 
 
 def _short_to_long_within_steps(order: Sequence[int], prompts: Sequence[Sequence[int]], per_step: int) -> list[int]:
-    """The order with each optimiser step's cases by length: the same gradient, with less padding where a step is split."""
+    """Each optimiser step's cases by length: the same gradient, with less padding where a step is split."""
     steps = [order[i : i + per_step] for i in range(0, len(order), per_step)]
     return [case for step in steps for case in sorted(step, key=lambda case: len(prompts[case]))]

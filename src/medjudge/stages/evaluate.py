@@ -28,8 +28,13 @@ from medjudge.data.store import read_split
 from medjudge.errors import ConfigError, DataError
 from medjudge.metrics.baselines import Baselines, trivial_baselines
 from medjudge.metrics.results import summarise
-from medjudge.records import Case, Completion, Judgement, Unparsed, Verdict
+from medjudge.records import Case, Completion, Judgement, LabelScores, Unparsed, Verdict
 from medjudge.tasks.contract import TaskContract
+
+LABELS_STATEMENT = (
+    "Labels were scored, no text was written: every case has a verdict, and what is said here of formats and unparsed "
+    "answers holds for this way of asking alone. Each verdict's confidence is its label's probability."
+)
 
 
 def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[str, Any]:
@@ -124,18 +129,17 @@ def _evaluate(
     split: str,
     parent: str | None = None,
 ) -> dict[str, Any]:
-    """Completions, judgements, baselines, results; the two files."""
+    """Answers, judgements, baselines, results; the two files."""
     contract, config = recipe.contract, recipe.evaluate
     judgements: dict[str, list[Judgement]] = {}
-    completions: dict[str, list[Completion]] = {}
+    answers: dict[str, list[Answer]] = {}
     lineages: dict[str, Mapping[str, Any]] = {}
     seconds: dict[str, float] = {}
     for name, where in models.items():
-        completions[name], lineage, wall_s = _complete_once(name, where, recipe, cases, out_dir, console, parent)
+        answers[name], lineage, wall_s = _answer_once(name, where, recipe, cases, out_dir, console, parent)
         seconds[name] = round(wall_s, 2)
         judgements[name] = [
-            contract.parse(case.case_id, completion.text)
-            for case, completion in zip(cases, completions[name], strict=True)
+            judgement_of(contract, case, answer) for case, answer in zip(cases, answers[name], strict=True)
         ]
         if lineage is not None:
             lineages[name] = lineage
@@ -159,19 +163,24 @@ def _evaluate(
         leakage={**leakage.to_json(), "statement": leakage.summary_line},
         lineage=lineages,
         seconds=seconds,
-        n_truncated={name: sum(not c.stopped for c in done) for name, done in completions.items()},
+        n_truncated={
+            name: sum(isinstance(answer, Completion) and not answer.stopped for answer in done)
+            for name, done in answers.items()
+        },
         train_n=len(train) or None,
     )
+    if config.mode == "labels":
+        results = results.model_copy(update={"statements": (*results.statements, LABELS_STATEMENT)})
     artifacts.write_json(out_dir / artifacts.RESULTS, results.to_json())
     rows = [
-        _verdict_row(name, case, judgement, completion)
+        _verdict_row(name, case, judgement, answer)
         for name in models
-        for case, judgement, completion in zip(cases, judgements[name], completions[name], strict=True)
+        for case, judgement, answer in zip(cases, judgements[name], answers[name], strict=True)
     ]
     rows += [
         _verdict_row(name, case, judgement, None)
-        for name, answers in baselines.judgements.items()
-        for case, judgement in zip(cases, answers, strict=True)
+        for name, guesses in baselines.judgements.items()
+        for case, judgement in zip(cases, guesses, strict=True)
     ]
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     artifacts.write_text(out_dir / artifacts.VERDICTS, text)
@@ -179,37 +188,50 @@ def _evaluate(
         _kept(out_dir, name).unlink(missing_ok=True)
     return {
         "n_cases": results.n_cases,
-        "n_prompts_shortened": {name: sum(c.n_words_cut > 0 for c in done) for name, done in completions.items()},
+        "n_prompts_shortened": {name: sum(a.n_words_cut > 0 for a in done) for name, done in answers.items()},
         **{f"accuracy {name}": round(r.metrics["accuracy"].value or 0.0, 4) for name, r in results.models.items()},
     }
 
 
+Answer = Completion | LabelScores
+"""What a model said of a case in mode `generate`, or in mode `labels`."""
+
+
+def judgement_of(contract: TaskContract, case: Case, answer: Answer) -> Judgement:
+    """The verdict in a completion, or the likeliest label (the first of equals) with its probability."""
+    if isinstance(answer, Completion):
+        return contract.parse(case.case_id, answer.text)
+    label = max(contract.labels, key=lambda label: answer.probabilities[label])
+    return Verdict(case.case_id, label, answer.probabilities[label])
+
+
 def _kept(out_dir: Path, name: str) -> Path:
-    """Where one model's completions wait for the others'."""
-    return out_dir / f".completions-{artifacts.sha256_json(name)[:12]}.json"
+    """Where one model's answers wait for the others'."""
+    return out_dir / f".answers-{artifacts.sha256_json(name)[:12]}.json"
 
 
-def _complete_once(
+def _answer_once(
     name: str, where: str, recipe: Recipe, cases: Sequence[Case], out_dir: Path, console: Console, parent: str | None
-) -> tuple[list[Completion], dict[str, Any] | None, float]:
-    """As `_complete`, with the seconds it took; what a cut-off evaluation had finished comes from its work folder."""
+) -> tuple[list[Answer], dict[str, Any] | None, float]:
+    """As `_answer`, with the seconds it took; what a cut-off evaluation had finished comes from its work folder."""
     path = _kept(out_dir, name)
+    kind = LabelScores if recipe.evaluate.mode == "labels" else Completion
     if path.exists():
         kept = artifacts.read_json(path)
-        return [Completion(**c) for c in kept["completions"]], kept["lineage"], kept["seconds"]
+        return [kind(**answer) for answer in kept["answers"]], kept["lineage"], kept["seconds"]
     started = time.monotonic()
-    completions, lineage = _complete(name, where, recipe, cases, console, parent)
+    answers, lineage = _answer(name, where, recipe, cases, console, parent)
     seconds = time.monotonic() - started
-    kept = {"completions": [asdict(c) for c in completions], "lineage": lineage, "seconds": seconds}
+    kept = {"answers": [asdict(answer) for answer in answers], "lineage": lineage, "seconds": seconds}
     artifacts.write_json(path, kept)
-    return completions, lineage, seconds
+    return answers, lineage, seconds
 
 
-def _complete(
+def _answer(
     name: str, where: str, recipe: Recipe, cases: Sequence[Case], console: Console, parent: str | None
-) -> tuple[list[Completion], dict[str, Any] | None]:
-    """Greedy completions of one model, and its lineage if it has one. The model is let go before the next is loaded."""
-    from medjudge.inference.local import LocalEngine
+) -> tuple[list[Answer], dict[str, Any] | None]:
+    """One model's answers, and its lineage if it has one. The model is let go before the next is loaded."""
+    from medjudge.inference.engine import Engine, fit_for_inference
     from medjudge.modeling.lineage import load_any
     from medjudge.modeling.load import resolve
     from medjudge.modeling.progress import Bar
@@ -225,14 +247,21 @@ def _complete(
             f"{recipe.contract.fingerprint()[:16]}: the `[task]` settings differ. Evaluate with the recipe that it "
             "was trained with (--recipe), or train it under this one."
         )
+    model = fit_for_inference(model)
     with Bar(f"evaluate {name}", len(cases), console) as bar:
-        engine = LocalEngine(model, tokenizer, batch_tokens=recipe.evaluate.batch_tokens, on_progress=bar.advance)
-        completions = engine.complete(recipe.contract, cases)
-    return completions, lineage.to_json() if lineage is not None else None
+        engine = Engine(model, tokenizer, batch_tokens=recipe.evaluate.batch_tokens, on_progress=bar.advance)
+        answers: list[Answer] = (
+            [*engine.label_logprobs(recipe.contract, cases)]
+            if recipe.evaluate.mode == "labels"
+            else [*engine.generate(recipe.contract, cases)]
+        )
+    return answers, lineage.to_json() if lineage is not None else None
 
 
-def _verdict_row(name: str, case: Case, judgement: Judgement, completion: Completion | None) -> dict[str, Any]:
+def _verdict_row(name: str, case: Case, judgement: Judgement, answer: Answer | None) -> dict[str, Any]:
     is_verdict = isinstance(judgement, Verdict)
+    completion = answer if isinstance(answer, Completion) else None
+    scores = answer if isinstance(answer, LabelScores) else None
     return {
         "model": name,
         "case_id": case.case_id,
@@ -245,6 +274,8 @@ def _verdict_row(name: str, case: Case, judgement: Judgement, completion: Comple
         "completion": completion.text if completion is not None else None,
         "n_tokens": completion.n_tokens if completion is not None else None,
         "stopped": completion.stopped if completion is not None else None,
-        "n_words_cut": completion.n_words_cut if completion is not None else None,
+        "label_probabilities": dict(scores.probabilities) if scores is not None else None,
+        "label_mass": scores.mass if scores is not None else None,
+        "n_words_cut": answer.n_words_cut if answer is not None else None,
         "slices": dict(case.slices),
     }

@@ -103,7 +103,7 @@ class TaskContract(Settings, ABC):
         return None
 
     def label_frame(self) -> LabelFrame | None:
-        """How labels are scored in one forward pass; None where the label only follows from reasoning written before it.
+        """How labels are scored in one forward pass; None where the label follows from reasoning written before it.
 
         Where the label is all that is answered, its probability is that of the whole completion. Elsewhere it is
         conditional on the frame before the label, and a subclass says what that leaves out.

@@ -9,7 +9,7 @@ import torch
 
 from medjudge.config import ModelConfig
 from medjudge.errors import ConfigError
-from medjudge.inference.local import LocalEngine
+from medjudge.inference.engine import Engine
 from medjudge.modeling.lineage import load_any
 from medjudge.modeling.load import check_context
 from medjudge.records import Case
@@ -38,9 +38,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, object]:
 def test_batches_answer_as_single_rows_do(loaded: tuple[object, object], batch_tokens: int) -> None:
     model, tokenizer = loaded
     done: list[int] = []
-    answers = LocalEngine(model, tokenizer, batch_tokens=batch_tokens, on_progress=done.append).complete(
-        CONTRACT, CASES
-    )
+    answers = Engine(model, tokenizer, batch_tokens=batch_tokens, on_progress=done.append).generate(CONTRACT, CASES)
     assert sum(done) == len(CASES)
     stop_ids = stop_token_ids(tokenizer)
     for case, answer in zip(CASES, answers, strict=True):

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from medjudge.inference.prefix import attention_of, device_of
 from medjudge.tasks.encoding import LabelIds
 
 
 @dataclass(frozen=True, slots=True)
 class LabelTree:
-    """Labels as token paths from a root, the last token of prompt and frame. Nodes count from 0 = root, parents first."""
+    """Labels as token paths from a root, the last token of prompt and frame. Node 0 is the root, parents come first."""
 
     forced: tuple[int, ...]
     """The frame: it follows every prompt and is not scored."""
@@ -77,13 +78,13 @@ def label_log_probs(
 ) -> Tensor:
     """(n_prompts, n_labels) log-probabilities of the labels after each prompt, float32, with gradients where enabled.
 
-    prefix: what `read_prefix` made of the tokens that all `prompts` begin with; only their rest is then computed, and
+    prefix: what `read_cache` made of the tokens that all `prompts` begin with; only their rest is then computed, and
     every prompt has at least one token of its own. `prompts` are given whole. Exact on models for which
     `inference.prefix.why_not` gives None; take `label_log_probs_apart` for others.
     """
     n_prefix = prefix.get_seq_length() if prefix is not None else 0
     rests = [[*ids[n_prefix:], *tree.forced] for ids in prompts]
-    device = model.get_input_embeddings().weight.device
+    device = device_of(model)
     width, n_nodes = max(map(len, rests)), len(tree.tokens)
     # Padding stands on the left, so that root and tree take the same last columns in every row.
     lengths = torch.tensor([len(rest) for rest in rests])
@@ -99,22 +100,23 @@ def label_log_probs(
     if n_prefix:
         mask = torch.cat([mask.new_ones(len(rests), width + n_nodes, n_prefix), mask], dim=2)
     cache = _expanded(prefix, len(rests)) if prefix is not None else None
-    logits = model(
-        input_ids=ids.to(device),
-        attention_mask=_as_model_wants(mask[:, None].to(device), model),
-        position_ids=positions.to(device),
-        past_key_values=cache,
-        use_cache=cache is not None,
-        logits_to_keep=n_nodes + 1,
-    ).logits
+    with attention_of(model, "sdpa"):  # which takes a mask of any shape
+        logits = model(
+            input_ids=ids.to(device),
+            attention_mask=mask[:, None].to(device),
+            position_ids=positions.to(device),
+            past_key_values=cache,
+            use_cache=cache is not None,
+            logits_to_keep=n_nodes + 1,
+        ).logits
     return _path_sums(logits, tree, temperature)
 
 
 def label_log_probs_apart(
     model: Any, prompts: Sequence[Sequence[int]], tree: LabelTree, *, temperature: float = 1.0
 ) -> Tensor:
-    """As `label_log_probs`, each label in a row of its own and each prompt in a batch of its own: exact on any model."""
-    device = model.get_input_embeddings().weight.device
+    """As `label_log_probs`, each label in a row and a batch of its own: slow, and exact on any model."""
+    device = device_of(model)
     sums = []
     for prompt in prompts:
         for path in tree.paths:
@@ -126,11 +128,13 @@ def label_log_probs_apart(
     return torch.stack(sums).view(len(prompts), len(tree.paths))
 
 
-def read_prefix(model: Any, ids: Sequence[int]) -> DynamicCache:
-    """Keys and values of the tokens that all prompts begin with, for `label_log_probs`; with gradients where enabled."""
-    device = model.get_input_embeddings().weight.device
+def read_cache(model: Any, ids: Sequence[int]) -> DynamicCache:
+    """Keys and values of the tokens that all prompts begin with, with gradients where they are enabled."""
+    device = device_of(model)
     cache = DynamicCache()
-    model(input_ids=torch.tensor([list(ids)], device=device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+    row = torch.tensor([list(ids)], device=device)
+    with attention_of(model, "sdpa"):
+        model(input_ids=row, past_key_values=cache, use_cache=True, logits_to_keep=1)
     return cache
 
 
@@ -144,14 +148,6 @@ def _tree_mask(tree: LabelTree, width: int) -> Tensor:
             mask[width + node] = mask[width + parent - 1]
         mask[width + node, width + node] = True
     return mask
-
-
-def _as_model_wants(mask: Tensor, model: Any) -> Tensor:
-    """The mask as it is for SDPA; as numbers to add where attention is computed step by step."""
-    if model.config._attn_implementation == "sdpa":
-        return mask
-    dtype = next(model.parameters()).dtype
-    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
 
 
 def _expanded(prefix: DynamicCache, n_rows: int) -> DynamicCache:
