@@ -221,8 +221,8 @@ class GrpoConfig(TrainingConfig):
     """Group-relative policy optimisation (Shao et al. 2024, arXiv:2402.03300) on rule rewards."""
 
     algorithm: Literal["grpo", "all_action"] = "grpo"
-    """`all_action` sums over the label set instead of sampling, where the label is all that is answered. Of the settings
-    below it uses no `group_size`, clipping or sampling but `temperature`; `micro_batch` then counts prompts."""
+    """`all_action` sums over the label set instead of sampling, where the label is all that is answered. It uses no
+    `group_size`, clipping or sampling but `temperature`; `micro_batch` then counts prompts."""
     label_policy: Literal["with_leak", "renormalised"] = "with_leak"
     """For `all_action`: probability outside the label set earns an unreadable answer's reward, or is left out."""
     split: str = "train"

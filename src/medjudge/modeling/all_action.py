@@ -10,13 +10,13 @@ method (Sutton and Barto 2018, 2nd ed., section 13.3) and Mean Actor-Critic (Asa
 the critic is the reward itself: an answer is one step, so its value is known. Against GRPO there is no sampling noise,
 no group without variance and no baseline. `docs/rewards.md` derives it.
 
-State estimator. A state is a prompt, and prompts are drawn from the data, not from the policy: the mean over a batch of
-prompts is an unbiased estimate of the mean over the split. What Mean Actor-Critic leaves out, the policy's effect on the
-distribution of states, is zero here.
+State estimator. A state is a prompt, and prompts are drawn from the data, not from the policy: the mean over a batch
+of prompts is an unbiased estimate of the mean over the split. What Mean Actor-Critic leaves out, the policy's effect on
+the distribution of states, is zero here.
 
 Assumptions. (1) Every completion other than the labels' own token sequences earns r_u. A readable variant (white space,
-another split into tokens) counts as leak, which pulls the policy to the spelling that SFT teaches. (2) Rewards depend on
-prompt and label, not on the policy.
+another split into tokens) counts as leak, which pulls the policy to the spelling that SFT teaches. (2) Rewards depend
+on prompt and label, not on the policy.
 
 Degenerate cases. Where labels have next to no probability (a base model that was never shown the format) J is flat and
 its gradient vanishes, as sampled GRPO's does, which never draws a label: run SFT first, or take `label_policy =
@@ -79,8 +79,8 @@ def all_action_loss(
 
     outcomes: (n_prompts, n_outcomes) as `outcome_log_probs` gives them; rewards: of the same shape; reference: outcomes
     of the reference policy, without gradients, or None for no KL term. by_spread: divide each prompt's expected reward
-    by the standard deviation of its rewards under the policy, held constant, which is what GRPO's scaling by the group's
-    standard deviation becomes as groups grow. The KL is that of outcomes: at most the KL of whole completions.
+    by the standard deviation of its rewards under the policy, held constant, which is what GRPO's scaling by the
+    group's standard deviation becomes as groups grow. The KL is that of outcomes: at most the KL of whole completions.
     """
     probabilities = outcomes.exp()
     expected = (probabilities * rewards).sum(-1)
