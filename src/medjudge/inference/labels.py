@@ -123,7 +123,7 @@ def label_log_probs_apart(
             tokens = [tree.edges[edge][1] for edge in path]
             ids = torch.tensor([[*prompt, *tree.forced, *tokens]], device=device)
             logits = model(input_ids=ids[:, :-1], use_cache=False, logits_to_keep=len(tokens)).logits
-            scores = (logits.float() / temperature).log_softmax(-1)
+            scores = (logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature).log_softmax(-1)
             sums.append(scores[0].gather(-1, ids[0, -len(tokens) :, None]).sum())
     return torch.stack(sums).view(len(prompts), len(tree.paths))
 
@@ -159,7 +159,7 @@ def _expanded(prefix: DynamicCache, n_rows: int) -> DynamicCache:
 
 def _path_sums(logits: Tensor, tree: LabelTree, temperature: float) -> Tensor:
     """(n_rows, n_labels) from logits (n_rows, n_nodes, vocabulary), root first."""
-    logits = logits.float() / temperature
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
     nodes, tokens = (torch.tensor(column, device=logits.device) for column in zip(*tree.edges, strict=True))
     edges = logits[:, nodes, tokens] - logits.logsumexp(-1)[:, nodes]
     return torch.stack([edges[:, list(path)].sum(-1) for path in tree.paths], dim=1)
