@@ -201,10 +201,14 @@ def evaluate(
     base: Annotated[
         str | None, typer.Option(help="Load adapters on these weights; they must be the adapters' parent.")
     ] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="generate: write answers; labels: score the labels alone, one pass per case.")
+    ] = None,
     overrides: Overrides = None,
 ) -> None:
     """Judge labelled rows with any models, and compare them with intervals and paired tests."""
-    contract, data_config, rest = _task_data_rest(task, recipe, mapping, overrides)
+    settings = [*(overrides or []), *([f"evaluate.mode={mode}"] if mode is not None else [])]
+    contract, data_config, rest = _task_data_rest(task, recipe, mapping, settings)
     models = _named(model)
     from medjudge.stages.evaluate import evaluate_folder
 

@@ -262,6 +262,11 @@ class DoctorConfig(Settings):
 class GrpoConfig(TrainingConfig):
     """Group-relative policy optimisation (Shao et al. 2024, arXiv:2402.03300) on rule rewards."""
 
+    algorithm: Literal["grpo", "all_action"] = "grpo"
+    """`all_action` sums over the label set instead of sampling, where the label is all that is answered. It uses no
+    `group_size`, clipping or sampling but `temperature`; `micro_batch` then counts prompts."""
+    label_policy: Literal["with_leak", "renormalised"] = "with_leak"
+    """For `all_action`: probability outside the label set earns an unreadable answer's reward, or is left out."""
     split: str = "train"
     tuning: Literal["lora", "full"] = "lora"
     lora: LoraSettings = LoraSettings()
@@ -313,7 +318,23 @@ class GrpoConfig(TrainingConfig):
         return self
 
     @model_validator(mode="after")
+    def _fits_all_action(self) -> GrpoConfig:
+        if self.algorithm != "all_action":
+            return self
+        if self.num_iterations != 1:
+            raise ValueError(
+                f"`num_iterations` is {self.num_iterations}, but all_action has no samples to use again: set 1"
+            )
+        if self.scale_rewards == "batch":
+            raise ValueError("`scale_rewards` is batch, which all_action does not have: take group or none")
+        if self.trl:
+            raise ValueError("`trl` holds arguments of TRL's trainer, which all_action does not use: remove them")
+        return self
+
+    @model_validator(mode="after")
     def _whole_batches(self) -> GrpoConfig:
+        if self.algorithm == "all_action":
+            return self
         _check_multiple("prompts_per_step * group_size", self.completions_per_step, "micro_batch", self.micro_batch)
         # A checkpoint between two uses of one batch could not be resumed exactly: the batch is not in it.
         _check_multiple("save_steps", self.save_steps, "num_iterations", self.num_iterations)
@@ -338,6 +359,9 @@ class EvaluateConfig(Settings):
     """Every named model on the same rows, greedy, with intervals and paired tests."""
 
     split: str = "test"
+    mode: Literal["generate", "labels"] = "generate"
+    """`labels` writes no text: it takes the likeliest label and its probability from one forward pass per case. No row
+    can be unparsed then; what stands before the label in the answer's form is given to the model."""
     models: tuple[str, ...] = ("base", "sft", "grpo")
     """Which of the run's models are compared; those that the run does not make are left out with a line."""
     extra_models: Mapping[str, str] = Field(default_factory=dict)
@@ -419,6 +443,15 @@ class Recipe(Settings):
             raise ValueError(
                 f"`evaluate.models` names {', '.join(unknown)}; a run makes base, sft and grpo. "
                 "Others go under `evaluate.extra_models`"
+            )
+        if "grpo" in self.stages and self.grpo.algorithm == "all_action" and self.task.closed_completions() is None:
+            raise ValueError(
+                f"`grpo.algorithm` is all_action, but the {self.task.kind} task here answers with more than its label: "
+                "take a form of the task that answers with the label, or grpo"
+            )
+        if "evaluate" in self.stages and self.evaluate.mode == "labels" and self.task.label_frame() is None:
+            raise ValueError(
+                f"`evaluate.mode` is labels, but the {self.task.kind} task here reasons before its label: take generate"
             )
         for stage in ("sft", "grpo"):
             if stage in self.stages and getattr(self, stage).tuning == "full":
