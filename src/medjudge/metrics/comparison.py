@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from medjudge.errors import DataError
 from medjudge.metrics.classification import Outcomes, classification_metrics, count_options, metrics_from_counts
 from medjudge.metrics.classification import group_counts as counts_by_group
-from medjudge.metrics.intervals import percentile_interval, resample_sums
+from medjudge.metrics.intervals import Estimate, percentile_interval, resample_sums
 
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 EXACT_BELOW = 25
 """Discordant rows below which McNemar's test is exact."""
 
@@ -76,17 +81,18 @@ def _take(outcomes: Outcomes, rows: list[int]) -> Outcomes:
     )
 
 
-def mcnemar(only_a: int, only_b: int) -> McNemar:
+def mcnemar(only_a: int, only_b: int, *, method: Literal["auto", "exact", "mid-p"] = "auto") -> McNemar:
     """McNemar's two-sided test from the two discordant counts. Rows are taken as independent.
 
-    Fewer than 25 discordant rows: exact binomial (`statsmodels`). From 25 on: mid-p, the exact p less the probability
+    auto: fewer than 25 discordant rows: exact binomial (`statsmodels`). From 25 on: mid-p, the exact p less the
+    probability
     of the observed split, which keeps the nominal level without the exact test's caution.
     Source: Fagerland, Lydersen & Laake (2013), doi:10.1186/1471-2288-13-91.
     """
     discordant = only_a + only_b
     if discordant == 0:
         return McNemar(0, 0, 1.0, "exact")
-    if discordant < EXACT_BELOW:
+    if method == "exact" or (method == "auto" and discordant < EXACT_BELOW):
         from statsmodels.stats.contingency_tables import mcnemar as exact_mcnemar
 
         return McNemar(only_a, only_b, float(exact_mcnemar([[0, only_a], [only_b, 0]], exact=True).pvalue), "exact")
@@ -120,6 +126,127 @@ def paired_differences(
         low, high = ends if len(both) > 1 else (float("nan"), float("nan"))
         differences[metric] = Difference(100 * (value_a[metric] - value_b[metric]), 100 * low, 100 * high)
     return differences
+
+
+@dataclass(frozen=True, slots=True)
+class Permutation:
+    """A paired permutation test of one statistic."""
+
+    difference: float
+    """Statistic of `a` minus statistic of `b`."""
+    p: float
+    """Two-sided, in (0, 1]; nan where the statistic is undefined."""
+    n_groups: int
+    n_resamples: int
+    """Assignments tried; all 2^n_groups of them where that is fewer than asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Power:
+    """What a number of rows could show, and how many would be needed to show what was seen."""
+
+    n: int
+    design_effect: float
+    """Variance with groups over variance without, at least 1: n / design_effect rows are independent."""
+    effect: float
+    """The distance that was seen, as a proportion, signed."""
+    minimum_detectable: float
+    """The smallest distance that n rows detect with the wanted power; nan where none."""
+    rows_needed: int | None
+    """Rows that would detect `effect` with the wanted power; None for an effect of 0 or too small to count."""
+    power: float
+    alpha: float
+
+
+def paired_statistics(
+    pairing: Pairing,
+    names: Sequence[str] | None = None,
+    *,
+    n_resamples: int = 1000,
+    rng: np.random.Generator,
+    level: float = 0.95,
+) -> dict[str, Estimate]:
+    """`a` minus `b` for any of `agreement.STATISTICS` (None: all that the task has), with a bootstrap over groups."""
+    raise NotImplementedError
+
+
+def paired_permutation(
+    pairing: Pairing, names: Sequence[str] | None = None, *, n_resamples: int = 9999, rng: np.random.Generator
+) -> dict[str, Permutation]:
+    """Whether `a` and `b` differ, for any of `agreement.STATISTICS`: the judges are swapped group by group.
+
+    All rows of a group are swapped together, because they are not independent. All assignments are tried where there
+    are no more than `n_resamples`. Source: Ernst (2004), doi:10.1214/088342304000000396; p with the observed assignment
+    counted: Phipson & Smyth (2010), doi:10.2202/1544-6115.1585.
+    """
+    raise NotImplementedError
+
+
+def permutation_of_sums(
+    sums_a: FloatArray,
+    sums_b: FloatArray,
+    statistics: Callable[[FloatArray], Mapping[str, FloatArray]],
+    *,
+    n_resamples: int = 9999,
+    rng: np.random.Generator,
+) -> dict[str, Permutation]:
+    """`paired_permutation` for any statistics of sums over groups. sums_a, sums_b: (n_groups, ...)."""
+    raise NotImplementedError
+
+
+def permutation_of_rows(
+    rows_a: NDArray[Any],
+    rows_b: NDArray[Any],
+    statistic: Callable[[NDArray[Any]], float],
+    groups: IntArray | None = None,
+    *,
+    n_resamples: int = 999,
+    rng: np.random.Generator,
+) -> Permutation:
+    """`paired_permutation` for a statistic of rows that no sums give (AURC, ECE). rows_a, rows_b: (n, ...), row by
+    row."""
+    raise NotImplementedError
+
+
+def adjust_p(
+    p_values: Mapping[str, float], *, method: Literal["holm", "benjamini-hochberg"] = "holm"
+) -> dict[str, float]:
+    """Adjusted p of a family of comparisons, by name; nan stays nan and is not counted as a test.
+
+    holm: no false claim in the whole family with probability 1 - alpha. benjamini-hochberg: the expected share of false
+    claims is at most alpha. By `statsmodels`. Source: Holm (1979); Benjamini & Hochberg (1995).
+    """
+    raise NotImplementedError
+
+
+def design_effect(values: ArrayLike, groups: ArrayLike) -> float:
+    """Variance of the mean of `values` with rows in groups over that with independent rows; at least 1.
+
+    values: (n,) numbers; groups: (n,) codes. 1 where it cannot be estimated. Source: Kish (1965), Survey Sampling,
+    ch. 8.
+    """
+    raise NotImplementedError
+
+
+def power_against_chance(
+    n_correct: int, n: int, chance: float, *, power: float = 0.8, alpha: float = 0.05, design_effect: float = 1.0
+) -> Power:
+    """What n rows could show of an accuracy against `chance`, and the rows that would show the accuracy seen.
+
+    Two-sided, normal approximation with the variance of each hypothesis. Raises DataError for n = 0.
+    Source: Fleiss, Levin & Paik (2003), Statistical Methods for Rates and Proportions, 3rd ed., section 2.3...
+    """
+    raise NotImplementedError
+
+
+def power_of_pair(
+    only_a: int, only_b: int, n: int, *, power: float = 0.8, alpha: float = 0.05, design_effect: float = 1.0
+) -> Power:
+    """What n paired rows could show of a difference in accuracy, given how often exactly one judge is right.
+
+    Two-sided McNemar's test. Source: Connor (1987), doi:10.2307/2531961.
+    """
+    raise NotImplementedError
 
 
 def compare_with_chance(n_correct: int, n: int, chance: float) -> float:

@@ -8,7 +8,9 @@ and thousands of them are a few matrix products.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,8 @@ from numpy.typing import NDArray
 from medjudge.errors import DataError
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+BootstrapMethod = Literal["percentile", "expanded", "bca"]
 
 BOOTSTRAP = "percentile bootstrap over groups"
 WILSON = "Wilson, n = groups"
@@ -32,6 +36,19 @@ class Interval(NamedTuple):
     low: float
     high: float
     method: str
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number with its interval; nan where undefined."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    """Rows behind the value."""
+    method: str
+    """How the interval was made."""
 
 
 def resample_sums(group_sums: FloatArray, n_resamples: int, rng: np.random.Generator) -> FloatArray:
@@ -98,3 +115,60 @@ def wilson_interval(count: int, n: int, *, level: float) -> tuple[float, float]:
     low, high = proportion_confint(count, n, alpha=1 - level, method="wilson")
     # At the ends the closed form leaves a rounding error of 1e-18.
     return float(low) if count else 0.0, float(high) if count < n else 1.0
+
+
+def clustered_wilson(values: FloatArray, groups: IntArray | None = None, *, level: float) -> Estimate:
+    """The Wilson interval of a proportion of rows that come in groups, n divided by the design effect.
+
+    values: (n,) 0 or 1; groups: (n,) codes, None takes rows as independent. nan without a row; nan ends with one group.
+    Source: Korn & Graubard (1998), Survey Methodology 24: 193-201 (effective sample size); Kish (1965).
+    """
+    raise NotImplementedError
+
+
+def bca_interval(value: float, draws: FloatArray, jackknife: FloatArray, level: float) -> tuple[float, float]:
+    """The bias-corrected and accelerated interval. draws: (n_resamples,); jackknife: (n_groups,) leave-one-group-out.
+
+    Undefined draws are handled as in `percentile_interval`. Source: Efron (1987), doi:10.1080/01621459.1987.10478410.
+    """
+    raise NotImplementedError
+
+
+def expanded_interval(draws: FloatArray, level: float, n_groups: int) -> tuple[float, float]:
+    """The percentile interval at a level widened for few groups, as t quantiles widen z.
+
+    Source: Hesterberg (2015), doi:10.1080/00031305.2015.1089789, section 4.3.
+    """
+    raise NotImplementedError
+
+
+def bootstrap_sums(
+    group_sums: FloatArray,
+    statistics: Callable[[FloatArray], Mapping[str, FloatArray]],
+    *,
+    n_resamples: int = 1000,
+    rng: np.random.Generator,
+    level: float = 0.95,
+    method: BootstrapMethod = "expanded",
+) -> dict[str, Interval]:
+    """Intervals of any statistics of sums over groups.
+
+    group_sums: (n_groups, ...). statistics: (..., same trailing axes) -> name -> (...). One group: nan ends.
+    """
+    raise NotImplementedError
+
+
+def bootstrap_rows(
+    statistic: Callable[[FloatArray], FloatArray],
+    groups: IntArray,
+    *,
+    n_resamples: int = 1000,
+    rng: np.random.Generator,
+    level: float = 0.95,
+    method: BootstrapMethod = "expanded",
+) -> Interval:
+    """The interval of any statistic of weighted rows: for those that no sum over groups can give (AURC, ECE).
+
+    statistic: (m, n) row weights, whole numbers >= 0 -> (m,) values. groups: (n,) codes.
+    """
+    raise NotImplementedError
