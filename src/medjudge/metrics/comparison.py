@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from medjudge.errors import DataError
 from medjudge.metrics.classification import Outcomes, classification_metrics, count_options, metrics_from_counts
@@ -215,15 +215,6 @@ def adjust_p(
 
     holm: no false claim in the whole family with probability 1 - alpha. benjamini-hochberg: the expected share of false
     claims is at most alpha. By `statsmodels`. Source: Holm (1979); Benjamini & Hochberg (1995).
-    """
-    raise NotImplementedError
-
-
-def design_effect(values: ArrayLike, groups: ArrayLike) -> float:
-    """Variance of the mean of `values` with rows in groups over that with independent rows; at least 1.
-
-    values: (n,) numbers; groups: (n,) codes. 1 where it cannot be estimated. Source: Kish (1965), Survey Sampling,
-    ch. 8.
     """
     raise NotImplementedError
 
