@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from medjudge.errors import DataError
 from medjudge.metrics.agreement import statistics_from_counts
-from medjudge.metrics.classification import Outcomes, classification_metrics, count_options, metrics_from_counts
+from medjudge.metrics.classification import Outcomes, classification_metrics, count_options, metrics_from_counts, take
 from medjudge.metrics.classification import group_counts as counts_by_group
 from medjudge.metrics.intervals import Estimate, bootstrap_sums, percentile_interval, resample_sums
 
@@ -62,7 +62,7 @@ def pair(a: Outcomes, b: Outcomes) -> Pairing:
     row_b = {case_id: row for row, case_id in enumerate(b.case_ids)}
     rows = [(row, row_b[case_id]) for row, case_id in enumerate(a.case_ids) if case_id in row_b]
     shared = {a.case_ids[row] for row, _ in rows}
-    paired_a, paired_b = _take(a, [row for row, _ in rows]), _take(b, [row for _, row in rows])
+    paired_a, paired_b = take(a, [row for row, _ in rows]), take(b, [row for _, row in rows])
     if not np.array_equal(paired_a.gold, paired_b.gold) or not np.array_equal(paired_a.groups, paired_b.groups):
         raise DataError("two judges can only be paired if both were coded from the same cases and labels.")
     return Pairing(
@@ -70,17 +70,6 @@ def pair(a: Outcomes, b: Outcomes) -> Pairing:
         paired_b,
         only_a=tuple(case_id for case_id in a.case_ids if case_id not in shared),
         only_b=tuple(case_id for case_id in b.case_ids if case_id not in shared),
-    )
-
-
-def _take(outcomes: Outcomes, rows: list[int]) -> Outcomes:
-    index = np.asarray(rows, dtype=np.int64)
-    return replace(
-        outcomes,
-        case_ids=tuple(outcomes.case_ids[row] for row in rows),
-        gold=outcomes.gold[index],
-        predicted=outcomes.predicted[index],
-        groups=outcomes.groups[index],
     )
 
 
