@@ -278,7 +278,7 @@ def _endpoint_clients(recipe: Recipe, models: Mapping[str, str], console: Consol
         if is_endpoint(where):
             if config.mode == "labels":
                 raise ConfigError(
-                    f"{name} is an endpoint, which writes text but scores no labels: take `evaluate.mode = \"generate\"`."
+                    f"{name} is an endpoint, which writes text but scores no labels. Set `evaluate.mode` to generate."
                 )
             clients[name] = client = EndpointClient(parse_endpoint(where), config.endpoint_of(name))
             if not client.endpoint.is_loopback:
