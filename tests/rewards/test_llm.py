@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from medjudge import artifacts
+from medjudge.config import recipe_from_tree
 from medjudge.errors import ConfigError, ModelError
+from medjudge.pipeline import run_recipe
 from medjudge.records import Case, Completion, Rollout, Unparsed, Verdict
-from medjudge.rewards.composition import RewardContext
+from medjudge.rewards.composition import RewardContext, RewardPlan, RuleReward, Term
 from medjudge.rewards.llm import LlmReward, ReasoningScorer, llm_reward, reasoning_case
+from medjudge.rewards.rules import REWARDS
 from medjudge.rewards.settings import LlmSettings, RewardSettings
 from medjudge.settings import EndpointSettings
 from medjudge.tasks.appropriateness import AppropriatenessContract
@@ -21,6 +27,7 @@ from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.reasoning import Marks
 from tests.inference.scripted_endpoint import Action, Say, Status, scripted
 from tests.modeling.models import save_base
+from tests.small_runs import small_tree, write_rows
 
 
 def reply(a: int, b: int, c: int) -> str:
@@ -150,6 +157,19 @@ def test_an_expert_may_not_be_marked_by_position() -> None:
     assert reward(swapped) == [0.0] * 5
 
 
+def test_a_failed_judge_leaves_a_rollout_out_whatever_else_it_earned() -> None:
+    double = Double({"ok": [said(reply(6, 6, 6))], "bad": [said("?")] * 2})
+    plan = RewardPlan(
+        (Term("accuracy", 1.0), Term("llm", 0.5)),
+        (),
+        {"accuracy": RuleReward(REWARDS["accuracy"]), "llm": reward_of(double)},
+    )
+    scored = plan.score([rollout("ok"), rollout("bad"), rollout(None)])
+    # 1 + 0.5 x 0.6; left out, not 1 + 0; an unreadable completion earns nothing at all.
+    assert [row.total for row in scored] == [pytest.approx(1.3), None, 0.0]
+    assert plan.maximum == 1.5
+
+
 # --- with judges that exist -------------------------------------------------------------------------------------------
 
 
@@ -209,3 +229,61 @@ def test_the_reasoning_of_a_case_reads_as_its_prompt_does() -> None:
     assert case.case_id == "c"
     assert Marks(1, 2, 3).mean == 2.0
     assert case.inputs["trainee"] == "generated"
+
+
+# --- in a run ---------------------------------------------------------------------------------------------------------
+
+
+def llm_tree(tmp_path: Path, url: str, **over: Any) -> dict[str, Any]:
+    """A small run whose policy gives reasons; SFT teaches it the form."""
+    rows = write_rows(tmp_path / "rows.jsonl")
+    reasoned = [
+        {**row, "reasoning": f"{row['procedure']} shows it."}
+        for row in map(json.loads, rows.read_text(encoding="utf-8").splitlines())
+    ]
+    rows.write_text("".join(json.dumps(row) + "\n" for row in reasoned), encoding="utf-8")
+    settings = {
+        "judge": f"openai:judge@{url}",
+        "endpoint": {"cache": str(tmp_path / "cache.sqlite"), "retry_wait_s": 0.01, "usd_per_million_in": 1.0},
+    }
+    tree = small_tree(rows, tmp_path / "runs", stages=["prepare", "base", "sft", "grpo"])
+    tree["task"] |= {"form": "reasoning", "max_prompt_tokens": 200, "max_completion_tokens": 32}
+    tree["grpo"] |= {"rewards": {"accuracy": 1.0, "llm": 0.5}, "reward_settings": {"llm": settings}, "max_steps": 2}
+    return {**tree, **over}
+
+
+def test_what_a_judge_lacks_is_said_before_the_first_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    quiet = Console(quiet=True)
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY is not set"):
+        run_recipe(recipe_from_tree(llm_tree(tmp_path, "https://far.example/v1")), quiet)
+    with pytest.raises(ConfigError, match=r"grpo\.reward_settings\.llm\.judge"):
+        run_recipe(recipe_from_tree(llm_tree(tmp_path, "http://x/v1"), ["grpo.reward_settings.llm={}"]), quiet)
+    extra = {"extra_models": {"gpt": "openai:m@https://far.example/v1"}}
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY is not set"):
+        run_recipe(recipe_from_tree(small_tree(tmp_path / "rows.jsonl", tmp_path / "runs", evaluate=extra)), quiet)
+    assert not list((tmp_path / "runs").glob("*/prepare"))
+
+
+@pytest.mark.slow
+def test_grpo_trains_on_a_judge_that_sometimes_fails(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    lock, n_calls = threading.Lock(), 0
+
+    def script(text: str, before: int) -> Action:
+        nonlocal n_calls
+        with lock:
+            n_calls += 1
+            if n_calls % 5 == 0:
+                return Status(500)
+        return Say(reply(len(text) % 11, 5, 5), n_in=100, n_out=10)
+
+    with scripted(script) as server:
+        recipe = recipe_from_tree(llm_tree(tmp_path, server.url))
+        run_dir = run_recipe(recipe, Console(quiet=True))
+    summary = artifacts.read_json(run_dir / "grpo" / artifacts.MANIFEST)["summary"]
+    report = artifacts.read_json(run_dir / "grpo" / artifacts.JUDGES)["llm"]
+    # 2 steps x 4 prompts x 4 completions.
+    assert report["n_marked"] + report["n_failed"] + report["n_unread"] == 32
+    assert summary["llm n_marked"] == report["n_marked"] > 0
+    assert report["usage"]["n_retries"] > 0
+    assert "variant" not in "".join(capfd.readouterr())

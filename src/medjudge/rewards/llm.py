@@ -17,7 +17,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from medjudge.errors import ConfigError, ModelError
 from medjudge.records import Case, Completion, Rollout, Verdict
@@ -25,6 +25,9 @@ from medjudge.rewards.composition import RewardContext
 from medjudge.rewards.settings import LlmSettings
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.reasoning import Marks, ReasoningContract
+
+if TYPE_CHECKING:
+    from medjudge.inference.endpoint import EndpointClient
 
 FEWEST_COUNTED = 20
 """The share of failures is taken over at least so many reasonings."""
@@ -147,9 +150,9 @@ class LlmReward:
     maximum = 1.0
     gold_tolerance = math.inf  # no judge model is bound to give the expert's own words full marks
 
-    def __init__(self, scorer: ReasoningScorer, record: Any = None) -> None:
-        """`record()` says what is known of the judge: an endpoint's counts and dates."""
-        self.scorer, self.record = scorer, record
+    def __init__(self, scorer: ReasoningScorer, client: EndpointClient | None = None) -> None:
+        """`client`: where the scorer's judge is an endpoint."""
+        self.scorer, self.client = scorer, client
         self.n_without_gold = self.n_unread = 0
 
     def most(self, case: Case) -> float | None:
@@ -178,7 +181,8 @@ class LlmReward:
             "failures": dict(counts.reasons.most_common()),
             "n_without_gold": self.n_without_gold,
             "n_unread": self.n_unread,
-            **(self.record() if self.record is not None else {}),
+            "endpoint": self.client.record() if self.client is not None else None,
+            "usage": self.client.usage.to_json(self.client.settings) if self.client is not None else None,
         }
 
 
@@ -192,12 +196,24 @@ def _rationale(rollout: Rollout) -> str:
 def llm_reward(context: RewardContext) -> LlmReward:
     """The reward of a run. Raises ConfigError where no judge is named or its endpoint cannot be asked."""
     settings = context.settings.llm
-    scorer, record = open_scorer(settings, context.device)
-    return LlmReward(scorer, record)
+    engine, client = open_judge(settings, context.device)
+    contract = ReasoningContract(
+        lenient=settings.lenient,
+        max_prompt_tokens=settings.max_prompt_tokens,
+        max_completion_tokens=settings.max_completion_tokens,
+    )
+    scorer = ReasoningScorer(
+        engine,
+        contract,
+        name=str(settings.judge),
+        max_reasks=settings.max_reasks,
+        max_failed_share=settings.max_failed_share,
+    )
+    return LlmReward(scorer, client)
 
 
-def open_scorer(settings: LlmSettings, device: str | None = None) -> tuple[ReasoningScorer, Any]:
-    """(scorer, what is known of its judge). A local judge is loaded when it is first asked."""
+def open_judge(settings: LlmSettings, device: str | None = None) -> tuple[Engine, EndpointClient | None]:
+    """The judge model, and the client behind it where it is an endpoint. Raises ConfigError, ModelError."""
     if settings.judge is None:
         raise ConfigError(
             "the reward `llm` needs a judge: set `grpo.reward_settings.llm.judge` to a model folder, a hub id or "
@@ -205,30 +221,10 @@ def open_scorer(settings: LlmSettings, device: str | None = None) -> tuple[Reaso
         )
     from medjudge.inference.endpoint import EndpointClient, EndpointEngine, is_endpoint, parse_endpoint
 
-    contract = ReasoningContract(
-        lenient=settings.lenient,
-        max_prompt_tokens=settings.max_prompt_tokens,
-        max_completion_tokens=settings.max_completion_tokens,
-    )
-    engine: Engine
-    record = None
     if is_endpoint(settings.judge):
         client = EndpointClient(parse_endpoint(settings.judge), settings.endpoint)
-        engine = EndpointEngine(client)
-
-        def record() -> dict[str, Any]:
-            return {"endpoint": client.record(), "usage": client.usage.to_json(client.settings)}
-
-    else:
-        engine = LocalJudge(settings.judge, device, settings.batch_tokens)
-    scorer = ReasoningScorer(
-        engine,
-        contract,
-        name=settings.judge,
-        max_reasks=settings.max_reasks,
-        max_failed_share=settings.max_failed_share,
-    )
-    return scorer, record
+        return EndpointEngine(client), client
+    return LocalJudge(settings.judge, device, settings.batch_tokens), None
 
 
 class LocalJudge:

@@ -16,6 +16,7 @@ from medjudge.modeling.grpo import train_grpo
 from medjudge.modeling.load import count_parameters, load_tokenizer, load_weights, quiet_libraries
 from medjudge.modeling.save import save_trained
 from medjudge.rewards.composition import reward_plan, rewardable
+from medjudge.rewards.llm import LlmReward
 from medjudge.rewards.preflight import as_taught, check_gold, require_earnable
 
 
@@ -33,6 +34,10 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     preflight = check_gold(recipe.contract, cases, tokenizer, plan)
     artifacts.write_json(out_dir / artifacts.PREFLIGHT, preflight.to_json())
     require_earnable(preflight)
+    judges = {name: reward for name, reward in plan.rewards.items() if isinstance(reward, LlmReward)}
+    for reward in judges.values():
+        if reward.client is not None and not reward.client.endpoint.is_loopback:
+            console.print(f"          the text of the cases is sent to {reward.client.endpoint.host}")
     is_lora = recipe.grpo.tuning == "lora"
     model = load_weights(start, recipe.model, tokenizer, quantize=is_lora, train_all=not is_lora)
     model, history = train_grpo(
@@ -50,8 +55,13 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     trainable, total = count_parameters(model)
     lineage = save_trained("grpo", model, tokenizer, recipe, start, name, out_dir, run_dir, merge_now=False, prompts=())
     artifacts.write_json(out_dir / artifacts.HISTORY, history)
+    reports = {name: reward.report() for name, reward in judges.items()}
+    if reports:
+        artifacts.write_json(out_dir / artifacts.JUDGES, reports)
     return {
         "n_cases": len(cases),
+        **{f"{name} {key}": report[key] for name, report in reports.items() for key in ("n_marked", "n_failed")},
+        **{f"{name} usd": report["usage"]["cost_usd"] for name, report in reports.items() if report["usage"]},
         "n_cases_not_rewardable": len(rated) - len(can_earn),
         "trainable_parameters": trainable,
         "parameters": total,
