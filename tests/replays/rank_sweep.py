@@ -1,14 +1,14 @@
 """Rank sweep that sweeps the learning rate: rsLoRA with a fixed alpha.
 
 Published: rank-stabilised (Q)LoRA for judges, as in "Phi-4 as an LLM Evaluator: Benchmarking and Fine-Tuning
-Experiments" (https://flow-ai.com/blog/phi-4-as-llm-evaluator), with "multiple separate hyperparameter runs" of which the
-post gives neither rank nor learning rate. The scale is alpha/sqrt(r) (Kalajdzievski 2023, arXiv:2312.03732), not alpha/r.
+Experiments" (https://flow-ai.com/blog/phi-4-as-llm-evaluator), with "multiple separate hyperparameter runs" of which
+the post gives neither rank nor learning rate. The scale is alpha/sqrt(r) (Kalajdzievski 2023, arXiv:2312.03732).
 What happens: under Adam each of an adapter's weights moves by about the learning rate, so a step changes the output by
 learning rate x scale x r. LoRA's alpha/r was chosen to make that free of r (Hu et al. 2021, arXiv:2106.09685, section
 4.1). With alpha/sqrt(r) and a fixed alpha it grows as sqrt(r): rank 128 against rank 8 is four times the learning rate,
 and "a higher rank is better" may say no more than "the learning rate was too low".
-What stops it here: the plan and the lineage state rank, scale and learning rate; an evaluation whose adapters differ in rank and
-in step says so among its statements.
+What stops it here: the plan and the lineage state rank, scale and learning rate; an evaluation whose adapters differ in
+rank and in step says so among its statements.
 """
 
 from __future__ import annotations
