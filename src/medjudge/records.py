@@ -43,7 +43,8 @@ class Verdict:
     label: str
     """One of the contract's `labels`."""
     confidence: float | None = None
-    """Verbalised confidence as a probability in [0, 1]; None if it was not asked for."""
+    """Verbalised confidence as a probability in [0, 1], or the label's own probability where labels were scored; None
+    if neither was asked for."""
     rationale: str = ""
 
 
@@ -55,8 +56,11 @@ class Unparsed:
     completion: str
     reason: str
     """Why, without text of the case: "expected one <answer> block, found 0"."""
-    kind: Literal["format", "schema"] = "format"
-    """`format`: the outer form is unreadable (not JSON, no tags). `schema`: the form is right, its content is not."""
+    kind: Literal["format", "schema", "truncated", "refused", "failed"] = "format"
+    """`format`: the outer form is unreadable (not JSON, no tags). `schema`: the form is right, its content is not.
+
+    `truncated`: unreadable, and cut off at the token limit. `refused`: the model or its provider declined to answer.
+    `failed`: no answer came at all."""
 
 
 Judgement = Verdict | Unparsed
@@ -83,5 +87,32 @@ class Completion:
     """Completion tokens, the stop token included."""
     stopped: bool
     """False if the token limit cut it off."""
+    n_words_cut: int = 0
+    """Words that were taken off the case's inputs so that the prompt fits."""
+    refused: bool = False
+    """The model or its provider declined to answer."""
+    failure: str | None = None
+    """Why there is no answer at all, without text of the case; `text` is then empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One sampled completion, what the contract reads in it, and the case it answers: all that a reward may look at."""
+
+    case: Case
+    judgement: Judgement
+    completion: Completion
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScores:
+    """How likely a judge holds each label of a closed set to be."""
+
+    log_probs: Mapping[str, float]
+    """Label -> natural logarithm of the probability that the judge answers with it, given the prompt and the frame."""
+    probabilities: Mapping[str, float]
+    """Label -> probability given that the answer is one of the labels; they add up to 1."""
+    mass: float
+    """Probability that the answer is one of the labels, in [0, 1]; small where a judge has not learned the format."""
     n_words_cut: int = 0
     """Words that were taken off the case's inputs so that the prompt fits."""

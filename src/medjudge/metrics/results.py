@@ -98,6 +98,8 @@ class ModelResult(_Frozen):
     lineage: dict[str, Any] | None
     seconds: float | None
     lenient: bool
+    usage: dict[str, Any] | None = None
+    """Of a model behind an endpoint: calls, tokens, cost and latency, as `inference.replies.Usage` counts them."""
 
 
 class DifferenceResult(_Frozen):
@@ -203,13 +205,15 @@ def summarise(
     seconds: Mapping[str, float] | None = None,
     n_truncated: Mapping[str, int] | None = None,
     train_n: int | None = None,
+    usage: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Results:
     """Every metric with its interval, every comparison with its test, and what they say in words.
 
     judgements, baselines: name -> one judgement per case, in any order. Cases without a gold label are left out and
     counted. reference: the model that all others are compared with (the base); consecutive models are compared as well,
     and the most accurate model with the most accurate baseline.
-    leakage: `LeakageReport.to_json()`. lineage: model name -> `Lineage.to_json()`. seconds, n_truncated: by model name.
+    leakage: `LeakageReport.to_json()`. lineage: model name -> `Lineage.to_json()`.
+    seconds, n_truncated, usage: by model name.
     All intervals and differences are computed on the same resamples, drawn from `seed`.
     Raises DataError if no case has a gold label, no model is given, or an answer cannot be joined.
     """
@@ -242,6 +246,7 @@ def summarise(
             lineage=(lineage or {}).get(name),
             seconds=(seconds or {}).get(name),
             lenient=contract.lenient and name in judgements,
+            usage=(usage or {}).get(name),
             level=level,
             n_resamples=n_resamples,
             seed=seed,
@@ -311,6 +316,7 @@ def _model_result(
     lineage: Mapping[str, Any] | None,
     seconds: float | None,
     lenient: bool,
+    usage: Mapping[str, Any] | None,
     level: float,
     n_resamples: int,
     seed: int,
@@ -362,6 +368,7 @@ def _model_result(
         lineage=None if lineage is None else _plain(lineage),
         seconds=seconds,
         lenient=lenient,
+        usage=None if usage is None else _plain(usage),
     )
 
 

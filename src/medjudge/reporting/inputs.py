@@ -60,6 +60,10 @@ class ReportInputs:
     """Finding -> number of rows."""
     data: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Split -> named counts, such as `{"cases": 5033, "groups": 660}`."""
+    preflight: Mapping[str, Any] = field(default_factory=dict)
+    """What was proven before GRPO, as `preflight.json` holds it."""
+    doctor: Mapping[str, Any] = field(default_factory=dict)
+    """What the doctor saw while GRPO trained, as `doctor.json` holds it."""
     description: str = ""
     finished: str = ""
     """When the evaluation ended, as it is to be shown."""
