@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from medjudge.errors import ConfigError
+from medjudge.records import AdapterStep
 from medjudge.rewards.settings import RewardSettings
 from medjudge.settings import EndpointSettings, Settings
 from medjudge.tasks.catalog import TASKS, Task
@@ -147,6 +149,20 @@ class LoraSettings(Settings):
     target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
     rslora: bool = False
     """Scale by alpha/sqrt(r) instead of alpha/r (Kalajdzievski 2023, arXiv:2312.03732)."""
+
+    @property
+    def scale(self) -> float:
+        """What the adapter's product is multiplied by."""
+        return self.alpha / (math.sqrt(self.r) if self.rslora else self.r)
+
+    def step(self, learning_rate: float) -> AdapterStep:
+        """The size of a step under Adam, to first order.
+
+        Adam moves each weight by about the learning rate, whatever its gradient. The second matrix, which starts at
+        zero, has r weights per output, so the output moves by learning_rate x scale x r. With alpha/r that does not
+        depend on r (Hu et al. 2021, section 4.1); with alpha/sqrt(r) and a fixed alpha it grows as sqrt(r).
+        """
+        return AdapterStep(self.r, self.scale, learning_rate, size=learning_rate * self.scale * self.r)
 
 
 class TrainingConfig(Settings):

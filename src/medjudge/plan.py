@@ -32,6 +32,8 @@ def print_plan(recipe: Recipe, console: Console, *, first: str | None, last: str
     console.print(_split_table(recipe, splits, tokenizer))
     console.print(f"[dim]token counts: {source}[/]\n")
     console.print(_training_table(recipe, splits, tokenizer, names))
+    for line in _adapter_lines(recipe, names):
+        console.print(f"[dim]{line}[/]")
     console.print()
     console.print(_stage_table(recipe, names))
 
@@ -130,6 +132,20 @@ def _training_table(
                 memory = _memory(model, n_all, n_trainable, config.micro_batch, width, recipe, has_reference)
         table.add_row(stage, f"{per_step:,}", f"{completions:,}", f"{steps:,}", tokens, trainable, memory)
     return table
+
+
+def _adapter_lines(recipe: Recipe, names: Sequence[str]) -> list[str]:
+    """What each adapter's rank comes to: a sweep over r at fixed alpha may sweep the learning rate too."""
+    lines = []
+    for stage in ("sft", "grpo"):
+        config = getattr(recipe, stage)
+        if stage in names and config.tuning == "lora":
+            step, root = config.lora.step(config.learning_rate), "sqrt(r)" if config.lora.rslora else "r"
+            lines.append(
+                f"{stage} adapter: rank {step.r}, scale {step.scale:.3g} (alpha / {root}), "
+                f"step {step.size:.3g} (learning rate x scale x rank)"
+            )
+    return lines
 
 
 def _meta_model(recipe: Recipe, tokenizer: Any) -> tuple[Any, str | None]:

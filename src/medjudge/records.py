@@ -67,6 +67,18 @@ Judgement = Verdict | Unparsed
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterStep:
+    """How far one optimiser step takes a LoRA adapter: what must agree before two ranks are compared."""
+
+    r: int
+    scale: float
+    """What the adapter's product is multiplied by: alpha/r, or alpha/sqrt(r) with rsLoRA."""
+    learning_rate: float
+    size: float
+    """learning_rate x scale x r, see `LoraSettings.step`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """One completion of a prompt."""
 

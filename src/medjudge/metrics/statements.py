@@ -7,7 +7,10 @@ claim from resting on rows that resemble each other. Nothing is claimed from few
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
+
+from medjudge.records import AdapterStep
 
 if TYPE_CHECKING:
     from medjudge.metrics.calibration import CalibrationReport, SelectiveRule
@@ -27,6 +30,7 @@ def make_statements(results: Results) -> list[str]:
     sentences += [_against_chance(name, model, results) for name, model in results.of_role("model").items()]
     sentences += _one_label_only(results)
     sentences += _readability(results)
+    sentences += _rank_sweeps(results)
     sentences += _scope(results)
     sentences.append(leakage_line(results))
     return sentences
@@ -169,6 +173,35 @@ def _readability(results: Results) -> list[str]:
     if any(model.lenient for model in models.values()):
         sentences.append("Answers were read leniently: forms that the task contract does not name were accepted.")
     return sentences
+
+
+def rank_sweep(steps: Mapping[str, AdapterStep]) -> str | None:
+    """What else than the rank differs between adapters that one stage trained; None if nothing does.
+
+    steps: model name -> its adapter. Silent where all ranks agree, and where steps agree within 1 %.
+    """
+    if len({step.r for step in steps.values()}) < 2:
+        return None
+    small, large = min(steps, key=lambda name: steps[name].size), max(steps, key=lambda name: steps[name].size)
+    ratio = steps[large].size / steps[small].size
+    if ratio < 1.01:
+        return None
+    adapters = ", ".join(f"{name} (rank {step.r}, scale {step.scale:.3g})" for name, step in steps.items())
+    return (
+        f"The adapters {adapters} differ in more than rank: a step of {large} (learning rate x scale x rank) is "
+        f"{ratio:.1f} times that of {small}, so what separates them may be the learning rate. Hold that product "
+        "fixed, or tune the learning rate at every rank."
+    )
+
+
+def _rank_sweeps(results: Results) -> list[str]:
+    """A sentence per stage whose adapters differ in rank and in step; stages that build on each other are no sweep."""
+    by_stage: dict[str, dict[str, AdapterStep]] = {}
+    for name, model in results.of_role("model").items():
+        if model.lineage and model.lineage.get("adapter"):
+            stage = by_stage.setdefault(model.lineage["stage"], {})
+            stage[name] = AdapterStep(**model.lineage["adapter"])
+    return [sentence for steps in by_stage.values() if (sentence := rank_sweep(steps))]
 
 
 def _scope(results: Results) -> list[str]:
