@@ -172,9 +172,9 @@ def test_continuations_of_several_tokens_have_the_logits_of_the_whole_row() -> N
 @pytest.mark.parametrize(
     ("shape", "over", "reason"),
     [
-        ("mistral", {"sliding_window": 8}, "slides over 8 tokens, and rows take 25"),
-        ("phi3", {"sliding_window": 8}, "slides over 8 tokens"),
-        ("qwen3", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}, "slides over 8 tokens"),
+        ("mistral", {"sliding_window": 20}, "slides over 20 tokens, and rows take 25"),
+        ("phi3", {"sliding_window": 20}, "slides over 20 tokens"),
+        ("qwen3", {"use_sliding_window": True, "sliding_window": 20, "max_window_layers": 1}, "slides over 20 tokens"),
         (
             "llama",
             {
@@ -186,16 +186,16 @@ def test_continuations_of_several_tokens_have_the_logits_of_the_whole_row() -> N
         (
             "phi3",
             {
-                "original_max_position_embeddings": 16,
+                "original_max_position_embeddings": 20,
                 "rope_parameters": {
                     "rope_type": "longrope",
                     "rope_theta": 1e4,
                     "short_factor": [1.0] * 4,
                     "long_factor": [2.0] * 4,
-                    "original_max_position_embeddings": 16,
+                    "original_max_position_embeddings": 20,
                 },
             },
-            "rotary embedding changes at 16 tokens",
+            "rotary embedding changes at 20 tokens",
         ),
     ],
 )

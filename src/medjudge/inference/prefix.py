@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -30,9 +31,10 @@ ATTENTION = "medjudge_shared"
 def why_not(model: Any, longest: int) -> str | None:
     """Why attention cannot be shared on this model for rows of up to `longest` tokens, or None if it can.
 
-    Only plain causal attention over the whole row is computed here, so everything else is looked for in the config: it
-    would not show on short rows.
+    Only plain causal attention over the whole row is computed here. What differs from it on long rows alone is looked
+    for in the config; anything else (soft caps, sinks, position biases, ...) shows on short rows, which are tried once.
     """
+    longest = max(longest, TRIED_TOKENS)
     config = model.config
     text = config.get_text_config()
     if text is not config:
@@ -57,7 +59,48 @@ def why_not(model: Any, longest: int) -> str | None:
     }.get(rope.get("rope_type", "default"))
     if switch is not None and longest > switch:
         return f"its rotary embedding changes at {switch:,} tokens, and rows take {longest:,}"
-    return None
+    base = _base(model)
+    if base not in _TRIED:
+        _TRIED[base] = _disproof(model)
+    return _TRIED[base]
+
+
+TRIED_TOKENS = 16
+"""No row that is tried is longer."""
+_TRIED: WeakKeyDictionary[Any, str | None] = WeakKeyDictionary()
+
+
+@torch.no_grad()
+def _disproof(model: Any) -> str | None:
+    """Why a few short rows come out otherwise than by the model's own attention, or None if they do not."""
+    n_vocabulary = model.get_input_embeddings().weight.shape[0]
+    ids = [(7 * i + 3) % n_vocabulary for i in range(14)]
+    prompts = [ids[:7], ids[:5] + ids[9:]]
+    slots, new = [0, 1, 1], torch.tensor([ids[7:9], ids[:2], ids[2:4]], device=device_of(model))
+    was_training = model.training
+    model.eval()
+    try:
+        read = read_prompts(model, prompts, read_prefix(model, ids[:5]))
+        positions = torch.tensor([[len(prompts[slot]), len(prompts[slot]) + 1] for slot in slots], device=new.device)
+        context = read.continuation(slots)
+        ours = torch.stack([forward(model, new[:, k : k + 1], positions[:, k : k + 1], context)[:, 0] for k in (0, 1)])
+        rows = [
+            torch.cat([torch.tensor(prompts[slot], device=new.device), row])
+            for slot, row in zip(slots, new, strict=True)
+        ]
+        theirs = torch.stack([model(input_ids=row[None], use_cache=False).logits[0, -2:] for row in rows], dim=1)
+    except Exception as error:  # whatever it stumbles over, the model's own attention is there
+        return f"its layers do not take shared attention ({type(error).__name__})"
+    finally:
+        model.train(was_training)
+    return disagreement(ours, theirs)
+
+
+def disagreement(ours: Tensor, theirs: Tensor) -> str | None:
+    """A sentence if two tensors differ by more than rounding does, measured against the spread of the second."""
+    bound = 1e-3 if theirs.dtype == torch.float32 else 0.1
+    error = float((ours.float() - theirs.float()).abs().max() / theirs.float().std().clamp(min=1e-6))
+    return None if error <= bound else f"on short rows it differs from the model's own attention by {error:.2g}"
 
 
 def _base(model: Any) -> Any:
