@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from medjudge.errors import ConfigError
+from medjudge.rewards.settings import RewardSettings
 from medjudge.settings import Settings
 from medjudge.tasks.catalog import TASKS, Task
 from medjudge.tasks.contract import TaskContract
@@ -260,21 +261,23 @@ class GrpoConfig(TrainingConfig):
     mask_truncated_completions: bool = False
     use_vllm: bool = False
     rewards: Mapping[str, float] = Field(default_factory=lambda: {"correctness": 1.0, "format": 0.5})
-    """Reward name -> weight; the sum of weighted rewards is what is optimised. `rewards/rules.py` lists the names."""
+    """Reward name -> weight; the sum of weighted rewards is what is optimised. A name may be a product of rewards:
+    `"accuracy * embedding" = 1.0`. `rewards/composition.py` lists the names."""
+    reward_gate: tuple[str, ...] = ()
+    """Rewards that must be above 0 before anything is paid: `["schema"]`. What takes away is taken all the same."""
+    reward_settings: RewardSettings = RewardSettings()
     trl: Mapping[str, Any] = Field(default_factory=dict)
     """Any further `trl.GRPOConfig` argument by its own name. It may not repeat a setting above."""
 
-    @field_validator("rewards")
-    @classmethod
-    def _known_rewards(cls, value: Mapping[str, float]) -> Mapping[str, float]:
-        from medjudge.rewards.rules import REWARDS
+    @model_validator(mode="after")
+    def _known_rewards(self) -> GrpoConfig:
+        from medjudge.rewards.composition import KNOWN, check_composition, reward_names
 
-        for name in value:
-            if name not in REWARDS:
-                raise ValueError(f"unknown reward {name!r}{_did_you_mean(name, REWARDS)}; known: {', '.join(REWARDS)}")
-        if not value:
-            raise ValueError("no reward named: GRPO has nothing to optimise")
-        return value
+        for name in [*reward_names(self.rewards), *self.reward_gate]:
+            if name not in KNOWN:
+                raise ValueError(f"unknown reward {name!r}{_did_you_mean(name, KNOWN)}; known: {', '.join(KNOWN)}")
+        check_composition(self.rewards, self.reward_gate)
+        return self
 
     @model_validator(mode="after")
     def _fits_all_action(self) -> GrpoConfig:

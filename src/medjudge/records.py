@@ -88,3 +88,12 @@ class LabelScores:
     """Probability that the answer is one of the labels, in [0, 1]; small where a judge has not learned the format."""
     n_words_cut: int = 0
     """Words that were taken off the case's inputs so that the prompt fits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One sampled completion, what the contract reads in it, and the case it answers: all that a reward may look at."""
+
+    case: Case
+    judgement: Judgement
+    completion: Completion

@@ -8,9 +8,10 @@ import pytest
 
 from medjudge.errors import DataError
 from medjudge.modeling.tiny import build_tokenizer
-from medjudge.records import Case, Judgement, Unparsed, Verdict
+from medjudge.records import Case, Completion, Judgement, Rollout, Unparsed, Verdict
+from medjudge.rewards.composition import RewardContext, RewardPlan, build_plan
 from medjudge.rewards.preflight import check_gold, require_earnable
-from medjudge.rewards.rules import REWARDS, score, total_reward
+from medjudge.rewards.rules import REWARDS
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.mcq import McqContract
@@ -26,6 +27,14 @@ FRENCH = {"correctness": 1.0, "format": 0.5}
 ACR = {"accuracy": 1.0, "format": 0.5}
 
 
+def rollout(judgement: Judgement, case: Case = CASE) -> Rollout:
+    return Rollout(case, judgement, Completion("x", 1, True))
+
+
+def plan_of(weights: dict[str, float], contract: Any = None) -> RewardPlan:
+    return build_plan(weights, (), RewardContext(contract or McqContract()))
+
+
 @pytest.mark.parametrize(
     ("weights", "right", "wrong", "off_schema", "unreadable"),
     [(MEDMCQA, 3.0, 2.0, 1.0, 0.0), (FRENCH, 1.5, -0.5, -1.0, -1.0), (ACR, 1.5, 0.5, 0.0, 0.0)],
@@ -34,7 +43,7 @@ def test_published_designs(
     weights: dict[str, float], right: float, wrong: float, off_schema: float, unreadable: float
 ) -> None:
     def total(judgement: Judgement) -> float | None:
-        return total_reward(score(judgement, CASE, weights), weights)
+        return plan_of(weights).score([rollout(judgement)])[0].total
 
     assert [total(j) for j in (RIGHT, WRONG, OFF_SCHEMA, NOT_JSON)] == [right, wrong, off_schema, unreadable]
 
@@ -42,15 +51,15 @@ def test_published_designs(
 def test_none_is_for_rows_without_gold_never_for_a_failed_policy() -> None:
     unrated = Case("c", {})
     for judgement in (RIGHT, NOT_JSON):
-        assert REWARDS["accuracy"].function(judgement, unrated) is None
-        assert REWARDS["correctness"].function(judgement, unrated) is None
-        assert REWARDS["format"].function(judgement, unrated) is not None
-    assert total_reward({"accuracy": None, "format": 1.0}, {"accuracy": 1.0, "format": 1.0}) is None
+        assert REWARDS["accuracy"].function(rollout(judgement, unrated)) is None
+        assert REWARDS["correctness"].function(rollout(judgement, unrated)) is None
+        assert REWARDS["format"].function(rollout(judgement, unrated)) is not None
+        assert plan_of(ACR).score([rollout(judgement, unrated)])[0].total is None
 
 
 @pytest.mark.parametrize("name", REWARDS)
 def test_gold_verdict_earns_the_stated_maximum(name: str) -> None:
-    assert REWARDS[name].function(RIGHT, CASE) == REWARDS[name].maximum
+    assert REWARDS[name].function(rollout(RIGHT)) == REWARDS[name].maximum
 
 
 def orders(n: int = 12) -> list[Case]:
@@ -63,7 +72,7 @@ def orders(n: int = 12) -> list[Case]:
 def test_preflight_passes_where_gold_answers_earn_the_maximum() -> None:
     tokenizer = build_tokenizer(TEXT, 320)
     contract = AppropriatenessContract(form="answer_only", max_completion_tokens=64)
-    found = check_gold(contract, orders(), tokenizer, ACR)
+    found = check_gold(contract, orders(), tokenizer, plan_of(ACR))
     assert (found.n_cases, found.n_at_maximum, found.maximum, found.passed) == (12, 12, 1.5, True)
     require_earnable(found)
 
@@ -73,7 +82,9 @@ def test_preflight_stops_a_parser_that_does_not_know_its_own_answers() -> None:
         def parse(self, case_id: str, completion: str) -> Judgement:
             return Unparsed(case_id, completion, "expected one <answer> tag, found 0")
 
-    found = check_gold(Deaf(form="answer_only", max_completion_tokens=64), orders(), build_tokenizer(TEXT, 320), ACR)
+    found = check_gold(
+        Deaf(form="answer_only", max_completion_tokens=64), orders(), build_tokenizer(TEXT, 320), plan_of(ACR)
+    )
     assert found.n_at_maximum == 0
     with pytest.raises(DataError, match=r"0 of 12 gold answers earn the maximum, 1.5.*expected one <answer> tag"):
         require_earnable(found)
@@ -84,7 +95,7 @@ def test_preflight_counts_only_weights_that_can_be_earned() -> None:
         EquivalenceContract(max_completion_tokens=8),
         [Case("1", {"question": "q", "reference": "r", "candidate": "c"}, gold="1")],
         build_tokenizer(TEXT, 320),
-        FRENCH,
+        plan_of(FRENCH),
     )
     assert (found.maximum, found.passed) == (1.5, True)
 
@@ -94,6 +105,6 @@ def test_gold_answers_earn_the_maximum_on_the_real_qwen3_template(thinking: bool
     rows = shared_rows("data", "medmcqa_train", "medmcqa_train.jsonl")[:200]
     contract: Any = McqContract(first_index=1, thinking=thinking, max_completion_tokens=400)
     cases = [contract.read_case(row, str(i)) for i, row in enumerate(rows)]
-    found = check_gold(contract, cases, shared_tokenizer("qwen3"), MEDMCQA)
+    found = check_gold(contract, cases, shared_tokenizer("qwen3"), plan_of(MEDMCQA))
     assert found.passed, found.causes
     assert found.maximum == 3.0

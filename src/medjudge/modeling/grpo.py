@@ -21,10 +21,10 @@ from medjudge.modeling.grouped import GroupedGrpoTrainer
 from medjudge.modeling.load import check_context
 from medjudge.modeling.progress import Watch, clean_history
 from medjudge.modeling.sft import lora_config
-from medjudge.records import Case, Judgement
-from medjudge.rewards.rules import REWARDS
+from medjudge.records import Case
+from medjudge.rewards.composition import RewardPlan, ScoredRollout
 from medjudge.tasks.contract import TaskContract
-from medjudge.tasks.encoding import decode, encode_all, stop_token_ids
+from medjudge.tasks.encoding import Encoded, encode_all, read_rollout, stop_token_ids
 
 
 class ContractGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no types
@@ -43,20 +43,42 @@ class ContractGroupedTrainer(GroupedGrpoTrainer, ContractGrpoTrainer):
     """The same with each prompt read once per group."""
 
 
-def reward_functions(
-    contract: TaskContract, cases: Sequence[Case], names: Sequence[str], tokenizer: Any
-) -> list[Callable[..., list[float | None]]]:
-    """One TRL reward function per component; each rollout is decoded and parsed by the contract and meets its own case.
+class Rewarder:
+    """The plan as TRL's reward functions, one per term so that each is logged by its name.
 
-    The case is found by its id, never by its position in a batch (published failure 3).
+    Each rollout is decoded and parsed by the contract and meets its own case, found by its id, never by its position in
+    a batch (published failure 3). A batch is read and scored once, at the first term that TRL asks for.
     """
-    by_id = {case.case_id: case for case in cases}
-    stop_ids = stop_token_ids(tokenizer)
 
-    def judge(case_id: str, completion_ids: Sequence[int]) -> Judgement:
-        return contract.parse(case_id, decode(tokenizer, list(completion_ids), stop_ids))
+    def __init__(
+        self,
+        contract: TaskContract,
+        cases: Sequence[Case],
+        encoded: Sequence[Encoded],
+        tokenizer: Any,
+        plan: RewardPlan,
+        on_scored: Callable[[list[ScoredRollout]], None] | None = None,
+    ) -> None:
+        """`encoded`: the cases' prompts, in their order. `on_scored` is shown each batch of scored rollouts once."""
+        self.contract, self.tokenizer, self.plan, self.on_scored = contract, tokenizer, plan, on_scored
+        self.by_id = {case.case_id: (case, row) for case, row in zip(cases, encoded, strict=True)}
+        self.stop_ids = stop_token_ids(tokenizer)
+        self.asked: object = None
+        self.scored: list[ScoredRollout] = []
 
-    def component(name: str) -> Callable[..., list[float | None]]:
+    def functions(self) -> list[Callable[..., list[float | None]]]:
+        """One function per term, in the order of the plan's weights."""
+        return [self._function(term.name) for term in self.plan.terms]
+
+    def score(self, case_ids: Sequence[str], completion_ids: Sequence[Sequence[int]]) -> list[ScoredRollout]:
+        """The rollouts of one batch, scored."""
+        rollouts = []
+        for case_id, ids in zip(case_ids, completion_ids, strict=True):
+            case, prompt = self.by_id[case_id]
+            rollouts.append(read_rollout(self.contract, case, list(ids), self.tokenizer, self.stop_ids, prompt=prompt))
+        return self.plan.score(rollouts)
+
+    def _function(self, term: str) -> Callable[..., list[float | None]]:
         def reward(
             prompts: list[str],
             completions: list[str],
@@ -64,15 +86,15 @@ def reward_functions(
             case_id: list[str],
             **_: object,
         ) -> list[float | None]:
-            return [
-                REWARDS[name].function(judge(one_id, ids), by_id[one_id])
-                for one_id, ids in zip(case_id, completion_ids, strict=True)
-            ]
+            if completion_ids is not self.asked:  # TRL hands the same list to every term of a batch
+                self.asked, self.scored = completion_ids, self.score(case_id, completion_ids)
+                if self.on_scored is not None:
+                    self.on_scored(self.scored)
+            # TRL would sum the terms that are there; a rollout without a total is to be left out instead.
+            return [None if row.total is None else row.terms[term] for row in self.scored]
 
-        reward.__name__ = name
+        reward.__name__ = term
         return reward
-
-    return [component(name) for name in names]
 
 
 def grpo_order(n_cases: int, config: GrpoConfig, seed: int) -> tuple[list[int], int]:
@@ -92,6 +114,7 @@ def grpo_order(n_cases: int, config: GrpoConfig, seed: int) -> tuple[list[int], 
 def train_grpo(
     contract: TaskContract,
     cases: Sequence[Case],
+    plan: RewardPlan,
     model: Any,
     tokenizer: Any,
     config: GrpoConfig,
@@ -101,7 +124,10 @@ def train_grpo(
     seed: int,
     console: Console,
 ) -> tuple[Any, list[dict[str, Any]]]:
-    """(trained model or PeftModel, training log). `cases` all have gold. Resumes from the last whole checkpoint."""
+    """(trained model or PeftModel, training log). Resumes from the last whole checkpoint.
+
+    `cases` all have the gold that the plan's rewards need.
+    """
     order, steps = grpo_order(len(cases), config, seed)
     encoded = encode_all(contract, cases, tokenizer, with_target=False)
     check_context(model, max(len(row.prompt_ids) for row in encoded) + contract.max_completion_tokens)
@@ -111,7 +137,7 @@ def train_grpo(
         trainer_class = partial(ContractGroupedTrainer, on_stock=lambda line: console.print(f"  grpo: {line}"))
     trainer = trainer_class(
         model=model,
-        reward_funcs=reward_functions(contract, cases, list(config.rewards), tokenizer),
+        reward_funcs=Rewarder(contract, cases, encoded, tokenizer, plan).functions(),
         args=grpo_arguments(
             config, model_config, work, max_tokens=contract.max_completion_tokens, steps=steps, seed=seed
         ),

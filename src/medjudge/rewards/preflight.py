@@ -7,16 +7,17 @@ the run here, with the cause.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from medjudge.errors import DataError
-from medjudge.records import Case, Unparsed
-from medjudge.rewards.rules import REWARDS, score, total_reward
+from medjudge.records import Case, Rollout, Unparsed, Verdict
+from medjudge.rewards.composition import RewardPlan
 from medjudge.tasks.contract import TaskContract
-from medjudge.tasks.encoding import decode, encode_all, stop_token_ids
+from medjudge.tasks.encoding import Encoded, encode_all, read_rollout, stop_token_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,8 @@ class Preflight:
     causes: Mapping[str, int]
     """Why gold answers fell short -> number of cases."""
     example_case_ids: tuple[str, ...]
+    not_held_to: tuple[str, ...] = ()
+    """Rewards that gold answers are not held to, since no fixed sum is theirs: a judge model's marks."""
 
     @property
     def passed(self) -> bool:
@@ -41,28 +44,63 @@ class Preflight:
         return {**asdict(self), "causes": dict(self.causes), "passed": self.passed}
 
 
-def check_gold(
-    contract: TaskContract, cases: Sequence[Case], tokenizer: Any, weights: Mapping[str, float]
-) -> Preflight:
-    """What the gold answers of `cases` (all with gold) earn after the round trip through template and tokenizer."""
-    maximum = sum(weight * REWARDS[name].maximum for name, weight in weights.items() if weight > 0)
-    maximum += sum(weight * REWARDS[name].minimum for name, weight in weights.items() if weight < 0)
-    stop_ids = stop_token_ids(tokenizer)
+def check_gold(contract: TaskContract, cases: Sequence[Case], tokenizer: Any, plan: RewardPlan) -> Preflight:
+    """What the gold answers of `cases` (all with gold) earn after the round trip through template and tokenizer.
+
+    Each must earn what `plan.most` promises for its case, within the rewards' own tolerances. A row that lacks the gold
+    of a reward is held to nothing by it.
+    """
+    encoded = encode_all(contract, cases, tokenizer, with_target=True)
+    held_to = {name: reward for name, reward in plan.rewards.items() if math.isfinite(reward.gold_tolerance)}
+    rollouts = gold_rollouts(contract, cases, encoded, tokenizer)
+    columns = {name: reward(rollouts) for name, reward in held_to.items()}
     causes: Counter[str] = Counter()
     examples: list[str] = []
-    n_at_maximum = n_cut = 0
-    for case, encoded in zip(cases, encode_all(contract, cases, tokenizer, with_target=True), strict=True):
-        completion_ids = encoded.completion_ids or []
-        n_cut += encoded.n_words_cut > 0
-        judgement = contract.parse(case.case_id, decode(tokenizer, completion_ids, stop_ids))
-        earned = total_reward(score(judgement, case, weights), weights)
-        if earned is not None and abs(earned - maximum) < 1e-9:
-            n_at_maximum += 1
-            continue
-        cause = judgement.reason if isinstance(judgement, Unparsed) else "it parses to a label other than the gold one"
-        causes[f"the gold answer earns {earned} of {maximum:g}: {cause}"] += 1
-        examples.append(case.case_id)
-    return Preflight(len(cases), n_at_maximum, maximum, n_cut, dict(causes.most_common()), tuple(examples[:5]))
+    for i, rollout in enumerate(rollouts):
+        short = [
+            f"{name} pays {_number(columns[name][i])} of {most:g}"
+            for name, reward in held_to.items()
+            if (most := reward.most(rollout.case)) is not None
+            and _falls_short(columns[name][i], most, reward.gold_tolerance)
+        ]
+        if short:
+            causes[f"{', '.join(short)}: {_why(rollout)}"] += 1
+            examples.append(rollout.case.case_id)
+    n_cut = sum(row.n_words_cut > 0 for row in encoded)
+    return Preflight(
+        n_cases=len(cases),
+        n_at_maximum=len(cases) - len(examples),
+        maximum=plan.maximum,
+        n_prompts_cut=n_cut,
+        causes=dict(causes.most_common()),
+        example_case_ids=tuple(examples[:5]),
+        not_held_to=tuple(name for name in plan.rewards if name not in held_to),
+    )
+
+
+def gold_rollouts(
+    contract: TaskContract, cases: Sequence[Case], encoded: Sequence[Encoded], tokenizer: Any
+) -> list[Rollout]:
+    """The experts' answers as if the policy had sampled them: decoded from their token ids, read by the contract."""
+    stop_ids = stop_token_ids(tokenizer)
+    return [
+        read_rollout(contract, case, row.completion_ids or [], tokenizer, stop_ids, prompt=row)
+        for case, row in zip(cases, encoded, strict=True)
+    ]
+
+
+def as_taught(contract: TaskContract, cases: Sequence[Case], tokenizer: Any) -> list[Case]:
+    """The cases with the experts' reasons as SFT targets hold them: shortened where they do not fit the limits.
+
+    A reward compares with these: no policy can write what the contract cuts off.
+    """
+    rollouts = gold_rollouts(contract, cases, encode_all(contract, cases, tokenizer, with_target=True), tokenizer)
+    return [
+        replace(case, reason=judgement.rationale or None)
+        if case.reason and isinstance(judgement := rollout.judgement, Verdict)
+        else case
+        for case, rollout in zip(cases, rollouts, strict=True)
+    ]
 
 
 def require_earnable(result: Preflight) -> None:
@@ -75,3 +113,20 @@ def require_earnable(result: Preflight) -> None:
         f"{why}. First cases: {', '.join(result.example_case_ids)}. "
         "A policy cannot learn what the expert's own answer does not earn: raise the limit or mend the contract."
     )
+
+
+def _falls_short(earned: float | None, most: float, tolerance: float) -> bool:
+    return earned is None or earned < most - tolerance
+
+
+def _number(value: float | None) -> str:
+    return "nothing" if value is None else f"{value:.4g}"
+
+
+def _why(rollout: Rollout) -> str:
+    judgement = rollout.judgement
+    if isinstance(judgement, Unparsed):
+        return judgement.reason
+    if judgement.label != rollout.case.gold:
+        return "it parses to a label other than the gold one"
+    return "it parses to the gold label"

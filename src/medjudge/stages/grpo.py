@@ -16,7 +16,8 @@ from medjudge.modeling.chain import start_of
 from medjudge.modeling.grpo import train_grpo
 from medjudge.modeling.load import count_parameters, load_tokenizer, load_weights, quiet_libraries
 from medjudge.modeling.save import save_trained
-from medjudge.rewards.preflight import check_gold, require_earnable
+from medjudge.rewards.composition import reward_plan, rewardable
+from medjudge.rewards.preflight import as_taught, check_gold, require_earnable
 
 
 def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[str, Any]:
@@ -24,10 +25,13 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     quiet_libraries()
     split = read_split(run_dir / "prepare" / f"{recipe.grpo.split}{artifacts.SPLIT_SUFFIX}")
     rated = [case for case in split if case.gold is not None]
-    cases = seeded_sample(rated, recipe.grpo.max_cases, recipe.seed)
     start, name = start_of("grpo", recipe, run_dir)
     tokenizer = load_tokenizer(start, recipe.model.chat_template)
-    preflight = check_gold(recipe.contract, cases, tokenizer, recipe.grpo.rewards)
+    rated = as_taught(recipe.contract, rated, tokenizer)
+    plan = reward_plan(recipe, rated)
+    can_earn = rewardable(plan, rated)
+    cases = seeded_sample(can_earn, recipe.grpo.max_cases, recipe.seed)
+    preflight = check_gold(recipe.contract, cases, tokenizer, plan)
     artifacts.write_json(out_dir / artifacts.PREFLIGHT, preflight.to_json())
     require_earnable(preflight)
     is_lora = recipe.grpo.tuning == "lora"
@@ -36,6 +40,7 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     model, history = train(
         recipe.contract,
         cases,
+        plan,
         model,
         tokenizer,
         recipe.grpo,
@@ -49,6 +54,7 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     artifacts.write_json(out_dir / artifacts.HISTORY, history)
     return {
         "n_cases": len(cases),
+        "n_cases_not_rewardable": len(rated) - len(can_earn),
         "trainable_parameters": trainable,
         "parameters": total,
         "weights_sha256": lineage.weights_sha256,

@@ -15,7 +15,8 @@ from medjudge.modeling.lineage import Lineage
 from medjudge.modeling.load import count_parameters, load_tokenizer, load_weights, quiet_libraries
 from medjudge.modeling.save import proof_prompts, save_trained
 from medjudge.modeling.sft import train_sft
-from medjudge.rewards.preflight import check_gold, require_earnable
+from medjudge.rewards.composition import reward_plan
+from medjudge.rewards.preflight import as_taught, check_gold, require_earnable
 
 
 def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[str, Any]:
@@ -27,7 +28,8 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     start, name = start_of("sft", recipe, run_dir)
     tokenizer = load_tokenizer(start, recipe.model.chat_template)
     rated = [case for case in train if case.gold is not None]
-    preflight = check_gold(recipe.contract, rated, tokenizer, recipe.grpo.rewards)
+    taught = as_taught(recipe.contract, rated, tokenizer)
+    preflight = check_gold(recipe.contract, taught, tokenizer, reward_plan(recipe, taught))
     if "grpo" in recipe.stages:  # what no answer can earn is better known before SFT than after it
         require_earnable(preflight)
     is_lora = recipe.sft.tuning == "lora"

