@@ -24,6 +24,8 @@ from medjudge.tasks.contract import TaskContract
 StageName = Literal["prepare", "base", "sft", "grpo", "merge", "evaluate", "report"]
 STAGE_NAMES: tuple[StageName, ...] = ("prepare", "base", "sft", "grpo", "merge", "evaluate", "report")
 TINY_BASE = "builtin:tiny"
+SCRATCH_BASE = "builtin:scratch"
+DEMO_RECIPE = Path(__file__).parent / "data" / "builtin" / "recipes" / "demo.toml"
 SPLIT_SOURCES = ("train", "grpo", "validation", "test")
 """Splits that may have a source of their own."""
 
@@ -120,7 +122,10 @@ class ModelConfig(Settings):
     """The base model and how it is loaded."""
 
     base: str = TINY_BASE
-    """A hub id, a local folder, or `builtin:tiny` (built from nothing by the base stage)."""
+    """A hub id, a local folder, or one of two that need no hub.
+
+    `builtin:tiny` ships with medjudge: some million parameters that have read its fact base. `builtin:scratch` is as
+    small and built from nothing by the base stage, on the training split's text."""
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] | None = None
@@ -373,8 +378,8 @@ class Recipe(Settings):
     def _stages_fit(self) -> Recipe:
         if "prepare" not in self.stages:
             raise ValueError("`stages` lacks prepare: every stage reads its splits, and a leak would go unseen")
-        if self.model.base == TINY_BASE and "base" not in self.stages and len(self.stages) > 1:
-            raise ValueError(f"`stages` lacks base, which makes {TINY_BASE}: add it, or set model.base")
+        if self.model.base == SCRATCH_BASE and "base" not in self.stages and len(self.stages) > 1:
+            raise ValueError(f"`stages` lacks base, which makes {SCRATCH_BASE}: add it, or set model.base")
         learned = {getattr(self, stage).split for stage in ("sft", "grpo") if stage in self.stages}
         if "evaluate" in self.stages and self.evaluate.split in learned:
             raise ValueError(
@@ -434,6 +439,17 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
     return recipe_from_tree(tree, overrides, where=str(path))
+
+
+def demo_recipe(task: str, seed: int, runs_dir: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The shipped recipe for one task, `runs_dir/demo-TASK` unless `seed` is not its own. Raises ConfigError."""
+    if task not in TASKS:
+        raise ConfigError(f"--task is {task!r}{_did_you_mean(task, TASKS)}. Known: {', '.join(TASKS)}.")
+    profile = [] if task == "mcq" else [f"profile={task}"]
+    recipe = load_recipe(DEMO_RECIPE, [*profile, *overrides])
+    if seed == recipe.seed:
+        return recipe.model_copy(update={"runs_dir": runs_dir})
+    return recipe.model_copy(update={"seed": seed, "name": f"{recipe.name}-seed{seed}", "runs_dir": runs_dir})
 
 
 def recipe_from_tree(tree: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str = "recipe") -> Recipe:
