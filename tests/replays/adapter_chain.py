@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from medjudge.inference.local import LocalEngine
 from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from medjudge.config import ModelConfig
-from medjudge.inference.local import LocalEngine
 from medjudge.modeling import lineage
 from medjudge.modeling.lineage import Lineage, ancestry_of, describe_parent, load_any, merge_adapter, weights_sha256
 from medjudge.modeling.load import load_tokenizer

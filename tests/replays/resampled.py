@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 import torch
+from medjudge.inference.local import LocalEngine
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from medjudge.inference.local import LocalEngine
 from medjudge.metrics.results import summarise
 from medjudge.modeling.load import fit_stop_tokens
 from medjudge.modeling.tiny import build_tokenizer

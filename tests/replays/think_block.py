@@ -20,10 +20,10 @@ from typing import Any
 
 import pytest
 import torch
+from medjudge.inference.local import LocalEngine
 
 from medjudge.config import BaseConfig
 from medjudge.data.sources import read_cases
-from medjudge.inference.local import LocalEngine
 from medjudge.modeling.tiny import build_model, build_tokenizer
 from medjudge.records import Case, Unparsed
 from medjudge.rewards import preflight
