@@ -20,10 +20,10 @@ from typing import Any
 
 import pytest
 import torch
-from medjudge.inference.local import LocalEngine
 
 from medjudge.config import BaseConfig
 from medjudge.data.sources import read_cases
+from medjudge.inference.engine import Engine
 from medjudge.modeling.tiny import build_model, build_tokenizer
 from medjudge.records import Case, Unparsed
 from medjudge.rewards import preflight
@@ -161,7 +161,7 @@ def caught() -> list[str]:
     message = stopped_by_preflight(tokenizer)
     earned = [
         total_reward(score(CONTRACT.parse(case.case_id, completion.text), case, REWARDS), REWARDS)
-        for case, completion in zip(cases(), LocalEngine(model, tokenizer).complete(CONTRACT, cases()), strict=True)
+        for case, completion in zip(cases(), Engine(model, tokenizer).generate(CONTRACT, cases()), strict=True)
     ]
     assert earned == [3.0] * len(cases())
     return [

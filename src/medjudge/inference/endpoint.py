@@ -484,7 +484,7 @@ def _run(coroutine: Coroutine[Any, Any, _T]) -> _T:
 
 
 class EndpointEngine:
-    """A model behind an endpoint, answering cases as `inference.local.LocalEngine` does."""
+    """A model behind an endpoint, answering cases as `inference.engine.Engine` does."""
 
     def __init__(self, client: EndpointClient) -> None:
         """`client`: its counts and its record hold what a model folder's lineage cannot say here."""

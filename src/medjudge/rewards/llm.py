@@ -243,9 +243,9 @@ class LocalJudge:
             return []
         if self._engine is None:
             from medjudge.config import ModelConfig
-            from medjudge.inference.local import LocalEngine
+            from medjudge.inference.engine import Engine as LocalEngine
             from medjudge.modeling.lineage import load_any
 
             model, tokenizer, _ = load_any(self.folder, ModelConfig(device=self.device))
             self._engine = LocalEngine(model, tokenizer, batch_tokens=self.batch_tokens)
-        return self._engine.complete(contract, cases)
+        return self._engine.generate(contract, cases)
