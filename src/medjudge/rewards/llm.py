@@ -28,6 +28,7 @@ from medjudge.tasks.reasoning import Marks, ReasoningContract
 
 if TYPE_CHECKING:
     from medjudge.inference.endpoint import EndpointClient
+    from medjudge.inference.engine import Engine as LocalEngine
 
 FEWEST_COUNTED = 20
 """The share of failures is taken over at least so many reasonings."""
@@ -235,7 +236,7 @@ class LocalJudge:
         from medjudge.modeling.load import resolve
 
         self.folder, self.device, self.batch_tokens = resolve(model), device, batch_tokens
-        self._engine: Engine | None = None
+        self._engine: LocalEngine | None = None
 
     def complete(self, contract: TaskContract, cases: Sequence[Case]) -> list[Completion]:
         """One completion per case, in the order of the cases."""
