@@ -62,8 +62,8 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
-        """One update of every matrix that has a gradient. `closure` is not used."""
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # no closure is ever given
+        """One update of every matrix."""
         for group in self.param_groups:
             for p in group["params"]:
                 mean = self.state[p].setdefault("mean", torch.zeros_like(p))
@@ -83,7 +83,8 @@ def orthogonal(matrix: torch.Tensor, n_iterations: int = 5) -> torch.Tensor:
     for _ in range(n_iterations):
         square = x @ x.T
         x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
-    return x.T if matrix.shape[0] > matrix.shape[1] else x
+    result: torch.Tensor = x.T if matrix.shape[0] > matrix.shape[1] else x
+    return result
 
 
 def encode_document(document: Document, tokenizer: Any, answer_weight: float) -> tuple[list[int], list[float]]:
@@ -190,7 +191,7 @@ def pretrain(
                 break
             rows = order[start : start + plan.batch_size]
             loss = weighted_loss(model, windows, rows)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), plan.max_grad_norm)
             for optimiser in optimisers:
                 for group in optimiser.param_groups:
