@@ -249,6 +249,7 @@ def llm_tree(tmp_path: Path, url: str, **over: Any) -> dict[str, Any]:
     tree = small_tree(rows, tmp_path / "runs", stages=["prepare", "base", "sft", "grpo"])
     tree["task"] |= {"form": "reasoning", "max_prompt_tokens": 200, "max_completion_tokens": 32}
     tree["grpo"] |= {"rewards": {"accuracy": 1.0, "llm": 0.5}, "reward_settings": {"llm": settings}, "max_steps": 2}
+    tree["grpo"] |= {"preflight": {"prompts": 0}}  # its sample would be marked too
     return {**tree, **over}
 
 
