@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from medjudge import __version__, artifacts
-from medjudge.config import SPLIT_SOURCES, STAGE_NAMES, TINY_BASE, Recipe
+from medjudge.config import SCRATCH_BASE, SPLIT_SOURCES, STAGE_NAMES, TINY_BASE, Recipe
 from medjudge.errors import ConfigError, RunError
 from medjudge.rewards.composition import reward_names
 from medjudge.settings import without_transport
@@ -70,7 +70,7 @@ def active_stages(recipe: Recipe, first: str | None = None, last: str | None = N
 
 
 def _is_active(name: str, recipe: Recipe) -> bool:
-    return name in recipe.stages and (name != "base" or recipe.model.base == TINY_BASE)
+    return name in recipe.stages and (name != "base" or recipe.model.base == SCRATCH_BASE)
 
 
 def check_upstream(recipe: Recipe, run_dir: artifacts.RunDir, first: str) -> None:
@@ -100,7 +100,7 @@ def stage_inputs(name: str, recipe: Recipe, run_dir: artifacts.RunDir) -> dict[s
             **{stage: tree[stage]["split"] for stage in ("sft", "grpo", "evaluate") if stage in recipe.stages},
             "grpo prompts": [tree["grpo"][key] for key in ("epochs", "max_cases", "max_steps", "prompts_per_step")],
         }
-    elif recipe.model.base != TINY_BASE:
+    elif recipe.model.base != SCRATCH_BASE:
         inputs["base model"] = _signature(recipe.model.base)
     if name in ("base", "evaluate"):
         inputs["splits trained on"] = [recipe.sft.split, recipe.grpo.split]
@@ -221,6 +221,7 @@ def _sources(recipe: Recipe) -> list[str]:
 
 def _signature(source: str) -> str:
     """What tells that a source changed: contents of a file, size and time of a folder's files, else its name."""
+    from medjudge.data.facts import BUILTIN_DIR
     from medjudge.data.rows import BUILTIN, source_files
 
     path = Path(source)
@@ -231,6 +232,8 @@ def _signature(source: str) -> str:
             if p.is_file()
         ]
         return artifacts.sha256_json(stats)
+    if source == TINY_BASE:
+        return artifacts.sha256_file(BUILTIN_DIR / "tiny" / "model.safetensors")
     if source.startswith(BUILTIN):
         return artifacts.sha256_json([artifacts.sha256_file(p) for p in source_files(source)])
     return artifacts.sha256_file(path) if path.is_file() else source

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from medjudge import artifacts
-from medjudge.config import TINY_BASE, LoraSettings, Recipe
+from medjudge.config import SCRATCH_BASE, LoraSettings, Recipe
 from medjudge.errors import ConfigError, MedjudgeError
 from medjudge.pipeline import STAGES, active_stages, stage_inputs
 from medjudge.records import Case
@@ -40,7 +40,7 @@ def _tokenizer(recipe: Recipe, splits: Mapping[str, Sequence[Case]]) -> tuple[An
     """(tokenizer, where it is from); a base that is still to be built gets the tokenizer that it will have."""
     from medjudge.modeling.load import load_tokenizer, resolve
 
-    if recipe.model.base != TINY_BASE:
+    if recipe.model.base != SCRATCH_BASE:
         try:
             folder = resolve(recipe.model.base, recipe.model.revision)
         except MedjudgeError as error:
@@ -140,7 +140,7 @@ def _meta_model(recipe: Recipe, tokenizer: Any) -> tuple[Any, str | None]:
     from medjudge.modeling.load import resolve
 
     with torch.device("meta"):
-        if recipe.model.base == TINY_BASE:
+        if recipe.model.base == SCRATCH_BASE:
             from medjudge.modeling.tiny import build_model
 
             return build_model(recipe.base, tokenizer, recipe.seed), None

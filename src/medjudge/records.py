@@ -43,7 +43,8 @@ class Verdict:
     label: str
     """One of the contract's `labels`."""
     confidence: float | None = None
-    """Verbalised confidence as a probability in [0, 1]; None if it was not asked for."""
+    """Verbalised confidence as a probability in [0, 1], or the label's own probability where labels were scored; None
+    if neither was asked for."""
     rationale: str = ""
 
 
@@ -80,6 +81,20 @@ class Completion:
     """The model or its provider declined to answer."""
     failure: str | None = None
     """Why there is no answer at all, without text of the case; `text` is then empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScores:
+    """How likely a judge holds each label of a closed set to be."""
+
+    log_probs: Mapping[str, float]
+    """Label -> natural logarithm of the probability that the judge answers with it, given the prompt and the frame."""
+    probabilities: Mapping[str, float]
+    """Label -> probability given that the answer is one of the labels; they add up to 1."""
+    mass: float
+    """Probability that the answer is one of the labels, in [0, 1]; small where a judge has not learned the format."""
+    n_words_cut: int = 0
+    """Words that were taken off the case's inputs so that the prompt fits."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -534,7 +534,7 @@ def test_the_engine_answers_cases_in_their_order(tmp_path: Path) -> None:
         return [Say("0"), Say("1"), Say("1 because", finish="length"), Say("", finish="content_filter"), Status(400)][i]
 
     with scripted(script) as server:
-        completions = EndpointEngine(client_of(server.url, tmp_path / "c")).complete(contract, cases)
+        completions = EndpointEngine(client_of(server.url, tmp_path / "c")).generate(contract, cases)
     assert completions == [
         Completion("0", 2, stopped=True),
         Completion("1", 2, stopped=True),
@@ -559,5 +559,5 @@ def test_thoughts_that_a_server_took_off_are_put_back_where_the_contract_wants_t
     case = Case("1", {"condition": "c", "variant": "v", "procedure": "p"})
     with scripted(always(said)) as server:
         engine = EndpointEngine(client_of(server.url, tmp_path / "c"))
-        [completion] = engine.complete(AppropriatenessContract(form=form), [case])
+        [completion] = engine.generate(AppropriatenessContract(form=form), [case])
     assert completion.text == expected

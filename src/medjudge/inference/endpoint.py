@@ -484,13 +484,13 @@ def _run(coroutine: Coroutine[Any, Any, _T]) -> _T:
 
 
 class EndpointEngine:
-    """A model behind an endpoint, answering cases as `inference.local.LocalEngine` does."""
+    """A model behind an endpoint, answering cases as `inference.engine.Engine` does."""
 
     def __init__(self, client: EndpointClient) -> None:
         """`client`: its counts and its record hold what a model folder's lineage cannot say here."""
         self.client = client
 
-    def complete(self, contract: TaskContract, cases: Sequence[Case]) -> list[Completion]:
+    def generate(self, contract: TaskContract, cases: Sequence[Case]) -> list[Completion]:
         """One completion per case, in the order of the cases; a call that failed for good is one with a `failure`.
 
         The server renders the prompt by its own template and counts by its own tokenizer: no prompt is shortened here.

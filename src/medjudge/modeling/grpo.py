@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from medjudge import artifacts
 from medjudge.config import GrpoConfig, ModelConfig
 from medjudge.errors import ModelError
 from medjudge.modeling.arguments import epoch_order, grpo_arguments, n_steps
+from medjudge.modeling.grouped import GroupedGrpoTrainer
 from medjudge.modeling.load import check_context
 from medjudge.modeling.progress import Watch, clean_history
 from medjudge.modeling.sft import lora_config
@@ -35,6 +37,10 @@ class ContractGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no ty
         if None in ids:  # a KeyError would carry the prompt into the log
             raise ModelError("the trainer asks for a prompt that the contract did not render. Run again with --fresh.")
         return ids, None, {}
+
+
+class ContractGroupedTrainer(GroupedGrpoTrainer, ContractGrpoTrainer):
+    """The same with each prompt read once per group."""
 
 
 class Rewarder:
@@ -126,7 +132,10 @@ def train_grpo(
     encoded = encode_all(contract, cases, tokenizer, with_target=False)
     check_context(model, max(len(row.prompt_ids) for row in encoded) + contract.max_completion_tokens)
     watch = Watch("grpo", console, ("reward", "frac_reward_zero_std", "completions/mean_length"))
-    trainer = ContractGrpoTrainer(
+    trainer_class: Callable[..., Any] = ContractGrpoTrainer
+    if config.grouped:
+        trainer_class = partial(ContractGroupedTrainer, on_stock=lambda line: console.print(f"  grpo: {line}"))
+    trainer = trainer_class(
         model=model,
         reward_funcs=Rewarder(contract, cases, encoded, tokenizer, plan).functions(),
         args=grpo_arguments(

@@ -9,7 +9,7 @@ from typing import Any
 from peft import PeftModel
 
 from medjudge import artifacts
-from medjudge.config import TINY_BASE, Recipe
+from medjudge.config import SCRATCH_BASE, Recipe
 from medjudge.modeling.lineage import (
     Lineage,
     ancestry_of,
@@ -73,7 +73,9 @@ def save_trained(
         data_sha256=artifacts.sha256_file(
             run_dir / "prepare" / f"{getattr(recipe, stage).split}{artifacts.SPLIT_SUFFIX}"
         ),
-        ancestry=ancestry_of(start, TINY_BASE if recipe.model.base == TINY_BASE and before is None else start_name),
+        ancestry=ancestry_of(
+            start, SCRATCH_BASE if recipe.model.base == SCRATCH_BASE and before is None else start_name
+        ),
     )
     lineage.write(folder)
     if is_adapter and merge_now:

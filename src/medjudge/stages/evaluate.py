@@ -30,8 +30,13 @@ from medjudge.inference.endpoint import EndpointClient, EndpointEngine, is_endpo
 from medjudge.metrics.baselines import Baselines, trivial_baselines
 from medjudge.metrics.results import summarise
 from medjudge.progress import Bar
-from medjudge.records import Case, Completion, Judgement, Unparsed, Verdict
+from medjudge.records import Case, Completion, Judgement, LabelScores, Unparsed, Verdict
 from medjudge.tasks.contract import TaskContract
+
+LABELS_STATEMENT = (
+    "Labels were scored, no text was written: every case has a verdict, and what is said here of formats and unparsed "
+    "answers holds for this way of asking alone. Each verdict's confidence is its label's probability."
+)
 
 
 def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[str, Any]:
@@ -127,17 +132,17 @@ def _evaluate(
     split: str,
     parent: str | None = None,
 ) -> dict[str, Any]:
-    """Completions, judgements, baselines, results; the two files."""
+    """Answers, judgements, baselines, results; the two files."""
     contract, config = recipe.contract, recipe.evaluate
     clients = _endpoint_clients(recipe, models, console)
-    answers = {
+    said = {
         name: _answer_once(name, where, clients.get(name), recipe, cases, out_dir, console, parent)
         for name, where in models.items()
     }
-    completions = {name: answer.completions for name, answer in answers.items()}
+    answers = {name: one.answers for name, one in said.items()}
     judgements = {
-        name: [_read(contract, case, completion) for case, completion in zip(cases, done, strict=True)]
-        for name, done in completions.items()
+        name: [judgement_of(contract, case, answer) for case, answer in zip(cases, done, strict=True)]
+        for name, done in answers.items()
     }
     rng = np.random.default_rng(config.seed)
     baselines = (
@@ -157,22 +162,27 @@ def _evaluate(
         n_resamples=config.n_resamples,
         seed=config.seed,
         leakage={**leakage.to_json(), "statement": leakage.summary_line},
-        lineage={name: answer.lineage for name, answer in answers.items() if answer.lineage is not None},
-        seconds={name: round(answer.seconds, 2) for name, answer in answers.items()},
-        n_truncated={name: sum(not c.stopped for c in done) for name, done in completions.items()},
-        usage={name: answer.usage for name, answer in answers.items() if answer.usage is not None},
+        lineage={name: one.lineage for name, one in said.items() if one.lineage is not None},
+        seconds={name: round(one.seconds, 2) for name, one in said.items()},
+        n_truncated={
+            name: sum(isinstance(answer, Completion) and not answer.stopped for answer in done)
+            for name, done in answers.items()
+        },
+        usage={name: one.usage for name, one in said.items() if one.usage is not None},
         train_n=len(train) or None,
     )
+    if config.mode == "labels":
+        results = results.model_copy(update={"statements": (*results.statements, LABELS_STATEMENT)})
     artifacts.write_json(out_dir / artifacts.RESULTS, results.to_json())
     rows = [
-        _verdict_row(name, case, judgement, completion)
+        _verdict_row(name, case, judgement, answer)
         for name in models
-        for case, judgement, completion in zip(cases, judgements[name], completions[name], strict=True)
+        for case, judgement, answer in zip(cases, judgements[name], answers[name], strict=True)
     ]
     rows += [
         _verdict_row(name, case, judgement, None)
-        for name, answers in baselines.judgements.items()
-        for case, judgement in zip(cases, answers, strict=True)
+        for name, guesses in baselines.judgements.items()
+        for case, judgement in zip(cases, guesses, strict=True)
     ]
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     artifacts.write_text(out_dir / artifacts.VERDICTS, text)
@@ -180,21 +190,49 @@ def _evaluate(
         _kept(out_dir, name).unlink(missing_ok=True)
     return {
         "n_cases": results.n_cases,
-        "n_prompts_shortened": {name: sum(c.n_words_cut > 0 for c in done) for name, done in completions.items()},
+        "n_prompts_shortened": {name: sum(a.n_words_cut > 0 for a in done) for name, done in answers.items()},
         **{f"accuracy {name}": round(r.metrics["accuracy"].value or 0.0, 4) for name, r in results.models.items()},
     }
 
 
+Answer = Completion | LabelScores
+"""What a model said of a case in mode `generate`, or in mode `labels`."""
+
+
+def judgement_of(contract: TaskContract, case: Case, answer: Answer) -> Judgement:
+    """The verdict in a completion, or the likeliest label (the first of equals) with its probability.
+
+    A completion that holds none says whether it was cut off, refused, or never came.
+    """
+    if isinstance(answer, Completion):
+        return _read(contract, case, answer)
+    label = max(contract.labels, key=lambda label: answer.probabilities[label])
+    return Verdict(case.case_id, label, answer.probabilities[label])
+
+
+def _read(contract: TaskContract, case: Case, completion: Completion) -> Judgement:
+    if completion.failure is not None:
+        return Unparsed(case.case_id, "", f"the call failed: {completion.failure}", kind="failed")
+    judgement = contract.parse(case.case_id, completion.text)
+    if isinstance(judgement, Verdict):
+        return judgement
+    if completion.refused:
+        return replace(judgement, reason="the model or its provider refused to answer", kind="refused")
+    if not completion.stopped and judgement.kind == "format":
+        return replace(judgement, reason=f"cut off at the token limit: {judgement.reason}", kind="truncated")
+    return judgement
+
+
 def _kept(out_dir: Path, name: str) -> Path:
-    """Where one model's completions wait for the others'."""
-    return out_dir / f".completions-{artifacts.sha256_json(name)[:12]}.json"
+    """Where one model's answers wait for the others'."""
+    return out_dir / f".answers-{artifacts.sha256_json(name)[:12]}.json"
 
 
 @dataclass(frozen=True, slots=True)
 class _Answers:
-    """What one model said to the cases."""
+    """What one model said of the cases, in their order."""
 
-    completions: list[Completion]
+    answers: list[Answer]
     lineage: dict[str, Any] | None
     """Of a model folder what weights it holds; of an endpoint what can be known of it."""
     usage: dict[str, Any] | None = None
@@ -216,16 +254,15 @@ def _answer_once(
 
     An endpoint's answers lie in a cache of their own, and what failed there is asked for again.
     """
+    started = time.monotonic()
     if client is not None:
-        started = time.monotonic()
         return replace(_ask(name, client, recipe, cases, console), seconds=time.monotonic() - started)
     path = _kept(out_dir, name)
+    kind = LabelScores if recipe.evaluate.mode == "labels" else Completion
     if path.exists():
         kept = artifacts.read_json(path)
-        return _Answers(**{**kept, "completions": [Completion(**c) for c in kept["completions"]]})
-    started = time.monotonic()
-    answers = _complete(name, where, recipe, cases, console, parent)
-    answers = replace(answers, seconds=time.monotonic() - started)
+        return _Answers(**{**kept, "answers": [kind(**answer) for answer in kept["answers"]]})
+    answers = replace(_answer(name, where, recipe, cases, console, parent), seconds=time.monotonic() - started)
     artifacts.write_json(path, asdict(answers))
     return answers
 
@@ -238,6 +275,11 @@ def _endpoint_clients(recipe: Recipe, models: Mapping[str, str], console: Consol
             raise ConfigError(
                 f"`evaluate.endpoints` has settings for {name!r}, but the models are: {', '.join(models)}."
             )
+    if config.mode == "labels" and (named := [name for name, where in models.items() if is_endpoint(where)]):
+        raise ConfigError(
+            f"`evaluate.mode` is labels, but an endpoint ({', '.join(named)}) gives no probabilities of labels: "
+            "take generate."
+        )
     clients = {}
     for name, where in models.items():
         if is_endpoint(where):
@@ -251,29 +293,15 @@ def _ask(name: str, client: EndpointClient, recipe: Recipe, cases: Sequence[Case
     """Completions of a model behind an endpoint."""
     with Bar(f"evaluate {name}", len(cases), console) as bar:
         client.on_progress, client.on_note = bar.advance, bar.note
-        completions = EndpointEngine(client).complete(recipe.contract, cases)
-    return _Answers(completions, client.record(), client.usage.to_json(client.settings))
+        completions = EndpointEngine(client).generate(recipe.contract, cases)
+    return _Answers([*completions], client.record(), client.usage.to_json(client.settings))
 
 
-def _read(contract: TaskContract, case: Case, completion: Completion) -> Judgement:
-    """The judgement in a completion. One that holds none says whether it was cut off, refused or never came."""
-    if completion.failure is not None:
-        return Unparsed(case.case_id, "", f"the call failed: {completion.failure}", kind="failed")
-    judgement = contract.parse(case.case_id, completion.text)
-    if isinstance(judgement, Verdict):
-        return judgement
-    if completion.refused:
-        return replace(judgement, reason="the model or its provider refused to answer", kind="refused")
-    if not completion.stopped and judgement.kind == "format":
-        return replace(judgement, reason=f"cut off at the token limit: {judgement.reason}", kind="truncated")
-    return judgement
-
-
-def _complete(
+def _answer(
     name: str, where: str, recipe: Recipe, cases: Sequence[Case], console: Console, parent: str | None
 ) -> _Answers:
-    """Greedy completions of one model, and its lineage if it has one. The model is let go before the next is loaded."""
-    from medjudge.inference.local import LocalEngine
+    """One model's answers, and its lineage if it has one. The model is let go before the next is loaded."""
+    from medjudge.inference.engine import Engine, fit_for_inference
     from medjudge.modeling.lineage import load_any
     from medjudge.modeling.load import resolve
 
@@ -288,14 +316,21 @@ def _complete(
             f"{recipe.contract.fingerprint()[:16]}: the `[task]` settings differ. Evaluate with the recipe that it "
             "was trained with (--recipe), or train it under this one."
         )
+    model = fit_for_inference(model)
     with Bar(f"evaluate {name}", len(cases), console) as bar:
-        engine = LocalEngine(model, tokenizer, batch_tokens=recipe.evaluate.batch_tokens, on_progress=bar.advance)
-        completions = engine.complete(recipe.contract, cases)
-    return _Answers(completions, lineage.to_json() if lineage is not None else None)
+        engine = Engine(model, tokenizer, batch_tokens=recipe.evaluate.batch_tokens, on_progress=bar.advance)
+        answers: list[Answer] = (
+            [*engine.label_logprobs(recipe.contract, cases)]
+            if recipe.evaluate.mode == "labels"
+            else [*engine.generate(recipe.contract, cases)]
+        )
+    return _Answers(answers, lineage.to_json() if lineage is not None else None)
 
 
-def _verdict_row(name: str, case: Case, judgement: Judgement, completion: Completion | None) -> dict[str, Any]:
+def _verdict_row(name: str, case: Case, judgement: Judgement, answer: Answer | None) -> dict[str, Any]:
     is_verdict = isinstance(judgement, Verdict)
+    completion = answer if isinstance(answer, Completion) else None
+    scores = answer if isinstance(answer, LabelScores) else None
     return {
         "model": name,
         "case_id": case.case_id,
@@ -305,10 +340,12 @@ def _verdict_row(name: str, case: Case, judgement: Judgement, completion: Comple
         "confidence": judgement.confidence if isinstance(judgement, Verdict) else None,
         "correct": is_verdict and case.gold is not None and judgement.label == case.gold,  # type: ignore[union-attr]
         "unparsed_reason": judgement.reason if isinstance(judgement, Unparsed) else None,
+        "unparsed_kind": judgement.kind if isinstance(judgement, Unparsed) else None,
         "completion": completion.text if completion is not None else None,
         "n_tokens": completion.n_tokens if completion is not None else None,
         "stopped": completion.stopped if completion is not None else None,
-        "unparsed_kind": judgement.kind if isinstance(judgement, Unparsed) else None,
-        "n_words_cut": completion.n_words_cut if completion is not None else None,
+        "label_probabilities": dict(scores.probabilities) if scores is not None else None,
+        "label_mass": scores.mass if scores is not None else None,
+        "n_words_cut": answer.n_words_cut if answer is not None else None,
         "slices": dict(case.slices),
     }

@@ -11,6 +11,7 @@ from medjudge import artifacts
 from medjudge.config import Recipe
 from medjudge.data.splits import seeded_sample
 from medjudge.data.store import read_split
+from medjudge.modeling.all_action import train_all_action
 from medjudge.modeling.chain import start_of
 from medjudge.modeling.grpo import train_grpo
 from medjudge.modeling.load import count_parameters, load_tokenizer, load_weights, quiet_libraries
@@ -40,7 +41,8 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
             console.print(f"          the text of the cases is sent to {reward.client.endpoint.host}")
     is_lora = recipe.grpo.tuning == "lora"
     model = load_weights(start, recipe.model, tokenizer, quantize=is_lora, train_all=not is_lora)
-    model, history = train_grpo(
+    train = train_all_action if recipe.grpo.algorithm == "all_action" else train_grpo
+    model, history = train(
         recipe.contract,
         cases,
         plan,

@@ -7,6 +7,7 @@ completion, so that the completion holds the whole block that the parser reads.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 import jinja2
 
-from medjudge.errors import DataError, ModelError
+from medjudge.errors import ConfigError, DataError, ModelError
 from medjudge.records import Case, Completion, Message, Rollout
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.text import THINK_OPEN, first_words, n_words
@@ -48,6 +49,18 @@ class Encoded:
     """Words taken off the inputs so that the prompt fits."""
     n_reason_words_cut: int = 0
     """Words taken off the expert's reason so that the target fits `max_completion_tokens`."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelIds:
+    """A contract's labels as the token ids that follow a prompt."""
+
+    forced: tuple[int, ...]
+    """The frame before the label: the model is given it; how likely it is does not count."""
+    labels: tuple[tuple[int, ...], ...]
+    """Ids of each label in the order of `contract.labels`, through the stop token or the token that closes the label.
+
+    None is the beginning of another, so their probabilities are those of events that exclude one another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +117,25 @@ def encode_all(
         else:
             encoded[i] = _fit_target(contract, cases[i], tokenizer, encoded[i])
     return encoded
+
+
+def encode_labels(contract: TaskContract, encoded: Sequence[Encoded], tokenizer: Tokenizer) -> list[LabelIds]:
+    """The label ids that follow each prompt, in the order of `encoded`, tokenised as a target is.
+
+    A control token ends what a tokenizer can join, so prompts that end alike from their last one on share one object.
+    Raises ConfigError where labels cannot be scored without text before them, DataError where a label does not fit
+    `max_completion_tokens`, ModelError where one label's ids begin another's.
+    """
+    special = _facts(tokenizer).special
+    known: dict[str, LabelIds] = {}
+    found = []
+    for prompt in encoded:
+        places = [match.start() for match in special.finditer(prompt.prompt_text)] if special else []
+        tail = prompt.prompt_text[places[-1] :] if places else prompt.prompt_text
+        if tail not in known:
+            known[tail] = _label_ids(contract, prompt, tokenizer)
+        found.append(known[tail])
+    return found
 
 
 def decode(tokenizer: Tokenizer, completion_ids: Sequence[int], stop_ids: Sequence[int]) -> str:
@@ -267,6 +299,37 @@ def _complete_apart(tokenizer: Tokenizer, target: str, facts: _Facts) -> list[in
             "`model.chat_template` to a template that ends its generation prompt with a control token or a line break."
         )
     return ids
+
+
+def _label_ids(contract: TaskContract, prompt: Encoded, tokenizer: Tokenizer) -> LabelIds:
+    frame = contract.label_frame()
+    if frame is None:
+        raise ConfigError(
+            f"the {contract.kind} contract answers with text before its label, so labels alone cannot be scored: take "
+            'mode "generate", or a form of the task that answers with the label.'
+        )
+    texts = [_defuse(frame.forced + frame.continuations[label], _facts(tokenizer)) for label in contract.labels]
+    rows = _complete(tokenizer, [prompt] * len(texts), texts)
+    if frame.ends and (longest := max(map(len, rows))) > contract.max_completion_tokens:
+        raise DataError(
+            f"a label takes {longest} tokens, but max_completion_tokens is {contract.max_completion_tokens}. "
+            "Raise `task.max_completion_tokens`."
+        )
+    n_forced = _n_common(rows) if frame.forced else 0
+    while n_forced and len(decode(tokenizer, rows[0][:n_forced], ())) > len(frame.forced):
+        n_forced -= 1
+    # Past the token that closes the label nothing tells labels apart, and the next one depends on what is not written.
+    n_after = 0 if frame.ends else max(0, _n_common([row[:n_forced:-1] for row in rows]) - 1)
+    labels = tuple(tuple(row[n_forced : len(row) - n_after]) for row in rows)
+    if any(a == b[: len(a)] for a, b in itertools.permutations(labels, 2)):
+        raise ModelError(f"tokenizer {_name(tokenizer)} gives one label ids that begin another's: use mode generate.")
+    return LabelIds(tuple(rows[0][:n_forced]), labels)
+
+
+def _n_common(rows: Sequence[Sequence[int]]) -> int:
+    """Length of the longest common beginning."""
+    columns = zip(*rows, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda column: len(set(column)) == 1, columns))
 
 
 # --- what a tokenizer and its template are like -----------------------------------------------------------------------

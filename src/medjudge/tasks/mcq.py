@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, TypeGuard
 from pydantic import Field
 
 from medjudge.records import Case, Judgement, Message, Unparsed, Verdict
-from medjudge.tasks.contract import RowError, TaskContract
+from medjudge.tasks.contract import LabelFrame, RowError, TaskContract
 from medjudge.tasks.text import (
     JsonError,
     bare_answer,
@@ -159,6 +159,18 @@ class McqContract(TaskContract):
         option = without_tags(case.inputs[OPTIONS[LETTERS.index(gold)]], ["think"])
         text = self.missing_reason.replace("{letter}", gold).replace("{option}", option)
         return cut_at_word(text, self.max_reason_chars, self.max_reason_words)
+
+    def label_frame(self) -> LabelFrame | None:
+        """The letter inside `{"predicted_category": "`, where every answer in our format has it; None with thinking on.
+
+        The letter stands before confidence and reason, so its probability here is that of the free answer, given that
+        the answer keeps the format. Verbalised confidence and reason are not asked for.
+        """
+        if self.thinking:
+            return None
+        return LabelFrame(
+            '{"predicted_category": "', {letter: f'{letter}", "confidence": ' for letter in LETTERS}, ends=False
+        )
 
     def parse(self, case_id: str, completion: str) -> Judgement:
         """The verdict of a completion that is exactly one JSON object with the three keys and no other.
