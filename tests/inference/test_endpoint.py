@@ -30,7 +30,7 @@ from medjudge.inference.endpoint import (
     _retry_after_s,
     parse_endpoint,
 )
-from medjudge.inference.replies import Reply, Usage, cost_usd, open_cache
+from medjudge.inference.replies import Reply, ReplyCache, Usage, cost_usd, open_cache
 from medjudge.records import Case, Completion
 from medjudge.settings import EndpointSettings, without_transport
 from medjudge.tasks.appropriateness import AppropriatenessContract
@@ -384,6 +384,22 @@ def test_a_damaged_cache_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"no database at all" * 100)
     with pytest.raises(RunError, match=r"c\.sqlite cannot be used"):
         client_of("http://127.0.0.1:9/v1", path).ask([user("q")], max_tokens=1)
+
+
+def test_a_full_disk_ends_the_run_cleanly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[str] = []
+
+    def put(self: ReplyCache, key: str, reply: Reply) -> None:
+        if len(kept) == 3:
+            raise RunError("the disk is full")
+        kept.append(key)
+
+    monkeypatch.setattr(ReplyCache, "put", put)
+    with scripted(lambda text, before: Say(text)) as server:
+        client = client_of(server.url, tmp_path / "c", concurrency=4)
+        with pytest.raises(RunError, match="the disk is full"):
+            client.ask([user(str(i)) for i in range(30)], max_tokens=1)
+    assert client.usage.n_answered == 3
 
 
 KILLED = """
