@@ -44,7 +44,7 @@ class Double:
     def __init__(self, answers: dict[str, Sequence[Completion]]) -> None:
         self.answers, self.asked = answers, []  # type: ignore[var-annotated]
 
-    def complete(self, contract: TaskContract, cases: Sequence[Case]) -> list[Completion]:
+    def generate(self, contract: TaskContract, cases: Sequence[Case]) -> list[Completion]:
         self.asked.append([case.inputs for case in cases])
         return [self.answers[case.inputs["trainee"]]["problem" in case.inputs] for case in cases]
 
@@ -146,7 +146,7 @@ def test_an_expert_may_not_be_marked_by_position() -> None:
     cases = [Case(str(i), {"q": "x"}, gold="1", reason=f"expert {i}") for i in range(6)]
 
     class OwnExpert:
-        def complete(self, contract: TaskContract, asked: Sequence[Case]) -> list[Completion]:
+        def generate(self, contract: TaskContract, asked: Sequence[Case]) -> list[Completion]:
             own = (case.inputs["expert"].split()[1] == case.inputs["trainee"].split()[1] for case in asked)
             return [said(reply(10, 10, 10) if same else reply(0, 0, 0)) for same in own]
 

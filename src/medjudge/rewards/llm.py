@@ -28,7 +28,6 @@ from medjudge.tasks.reasoning import Marks, ReasoningContract
 
 if TYPE_CHECKING:
     from medjudge.inference.endpoint import EndpointClient
-    from medjudge.inference.engine import Engine as LocalEngine
 
 FEWEST_COUNTED = 20
 """The share of failures is taken over at least so many reasonings."""
@@ -37,7 +36,7 @@ FEWEST_COUNTED = 20
 class Engine(Protocol):
     """What answers prompts: a model in this process, an endpoint, or a scripted double."""
 
-    def complete(self, contract: TaskContract, cases: Sequence[Case]) -> list[Completion]:
+    def generate(self, contract: TaskContract, cases: Sequence[Case]) -> list[Completion]:
         """One completion per case, in the order of the cases."""
 
 
@@ -106,7 +105,7 @@ class ReasoningScorer:
             if n_reasks:
                 self.counts.n_asked_again += len(todo)
             unreadable: dict[str, Case] = {}
-            completions = self.engine.complete(self.contract, list(todo.values()))
+            completions = self.engine.generate(self.contract, list(todo.values()))
             for (content, case), completion in zip(todo.items(), completions, strict=True):
                 outcome, ask_again = self._read(completion)
                 found[content] = outcome
@@ -236,17 +235,18 @@ class LocalJudge:
         from medjudge.modeling.load import resolve
 
         self.folder, self.device, self.batch_tokens = resolve(model), device, batch_tokens
-        self._engine: LocalEngine | None = None
+        self._engine: Engine | None = None
 
-    def complete(self, contract: TaskContract, cases: Sequence[Case]) -> list[Completion]:
+    def generate(self, contract: TaskContract, cases: Sequence[Case]) -> list[Completion]:
         """One completion per case, in the order of the cases."""
         if not cases:
             return []
         if self._engine is None:
             from medjudge.config import ModelConfig
             from medjudge.inference.engine import Engine as LocalEngine
+            from medjudge.inference.engine import fit_for_inference
             from medjudge.modeling.lineage import load_any
 
             model, tokenizer, _ = load_any(self.folder, ModelConfig(device=self.device))
-            self._engine = LocalEngine(model, tokenizer, batch_tokens=self.batch_tokens)
+            self._engine = LocalEngine(fit_for_inference(model), tokenizer, batch_tokens=self.batch_tokens)
         return self._engine.generate(contract, cases)
