@@ -138,6 +138,10 @@ def run_recipe(
             from medjudge.modeling.arguments import check_arguments
 
             check_arguments(recipe)
+        if "grpo" in names:
+            from medjudge.rewards.composition import reward_plan
+
+            reward_plan(recipe, ())  # a reward that cannot be built here is better known before the first stage
         artifacts.write_json(run_dir.path / artifacts.RECIPE, recipe.model_dump(mode="json"))
         _record_command(run_dir.path)
         for name in names:

@@ -38,7 +38,7 @@ class LocalEngine:
                 n_tokens = next((k + 1 for k, token in enumerate(ids) if token in stop_ids), len(ids))
                 stopped = n_tokens > 0 and ids[n_tokens - 1] in stop_ids
                 text = decode(self.tokenizer, ids[:n_tokens], stop_ids)
-                answers[i] = Completion(text, n_tokens, stopped, encoded[i].n_words_cut)
+                answers[i] = Completion(text, n_tokens, stopped, encoded[i].n_words_cut, shown=encoded[i].shown)
             if self.on_progress is not None:
                 self.on_progress(len(batch))
         return [answers[i] for i in range(len(cases))]
