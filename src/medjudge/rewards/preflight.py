@@ -28,6 +28,8 @@ class Preflight:
     n_at_maximum: int
     maximum: float
     n_prompts_cut: int
+    n_words_cut: int
+    n_snippets_cut: int
     causes: Mapping[str, int]
     """Why gold answers fell short -> number of cases."""
     example_case_ids: tuple[str, ...]
@@ -66,12 +68,13 @@ def check_gold(contract: TaskContract, cases: Sequence[Case], tokenizer: Any, pl
         if short:
             causes[f"{', '.join(short)}: {_why(rollout)}"] += 1
             examples.append(rollout.case.case_id)
-    n_cut = sum(row.n_words_cut > 0 for row in encoded)
     return Preflight(
         n_cases=len(cases),
         n_at_maximum=len(cases) - len(examples),
         maximum=plan.maximum,
-        n_prompts_cut=n_cut,
+        n_prompts_cut=sum(row.n_words_cut > 0 for row in encoded),
+        n_words_cut=sum(row.n_words_cut for row in encoded),
+        n_snippets_cut=sum(row.n_snippets_cut for row in encoded),
         causes=dict(causes.most_common()),
         example_case_ids=tuple(examples[:5]),
         not_held_to=tuple(name for name in plan.rewards if name not in held_to),

@@ -53,7 +53,7 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     return {
         "n_cases": len(cases),
         "n_cases_not_rewardable": len(rated) - len(can_earn),
-        "rewards": plan.facts(),
+        "rewards": plan.report(),
         "trainable_parameters": trainable,
         "parameters": total,
         "weights_sha256": lineage.weights_sha256,
