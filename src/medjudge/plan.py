@@ -15,7 +15,6 @@ from medjudge.errors import ConfigError, MedjudgeError
 from medjudge.pipeline import STAGES, active_stages, stage_inputs
 from medjudge.records import Case
 
-
 SAMPLE = 400
 """Cases of a split whose tokens are counted."""
 
