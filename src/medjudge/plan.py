@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from medjudge import artifacts
-from medjudge.config import TINY_BASE, LoraSettings, Recipe
+from medjudge.config import SCRATCH_BASE, LoraSettings, Recipe
 from medjudge.errors import ConfigError, MedjudgeError
 from medjudge.pipeline import STAGES, active_stages, stage_inputs
 from medjudge.records import Case
@@ -38,6 +38,8 @@ def print_plan(recipe: Recipe, console: Console, *, first: str | None, last: str
         console.print(line)
     console.print()
     console.print(_training_table(recipe, splits, tokenizer, names))
+    for line in _adapter_lines(recipe, names):
+        console.print(f"[dim]{line}[/]")
     console.print()
     console.print(_stage_table(recipe, names))
 
@@ -46,7 +48,7 @@ def _tokenizer(recipe: Recipe, splits: Mapping[str, Sequence[Case]]) -> tuple[An
     """(tokenizer, where it is from); a base that is still to be built gets the tokenizer that it will have."""
     from medjudge.modeling.load import load_tokenizer, resolve
 
-    if recipe.model.base != TINY_BASE:
+    if recipe.model.base != SCRATCH_BASE:
         try:
             folder = resolve(recipe.model.base, recipe.model.revision)
         except MedjudgeError as error:
@@ -152,6 +154,20 @@ def _training_table(
     return table
 
 
+def _adapter_lines(recipe: Recipe, names: Sequence[str]) -> list[str]:
+    """What each adapter's rank comes to: a sweep over r at fixed alpha may sweep the learning rate too."""
+    lines = []
+    for stage in ("sft", "grpo"):
+        config = getattr(recipe, stage)
+        if stage in names and config.tuning == "lora":
+            step, root = config.lora.step(config.learning_rate), "sqrt(r)" if config.lora.rslora else "r"
+            lines.append(
+                f"{stage} adapter: rank {step.r}, scale {step.scale:.3g} (alpha / {root}), "
+                f"step {step.size:.3g} (learning rate x scale x rank)"
+            )
+    return lines
+
+
 def _meta_model(recipe: Recipe, tokenizer: Any) -> tuple[Any, str | None]:
     """(the model without weights, why not)."""
     import torch
@@ -160,7 +176,7 @@ def _meta_model(recipe: Recipe, tokenizer: Any) -> tuple[Any, str | None]:
     from medjudge.modeling.load import resolve
 
     with torch.device("meta"):
-        if recipe.model.base == TINY_BASE:
+        if recipe.model.base == SCRATCH_BASE:
             from medjudge.modeling.tiny import build_model
 
             return build_model(recipe.base, tokenizer, recipe.seed), None

@@ -34,6 +34,7 @@ from medjudge.reporting.inputs import (
     shown_metric,
     value_text,
 )
+from medjudge.rewards.checks import CHECKS
 
 FIGURES_DIR = "figures"
 
@@ -99,6 +100,7 @@ def render_html(report_inputs: ReportInputs, pictures: Sequence[Embedded]) -> st
         per_class=_per_class(results),
         answers=_answer_tables(report_inputs),
         lineage=lineage_tree(results),
+        checks=CHECKS,
         recipe=flatten(report_inputs.recipe),
         data_columns=list(dict.fromkeys(column for row in report_inputs.data.values() for column in row)),
     )

@@ -50,7 +50,7 @@ class BatchReward(Protocol):
         """What a perfect answer to this case earns; None where the row lacks the gold that it compares with."""
 
     def __call__(self, rollouts: Sequence[Rollout]) -> list[float | None]:
-        """One number per rollout, in their order. None where `most` of its case is None, or where no answer came."""
+        """One number per rollout, in their order. None where `most` of its case is None, or a judge model failed."""
 
     def report(self) -> Mapping[str, Any]:
         """What a report should say of it after a run: a measured baseline, calls and their cost. May be empty."""

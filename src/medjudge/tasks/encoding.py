@@ -7,6 +7,7 @@ completion, so that the completion holds the whole block that the parser reads.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 import jinja2
 
-from medjudge.errors import DataError, ModelError
+from medjudge.errors import ConfigError, DataError, ModelError
 from medjudge.records import Case, Completion, Message, Rollout
 from medjudge.tasks.citations import first_snippets, given_ids
 from medjudge.tasks.contract import TaskContract
@@ -54,6 +55,18 @@ class Encoded:
     """Snippets of evidence that the prompt does not show; their words are in `n_words_cut`."""
     shown: Mapping[str, str] | None = None
     """The case's inputs as the prompt shows them; None where it shows them whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelIds:
+    """A contract's labels as the token ids that follow a prompt."""
+
+    forced: tuple[int, ...]
+    """The frame before the label: the model is given it; how likely it is does not count."""
+    labels: tuple[tuple[int, ...], ...]
+    """Ids of each label in the order of `contract.labels`, through the stop token or the token that closes the label.
+
+    None is the beginning of another, so their probabilities are those of events that exclude one another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +127,25 @@ def encode_all(
     return encoded
 
 
+def encode_labels(contract: TaskContract, encoded: Sequence[Encoded], tokenizer: Tokenizer) -> list[LabelIds]:
+    """The label ids that follow each prompt, in the order of `encoded`, tokenised as a target is.
+
+    A control token ends what a tokenizer can join, so prompts that end alike from their last one on share one object.
+    Raises ConfigError where labels cannot be scored without text before them, DataError where a label does not fit
+    `max_completion_tokens`, ModelError where one label's ids begin another's.
+    """
+    special = _facts(tokenizer).special
+    known: dict[str, LabelIds] = {}
+    found = []
+    for prompt in encoded:
+        places = [match.start() for match in special.finditer(prompt.prompt_text)] if special else []
+        tail = prompt.prompt_text[places[-1] :] if places else prompt.prompt_text
+        if tail not in known:
+            known[tail] = _label_ids(contract, prompt, tokenizer)
+        found.append(known[tail])
+    return found
+
+
 def decode(tokenizer: Tokenizer, completion_ids: Sequence[int], stop_ids: Sequence[int]) -> str:
     """The text of a completion as a parser should see it.
 
@@ -161,12 +193,32 @@ def render_prompt(contract: TaskContract, case: Case, tokenizer: Tokenizer) -> s
     Where a template refuses or drops the system role, the system text leads the user turn. A control token spelt out in
     a case's text ("<|im_end|>") is broken with a space: no row may end a turn or open one.
     """
+    return _render(tokenizer, _turns(contract, case, tokenizer), thinking=contract.thinking)
+
+
+def between_prompt_and_answer(contract: TaskContract, case: Case, tokenizer: Tokenizer) -> str | None:
+    """What the template writes before an answer in a finished conversation and our prompt does not end with.
+
+    Empty where the prompt ends where answers begin. A policy trained on finished conversations writes this text itself,
+    before every answer. None where the template renders no finished conversation, or changes the turns before it.
+    """
+    answered: list[Message] = [*_turns(contract, case, tokenizer), {"role": "assistant", "content": _PROBE}]
+    try:
+        whole = str(tokenizer.apply_chat_template(answered, tokenize=False, enable_thinking=contract.thinking))
+    except jinja2.TemplateError:
+        return None
+    prompt = render_prompt(contract, case, tokenizer)
+    before, found, _ = whole.rpartition(_PROBE)
+    return before.removeprefix(prompt) if found and before.startswith(prompt) else None
+
+
+def _turns(contract: TaskContract, case: Case, tokenizer: Tokenizer) -> list[Message]:
     facts = _facts(tokenizer)
     turns: list[Message] = [{**turn, "content": _defuse(turn["content"], facts)} for turn in contract.messages(case)]
     if not facts.takes_system and turns[0]["role"] == "system":
         system, user, *rest = turns
         turns = [{"role": "user", "content": f"{system['content'].rstrip()}\n\n{user['content']}"}, *rest]
-    return _render(tokenizer, turns, thinking=contract.thinking)
+    return turns
 
 
 # --- fitting ----------------------------------------------------------------------------------------------------------
@@ -329,6 +381,37 @@ def _complete_apart(tokenizer: Tokenizer, target: str, facts: _Facts) -> list[in
             "`model.chat_template` to a template that ends its generation prompt with a control token or a line break."
         )
     return ids
+
+
+def _label_ids(contract: TaskContract, prompt: Encoded, tokenizer: Tokenizer) -> LabelIds:
+    frame = contract.label_frame()
+    if frame is None:
+        raise ConfigError(
+            f"the {contract.kind} contract answers with text before its label, so labels alone cannot be scored: take "
+            'mode "generate", or a form of the task that answers with the label.'
+        )
+    texts = [_defuse(frame.forced + frame.continuations[label], _facts(tokenizer)) for label in contract.labels]
+    rows = _complete(tokenizer, [prompt] * len(texts), texts)
+    if frame.ends and (longest := max(map(len, rows))) > contract.max_completion_tokens:
+        raise DataError(
+            f"a label takes {longest} tokens, but max_completion_tokens is {contract.max_completion_tokens}. "
+            "Raise `task.max_completion_tokens`."
+        )
+    n_forced = _n_common(rows) if frame.forced else 0
+    while n_forced and len(decode(tokenizer, rows[0][:n_forced], ())) > len(frame.forced):
+        n_forced -= 1
+    # Past the token that closes the label nothing tells labels apart, and the next one depends on what is not written.
+    n_after = 0 if frame.ends else max(0, _n_common([row[:n_forced:-1] for row in rows]) - 1)
+    labels = tuple(tuple(row[n_forced : len(row) - n_after]) for row in rows)
+    if any(a == b[: len(a)] for a, b in itertools.permutations(labels, 2)):
+        raise ModelError(f"tokenizer {_name(tokenizer)} gives one label ids that begin another's: use mode generate.")
+    return LabelIds(tuple(rows[0][:n_forced]), labels)
+
+
+def _n_common(rows: Sequence[Sequence[int]]) -> int:
+    """Length of the longest common beginning."""
+    columns = zip(*rows, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda column: len(set(column)) == 1, columns))
 
 
 # --- what a tokenizer and its template are like -----------------------------------------------------------------------
