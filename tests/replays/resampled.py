@@ -20,7 +20,7 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from medjudge.inference.local import LocalEngine
+from medjudge.inference.engine import Engine
 from medjudge.metrics.results import summarise
 from medjudge.modeling.load import fit_stop_tokens
 from medjudge.modeling.tiny import build_tokenizer
@@ -136,9 +136,9 @@ def published() -> tuple[str, ...]:
 
 def caught() -> list[str]:
     model, tokenizer = judge()
-    engine = LocalEngine(model, tokenizer)
-    completions = engine.complete(CONTRACT, CASES)
-    assert [c.text for c in completions] == [c.text for c in engine.complete(CONTRACT, CASES)], (
+    engine = Engine(model, tokenizer)
+    completions = engine.generate(CONTRACT, CASES)
+    assert [c.text for c in completions] == [c.text for c in engine.generate(CONTRACT, CASES)], (
         "replies are drawn again"
     )
     judgements = parse(CASES, [completion.text for completion in completions])
@@ -158,10 +158,10 @@ def replay(folder: Path) -> list[str]:
 
 
 def _ask_again(patch: pytest.MonkeyPatch) -> None:
-    def complete(engine: LocalEngine, contract: Any, cases: Sequence[Case]) -> list[Completion]:
+    def generate(engine: Engine, contract: Any, cases: Sequence[Case]) -> list[Completion]:
         return [Completion(text, len(text), stopped=True) for text in until_parsed(cases)[0]]
 
-    patch.setattr(LocalEngine, "complete", complete)
+    patch.setattr(Engine, "generate", generate)
 
 
 GUARDS = (Guard("the engine asks again until a reply parses", _ask_again, "replies are drawn again"),)
