@@ -143,7 +143,7 @@ def preflight(recipe_path: RecipeFile, overrides: Overrides = None, force: Force
     from medjudge.config import load_recipe
 
     recipe = load_recipe(recipe_path, overrides or [])
-    from medjudge.stages.preflight import preflight as prove
+    from medjudge.preflight import preflight as prove
 
     result = prove(recipe, console(), force=force)
     if not result.passed and not force:

@@ -17,6 +17,7 @@ from rich.console import Console
 from medjudge import __version__, artifacts
 from medjudge.config import SCRATCH_BASE, SPLIT_SOURCES, STAGE_NAMES, TINY_BASE, Recipe
 from medjudge.errors import ConfigError, RunError
+from medjudge.rewards.composition import reward_names
 from medjudge.settings import without_transport
 
 
@@ -49,7 +50,7 @@ STAGES: dict[str, Stage] = {
 }
 """In the order a project meets them."""
 
-NOT_INPUTS = (artifacts.HISTORY, artifacts.PREFLIGHT, artifacts.DOCTOR, artifacts.LINT)
+NOT_INPUTS = (artifacts.HISTORY, artifacts.PREFLIGHT, artifacts.DOCTOR, artifacts.JUDGES, artifacts.LINT)
 """Outputs of a stage that later stages do not read: a change in them alone makes nothing stale."""
 
 
@@ -140,6 +141,7 @@ def run_recipe(
             from medjudge.modeling.arguments import check_arguments
 
             check_arguments(recipe)
+        _check_endpoints(recipe, names)
         artifacts.write_json(run_dir.path / artifacts.RECIPE, recipe.model_dump(mode="json"))
         _record_command(run_dir.path)
         run_dir.allow_failed_preflight(force)
@@ -148,6 +150,19 @@ def run_recipe(
                 run_dir.discard(name)
             _run_stage(name, recipe, run_dir, console)
     return run_dir.path
+
+
+def _check_endpoints(recipe: Recipe, names: Sequence[str]) -> None:
+    """A key or a package that is missing shows now, not after hours of training. Nothing is asked."""
+    if "grpo" in names and "llm" in reward_names([*recipe.grpo.rewards, *recipe.grpo.reward_gate]):
+        from medjudge.rewards.llm import open_judge
+
+        open_judge(recipe.grpo.reward_settings.llm)
+    for name, where in recipe.evaluate.extra_models.items():
+        if "evaluate" in names and where.startswith("openai:"):
+            from medjudge.inference.endpoint import EndpointClient, parse_endpoint
+
+            EndpointClient(parse_endpoint(where), recipe.evaluate.endpoint_of(name))
 
 
 def _run_stage(name: str, recipe: Recipe, run_dir: artifacts.RunDir, console: Console) -> None:

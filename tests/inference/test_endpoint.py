@@ -30,7 +30,7 @@ from medjudge.inference.endpoint import (
     _retry_after_s,
     parse_endpoint,
 )
-from medjudge.inference.replies import Reply, Usage, cost_usd, open_cache
+from medjudge.inference.replies import Reply, ReplyCache, Usage, cost_usd, open_cache
 from medjudge.records import Case, Completion
 from medjudge.settings import EndpointSettings, without_transport
 from medjudge.tasks.appropriateness import AppropriatenessContract
@@ -386,6 +386,22 @@ def test_a_damaged_cache_is_named(tmp_path: Path) -> None:
         client_of("http://127.0.0.1:9/v1", path).ask([user("q")], max_tokens=1)
 
 
+def test_a_full_disk_ends_the_run_cleanly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[str] = []
+
+    def put(self: ReplyCache, key: str, reply: Reply) -> None:
+        if len(kept) == 3:
+            raise RunError("the disk is full")
+        kept.append(key)
+
+    monkeypatch.setattr(ReplyCache, "put", put)
+    with scripted(lambda text, before: Say(text)) as server:
+        client = client_of(server.url, tmp_path / "c", concurrency=4)
+        with pytest.raises(RunError, match="the disk is full"):
+            client.ask([user(str(i)) for i in range(30)], max_tokens=1)
+    assert client.usage.n_answered == 3
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -534,7 +550,7 @@ def test_the_engine_answers_cases_in_their_order(tmp_path: Path) -> None:
         return [Say("0"), Say("1"), Say("1 because", finish="length"), Say("", finish="content_filter"), Status(400)][i]
 
     with scripted(script) as server:
-        completions = EndpointEngine(client_of(server.url, tmp_path / "c")).complete(contract, cases)
+        completions = EndpointEngine(client_of(server.url, tmp_path / "c")).generate(contract, cases)
     assert completions == [
         Completion("0", 2, stopped=True),
         Completion("1", 2, stopped=True),
@@ -559,5 +575,5 @@ def test_thoughts_that_a_server_took_off_are_put_back_where_the_contract_wants_t
     case = Case("1", {"condition": "c", "variant": "v", "procedure": "p"})
     with scripted(always(said)) as server:
         engine = EndpointEngine(client_of(server.url, tmp_path / "c"))
-        [completion] = engine.complete(AppropriatenessContract(form=form), [case])
+        [completion] = engine.generate(AppropriatenessContract(form=form), [case])
     assert completion.text == expected

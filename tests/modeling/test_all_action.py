@@ -29,6 +29,7 @@ from medjudge.modeling.grpo import ContractGrpoTrainer
 from medjudge.modeling.progress import Watch
 from medjudge.modeling.tiny import build_model, build_tokenizer
 from medjudge.records import Case
+from medjudge.rewards.composition import RewardContext, build_plan
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.encoding import LabelIds, encode_all, encode_labels
 from medjudge.tasks.equivalence import EquivalenceContract
@@ -80,12 +81,23 @@ def test_certain_and_hopeless_policies_give_finite_gradients(probabilities: list
 
 def test_rewards_are_those_of_the_contract() -> None:
     contract = AppropriatenessContract(form="answer_only")
-    case = Case("c", {"condition": "a", "variant": "b", "procedure": "c"}, "May Be Appropriate")
-    totals, parts = outcome_rewards(contract, case, {"accuracy": 1.0, "format": 0.5})
-    assert totals == [0.5, 1.5, 0.5, 0.0]
-    assert parts == {"accuracy": [0.0, 1.0, 0.0, 0.0], "format": [1.0, 1.0, 1.0, 0.0]}
-    totals, _ = outcome_rewards(contract, case, {"correctness": 1.0, "format": 0.5})
-    assert totals == [-0.5, 1.5, -0.5, -1.0]
+    tokenizer = build_tokenizer(["<answer>Usually May Be Not Appropriate</answer>"] * 4, 400)
+    cases = [Case("c", {"condition": "a", "variant": "b", "procedure": "c"}, "May Be Appropriate")]
+    encoded = encode_all(contract, cases, tokenizer, with_target=False)
+    ids = encode_labels(contract, encoded, tokenizer)
+
+    def earned(weights: dict[str, float], gate: tuple[str, ...] = ()) -> tuple[list[float], dict[str, list[float]]]:
+        plan = build_plan(weights, gate, RewardContext(contract, cases))
+        totals, terms = outcome_rewards(contract, cases, encoded, ids, tokenizer, plan)
+        return totals[0].tolist(), {name: values[0].tolist() for name, values in terms.items()}
+
+    # Three labels, the second right, and the leak.
+    assert earned({"accuracy": 1.0, "format": 0.5}) == (
+        [0.5, 1.5, 0.5, 0.0],
+        {"accuracy": [0.0, 1.0, 0.0, 0.0], "format": [1.0, 1.0, 1.0, 0.0]},
+    )
+    assert earned({"correctness": 1.0, "format": 0.5})[0] == [-0.5, 1.5, -0.5, -1.0]
+    assert earned({"accuracy * format": 2.0}, ("schema",))[0] == [0.0, 2.0, 0.0, 0.0]
 
 
 # --- the gradient -----------------------------------------------------------------------------------------------------
@@ -259,7 +271,8 @@ def config(**over: Any) -> GrpoConfig:
 
 def train(judge: Callable[[], tuple[Any, Any]], work: Path, settings: GrpoConfig) -> tuple[Any, list[dict[str, Any]]]:
     model, tokenizer = judge()
-    return train_all_action(CONTRACT, CASES, model, tokenizer, settings, CPU, work, seed=3, console=QUIET)
+    plan = build_plan(settings.rewards, (), RewardContext(CONTRACT, CASES))
+    return train_all_action(CONTRACT, CASES, plan, model, tokenizer, settings, CPU, work, seed=3, console=QUIET)
 
 
 @pytest.mark.parametrize("policy", ["with_leak", "renormalised"])

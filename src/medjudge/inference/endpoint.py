@@ -209,7 +209,13 @@ class EndpointClient:
                         if sitting.stop.is_set():
                             return
 
-                await asyncio.gather(*(work() for _ in range(min(self.settings.concurrency, len(todo)))))
+                workers = [asyncio.create_task(work()) for _ in range(min(self.settings.concurrency, len(todo)))]
+                try:
+                    await asyncio.gather(*workers)
+                finally:  # one that cannot write its answer down must not leave the others at work
+                    for worker in workers:
+                        worker.cancel()
+                    await asyncio.gather(*workers, return_exceptions=True)
             if sitting.error is not None:
                 raise sitting.error
             return answers
@@ -281,24 +287,10 @@ class EndpointClient:
         """What an HTTP error means for this call and for the others."""
         status, code, parameter = error.status_code, _identifier(error.code), _identifier(error.param)
         reason = f"HTTP {status}" + (f" {code}" if code else "")
-        at = self._name()
         if code in _REFUSAL_CODES:
             return Reply("", "refusal", None, None, round(latency_s, 3), asked_at, self.endpoint.model)
-        if status == 401 or code in ("insufficient_quota", "invalid_api_key"):
-            why = "has no quota left" if code == "insufficient_quota" else "refuses the key"
-            variable = self.settings.api_key_env or "api_key_env"
-            return _Trouble(reason, hopeless=f"{at} {why} ({reason}). Check the key in {variable} and its account.")
-        if status == 404 or code == "model_not_found":
-            return _Trouble(
-                reason,
-                hopeless=f"{at} is not found ({reason}). Check the model's name and the URL, which mostly ends in /v1.",
-            )
-        if code in _PARAMETER_CODES:
-            return _Trouble(
-                reason,
-                hopeless=f"{at} refuses the parameter {parameter or '(not named)'} ({reason}). Set the endpoint's "
-                '`temperature = "default"` or `seed = "default"` to send none, or change `limit_key` or `extra`.',
-            )
+        if (hopeless := self._hopeless(status, code, parameter)) is not None:
+            return _Trouble(reason, hopeless=f"{self._name()} {hopeless[0]} ({reason}). {hopeless[1]}")
         if status not in (408, 409, 425, 429) and status < 500:
             return _Trouble(reason)
         asked_s = _retry_after_s(error.response.headers)
@@ -307,6 +299,23 @@ class EndpointClient:
         if asked_s is not None:
             self._pacer.pause(asked_s)
         return _Trouble(reason, retry=True)
+
+    def _hopeless(self, status: int, code: str | None, parameter: str | None) -> tuple[str, str] | None:
+        """(what the server says, what to do) where every other call must fail in the same way."""
+        variable = self.settings.api_key_env or "the variable that `api_key_env` names"
+        if code == "insufficient_quota":
+            return "has no quota left", f"Check the account of the key in {variable}."
+        if status == 401 or code == "invalid_api_key":
+            return "refuses the key", f"Check the key in {variable}."
+        if status == 404 or code == "model_not_found":
+            return "is not found", "Check the model's name and the URL, which mostly ends in /v1."
+        if code in _PARAMETER_CODES:
+            return (
+                f"refuses the parameter {parameter or '(not named)'}",
+                'Set the endpoint\'s `temperature = "default"` or `seed = "default"` to send none, or change '
+                "`limit_key` or `extra`.",
+            )
+        return None
 
     # --- counting -----------------------------------------------------------------------------------------------------
 
@@ -484,13 +493,13 @@ def _run(coroutine: Coroutine[Any, Any, _T]) -> _T:
 
 
 class EndpointEngine:
-    """A model behind an endpoint, answering cases as `inference.local.LocalEngine` does."""
+    """A model behind an endpoint, answering cases as `inference.engine.Engine` does."""
 
     def __init__(self, client: EndpointClient) -> None:
         """`client`: its counts and its record hold what a model folder's lineage cannot say here."""
         self.client = client
 
-    def complete(self, contract: TaskContract, cases: Sequence[Case]) -> list[Completion]:
+    def generate(self, contract: TaskContract, cases: Sequence[Case]) -> list[Completion]:
         """One completion per case, in the order of the cases; a call that failed for good is one with a `failure`.
 
         The server renders the prompt by its own template and counts by its own tokenizer: no prompt is shortened here.

@@ -41,6 +41,7 @@ from transformers import PrinterCallback, Trainer, set_seed
 
 from medjudge import artifacts
 from medjudge.config import GrpoConfig, ModelConfig
+from medjudge.errors import DataError
 from medjudge.inference.engine import Engine
 from medjudge.inference.labels import LabelTree, label_log_probs, label_log_probs_apart, read_cache
 from medjudge.inference.prefix import attention_of, common_prefix, why_not
@@ -50,10 +51,10 @@ from medjudge.modeling.grpo import grpo_order
 from medjudge.modeling.load import check_context
 from medjudge.modeling.progress import Watch, clean_history
 from medjudge.modeling.sft import lora_config
-from medjudge.records import Case, Judgement, Unparsed
-from medjudge.rewards.rules import score, total_reward
+from medjudge.records import Case, Completion, Rollout, Unparsed
+from medjudge.rewards.composition import RewardPlan
 from medjudge.tasks.contract import TaskContract
-from medjudge.tasks.encoding import encode_all, encode_labels
+from medjudge.tasks.encoding import Encoded, LabelIds, encode_all, encode_labels, read_rollout, stop_token_ids
 
 SPREAD_FLOOR = 1e-4
 """Added to the spread of rewards before dividing by it, as TRL does."""
@@ -95,24 +96,30 @@ def all_action_loss(
 
 
 def outcome_rewards(
-    contract: TaskContract, case: Case, weights: Mapping[str, float]
-) -> tuple[list[float], dict[str, list[float]]]:
-    """(total reward, components by name before weights) of each label in order, and last of an unreadable completion.
+    contract: TaskContract,
+    cases: Sequence[Case],
+    encoded: Sequence[Encoded],
+    label_ids: Sequence[LabelIds],
+    tokenizer: Any,
+    plan: RewardPlan,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """(totals, terms by name before weights), each (n_cases, n_labels + 1), the last column for the leak.
 
-    Labels go through the contract's own parser, so an answer that it would not read earns nothing here either.
+    Labels take the round trip of a sampled completion, tokens to text to parser to rewards, so an answer that the
+    contract would not read earns nothing here either. The leak is an unreadable, empty completion.
+    Raises DataError for a case that lacks the gold of a reward.
     """
-    completions = contract.closed_completions()
-    assert completions is not None  # the recipe was refused otherwise
-    judgements: list[Judgement] = [contract.parse(case.case_id, completions[label]) for label in contract.labels]
-    judgements.append(Unparsed(case.case_id, "", "no label"))
-    totals: list[float] = []
-    components: dict[str, list[float]] = {name: [] for name in weights}
-    for judgement in judgements:
-        parts = score(judgement, case, weights)
-        totals.append(total_reward(parts, weights) or 0.0)
-        for name, value in parts.items():
-            components[name].append(value or 0.0)
-    return totals, components
+    stop_ids = stop_token_ids(tokenizer)
+    rollouts = []
+    for case, prompt, ids in zip(cases, encoded, label_ids, strict=True):
+        rollouts += [read_rollout(contract, case, row, tokenizer, stop_ids, prompt=prompt) for row in ids.labels]
+        rollouts.append(Rollout(case, Unparsed(case.case_id, "", "no label"), Completion("", 0, False)))
+    scored = plan.score(rollouts)
+    if lacking := [row.rollout.case.case_id for row in scored if row.total is None]:
+        raise DataError(f"case {lacking[0]} has no gold that the rewards compare with: leave it out of this split.")
+    shape = (len(cases), len(contract.labels) + 1)
+    terms = {name: torch.tensor([row.terms[name] for row in scored]).view(shape) for name in plan.weights}
+    return torch.tensor([row.total for row in scored]).view(shape), terms
 
 
 class AllActionTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
@@ -124,7 +131,7 @@ class AllActionTrainer(Trainer):  # type: ignore[misc]  # transformers ships no 
     """(n_cases,) number of the expert's label."""
     rewards: Tensor
     """(n_cases, n_labels + 1), the last column for the leak."""
-    components: Mapping[str, Tensor]
+    terms: Mapping[str, Tensor]
     reference: Tensor | None
     """(n_cases, n_labels) log-probabilities under the reference policy."""
     grpo: GrpoConfig
@@ -187,7 +194,7 @@ class AllActionTrainer(Trainer):  # type: ignore[misc]  # transformers ships no 
             "accuracy": (log_probs.argmax(-1) == self.golds[cases].to(device)).float(),
             "leak": 1 - log_probs.exp().sum(-1),
         }
-        for name, values in self.components.items():
+        for name, values in self.terms.items():
             noted[f"rewards/{name}/mean"] = (probabilities * values[cases, :n].to(device)).sum(-1)
         if reference is not None:
             noted["kl"] = (probabilities * (outcomes - reference)).sum(-1)
@@ -204,6 +211,7 @@ class AllActionTrainer(Trainer):  # type: ignore[misc]  # transformers ships no 
 def train_all_action(
     contract: TaskContract,
     cases: Sequence[Case],
+    plan: RewardPlan,
     model: Any,
     tokenizer: Any,
     config: GrpoConfig,
@@ -213,7 +221,8 @@ def train_all_action(
     seed: int,
     console: Console,
 ) -> tuple[Any, list[dict[str, Any]]]:
-    """(trained model or PeftModel, training log). `cases` all have gold. Resumes from the last whole checkpoint.
+    """(trained model or PeftModel, training log). `cases` have what the rewards need. Resumes from the last whole
+    checkpoint.
 
     The reference policy is the model as it is given. It judges each prompt once, before the first step, and no second
     model is kept.
@@ -222,9 +231,9 @@ def train_all_action(
     encoded = encode_all(contract, cases, tokenizer, with_target=False)
     check_context(model, max(len(row.prompt_ids) for row in encoded) + contract.max_completion_tokens)
     prompts = [row.prompt_ids for row in encoded]
-    known: dict[Any, LabelTree] = {}
-    trees = [known.setdefault(ids, LabelTree.of(ids)) for ids in encode_labels(contract, encoded, tokenizer)]
-    rewards = [outcome_rewards(contract, case, config.rewards) for case in cases]
+    label_ids = encode_labels(contract, encoded, tokenizer)
+    trees = {ids: LabelTree.of(ids) for ids in set(label_ids)}
+    rewards, terms = outcome_rewards(contract, cases, encoded, label_ids, tokenizer, plan)
     watch = Watch("grpo", console, ("reward", "accuracy", "kl"))
     arguments = all_action_arguments(config, model_config, work, steps=steps, seed=seed)
     reference = None
@@ -242,11 +251,9 @@ def train_all_action(
         data_collator=lambda rows: {"case": torch.tensor([row["case"] for row in rows])},
         callbacks=[watch],
     )
-    trainer.prompts, trainer.trees, trainer.grpo, trainer.sums = prompts, trees, config, {}
+    trainer.prompts, trainer.trees, trainer.grpo, trainer.sums = prompts, [trees[ids] for ids in label_ids], config, {}
     trainer.golds = torch.tensor([contract.labels.index(str(case.gold)) for case in cases])
-    trainer.rewards = torch.tensor([totals for totals, _ in rewards])
-    trainer.components = {name: torch.tensor([parts[name] for _, parts in rewards]) for name in config.rewards}
-    trainer.reference = reference
+    trainer.rewards, trainer.terms, trainer.reference = rewards, terms, reference
     trainer.remove_callback(PrinterCallback)
     try:
         with attention_of(model, "sdpa"):  # in the backward pass too, which recomputes layers where checkpointed

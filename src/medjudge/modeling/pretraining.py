@@ -1,4 +1,4 @@
-"""How `builtin:tiny` is trained from nothing: packed windows of text, loss where there is something to learn.
+"""How `builtin:tiny` is trained from nothing: whole documents packed in windows, loss where something can be learned.
 
 Hidden matrices are optimised by Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), which keeps rare facts
 better than Adam at equal steps; embeddings and norms by AdamW.
@@ -26,9 +26,9 @@ class PretrainingPlan:
     """The settings of the shipped model's pretraining."""
 
     n_steps: int
-    batch_size: int = 24
+    batch_size: int = 19
     """Windows per step."""
-    window: int = 256
+    window: int = 320
     """Tokens per window."""
     learning_rate: float = 3e-3
     """Peak; for Muon scaled to AdamW's step size (`match_rms_adamw`)."""
@@ -62,8 +62,8 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
-        """One update of every matrix that has a gradient. `closure` is not used."""
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # no closure is ever given
+        """One update of every matrix."""
         for group in self.param_groups:
             for p in group["params"]:
                 mean = self.state[p].setdefault("mean", torch.zeros_like(p))
@@ -83,7 +83,8 @@ def orthogonal(matrix: torch.Tensor, n_iterations: int = 5) -> torch.Tensor:
     for _ in range(n_iterations):
         square = x @ x.T
         x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
-    return x.T if matrix.shape[0] > matrix.shape[1] else x
+    result: torch.Tensor = x.T if matrix.shape[0] > matrix.shape[1] else x
+    return result
 
 
 def encode_document(document: Document, tokenizer: Any, answer_weight: float) -> tuple[list[int], list[float]]:
@@ -98,23 +99,66 @@ def encode_document(document: Document, tokenizer: Any, answer_weight: float) ->
     return [*prompt, *answer, end], [*[IGNORED] * len(prompt), answer_weight, *[1.0] * (len(answer) - 1), IGNORED]
 
 
-def pack(documents: Sequence[Document], tokenizer: Any, plan: PretrainingPlan) -> tuple[torch.Tensor, torch.Tensor]:
-    """(token ids, loss weights), each (n_windows, window): documents end to end, the rest at the end left out."""
-    ids: list[int] = []
-    weights: list[float] = []
-    for document in documents:
-        more_ids, more_weights = encode_document(document, tokenizer, plan.answer_weight)
-        ids += more_ids
-        weights += more_weights
-    n = len(ids) // plan.window
-    shape = (n, plan.window)
-    return torch.tensor(ids[: n * plan.window]).view(shape), torch.tensor(weights[: n * plan.window]).view(shape)
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Packed documents: each attends to itself alone, from position 0."""
+
+    ids: torch.Tensor
+    """(n_windows, window) token ids."""
+    weights: torch.Tensor
+    """Loss weight of each token, 0 for padding."""
+    documents: torch.Tensor
+    """Number of each token's document within its window, -1 for padding."""
+    positions: torch.Tensor
+    """Of each token in its document."""
+
+    def mask(self, rows: torch.Tensor) -> torch.Tensor:
+        """(n_rows, 1, window, window), True where a token may look; a padding token looks at itself."""
+        owner = self.documents[rows]
+        causal = torch.ones(owner.shape[1], owner.shape[1], dtype=torch.bool).tril()
+        return ((owner[:, :, None] == owner[:, None, :]) & causal)[:, None]
 
 
-def weighted_loss(model: Any, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Weighted mean cross-entropy of each next token; only positions that count reach the output layer."""
-    hidden = model.model(input_ids=ids).last_hidden_state[:, :-1]
-    counted = weights[:, 1:] > 0
+def pack(documents: Sequence[Document], tokenizer: Any, plan: PretrainingPlan) -> Windows:
+    """Whole documents in as few windows as best fit, longest first, finds. One longer than a window is cut."""
+    encoded = [encode_document(document, tokenizer, plan.answer_weight) for document in documents]
+    room: list[list[int]] = [[] for _ in range(plan.window + 1)]  # free tokens -> windows that have them
+    filled: list[list[int]] = []
+    for number in sorted(range(len(encoded)), key=lambda number: -len(encoded[number][0])):
+        length = min(len(encoded[number][0]), plan.window)
+        free = next((free for free in range(length, plan.window + 1) if room[free]), None)
+        if free is None:
+            filled.append([])
+            free, place = plan.window, len(filled) - 1
+        else:
+            place = room[free].pop()
+        filled[place].append(number)
+        room[free - length].append(place)
+    shape = (len(filled), plan.window)
+    windows = Windows(
+        torch.full(shape, tokenizer.pad_token_id), torch.zeros(shape), torch.full(shape, -1), torch.zeros(shape).long()
+    )
+    for row, numbers in enumerate(filled):
+        start = 0
+        for place, number in enumerate(numbers):
+            ids, weights = (torch.tensor(values[: plan.window]) for values in encoded[number])
+            span = slice(start, start + len(ids))
+            windows.ids[row, span], windows.weights[row, span] = ids, weights
+            windows.documents[row, span], windows.positions[row, span] = place, torch.arange(len(ids))
+            start += len(ids)
+    return windows
+
+
+def weighted_loss(model: Any, windows: Windows, rows: torch.Tensor) -> torch.Tensor:
+    """Weighted mean cross-entropy of each next token; only positions that count reach the output layer.
+
+    A document's first token is predicted by nothing and carries no loss.
+    """
+    ids, weights = windows.ids[rows], windows.weights[rows]
+    hidden = model.model(
+        input_ids=ids, attention_mask=windows.mask(rows), position_ids=windows.positions[rows], use_cache=False
+    ).last_hidden_state[:, :-1]
+    counted = (weights[:, 1:] > 0) & (windows.positions[rows][:, 1:] > 0)
     losses = F.cross_entropy(model.lm_head(hidden[counted]).float(), ids[:, 1:][counted], reduction="none")
     kept = weights[:, 1:][counted]
     return (losses * kept).sum() / kept.sum()
@@ -140,14 +184,14 @@ def pretrain(
     started, running, step = time.monotonic(), 0.0, 0
     model.train()
     while step < plan.n_steps:
-        ids, weights = pack(epoch(rng), tokenizer, plan)
-        order = torch.randperm(len(ids))
-        for start in range(0, len(ids) - plan.batch_size + 1, plan.batch_size):
+        windows = pack(epoch(rng), tokenizer, plan)
+        order = torch.randperm(len(windows.ids))
+        for start in range(0, len(order) - plan.batch_size + 1, plan.batch_size):
             if step == plan.n_steps:
                 break
             rows = order[start : start + plan.batch_size]
-            loss = weighted_loss(model, ids[rows], weights[rows])
-            loss.backward()
+            loss = weighted_loss(model, windows, rows)
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), plan.max_grad_norm)
             for optimiser in optimisers:
                 for group in optimiser.param_groups:

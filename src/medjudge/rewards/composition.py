@@ -50,7 +50,7 @@ class BatchReward(Protocol):
         """What a perfect answer to this case earns; None where the row lacks the gold that it compares with."""
 
     def __call__(self, rollouts: Sequence[Rollout]) -> list[float | None]:
-        """One number per rollout, in their order. None only where `most` of its case is None."""
+        """One number per rollout, in their order. None where `most` of its case is None, or a judge model failed."""
 
 
 @dataclass(frozen=True, slots=True)

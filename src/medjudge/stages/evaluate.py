@@ -135,11 +135,11 @@ def _evaluate(
     """Answers, judgements, baselines, results; the two files."""
     contract, config = recipe.contract, recipe.evaluate
     clients = _endpoint_clients(recipe, models, console)
-    answered = {
+    said = {
         name: _answer_once(name, where, clients.get(name), recipe, cases, out_dir, console, parent)
         for name, where in models.items()
     }
-    answers = {name: done.answers for name, done in answered.items()}
+    answers = {name: one.answers for name, one in said.items()}
     judgements = {
         name: [judgement_of(contract, case, answer) for case, answer in zip(cases, done, strict=True)]
         for name, done in answers.items()
@@ -162,13 +162,13 @@ def _evaluate(
         n_resamples=config.n_resamples,
         seed=config.seed,
         leakage={**leakage.to_json(), "statement": leakage.summary_line},
-        lineage={name: done.lineage for name, done in answered.items() if done.lineage is not None},
-        seconds={name: round(done.seconds, 2) for name, done in answered.items()},
+        lineage={name: one.lineage for name, one in said.items() if one.lineage is not None},
+        seconds={name: round(one.seconds, 2) for name, one in said.items()},
         n_truncated={
             name: sum(isinstance(answer, Completion) and not answer.stopped for answer in done)
             for name, done in answers.items()
         },
-        usage={name: done.usage for name, done in answered.items() if done.usage is not None},
+        usage={name: one.usage for name, one in said.items() if one.usage is not None},
         train_n=len(train) or None,
     )
     if config.mode == "labels":
@@ -200,21 +200,25 @@ Answer = Completion | LabelScores
 
 
 def judgement_of(contract: TaskContract, case: Case, answer: Answer) -> Judgement:
-    """The judgement in a completion, or the likeliest label (the first of equals) with its probability.
+    """The verdict in a completion, or the likeliest label (the first of equals) with its probability.
 
-    A completion without a verdict says whether it was cut off, refused or never came.
+    A completion that holds none says whether it was cut off, refused, or never came.
     """
-    if isinstance(answer, LabelScores):
-        label = max(contract.labels, key=lambda label: answer.probabilities[label])
-        return Verdict(case.case_id, label, answer.probabilities[label])
-    if answer.failure is not None:
-        return Unparsed(case.case_id, "", f"the call failed: {answer.failure}", kind="failed")
-    judgement = contract.parse(case.case_id, answer.text)
+    if isinstance(answer, Completion):
+        return _read(contract, case, answer)
+    label = max(contract.labels, key=lambda label: answer.probabilities[label])
+    return Verdict(case.case_id, label, answer.probabilities[label])
+
+
+def _read(contract: TaskContract, case: Case, completion: Completion) -> Judgement:
+    if completion.failure is not None:
+        return Unparsed(case.case_id, "", f"the call failed: {completion.failure}", kind="failed")
+    judgement = contract.parse(case.case_id, completion.text)
     if isinstance(judgement, Verdict):
         return judgement
-    if answer.refused:
+    if completion.refused:
         return replace(judgement, reason="the model or its provider refused to answer", kind="refused")
-    if not answer.stopped and judgement.kind == "format":
+    if not completion.stopped and judgement.kind == "format":
         return replace(judgement, reason=f"cut off at the token limit: {judgement.reason}", kind="truncated")
     return judgement
 
@@ -226,7 +230,7 @@ def _kept(out_dir: Path, name: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class _Answers:
-    """What one model said of the cases."""
+    """What one model said of the cases, in their order."""
 
     answers: list[Answer]
     lineage: dict[str, Any] | None
@@ -250,17 +254,15 @@ def _answer_once(
 
     An endpoint's answers lie in a cache of their own, and what failed there is asked for again.
     """
+    started = time.monotonic()
     if client is not None:
-        started = time.monotonic()
         return replace(_ask(name, client, recipe, cases, console), seconds=time.monotonic() - started)
     path = _kept(out_dir, name)
     kind = LabelScores if recipe.evaluate.mode == "labels" else Completion
     if path.exists():
         kept = artifacts.read_json(path)
         return _Answers(**{**kept, "answers": [kind(**answer) for answer in kept["answers"]]})
-    started = time.monotonic()
-    answers = _answer(name, where, recipe, cases, console, parent)
-    answers = replace(answers, seconds=time.monotonic() - started)
+    answers = replace(_answer(name, where, recipe, cases, console, parent), seconds=time.monotonic() - started)
     artifacts.write_json(path, asdict(answers))
     return answers
 
@@ -273,13 +275,14 @@ def _endpoint_clients(recipe: Recipe, models: Mapping[str, str], console: Consol
             raise ConfigError(
                 f"`evaluate.endpoints` has settings for {name!r}, but the models are: {', '.join(models)}."
             )
+    if config.mode == "labels" and (named := [name for name, where in models.items() if is_endpoint(where)]):
+        raise ConfigError(
+            f"`evaluate.mode` is labels, but an endpoint ({', '.join(named)}) gives no probabilities of labels: "
+            "take generate."
+        )
     clients = {}
     for name, where in models.items():
         if is_endpoint(where):
-            if config.mode == "labels":
-                raise ConfigError(
-                    f"{name} is an endpoint, which writes text but scores no labels. Set `evaluate.mode` to generate."
-                )
             clients[name] = client = EndpointClient(parse_endpoint(where), config.endpoint_of(name))
             if not client.endpoint.is_loopback:
                 console.print(f"  {name}: the text of the cases is sent to {client.endpoint.host}")
@@ -290,7 +293,7 @@ def _ask(name: str, client: EndpointClient, recipe: Recipe, cases: Sequence[Case
     """Completions of a model behind an endpoint."""
     with Bar(f"evaluate {name}", len(cases), console) as bar:
         client.on_progress, client.on_note = bar.advance, bar.note
-        completions = EndpointEngine(client).complete(recipe.contract, cases)
+        completions = EndpointEngine(client).generate(recipe.contract, cases)
     return _Answers([*completions], client.record(), client.usage.to_json(client.settings))
 
 
@@ -337,10 +340,10 @@ def _verdict_row(name: str, case: Case, judgement: Judgement, answer: Answer | N
         "confidence": judgement.confidence if isinstance(judgement, Verdict) else None,
         "correct": is_verdict and case.gold is not None and judgement.label == case.gold,  # type: ignore[union-attr]
         "unparsed_reason": judgement.reason if isinstance(judgement, Unparsed) else None,
+        "unparsed_kind": judgement.kind if isinstance(judgement, Unparsed) else None,
         "completion": completion.text if completion is not None else None,
         "n_tokens": completion.n_tokens if completion is not None else None,
         "stopped": completion.stopped if completion is not None else None,
-        "unparsed_kind": judgement.kind if isinstance(judgement, Unparsed) else None,
         "label_probabilities": dict(scores.probabilities) if scores is not None else None,
         "label_mass": scores.mass if scores is not None else None,
         "n_words_cut": answer.n_words_cut if answer is not None else None,

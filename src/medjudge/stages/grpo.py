@@ -24,6 +24,7 @@ from medjudge.modeling.save import save_trained
 from medjudge.records import Case, Verdict
 from medjudge.reporting.checks import print_doctor, print_preflight
 from medjudge.rewards.composition import RewardPlan
+from medjudge.rewards.llm import LlmReward
 from medjudge.rewards.preflight import Preflight, require_earnable, run_preflight
 
 
@@ -37,6 +38,10 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     start, name = start_of("grpo", recipe, run_dir)
     tokenizer = load_tokenizer(start, recipe.model.chat_template)
     cases, plan, n_not_rewardable = rewarded_cases(recipe, split, tokenizer)
+    judges = {name: reward for name, reward in plan.rewards.items() if isinstance(reward, LlmReward)}
+    for reward in judges.values():
+        if reward.client is not None and not reward.client.endpoint.is_loopback:
+            console.print(f"          the text of the cases is sent to {reward.client.endpoint.host}")
     is_lora = recipe.grpo.tuning == "lora"
     model = load_weights(start, recipe.model, tokenizer, quantize=is_lora, train_all=not is_lora)
     is_forced = artifacts.RunDir(run_dir).allows_failed_preflight
@@ -50,8 +55,13 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     if doctor is not None:
         artifacts.write_json(out_dir / artifacts.DOCTOR, doctor)
         print_doctor(doctor, console)
+    reports = {name: reward.report() for name, reward in judges.items()}
+    if reports:
+        artifacts.write_json(out_dir / artifacts.JUDGES, reports)
     return {
         "n_cases": len(cases),
+        **{f"{name} {key}": report[key] for name, report in reports.items() for key in ("n_marked", "n_failed")},
+        **{f"{name} usd": report["usage"]["cost_usd"] for name, report in reports.items() if report["usage"]},
         "n_cases_not_rewardable": n_not_rewardable,
         "preflight": preflight.verdict,
         **_found(doctor),

@@ -24,21 +24,24 @@ from medjudge.tasks.rubric import RubricContract
 
 Document = str | list[Message]
 
-N_STATED_ORDERS = 200
+N_STATED_ORDERS = 100
 """Rated pairs of the imaging table that one epoch states."""
 N_QUESTIONS = {  # rows of each kind about the set-aside part in one epoch
-    ("mcq", "en"): 1300,
-    ("mcq", "fr"): 220,
+    ("mcq", "en"): 1700,
+    ("mcq", "fr"): 150,
+    ("find", "en"): 600,
+    ("find", "fr"): 100,
     ("open", "en"): 440,
-    ("open", "fr"): 150,
-    ("equivalence", "en"): 160,
-    ("equivalence", "fr"): 120,
-    ("rubric", "en"): 80,
-    ("appropriateness", "en"): 160,
+    ("open", "fr"): 100,
+    ("equivalence", "en"): 120,
+    ("equivalence", "fr"): 80,
+    ("rubric", "en"): 50,
+    ("appropriateness", "en"): 100,
 }
-FRENCH_SHARE = 0.4
+FRENCH_SHARE = 0.25
 """Of the facts, those that one epoch also states in French."""
 IT_IS: dict[Language, str] = {"en": "It is {}.", "fr": "C'est : {}."}
+FIND = {"en": "Which option says {}?", "fr": "Quelle option dit : {} ?"}
 SAME: dict[Language, tuple[str, str]] = {
     "en": ("No, another answer.", "Yes, the same answer."),
     "fr": ("Non, une autre réponse.", "Oui, la même réponse."),
@@ -91,6 +94,11 @@ def _questions(rng: random.Random) -> Iterable[Document]:
             case "mcq":
                 rows = mcq.generate(n, rng, "fr" if language == "fr" else "en", part="pretraining")
                 yield from (_chat(McqContract(system_prompt=""), row, _option(row)) for row in rows)
+            case "find":
+                rows = mcq.generate(n, rng, "fr" if language == "fr" else "en", part="pretraining")
+                yield from (
+                    _chat(McqContract(system_prompt=""), _with_answer(row, language), _option(row)) for row in rows
+                )
             case "open":
                 yield from _open_questions(n, rng, "fr" if language == "fr" else "en")
             case "equivalence":
@@ -117,6 +125,11 @@ def _open_questions(n: int, rng: random.Random, language: Language) -> Iterable[
             {"role": "user", "content": question(fact, rng, language)},
             {"role": "assistant", "content": IT_IS[language].format(fact.value_in(language))},
         ]
+
+
+def _with_answer(row: mcq.Row, language: str) -> mcq.Row:
+    """The row with a question that names the right option: practice in reading options, without any medicine."""
+    return {**row, "question": FIND[language].format(row[OPTION_FIELDS[int(str(row["cop"]))]])}
 
 
 def _option(row: mcq.Row) -> str:
