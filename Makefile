@@ -4,21 +4,24 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check format clean
+.PHONY: setup demo test tiny-base check format clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,embeddings]'
 	@touch $(STAMP)
 
 setup: $(STAMP)  ## make .venv and install
 
 demo: $(STAMP)  ## train and compare a tiny judge on embedded data
-	$(BIN)/medjudge run recipes/demo.toml
+	$(BIN)/medjudge demo
 
 test: $(STAMP)  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
+
+tiny-base: $(STAMP)  ## make the weights of builtin:tiny anew, about half an hour on two cores
+	$(BIN)/python -m medjudge.stages.tiny_base
 
 check: $(STAMP)  ## format, lint, types
 	$(BIN)/ruff format --check .

@@ -48,7 +48,7 @@ def small_tree(rows: Path, runs_dir: Path, **over: Any) -> dict[str, Any]:
             "fields": {"condition": "topic"},
             "splits": {"train": 0.6, "grpo": 0.2, "test": 0.2},
         },
-        "model": {"base": "builtin:tiny", "dtype": "float32", "device": "cpu"},
+        "model": {"base": "builtin:scratch", "dtype": "float32", "device": "cpu"},
         "base": {
             "vocab_size": 400,
             "hidden_size": 64,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,14 +17,17 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from medjudge.errors import ConfigError
+from medjudge.records import AdapterStep
 from medjudge.rewards.settings import RewardSettings
-from medjudge.settings import Settings
+from medjudge.settings import EndpointSettings, Settings
 from medjudge.tasks.catalog import TASKS, Task
 from medjudge.tasks.contract import TaskContract
 
 StageName = Literal["prepare", "base", "sft", "grpo", "merge", "evaluate", "report"]
 STAGE_NAMES: tuple[StageName, ...] = ("prepare", "base", "sft", "grpo", "merge", "evaluate", "report")
 TINY_BASE = "builtin:tiny"
+SCRATCH_BASE = "builtin:scratch"
+DEMO_RECIPE = Path(__file__).parent / "data" / "builtin" / "recipes" / "demo.toml"
 SPLIT_SOURCES = ("train", "grpo", "validation", "test")
 """Splits that may have a source of their own."""
 
@@ -120,7 +124,10 @@ class ModelConfig(Settings):
     """The base model and how it is loaded."""
 
     base: str = TINY_BASE
-    """A hub id, a local folder, or `builtin:tiny` (built from nothing by the base stage)."""
+    """A hub id, a local folder, or one of two that need no hub.
+
+    `builtin:tiny` ships with medjudge: some million parameters that have read its fact base. `builtin:scratch` is as
+    small and built from nothing by the base stage, on the training split's text."""
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] | None = None
@@ -142,6 +149,20 @@ class LoraSettings(Settings):
     target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
     rslora: bool = False
     """Scale by alpha/sqrt(r) instead of alpha/r (Kalajdzievski 2023, arXiv:2312.03732)."""
+
+    @property
+    def scale(self) -> float:
+        """What the adapter's product is multiplied by."""
+        return self.alpha / (math.sqrt(self.r) if self.rslora else self.r)
+
+    def step(self, learning_rate: float) -> AdapterStep:
+        """The size of a step under Adam, to first order.
+
+        Adam moves each weight by about the learning rate, whatever its gradient. The second matrix, which starts at
+        zero, has r weights per output, so the output moves by learning_rate x scale x r. With alpha/r that does not
+        depend on r (Hu et al. 2021, section 4.1); with alpha/sqrt(r) and a fixed alpha it grows as sqrt(r).
+        """
+        return AdapterStep(self.r, self.scale, learning_rate, size=learning_rate * self.scale * self.r)
 
 
 class TrainingConfig(Settings):
@@ -257,6 +278,11 @@ class DoctorConfig(Settings):
 class GrpoConfig(TrainingConfig):
     """Group-relative policy optimisation (Shao et al. 2024, arXiv:2402.03300) on rule rewards."""
 
+    algorithm: Literal["grpo", "all_action"] = "grpo"
+    """`all_action` sums over the label set instead of sampling, where the label is all that is answered. It uses no
+    `group_size`, clipping or sampling but `temperature`; `micro_batch` then counts prompts."""
+    label_policy: Literal["with_leak", "renormalised"] = "with_leak"
+    """For `all_action`: probability outside the label set earns an unreadable answer's reward, or is left out."""
     split: str = "train"
     tuning: Literal["lora", "full"] = "lora"
     lora: LoraSettings = LoraSettings()
@@ -268,6 +294,11 @@ class GrpoConfig(TrainingConfig):
     """Distinct prompts per optimiser step; completions per step are this times `group_size`."""
     micro_batch: int = Field(16, ge=1)
     """Completions per forward pass; `prompts_per_step * group_size` must be a multiple of it."""
+    grouped: bool = True
+    """Read each prompt once per group, in rollouts and in the gradient: same losses, several times the speed where
+    prompts are long. A model that it does not suit is left to stock TRL, with a line that says why; false always is.
+
+    Cheapest with whole groups in a forward pass (`micro_batch` a multiple of `group_size`)."""
     max_cases: int | None = Field(None, ge=1)
     """Use only so many cases of the split, drawn by the seed."""
     temperature: float = Field(1.0, gt=0)
@@ -305,10 +336,31 @@ class GrpoConfig(TrainingConfig):
             if name not in KNOWN:
                 raise ValueError(f"unknown reward {name!r}{_did_you_mean(name, KNOWN)}; known: {', '.join(KNOWN)}")
         check_composition(self.rewards, self.reward_gate)
+        if [*self.rewards] == ["balanced"] and self.scale_rewards == "group":
+            raise ValueError(
+                '`balanced` alone does nothing under `scale_rewards = "group"`: the cases of a group share their '
+                'label, and its weight is divided out. Set `scale_rewards` to "batch" or "none"'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _fits_all_action(self) -> GrpoConfig:
+        if self.algorithm != "all_action":
+            return self
+        if self.num_iterations != 1:
+            raise ValueError(
+                f"`num_iterations` is {self.num_iterations}, but all_action has no samples to use again: set 1"
+            )
+        if self.scale_rewards == "batch":
+            raise ValueError("`scale_rewards` is batch, which all_action does not have: take group or none")
+        if self.trl:
+            raise ValueError("`trl` holds arguments of TRL's trainer, which all_action does not use: remove them")
         return self
 
     @model_validator(mode="after")
     def _whole_batches(self) -> GrpoConfig:
+        if self.algorithm == "all_action":
+            return self
         _check_multiple("prompts_per_step * group_size", self.completions_per_step, "micro_batch", self.micro_batch)
         # A checkpoint between two uses of one batch could not be resumed exactly: the batch is not in it.
         _check_multiple("save_steps", self.save_steps, "num_iterations", self.num_iterations)
@@ -333,10 +385,17 @@ class EvaluateConfig(Settings):
     """Every named model on the same rows, greedy, with intervals and paired tests."""
 
     split: str = "test"
+    mode: Literal["generate", "labels"] = "generate"
+    """`labels` writes no text: it takes the likeliest label and its probability from one forward pass per case. No row
+    can be unparsed then; what stands before the label in the answer's form is given to the model."""
     models: tuple[str, ...] = ("base", "sft", "grpo")
     """Which of the run's models are compared; those that the run does not make are left out with a line."""
     extra_models: Mapping[str, str] = Field(default_factory=dict)
-    """Further models by name: a folder or a hub id."""
+    """Further models by name: a folder, a hub id, or an endpoint as `openai:MODEL@URL`."""
+    endpoint: EndpointSettings = EndpointSettings()
+    """How the endpoints among the models are asked."""
+    endpoints: Mapping[str, EndpointSettings] = Field(default_factory=dict)
+    """Model name -> what differs for it: its limits, its prices."""
     max_cases: int | None = Field(None, ge=1)
     """Judge only so many cases of the split, drawn by the seed."""
     batch_tokens: int = Field(16384, ge=64)
@@ -347,6 +406,22 @@ class EvaluateConfig(Settings):
     n_resamples: int = Field(2000, ge=100)
     """Bootstrap resamples, drawn over groups."""
     seed: int = 42
+
+    @field_validator("extra_models")
+    @classmethod
+    def _endpoints_can_be_read(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        for where in value.values():
+            if where.startswith("openai:"):
+                from medjudge.inference.endpoint import parse_endpoint
+
+                parse_endpoint(where)
+        return value
+
+    def endpoint_of(self, name: str) -> EndpointSettings:
+        """How the endpoint that goes by this model name is asked."""
+        differs = self.endpoints.get(name)
+        update = {key: getattr(differs, key) for key in differs.model_fields_set} if differs is not None else {}
+        return self.endpoint.model_copy(update=update)
 
 
 class ReportConfig(Settings):
@@ -382,8 +457,8 @@ class Recipe(Settings):
     def _stages_fit(self) -> Recipe:
         if "prepare" not in self.stages:
             raise ValueError("`stages` lacks prepare: every stage reads its splits, and a leak would go unseen")
-        if self.model.base == TINY_BASE and "base" not in self.stages and len(self.stages) > 1:
-            raise ValueError(f"`stages` lacks base, which makes {TINY_BASE}: add it, or set model.base")
+        if self.model.base == SCRATCH_BASE and "base" not in self.stages and len(self.stages) > 1:
+            raise ValueError(f"`stages` lacks base, which makes {SCRATCH_BASE}: add it, or set model.base")
         learned = {getattr(self, stage).split for stage in ("sft", "grpo") if stage in self.stages}
         if "evaluate" in self.stages and self.evaluate.split in learned:
             raise ValueError(
@@ -394,6 +469,15 @@ class Recipe(Settings):
             raise ValueError(
                 f"`evaluate.models` names {', '.join(unknown)}; a run makes base, sft and grpo. "
                 "Others go under `evaluate.extra_models`"
+            )
+        if "grpo" in self.stages and self.grpo.algorithm == "all_action" and self.task.closed_completions() is None:
+            raise ValueError(
+                f"`grpo.algorithm` is all_action, but the {self.task.kind} task here answers with more than its label: "
+                "take a form of the task that answers with the label, or grpo"
+            )
+        if "evaluate" in self.stages and self.evaluate.mode == "labels" and self.task.label_frame() is None:
+            raise ValueError(
+                f"`evaluate.mode` is labels, but the {self.task.kind} task here reasons before its label: take generate"
             )
         for stage in ("sft", "grpo"):
             if stage in self.stages and getattr(self, stage).tuning == "full":
@@ -434,6 +518,17 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
     return recipe_from_tree(tree, overrides, where=str(path))
+
+
+def demo_recipe(task: str, seed: int, runs_dir: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The shipped recipe for one task, `runs_dir/demo-TASK` unless `seed` is not its own. Raises ConfigError."""
+    if task not in TASKS:
+        raise ConfigError(f"--task is {task!r}{_did_you_mean(task, TASKS)}. Known: {', '.join(TASKS)}.")
+    profile = [] if task == "mcq" else [f"profile={task}"]
+    recipe = load_recipe(DEMO_RECIPE, [*profile, *overrides])
+    if seed == recipe.seed:
+        return recipe.model_copy(update={"runs_dir": runs_dir})
+    return recipe.model_copy(update={"seed": seed, "name": f"{recipe.name}-seed{seed}", "runs_dir": runs_dir})
 
 
 def recipe_from_tree(tree: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str = "recipe") -> Recipe:
@@ -498,6 +593,8 @@ def _keys_at(loc: Sequence[str], tree: Mapping[str, Any]) -> list[str]:
     for part in loc:
         if section is Recipe and part == "task":
             section = TASKS[str(tree["task"]["kind"])]
+            continue
+        if part not in section.model_fields:  # a name in a table of sections
             continue
         annotation = section.model_fields[part].annotation
         candidates = [annotation, *get_args(annotation)] if get_origin(annotation) else [annotation]

@@ -15,8 +15,10 @@ from typing import Any
 from rich.console import Console
 
 from medjudge import __version__, artifacts
-from medjudge.config import SPLIT_SOURCES, STAGE_NAMES, TINY_BASE, Recipe
+from medjudge.config import SCRATCH_BASE, SPLIT_SOURCES, STAGE_NAMES, TINY_BASE, Recipe
 from medjudge.errors import ConfigError, RunError
+from medjudge.rewards.composition import reward_plan
+from medjudge.settings import without_transport
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ STAGES: dict[str, Stage] = {
 }
 """In the order a project meets them."""
 
-NOT_INPUTS = (artifacts.HISTORY, artifacts.PREFLIGHT, artifacts.DOCTOR, artifacts.LINT)
+NOT_INPUTS = (artifacts.HISTORY, artifacts.PREFLIGHT, artifacts.DOCTOR, artifacts.JUDGES, artifacts.LINT)
 """Outputs of a stage that later stages do not read: a change in them alone makes nothing stale."""
 
 
@@ -68,7 +70,7 @@ def active_stages(recipe: Recipe, first: str | None = None, last: str | None = N
 
 
 def _is_active(name: str, recipe: Recipe) -> bool:
-    return name in recipe.stages and (name != "base" or recipe.model.base == TINY_BASE)
+    return name in recipe.stages and (name != "base" or recipe.model.base == SCRATCH_BASE)
 
 
 def check_upstream(recipe: Recipe, run_dir: artifacts.RunDir, first: str) -> None:
@@ -89,7 +91,7 @@ def stage_inputs(name: str, recipe: Recipe, run_dir: artifacts.RunDir) -> dict[s
     Raises ConfigError if a stage before it has not run.
     """
     stage = STAGES[name]
-    tree = recipe.model_dump(mode="json")
+    tree = without_transport(recipe.model_dump(mode="json"))
     inputs: dict[str, Any] = {section: tree[section] for section in stage.sections}
     inputs |= {"seed": recipe.seed, "version": __version__, "contract": recipe.contract.fingerprint()}
     if name == "prepare":
@@ -98,7 +100,7 @@ def stage_inputs(name: str, recipe: Recipe, run_dir: artifacts.RunDir) -> dict[s
             **{stage: tree[stage]["split"] for stage in ("sft", "grpo", "evaluate") if stage in recipe.stages},
             "grpo prompts": [tree["grpo"][key] for key in ("epochs", "max_cases", "max_steps", "prompts_per_step")],
         }
-    elif recipe.model.base != TINY_BASE:
+    elif recipe.model.base != SCRATCH_BASE:
         inputs["base model"] = _signature(recipe.model.base)
     if name in ("base", "evaluate"):
         inputs["splits trained on"] = [recipe.sft.split, recipe.grpo.split]
@@ -139,6 +141,7 @@ def run_recipe(
             from medjudge.modeling.arguments import check_arguments
 
             check_arguments(recipe)
+        _check_parts(recipe, names)
         artifacts.write_json(run_dir.path / artifacts.RECIPE, recipe.model_dump(mode="json"))
         _record_command(run_dir.path)
         run_dir.allow_failed_preflight(force)
@@ -147,6 +150,17 @@ def run_recipe(
                 run_dir.discard(name)
             _run_stage(name, recipe, run_dir, console)
     return run_dir.path
+
+
+def _check_parts(recipe: Recipe, names: Sequence[str]) -> None:
+    """A key or a package that is missing shows now, not after hours of training. Nothing is asked."""
+    if "grpo" in names:
+        reward_plan(recipe, ())
+    for name, where in recipe.evaluate.extra_models.items():
+        if "evaluate" in names and where.startswith("openai:"):
+            from medjudge.inference.endpoint import EndpointClient, parse_endpoint
+
+            EndpointClient(parse_endpoint(where), recipe.evaluate.endpoint_of(name))
 
 
 def _run_stage(name: str, recipe: Recipe, run_dir: artifacts.RunDir, console: Console) -> None:
@@ -207,6 +221,7 @@ def _sources(recipe: Recipe) -> list[str]:
 
 def _signature(source: str) -> str:
     """What tells that a source changed: contents of a file, size and time of a folder's files, else its name."""
+    from medjudge.data.facts import BUILTIN_DIR
     from medjudge.data.rows import BUILTIN, source_files
 
     path = Path(source)
@@ -217,6 +232,8 @@ def _signature(source: str) -> str:
             if p.is_file()
         ]
         return artifacts.sha256_json(stats)
+    if source == TINY_BASE:
+        return artifacts.sha256_file(BUILTIN_DIR / "tiny" / "model.safetensors")
     if source.startswith(BUILTIN):
         return artifacts.sha256_json([artifacts.sha256_file(p) for p in source_files(source)])
     return artifacts.sha256_file(path) if path.is_file() else source

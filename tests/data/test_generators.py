@@ -18,6 +18,7 @@ from medjudge.data.generators import appropriateness, equivalence, mcq, rubric
 from medjudge.data.generators.answers import incomplete
 from medjudge.data.generators.build import write_rows
 from medjudge.data.generators.catalog import GENERATORS
+from medjudge.data.generators.parts import BLOCK_VALUES, block_ids, facts_of
 from medjudge.data.generators.phrasing import PHRASINGS, capital, fill
 from medjudge.data.leakage import check_leakage
 from medjudge.data.rows import Row, builtin_names, iter_rows, source_files
@@ -100,18 +101,18 @@ def test_positions_directions_and_facts_are_spread() -> None:
     positions = Counter(row["cop"] for row in rows)
     assert all(0.22 < positions[position] / len(rows) < 0.28 for position in range(4))
     assert 0.2 < sum(row["direction"] == "reverse" for row in rows) / len(rows) < 0.3
-    assert {row["fact_id"] for row in rows} == set(FACTS)
+    assert {row["fact_id"] for row in rows} == {fact.id for fact in facts_of("task")}
 
 
 def test_options_stay_inside_the_block() -> None:
-    blocks = mcq.block_ids()
+    blocks = block_ids()
     cut = [block for block in set(blocks.values()) if "/" in block]
     assert len(cut) > 80
     values: dict[str, set[str]] = defaultdict(set)
     for fact in load_facts():
         if "/" in blocks[fact.id]:
             values[blocks[fact.id]].add(fact.value)
-    assert min(len(found) for found in values.values()) >= mcq.BLOCK_VALUES
+    assert min(len(found) for found in values.values()) >= BLOCK_VALUES
     for row in rows_of("mcq"):
         if "/" in row["block_id"] and row["direction"] == "forward":
             assert {row[option] for option in mcq.OPTIONS} <= values[row["block_id"]]

@@ -22,7 +22,7 @@ def save_base(folder: Path, seed: int = 0) -> Path:
     model = build_model(SHAPE, tokenizer, seed)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    Lineage(kind="base", stage="base", weights_sha256=weights_sha256(folder), base="builtin:tiny").write(folder)
+    Lineage(kind="base", stage="base", weights_sha256=weights_sha256(folder), base="builtin:scratch").write(folder)
     return folder
 
 
@@ -43,7 +43,7 @@ def save_adapter(folder: Path, parent: Path, seed: int = 1) -> Path:
         kind="adapter",
         stage="sft",
         weights_sha256=weights_sha256(folder),
-        base="builtin:tiny",
+        base="builtin:scratch",
         parent=describe_parent(parent, str(parent), folder),
         ancestry=ancestry_of(parent, str(parent)),
     ).write(folder)

@@ -37,18 +37,18 @@ def sha(letter):
 
 
 LINEAGE = {
-    "base": {"kind": "base", "stage": "base", "weights_sha256": sha("a1"), "base": "builtin:tiny", "ancestry": []},
+    "base": {"kind": "base", "stage": "base", "weights_sha256": sha("a1"), "base": "builtin:scratch", "ancestry": []},
     "sft": {
         "kind": "merged",
         "stage": "sft",
         "weights_sha256": sha("c3"),
-        "base": "builtin:tiny",
+        "base": "builtin:scratch",
         "recipe_sha256": sha("e5"),
         "data_sha256": sha("f6"),
         "contract_sha256": sha("07"),
         "merge": {"adapter_sha256": sha("b2"), "max_logit_difference": 3.1e-6},
         "ancestry": [
-            {"stage": "base", "kind": "base", "name": "builtin:tiny", "weights_sha256": sha("a1")},
+            {"stage": "base", "kind": "base", "name": "builtin:scratch", "weights_sha256": sha("a1")},
             {"stage": "sft", "kind": "adapter", "name": "adapter", "weights_sha256": sha("b2")},
         ],
     },
@@ -56,10 +56,10 @@ LINEAGE = {
         "kind": "merged",
         "stage": "merge",
         "weights_sha256": sha("d9"),
-        "base": "builtin:tiny",
+        "base": "builtin:scratch",
         "merge": {"adapter_sha256": sha("d4"), "max_logit_difference": 4.5e-6},
         "ancestry": [
-            {"stage": "base", "kind": "base", "name": "builtin:tiny", "weights_sha256": sha("a1")},
+            {"stage": "base", "kind": "base", "name": "builtin:scratch", "weights_sha256": sha("a1")},
             {"stage": "sft", "kind": "adapter", "name": "adapter", "weights_sha256": sha("b2")},
             {"stage": "sft", "kind": "merged", "name": "/somewhere/sft/model", "weights_sha256": sha("c3")},
             {"stage": "grpo", "kind": "adapter", "name": "adapter", "weights_sha256": sha("d4")},

@@ -114,7 +114,11 @@ FAULTS: dict[str, tuple[list[StepFacts], str]] = {
     ),
     "zero_gradient": (steps(half_right, grad_norm=[0.0] * 6), "20 of 40 groups (steps 2 to 6) differ in reward, but"),
     "hacking_repetition": (
-        steps(lambda s, g, i: growing(s, g, i, text="so it is yes " * (1 + s), n_tokens=9 * s + 9), 12, held_out=MEASURED),
+        steps(
+            lambda s, g, i: growing(s, g, i, text="so it is yes " * (1 + s), n_tokens=9 * s + 9),
+            12,
+            held_out=MEASURED,
+        ),
         "held-out cases fell from 62% to 31% (step 12): repeated word 4-grams went from",
     ),
     "hacking_length": (

@@ -16,6 +16,7 @@ from medjudge.tasks.encoding import (
     decode,
     encode,
     encode_all,
+    encode_labels,
     render_prompt,
     stop_token_ids,
 )
@@ -145,6 +146,39 @@ def test_closed_completions_are_what_sft_teaches(kind, name):
         assert contract.target(replace(case, gold=label)) == completion
         encoded = encode(contract, replace(case, gold=label), tokenizer, with_target=True)
         assert decode(tokenizer, encoded.completion_ids or [], stop_token_ids(tokenizer)) == completion
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@pytest.mark.parametrize("kind", [kind for kind, contract in CONTRACTS.items() if contract.label_frame() is not None])
+def test_labels_are_tokenised_as_the_target_is(kind, name):
+    contract, tokenizer = CONTRACTS[kind], shared_tokenizer(name)
+    frame = contract.label_frame()
+    cases = real_cases(contract)[:4]
+    encoded = encode_all(contract, cases, tokenizer, with_target=False)
+    found = encode_labels(contract, encoded, tokenizer)
+    assert all(ids is found[0] for ids in found)  # their prompts end with the same header
+    for label, label_ids in zip(contract.labels, found[0].labels, strict=True):
+        ids = [*found[0].forced, *label_ids]
+        text = decode(tokenizer, ids, stop_token_ids(tokenizer))
+        assert (frame.forced + frame.continuations[label]).startswith(text)
+        assert (ids[-1] == stop_token_ids(tokenizer)[0]) == frame.ends
+        if kind != "rubric":  # whose targets hold feedback where the frame has none
+            target = encode(contract, replace(cases[0], gold=label), tokenizer, with_target=True).completion_ids
+            assert target[: len(ids)] == ids
+    if frame.forced:
+        assert decode(tokenizer, found[0].forced, ()).strip() == frame.forced.strip()
+    else:
+        assert found[0].forced == ()
+
+
+def test_labels_that_do_not_fit_the_limit_are_refused():
+    contract, tokenizer = (
+        AppropriatenessContract(form="answer_only", max_completion_tokens=5),
+        shared_tokenizer("qwen3"),
+    )
+    encoded = encode_all(contract, real_cases(contract)[:1], tokenizer, with_target=False)
+    with pytest.raises(DataError, match=r"a label takes \d+ tokens, but max_completion_tokens is 5"):
+        encode_labels(contract, encoded, tokenizer)
 
 
 def test_without_gold_there_is_no_target():

@@ -162,11 +162,30 @@ def grpo_arguments(
     return _build(GRPOConfig, "grpo", ours, config.trl)
 
 
+def all_action_arguments(
+    config: GrpoConfig, model: ModelConfig, work: Path, *, steps: int, seed: int
+) -> TrainingArguments:
+    """Arguments of all-action training: each optimiser step takes `prompts_per_step` prompts, in equal parts."""
+    per_step = config.prompts_per_step
+    micro_batch = max(n for n in range(1, min(per_step, config.micro_batch) + 1) if per_step % n == 0)
+    return _one_device(
+        TrainingArguments(
+            **_common(config, model, work, steps=steps, seed=seed),
+            per_device_train_batch_size=micro_batch,
+            gradient_accumulation_steps=per_step // micro_batch,
+            train_sampling_strategy="sequential",
+            remove_unused_columns=False,
+        )
+    )
+
+
 def check_arguments(recipe: Recipe) -> None:
     """Builds both trainers' arguments once, so that what TRL refuses is refused before the first stage runs."""
     if "sft" in recipe.stages:
         sft_arguments(recipe.sft, recipe.model, recipe.run_dir, steps=1, eval_steps=None, seed=recipe.seed)
-    if "grpo" in recipe.stages:
+    if "grpo" in recipe.stages and recipe.grpo.algorithm == "all_action":
+        all_action_arguments(recipe.grpo, recipe.model, recipe.run_dir, steps=1, seed=recipe.seed)
+    elif "grpo" in recipe.stages:
         grpo_arguments(recipe.grpo, recipe.model, recipe.run_dir, max_tokens=1, steps=1, seed=recipe.seed)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from medjudge import artifacts
-from medjudge.config import TINY_BASE, Recipe
+from medjudge.config import SCRATCH_BASE, Recipe
 from medjudge.modeling.load import resolve
 
 
 def base_name(recipe: Recipe, run_dir: Path) -> str:
     """The base model as a folder or hub id."""
-    return str(run_dir / "base" / artifacts.MODEL) if recipe.model.base == TINY_BASE else recipe.model.base
+    return str(run_dir / "base" / artifacts.MODEL) if recipe.model.base == SCRATCH_BASE else recipe.model.base
 
 
 def base_folder(recipe: Recipe, run_dir: Path) -> Path:

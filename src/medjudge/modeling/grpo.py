@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from medjudge.config import GrpoConfig, ModelConfig, Recipe
 from medjudge.data.splits import seeded_sample
 from medjudge.errors import ModelError
 from medjudge.modeling.arguments import epoch_order, grpo_arguments, n_steps
+from medjudge.modeling.grouped import GroupedGrpoTrainer
 from medjudge.modeling.load import check_context
 from medjudge.modeling.progress import Watch, clean_history
 from medjudge.modeling.resampling import Resampler, by_difficulty
@@ -65,6 +67,10 @@ class ContractGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no ty
         if None in ids:  # a KeyError would carry the prompt into the log
             raise ModelError("the trainer asks for a prompt that the contract did not render. Run again with --fresh.")
         return ids, None, {}
+
+
+class ContractGroupedTrainer(GroupedGrpoTrainer, ContractGrpoTrainer):
+    """The same with each prompt read once per group."""
 
 
 class Rewarder:
@@ -188,7 +194,10 @@ def train_grpo(
     rewarder = Rewarder(contract, cases, encoded, tokenizer, plan, on_scored=look)
     watch = Watch("grpo", console, ("reward", "frac_reward_zero_std", "completions/mean_length"))
     rows = [{"prompt": row.prompt_text, "case_id": case.case_id} for row, case in zip(encoded, cases, strict=True)]
-    trainer = ContractGrpoTrainer(
+    trainer_class: Callable[..., Any] = ContractGrpoTrainer
+    if config.grouped:
+        trainer_class = partial(ContractGroupedTrainer, on_stock=lambda line: console.print(f"  grpo: {line}"))
+    trainer = trainer_class(
         model=model,
         reward_funcs=rewarder.functions(),
         args=grpo_arguments(

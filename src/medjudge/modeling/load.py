@@ -11,10 +11,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
-from medjudge.config import ModelConfig
+from medjudge.config import TINY_BASE, ModelConfig
+from medjudge.data.facts import BUILTIN_DIR
 from medjudge.errors import ConfigError, ModelError
 from medjudge.tasks.encoding import PLAIN_CHAT_TEMPLATE, stop_token_ids
 
+TINY_DIR = BUILTIN_DIR / "tiny"
+"""The weights that ship with the package; `make tiny-base` makes them anew."""
 WEIGHT_PATTERNS = ("*.safetensors", "*.bin")
 _HUB_PATTERNS = ["*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja", "tokenizer*"]
 
@@ -32,11 +35,11 @@ def quiet_libraries() -> None:
 
 
 def resolve(model: str | Path, revision: str | None = None) -> Path:
-    """The local folder of a model: the folder itself, or the hub's snapshot (downloaded if it is not there yet).
+    """The local folder of a model: the folder itself, that of `builtin:tiny`, or the hub's snapshot.
 
-    Raises ModelError if there is neither.
+    The snapshot is downloaded if it is not there yet. Raises ModelError if there is neither.
     """
-    path = Path(model)
+    path = TINY_DIR if model == TINY_BASE else Path(model)
     if path.is_dir():
         if not any((path / name).exists() for name in ("config.json", "adapter_config.json")):
             raise ModelError(

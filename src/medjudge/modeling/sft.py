@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import trl.trainer.utils
 from datasets import Dataset
 from peft import LoraConfig, TaskType
 from rich.console import Console
@@ -66,6 +68,21 @@ def oversampled(cases: Sequence[Case], seed: int) -> list[Case]:
     return chosen
 
 
+@contextmanager
+def head_on_labels_only() -> Iterator[None]:
+    """TRL's fused LM head computes the positions that carry loss, and no others, on every device.
+
+    TRL does so where Triton runs and scores prompts too elsewhere, lest a compiler meet a new shape in each batch; on a
+    CPU nothing is compiled. The loss is the same sum.
+    """
+    before = trl.trainer.utils._use_triton
+    trl.trainer.utils._use_triton = lambda device: device.type == "cpu" or before(device)
+    try:
+        yield
+    finally:
+        trl.trainer.utils._use_triton = before
+
+
 def train_sft(
     contract: TaskContract,
     train: Sequence[Case],
@@ -103,7 +120,8 @@ def train_sft(
     )
     trainer.remove_callback(PrinterCallback)
     try:
-        trainer.train(resume_from_checkpoint=artifacts.latest_checkpoint(work))
+        with head_on_labels_only():
+            trainer.train(resume_from_checkpoint=artifacts.latest_checkpoint(work))
     finally:
         watch.close()
     return trainer.model, clean_history(trainer.state.log_history)

@@ -94,7 +94,7 @@ def train_language_model(
         for start in range(0, len(ids), config.max_tokens)
     ]
     if not pieces:
-        raise DataError("the training split has no text to build `builtin:tiny` from.")
+        raise DataError("the training split has no text to build `builtin:scratch` from.")
     epochs = n_epochs(len(pieces), config.epochs, config.batch_size, config.max_steps)
     order = length_grouped_order([len(ids) for ids in pieces], epochs, config.batch_size, seed)
     steps = n_steps(len(pieces), config.epochs, config.batch_size, config.max_steps)

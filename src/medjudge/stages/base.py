@@ -1,4 +1,4 @@
-"""Build `builtin:tiny` from nothing on the training split's text: `medjudge run RECIPE --from base --until base`.
+"""Build `builtin:scratch` from nothing on the training split's text: `medjudge run RECIPE --from base --until base`.
 
 What it reads are the fields of the prompts and the experts' explanations, as plain text: no labels, no answer format.
 """
@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from medjudge import artifacts
-from medjudge.config import TINY_BASE, Recipe
+from medjudge.config import SCRATCH_BASE, Recipe
 from medjudge.data.store import read_split
 from medjudge.modeling.chain import training_split
 from medjudge.modeling.lineage import Lineage, weights_sha256
@@ -36,7 +36,7 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     digest = weights_sha256(folder)
-    Lineage(kind="base", stage="base", weights_sha256=digest, base=TINY_BASE).write(folder)
+    Lineage(kind="base", stage="base", weights_sha256=digest, base=SCRATCH_BASE).write(folder)
     artifacts.write_json(out_dir / artifacts.HISTORY, history)
     return {"n_texts": len(texts), "n_parameters": count_parameters(model)[1], "weights_sha256": digest}
 

@@ -12,7 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,17 @@ from medjudge.data.sources import parse_where, read_source
 from medjudge.data.splits import seeded_sample
 from medjudge.data.store import read_split
 from medjudge.errors import ConfigError, DataError
+from medjudge.inference.endpoint import EndpointClient, EndpointEngine, is_endpoint, parse_endpoint
 from medjudge.metrics.baselines import Baselines, trivial_baselines
 from medjudge.metrics.results import summarise
-from medjudge.records import Case, Completion, Judgement, Unparsed, Verdict
+from medjudge.progress import Bar
+from medjudge.records import Case, Completion, Judgement, LabelScores, Unparsed, Verdict
 from medjudge.tasks.contract import TaskContract
+
+LABELS_STATEMENT = (
+    "Labels were scored, no text was written: every case has a verdict, and what is said here of formats and unparsed "
+    "answers holds for this way of asking alone. Each verdict's confidence is its label's probability."
+)
 
 
 def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[str, Any]:
@@ -95,9 +102,10 @@ def evaluate_folder(
             near_duplicate_threshold=data_config.leakage.near_duplicate_threshold,
         )
         enforce_leakage(leakage, max_share=data_config.leakage.max_share, allow=data_config.leakage.allow)
-    from medjudge.modeling.load import quiet_libraries
+    if not all(is_endpoint(where) for where in models.values()):
+        from medjudge.modeling.load import quiet_libraries
 
-    quiet_libraries()
+        quiet_libraries()
     work = out_dir.with_name(f".{out_dir.name}.{os.getpid()}.work")
     work.mkdir(parents=True)
     try:
@@ -124,21 +132,18 @@ def _evaluate(
     split: str,
     parent: str | None = None,
 ) -> dict[str, Any]:
-    """Completions, judgements, baselines, results; the two files."""
+    """Answers, judgements, baselines, results; the two files."""
     contract, config = recipe.contract, recipe.evaluate
-    judgements: dict[str, list[Judgement]] = {}
-    completions: dict[str, list[Completion]] = {}
-    lineages: dict[str, Mapping[str, Any]] = {}
-    seconds: dict[str, float] = {}
-    for name, where in models.items():
-        completions[name], lineage, wall_s = _complete_once(name, where, recipe, cases, out_dir, console, parent)
-        seconds[name] = round(wall_s, 2)
-        judgements[name] = [
-            contract.parse(case.case_id, completion.text)
-            for case, completion in zip(cases, completions[name], strict=True)
-        ]
-        if lineage is not None:
-            lineages[name] = lineage
+    clients = _endpoint_clients(recipe, models, console)
+    said = {
+        name: _answer_once(name, where, clients.get(name), recipe, cases, out_dir, console, parent)
+        for name, where in models.items()
+    }
+    answers = {name: one.answers for name, one in said.items()}
+    judgements = {
+        name: [judgement_of(contract, case, answer) for case, answer in zip(cases, done, strict=True)]
+        for name, done in answers.items()
+    }
     rng = np.random.default_rng(config.seed)
     baselines = (
         trivial_baselines(train, cases, labels=contract.labels, positive=contract.positive, rng=rng)
@@ -157,21 +162,27 @@ def _evaluate(
         n_resamples=config.n_resamples,
         seed=config.seed,
         leakage={**leakage.to_json(), "statement": leakage.summary_line},
-        lineage=lineages,
-        seconds=seconds,
-        n_truncated={name: sum(not c.stopped for c in done) for name, done in completions.items()},
+        lineage={name: one.lineage for name, one in said.items() if one.lineage is not None},
+        seconds={name: round(one.seconds, 2) for name, one in said.items()},
+        n_truncated={
+            name: sum(isinstance(answer, Completion) and not answer.stopped for answer in done)
+            for name, done in answers.items()
+        },
+        usage={name: one.usage for name, one in said.items() if one.usage is not None},
         train_n=len(train) or None,
     )
+    if config.mode == "labels":
+        results = results.model_copy(update={"statements": (*results.statements, LABELS_STATEMENT)})
     artifacts.write_json(out_dir / artifacts.RESULTS, results.to_json())
     rows = [
-        _verdict_row(name, case, judgement, completion)
+        _verdict_row(name, case, judgement, answer)
         for name in models
-        for case, judgement, completion in zip(cases, judgements[name], completions[name], strict=True)
+        for case, judgement, answer in zip(cases, judgements[name], answers[name], strict=True)
     ]
     rows += [
         _verdict_row(name, case, judgement, None)
-        for name, answers in baselines.judgements.items()
-        for case, judgement in zip(cases, answers, strict=True)
+        for name, guesses in baselines.judgements.items()
+        for case, judgement in zip(cases, guesses, strict=True)
     ]
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     artifacts.write_text(out_dir / artifacts.VERDICTS, text)
@@ -179,40 +190,120 @@ def _evaluate(
         _kept(out_dir, name).unlink(missing_ok=True)
     return {
         "n_cases": results.n_cases,
-        "n_prompts_shortened": {name: sum(c.n_words_cut > 0 for c in done) for name, done in completions.items()},
+        "n_prompts_shortened": {name: sum(a.n_words_cut > 0 for a in done) for name, done in answers.items()},
         **{f"accuracy {name}": round(r.metrics["accuracy"].value or 0.0, 4) for name, r in results.models.items()},
     }
 
 
+Answer = Completion | LabelScores
+"""What a model said of a case in mode `generate`, or in mode `labels`."""
+
+
+def judgement_of(contract: TaskContract, case: Case, answer: Answer) -> Judgement:
+    """The verdict in a completion, or the likeliest label (the first of equals) with its probability.
+
+    A completion that holds none says whether it was cut off, refused, or never came.
+    """
+    if isinstance(answer, Completion):
+        return _read(contract, case, answer)
+    label = max(contract.labels, key=lambda label: answer.probabilities[label])
+    return Verdict(case.case_id, label, answer.probabilities[label])
+
+
+def _read(contract: TaskContract, case: Case, completion: Completion) -> Judgement:
+    if completion.failure is not None:
+        return Unparsed(case.case_id, "", f"the call failed: {completion.failure}", kind="failed")
+    judgement = contract.parse(case.case_id, completion.text)
+    if isinstance(judgement, Verdict):
+        return judgement
+    if completion.refused:
+        return replace(judgement, reason="the model or its provider refused to answer", kind="refused")
+    if not completion.stopped and judgement.kind == "format":
+        return replace(judgement, reason=f"cut off at the token limit: {judgement.reason}", kind="truncated")
+    return judgement
+
+
 def _kept(out_dir: Path, name: str) -> Path:
-    """Where one model's completions wait for the others'."""
-    return out_dir / f".completions-{artifacts.sha256_json(name)[:12]}.json"
+    """Where one model's answers wait for the others'."""
+    return out_dir / f".answers-{artifacts.sha256_json(name)[:12]}.json"
 
 
-def _complete_once(
-    name: str, where: str, recipe: Recipe, cases: Sequence[Case], out_dir: Path, console: Console, parent: str | None
-) -> tuple[list[Completion], dict[str, Any] | None, float]:
-    """As `_complete`, with the seconds it took; what a cut-off evaluation had finished comes from its work folder."""
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """What one model said of the cases, in their order."""
+
+    answers: list[Answer]
+    lineage: dict[str, Any] | None
+    """Of a model folder what weights it holds; of an endpoint what can be known of it."""
+    usage: dict[str, Any] | None = None
+    """Calls, cost and latency of an endpoint."""
+    seconds: float = 0.0
+
+
+def _answer_once(
+    name: str,
+    where: str,
+    client: EndpointClient | None,
+    recipe: Recipe,
+    cases: Sequence[Case],
+    out_dir: Path,
+    console: Console,
+    parent: str | None,
+) -> _Answers:
+    """The answers of one model; what a cut-off evaluation had finished comes from its work folder.
+
+    An endpoint's answers lie in a cache of their own, and what failed there is asked for again.
+    """
+    started = time.monotonic()
+    if client is not None:
+        return replace(_ask(name, client, recipe, cases, console), seconds=time.monotonic() - started)
     path = _kept(out_dir, name)
+    kind = LabelScores if recipe.evaluate.mode == "labels" else Completion
     if path.exists():
         kept = artifacts.read_json(path)
-        return [Completion(**c) for c in kept["completions"]], kept["lineage"], kept["seconds"]
-    started = time.monotonic()
-    completions, lineage = _complete(name, where, recipe, cases, console, parent)
-    seconds = time.monotonic() - started
-    kept = {"completions": [asdict(c) for c in completions], "lineage": lineage, "seconds": seconds}
-    artifacts.write_json(path, kept)
-    return completions, lineage, seconds
+        return _Answers(**{**kept, "answers": [kind(**answer) for answer in kept["answers"]]})
+    answers = replace(_answer(name, where, recipe, cases, console, parent), seconds=time.monotonic() - started)
+    artifacts.write_json(path, asdict(answers))
+    return answers
 
 
-def _complete(
+def _endpoint_clients(recipe: Recipe, models: Mapping[str, str], console: Console) -> dict[str, EndpointClient]:
+    """A client for each model that is an endpoint, all made before the first is asked: a missing key shows at once."""
+    config = recipe.evaluate
+    for name in config.endpoints:
+        if name not in models:
+            raise ConfigError(
+                f"`evaluate.endpoints` has settings for {name!r}, but the models are: {', '.join(models)}."
+            )
+    if config.mode == "labels" and (named := [name for name, where in models.items() if is_endpoint(where)]):
+        raise ConfigError(
+            f"`evaluate.mode` is labels, but an endpoint ({', '.join(named)}) gives no probabilities of labels: "
+            "take generate."
+        )
+    clients = {}
+    for name, where in models.items():
+        if is_endpoint(where):
+            clients[name] = client = EndpointClient(parse_endpoint(where), config.endpoint_of(name))
+            if not client.endpoint.is_loopback:
+                console.print(f"  {name}: the text of the cases is sent to {client.endpoint.host}")
+    return clients
+
+
+def _ask(name: str, client: EndpointClient, recipe: Recipe, cases: Sequence[Case], console: Console) -> _Answers:
+    """Completions of a model behind an endpoint."""
+    with Bar(f"evaluate {name}", len(cases), console) as bar:
+        client.on_progress, client.on_note = bar.advance, bar.note
+        completions = EndpointEngine(client).generate(recipe.contract, cases)
+    return _Answers([*completions], client.record(), client.usage.to_json(client.settings))
+
+
+def _answer(
     name: str, where: str, recipe: Recipe, cases: Sequence[Case], console: Console, parent: str | None
-) -> tuple[list[Completion], dict[str, Any] | None]:
-    """Greedy completions of one model, and its lineage if it has one. The model is let go before the next is loaded."""
-    from medjudge.inference.local import LocalEngine
+) -> _Answers:
+    """One model's answers, and its lineage if it has one. The model is let go before the next is loaded."""
+    from medjudge.inference.engine import Engine, fit_for_inference
     from medjudge.modeling.lineage import load_any
     from medjudge.modeling.load import resolve
-    from medjudge.modeling.progress import Bar
 
     folder = resolve(where)
     is_adapter = (folder / "adapter_config.json").exists()
@@ -225,14 +316,21 @@ def _complete(
             f"{recipe.contract.fingerprint()[:16]}: the `[task]` settings differ. Evaluate with the recipe that it "
             "was trained with (--recipe), or train it under this one."
         )
+    model = fit_for_inference(model)
     with Bar(f"evaluate {name}", len(cases), console) as bar:
-        engine = LocalEngine(model, tokenizer, batch_tokens=recipe.evaluate.batch_tokens, on_progress=bar.advance)
-        completions = engine.complete(recipe.contract, cases)
-    return completions, lineage.to_json() if lineage is not None else None
+        engine = Engine(model, tokenizer, batch_tokens=recipe.evaluate.batch_tokens, on_progress=bar.advance)
+        answers: list[Answer] = (
+            [*engine.label_logprobs(recipe.contract, cases)]
+            if recipe.evaluate.mode == "labels"
+            else [*engine.generate(recipe.contract, cases)]
+        )
+    return _Answers(answers, lineage.to_json() if lineage is not None else None)
 
 
-def _verdict_row(name: str, case: Case, judgement: Judgement, completion: Completion | None) -> dict[str, Any]:
+def _verdict_row(name: str, case: Case, judgement: Judgement, answer: Answer | None) -> dict[str, Any]:
     is_verdict = isinstance(judgement, Verdict)
+    completion = answer if isinstance(answer, Completion) else None
+    scores = answer if isinstance(answer, LabelScores) else None
     return {
         "model": name,
         "case_id": case.case_id,
@@ -242,9 +340,12 @@ def _verdict_row(name: str, case: Case, judgement: Judgement, completion: Comple
         "confidence": judgement.confidence if isinstance(judgement, Verdict) else None,
         "correct": is_verdict and case.gold is not None and judgement.label == case.gold,  # type: ignore[union-attr]
         "unparsed_reason": judgement.reason if isinstance(judgement, Unparsed) else None,
+        "unparsed_kind": judgement.kind if isinstance(judgement, Unparsed) else None,
         "completion": completion.text if completion is not None else None,
         "n_tokens": completion.n_tokens if completion is not None else None,
         "stopped": completion.stopped if completion is not None else None,
-        "n_words_cut": completion.n_words_cut if completion is not None else None,
+        "label_probabilities": dict(scores.probabilities) if scores is not None else None,
+        "label_mass": scores.mass if scores is not None else None,
+        "n_words_cut": answer.n_words_cut if answer is not None else None,
         "slices": dict(case.slices),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from medjudge import artifacts
 from medjudge.config import Recipe
 from medjudge.data.splits import seeded_sample
 from medjudge.data.store import read_split
-from medjudge.inference.local import LocalEngine
+from medjudge.inference.engine import Engine
+from medjudge.modeling.all_action import train_all_action
 from medjudge.modeling.chain import start_of
 from medjudge.modeling.grpo import rewarded_cases, train_grpo
 from medjudge.modeling.load import count_parameters, load_tokenizer, load_weights, quiet_libraries
@@ -23,6 +24,7 @@ from medjudge.modeling.save import save_trained
 from medjudge.records import Case, Verdict
 from medjudge.reporting.checks import print_doctor, print_preflight
 from medjudge.rewards.composition import RewardPlan
+from medjudge.rewards.llm import LlmReward
 from medjudge.rewards.preflight import Preflight, require_earnable, run_preflight
 
 
@@ -36,12 +38,54 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     start, name = start_of("grpo", recipe, run_dir)
     tokenizer = load_tokenizer(start, recipe.model.chat_template)
     cases, plan, n_not_rewardable = rewarded_cases(recipe, split, tokenizer)
+    judges = {name: reward for name, reward in plan.rewards.items() if isinstance(reward, LlmReward)}
+    for reward in judges.values():
+        if reward.client is not None and not reward.client.endpoint.is_loopback:
+            console.print(f"          the text of the cases is sent to {reward.client.endpoint.host}")
     is_lora = recipe.grpo.tuning == "lora"
     model = load_weights(start, recipe.model, tokenizer, quantize=is_lora, train_all=not is_lora)
     is_forced = artifacts.RunDir(run_dir).allows_failed_preflight
     preflight = _proven(recipe, cases, plan, model, tokenizer, out_dir, console, is_forced=is_forced)
     require_earnable(preflight)
-    model, history, doctor = train_grpo(
+    train = _train_all_action if recipe.grpo.algorithm == "all_action" else _train_grpo
+    model, history, doctor = train(recipe, cases, plan, model, tokenizer, out_dir, run_dir, console, preflight)
+    trainable, total = count_parameters(model)
+    lineage = save_trained("grpo", model, tokenizer, recipe, start, name, out_dir, run_dir, merge_now=False, prompts=())
+    artifacts.write_json(out_dir / artifacts.HISTORY, history)
+    if doctor is not None:
+        artifacts.write_json(out_dir / artifacts.DOCTOR, doctor)
+        print_doctor(doctor, console)
+    reports = {name: reward.report() for name, reward in judges.items()}
+    if reports:
+        artifacts.write_json(out_dir / artifacts.JUDGES, reports)
+    return {
+        "n_cases": len(cases),
+        **{f"{name} {key}": report[key] for name, report in reports.items() for key in ("n_marked", "n_failed")},
+        **{f"{name} usd": report["usage"]["cost_usd"] for name, report in reports.items() if report["usage"]},
+        "n_cases_not_rewardable": n_not_rewardable,
+        "rewards": plan.report(),
+        "preflight": preflight.verdict,
+        **_found(doctor),
+        "trainable_parameters": trainable,
+        "parameters": total,
+        "weights_sha256": lineage.weights_sha256,
+        "parent_sha256": lineage.parent.weights_sha256 if lineage.parent else None,
+    }
+
+
+def _train_grpo(
+    recipe: Recipe,
+    cases: Sequence[Case],
+    plan: RewardPlan,
+    model: Any,
+    tokenizer: Any,
+    out_dir: Path,
+    run_dir: Path,
+    console: Console,
+    preflight: Preflight,
+) -> tuple[Any, list[dict[str, Any]], dict[str, Any] | None]:
+    """(model, training log, what the doctor saw)."""
+    return train_grpo(
         recipe.contract,
         cases,
         plan,
@@ -55,22 +99,41 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
         held_out=_held_out(recipe, run_dir, tokenizer),
         pass_rates=preflight.pass_rates,
     )
-    trainable, total = count_parameters(model)
-    lineage = save_trained("grpo", model, tokenizer, recipe, start, name, out_dir, run_dir, merge_now=False, prompts=())
-    artifacts.write_json(out_dir / artifacts.HISTORY, history)
-    artifacts.write_json(out_dir / artifacts.DOCTOR, doctor)
-    print_doctor(doctor, console)
-    return {
-        "n_cases": len(cases),
-        "n_cases_not_rewardable": n_not_rewardable,
-        "preflight": preflight.verdict,
-        "doctor": ", ".join(f["name"] for f in doctor["findings"] if f["explained_by"] is None) or "nothing found",
-        "stopped_step": doctor["stopped_step"],
-        "trainable_parameters": trainable,
-        "parameters": total,
-        "weights_sha256": lineage.weights_sha256,
-        "parent_sha256": lineage.parent.weights_sha256 if lineage.parent else None,
-    }
+
+
+def _train_all_action(
+    recipe: Recipe,
+    cases: Sequence[Case],
+    plan: RewardPlan,
+    model: Any,
+    tokenizer: Any,
+    out_dir: Path,
+    run_dir: Path,
+    console: Console,
+    preflight: Preflight,
+) -> tuple[Any, list[dict[str, Any]], dict[str, Any] | None]:
+    """(model, training log, None: the expected reward is computed, and there are no rollouts for a doctor to watch)."""
+    model, history = train_all_action(
+        recipe.contract,
+        cases,
+        plan,
+        model,
+        tokenizer,
+        recipe.grpo,
+        recipe.model,
+        out_dir,
+        seed=recipe.seed,
+        console=console,
+    )
+    return model, history, None
+
+
+def _found(doctor: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The doctor's findings for the stage's one line."""
+    if doctor is None:
+        return {}
+    named = [finding["name"] for finding in doctor["findings"] if finding["explained_by"] is None]
+    return {"doctor": ", ".join(named) or "nothing found", "stopped_step": doctor["stopped_step"]}
 
 
 def _proven(
@@ -120,8 +183,8 @@ def _held_out(recipe: Recipe, run_dir: Path, tokenizer: Any) -> Callable[[Any], 
     cases = seeded_sample(rated, config.held_out_cases, recipe.seed)
 
     def judge(model: Any) -> str:
-        engine = LocalEngine(model, tokenizer, batch_tokens=recipe.evaluate.batch_tokens)
-        completions = engine.complete(recipe.contract, cases)
+        engine = Engine(model, tokenizer, batch_tokens=recipe.evaluate.batch_tokens)
+        completions = engine.generate(recipe.contract, cases)
         judged = (recipe.contract.parse(case.case_id, c.text) for case, c in zip(cases, completions, strict=True))
         return "".join(
             "1" if isinstance(judgement, Verdict) and judgement.label == case.gold else "0"

@@ -17,7 +17,7 @@ from medjudge.errors import RunError
 from medjudge.metrics.results import Results
 from medjudge.reporting.html import write_report
 from medjudge.reporting.inputs import ReportInputs, VerdictRow
-from medjudge.reporting.tables import results_table
+from medjudge.reporting.tables import results_table, usage_table
 
 TRAINED = ("base", "sft", "grpo")
 """Stages that may have left a training log."""
@@ -90,6 +90,9 @@ def print_outcome(folder: Path, console: Console) -> None:
     console.print()
     console.print(results_table(results))
     console.print()
+    if (table := usage_table(results)) is not None:
+        console.print(table)
+        console.print()
     for statement in results.statements:
         console.print(Padding.indent(f"- {statement}", 1))
     page = next((p for p in (folder / "report" / artifacts.REPORT, folder / artifacts.REPORT) if p.exists()), None)

@@ -10,6 +10,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -28,6 +29,18 @@ class RowError(ValueError):
         """`field`: the contract's field name; `got`, `expected`: short descriptions such as "int 7", "0-3"."""
         super().__init__(f"field {field!r}: got {got}, expected {expected}")
         self.field, self.got, self.expected = field, got, expected
+
+
+@dataclass(frozen=True, slots=True)
+class LabelFrame:
+    """Where in a completion the label stands, so that labels can be scored without a completion being written."""
+
+    forced: str
+    """What stands before the label in every answer; the model is given it, and is not asked how likely it is."""
+    continuations: Mapping[str, str]
+    """Label -> what follows `forced`: the label and the text that closes it."""
+    ends: bool
+    """Whether the completion ends there, so that the stop token belongs to the label's continuation."""
 
 
 class TaskContract(Settings, ABC):
@@ -53,6 +66,8 @@ class TaskContract(Settings, ABC):
     answer_is_json: ClassVar[bool] = False
     rows_and_targets_only: ClassVar[frozenset[str]] = frozenset()
     """Settings that say how rows are read or targets written, not what is asked or accepted."""
+    packed_field: ClassVar[str | None] = None
+    """The input whose snippets are packed into what room there is, before any other field loses a word."""
     ordered: ClassVar[bool] = False
     """Whether `labels` lie on an ordinal scale, lowest first."""
 
@@ -85,9 +100,23 @@ class TaskContract(Settings, ABC):
     def parse(self, case_id: str, completion: str) -> Judgement:
         """The verdict in a completion, or why there is none. Reads the completion only."""
 
+    @property
+    def packed_tokens(self) -> int | None:
+        """The most tokens that `packed_field` may take of the prompt; None leaves it to `max_prompt_tokens`."""
+        return None
+
     def closed_completions(self) -> Mapping[str, str] | None:
         """Label -> its whole completion, where the label is all that is answered; None where text precedes it."""
         return None
+
+    def label_frame(self) -> LabelFrame | None:
+        """How labels are scored in one forward pass; None where the label follows from reasoning written before it.
+
+        Where the label is all that is answered, its probability is that of the whole completion. Elsewhere it is
+        conditional on the frame before the label, and a subclass says what that leaves out.
+        """
+        closed = self.closed_completions()
+        return None if closed is None else LabelFrame("", closed, ends=True)
 
     def fingerprint(self) -> str:
         """sha256 over what is asked and accepted, and the contract version. Stored in every artifact.

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from medjudge.records import Case, Judgement, Message, Unparsed, Verdict
-from medjudge.tasks.contract import RowError, TaskContract
+from medjudge.tasks.contract import LabelFrame, RowError, TaskContract
 from medjudge.tasks.text import (
     bare_answer,
     chat,
@@ -275,6 +275,17 @@ class RubricContract(TaskContract):
         if self.form == "feedback" or self.thinking:
             return None
         return {label: f"<score>{label}</score>" for label in self.labels}
+
+    def label_frame(self) -> LabelFrame | None:
+        """The score inside `<score>`, after an empty feedback block in the feedback form; None with thinking on.
+
+        An empty block is not what a judge with feedback was taught to write: its score here is its first impression,
+        not the one that its own feedback would have led to. Compare both modes before relying on this one.
+        """
+        if self.form == "score_only" or self.thinking:
+            return super().label_frame()
+        scores = {label: f"{label}</score>" for label in self.labels}
+        return LabelFrame("<feedback></feedback>\n<score>", scores, ends=True)
 
 
 def _read_input(row: Mapping[str, object]) -> str | None:

@@ -6,7 +6,8 @@ import random
 from collections.abc import Callable
 from functools import cache
 
-from medjudge.data.facts import Fact, Language, facts_by_relation, holds, is_wrong, load_facts
+from medjudge.data.facts import Fact, Language, holds, is_wrong
+from medjudge.data.generators.parts import Part, facts_of, relatives
 from medjudge.data.generators.phrasing import PHRASINGS, capital, fill
 from medjudge.errors import DataError
 
@@ -38,16 +39,19 @@ MAX_TRIES = 40
 """Draws for one row that repeats an earlier one, before the next fact has its turn."""
 
 
-def draw_rows(n: int, rng: random.Random, draw: Callable[[Fact, int], Row], identity: tuple[str, ...]) -> list[Row]:
-    """`n` rows that differ in the fields `identity`, every fact once before any comes again.
+def draw_rows(
+    n: int, rng: random.Random, draw: Callable[[Fact, int], Row], identity: tuple[str, ...], part: Part
+) -> list[Row]:
+    """`n` rows that differ in the fields `identity`, every fact of the part once before any comes again.
 
     draw: a row about a fact, given how many rows there are already. Raises DataError where so many cannot be drawn.
     """
     rows: list[Row] = []
     seen: set[tuple[object, ...]] = set()
+    facts = facts_of(part)
     while len(rows) < n:
         n_before = len(rows)
-        for fact in rng.sample(load_facts(), len(load_facts())):
+        for fact in rng.sample(facts, len(facts)):
             for _ in range(MAX_TRIES):
                 row = draw(fact, len(rows))
                 key = tuple(row[name] for name in identity)
@@ -92,7 +96,7 @@ def wrong_fact(fact: Fact, rng: random.Random) -> Fact:
 def _wrong_facts(fact: Fact) -> tuple[Fact, ...]:
     found = [
         other
-        for other in facts_by_relation()[fact.relation]
+        for other in relatives(fact)
         if is_wrong(fact, other) and not (_overlap(fact.value, other.value) or _overlap(fact.value_fr, other.value_fr))
     ]
     if not found:

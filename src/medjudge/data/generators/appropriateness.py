@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from medjudge.data.facts import BUILTIN_DIR
+from medjudge.data.generators.parts import Part, set_aside
 from medjudge.data.generators.phrasing import capital
 from medjudge.data.text import normalise
 from medjudge.errors import DataError
@@ -117,6 +118,13 @@ def load_variants() -> tuple[Variant, ...]:
     )
 
 
+@cache
+def variants_of(part: Part) -> tuple[Variant, ...]:
+    """The situations of one part (see `parts`)."""
+    chosen = set(set_aside([variant.id for variant in load_variants()], "imaging"))
+    return tuple(v for v in load_variants() if (v.id in chosen) == (part == "pretraining"))
+
+
 def lint_table(variants: Sequence[Variant], principles: dict[str, Principle]) -> list[str]:
     """What is wrong with an imaging table, one sentence per finding; empty if nothing is.
 
@@ -148,7 +156,7 @@ def lint_table(variants: Sequence[Variant], principles: dict[str, Principle]) ->
     return findings + [f"principle {key!r} decides nothing" for key in principles if key not in used]
 
 
-def generate(n: int, rng: random.Random, *, evidence: bool = True) -> list[Row]:
+def generate(n: int, rng: random.Random, *, evidence: bool = True, part: Part = "task") -> list[Row]:
     """`n` distinct rows in the fields of the `appropriateness` contract.
 
     evidence: add snippets (the deciding principle among others of the situation) and cite it in the reasoning. Labels
@@ -156,7 +164,7 @@ def generate(n: int, rng: random.Random, *, evidence: bool = True) -> list[Row]:
     DataError where `n` rows cannot be drawn.
     """
     pairs: dict[str, list[tuple[Variant, Rating]]] = defaultdict(list)
-    for variant in load_variants():
+    for variant in variants_of(part):
         for rating in variant.ratings:
             pairs[rating.label].append((variant, rating))
     rows: list[Row] = []

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 from medjudge.data import facts
-from medjudge.data.generators import answers, appropriateness, equivalence, mcq, phrasing, rubric
+from medjudge.data.generators import answers, appropriateness, equivalence, mcq, parts, phrasing, rubric
 
 SEED = 42
 """Seed of the default draws."""
@@ -42,11 +43,15 @@ class GeneratedSet:
 
 
 def _from_facts(module_file: str) -> Callable[[], tuple[Path, ...]]:
-    return lambda: (*facts.fact_files(), Path(phrasing.__file__), Path(answers.__file__), Path(module_file))
+    return lambda: (*facts.fact_files(), *_code(phrasing, answers, parts), Path(module_file))
 
 
 def _from_table() -> tuple[Path, ...]:
-    return (*appropriateness.table_files(), Path(appropriateness.__file__))
+    return (*appropriateness.table_files(), *_code(appropriateness, parts))
+
+
+def _code(*modules: ModuleType) -> list[Path]:
+    return [Path(str(module.__file__)) for module in modules]
 
 
 BY_FACT, BY_BLOCK, BY_VARIANT = ("fact_id",), ("block_id",), ("variant_id",)

@@ -23,6 +23,7 @@ from medjudge.data.generators.answers import (
     statement,
     wrong_fact,
 )
+from medjudge.data.generators.parts import Part
 from medjudge.data.generators.phrasing import PHRASINGS, capital
 
 NO_ERROR = "none"
@@ -187,7 +188,7 @@ REASONS: dict[Language, dict[str, str]] = {
 }
 
 
-def generate(n: int, rng: random.Random, language: Language = "en") -> list[Row]:
+def generate(n: int, rng: random.Random, language: Language = "en", part: Part = "task") -> list[Row]:
     """`n` distinct rows in the fields of the `equivalence` contract, with `generator` and `error_kind`.
 
     The generators take turns, and every fact is asked once before any is asked again. Raises DataError where `n` rows
@@ -198,7 +199,7 @@ def generate(n: int, rng: random.Random, language: Language = "en") -> list[Row]
     def draw(fact: Fact, n_rows: int) -> Row:
         return _draw(fact, names[n_rows % len(names)], rng, language)
 
-    return draw_rows(n, rng, draw, ("question", "reference", "candidate"))
+    return draw_rows(n, rng, draw, ("question", "reference", "candidate"), part)
 
 
 def _draw(fact: Fact, name: str, rng: random.Random, language: Language) -> Row:

@@ -9,29 +9,24 @@ to rule out every held-out answer. By block, all options of a held-out question 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 
-from medjudge.data.facts import Fact, Language, also_true, facts_by_relation, is_wrong
+from medjudge.data.facts import Fact, Language, is_wrong
+from medjudge.data.generators.parts import Part, block_ids, facts_of, relatives, wrong_subjects
 from medjudge.data.generators.phrasing import PHRASINGS, fill
 from medjudge.errors import DataError
 
 OPTIONS = ("opa", "opb", "opc", "opd")
 REVERSE_SHARE = 0.25
 """Of the questions, those that name a value and offer subjects."""
-BLOCK_VALUES = 6
-"""Values of a block, at least."""
-MIN_BLOCKS = 3
-"""A relation with fewer blocks is not cut: its few values are each the answer of many facts, and each fact is a block
-of its own with options from the whole relation."""
-MAX_SHUFFLES = 100
 MAX_TRIES = 50
 """Draws for one row that repeats an earlier one, before the set counts as exhausted."""
 
 Row = dict[str, object]
 
 
-def generate(n: int, rng: random.Random, language: Language = "en") -> list[Row]:
+def generate(n: int, rng: random.Random, language: Language = "en", part: Part = "task") -> list[Row]:
     """`n` distinct rows in the fields of the `mcq` contract.
 
     Every fact is asked once before any is asked again, so that n rows hold min(n, number of facts) facts. Distractors
@@ -41,7 +36,7 @@ def generate(n: int, rng: random.Random, language: Language = "en") -> list[Row]
     """
     rows: list[Row] = []
     seen: set[tuple[object, ...]] = set()
-    facts = [fact for group in facts_by_relation().values() for fact in group]
+    facts = facts_of(part)
     while len(rows) < n:
         n_before = len(rows)
         for fact in rng.sample(facts, len(facts)):
@@ -53,50 +48,12 @@ def generate(n: int, rng: random.Random, language: Language = "en") -> list[Row]
 
 
 @cache
-def block_ids() -> Mapping[str, str]:
-    """Fact id -> its block, the same in every draw: `RELATION/2`; its own id where the relation is not cut."""
-    return {fact_id: block for facts in facts_by_relation().values() for fact_id, block in _cut(facts).items()}
-
-
-def _cut(facts: Sequence[Fact]) -> dict[str, str]:
-    """Fact id -> block for one relation: the first shuffle of its values that leaves each fact enough wrong options."""
-    values = sorted({fact.value for fact in facts})
-    n_blocks = len(values) // BLOCK_VALUES
-    for attempt in range(MAX_SHUFFLES if n_blocks >= MIN_BLOCKS else 0):
-        order = values.copy()
-        random.Random(f"{facts[0].relation} {attempt}").shuffle(order)
-        place = {value: index % n_blocks for index, value in enumerate(order)}
-        parts = [[fact for fact in facts if place[fact.value] == number] for number in range(n_blocks)]
-        if all(
-            len(_wrong_values(fact, part)) >= 3 and len(_wrong_subjects(fact, part)) >= 3
-            for part in parts
-            for fact in part
-        ):
-            return {fact.id: f"{fact.relation}/{place[fact.value]}" for fact in facts}
-    return {fact.id: fact.id for fact in facts}
-
-
-@cache
 def _neighbours(fact: Fact) -> tuple[Fact, ...]:
-    """The facts from which the options of a question about `fact` come."""
-    facts, blocks = facts_by_relation()[fact.relation], block_ids()
+    """The facts from which the options of a question about `fact` come: its block, or its relation where not cut."""
+    blocks = block_ids()
     if blocks[fact.id] == fact.id:
-        return facts
-    return tuple(other for other in facts if blocks[other.id] == blocks[fact.id])
-
-
-def _wrong_values(fact: Fact, facts: Sequence[Fact]) -> set[str]:
-    """Values among `facts` that are wrong for the subject of `fact`."""
-    return {other.value for other in facts if is_wrong(fact, other)}
-
-
-def _wrong_subjects(fact: Fact, facts: Sequence[Fact]) -> list[Fact]:
-    """Facts among `facts` of whose subjects the value of `fact` is not true."""
-    return [
-        other
-        for other in facts
-        if other.value != fact.value and (fact.relation, other.subject, fact.value) not in also_true()
-    ]
+        return relatives(fact)
+    return tuple(other for other in relatives(fact) if blocks[other.id] == blocks[fact.id])
 
 
 def _distinct_row(fact: Fact, rng: random.Random, language: Language, seen: set[tuple[object, ...]]) -> Row | None:
@@ -126,7 +83,7 @@ def _forward_row(fact: Fact, rng: random.Random, language: Language) -> Row | No
 def _reverse_row(fact: Fact, rng: random.Random, language: Language) -> Row | None:
     """A value is named, and of four subjects only the fact's has it. The subject's own explanation is the reason."""
     phrasing = PHRASINGS[language][fact.relation]
-    others = _draw(rng, _wrong_subjects(fact, _neighbours(fact)), by_value=False)
+    others = _draw(rng, wrong_subjects(fact, _neighbours(fact)), by_value=False)
     if others is None or not phrasing.reverse:
         return None
     question = fill(rng.choice(phrasing.reverse), value=fact.value_in(language))

@@ -357,7 +357,7 @@ ENGLISH: dict[str, Phrasing] = {
         questions=(
             "Which marker is most useful in {s}?",
             "Which substance is measured as the marker of {s}?",
-            "{S}: which marker is typically raised?",
+            "{S}: which marker is followed?",
             "Name the marker most closely linked with {s}.",
         ),
         reverse=(
@@ -598,12 +598,12 @@ FRENCH: dict[str, Phrasing] = {
         asked="l'examen",
         questions=(
             "Quel examen demande-t-on habituellement dans la situation suivante : {s} ?",
-            "{S} : quel est l'examen de référence ?",
+            "{S} : quel est l'examen de première intention ?",
             "Situation : {s}. Quel examen est le plus approprié ?",
         ),
         reverse=(
             "Dans laquelle de ces situations l'examen suivant est-il le plus approprié : {v} ?",
-            "{V} : dans quelle situation est-ce l'examen de référence ?",
+            "{V} : dans quelle situation est-ce l'examen de première intention ?",
         ),
         statements=(
             "{S} : l'examen à demander est le suivant : {v}.",
@@ -720,7 +720,7 @@ FRENCH: dict[str, Phrasing] = {
         questions=(
             "Quel marqueur est le plus utile dans l'affection suivante : {s} ?",
             "{S} : quel marqueur dose-t-on ?",
-            "Quel marqueur est typiquement élevé dans ce cas : {s} ?",
+            "Quel marqueur suit-on dans ce cas : {s} ?",
         ),
         reverse=(
             "Dans laquelle de ces affections dose-t-on le marqueur suivant : {v} ?",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from typing import Literal
 
-from medjudge.data.facts import Fact, load_facts
+from medjudge.data.facts import Fact
 from medjudge.data.generators.answers import (
     Row,
     bare,
@@ -19,6 +19,7 @@ from medjudge.data.generators.answers import (
     statement,
     wrong_fact,
 )
+from medjudge.data.generators.parts import Part, facts_of, part_ids
 from medjudge.data.generators.phrasing import capital
 
 Points = Literal[2, 3, 5]
@@ -108,7 +109,7 @@ FEEDBACK: dict[str, tuple[str, ...]] = {
 }
 
 
-def generate(n: int, rng: random.Random, points: Points = 5) -> list[Row]:
+def generate(n: int, rng: random.Random, points: Points = 5, part: Part = "task") -> list[Row]:
     """`n` distinct rows in the fields of the `rubric` contract, with `quality`, the kind of answer.
 
     points: 2 (scores 0-1), 3 (1-3) or 5 (1-5). The scores take turns, so that each has its equal share, and the kinds
@@ -123,7 +124,7 @@ def generate(n: int, rng: random.Random, points: Points = 5) -> list[Row]:
         score = scale[n_rows % len(scale)]
         return _draw(fact, rng.choice(kinds[score]), points, rng)
 
-    return draw_rows(n, rng, draw, ("input", "output"))
+    return draw_rows(n, rng, draw, ("input", "output"), part)
 
 
 def _draw(fact: Fact, kind: str, points: Points, rng: random.Random) -> Row:
@@ -198,7 +199,7 @@ def _false_extra(fact: Fact, rng: random.Random) -> str:
 def _other_relation(fact: Fact, rng: random.Random) -> Fact:
     """A fact of another relation that does not speak of this one's subject or value."""
     while True:
-        other = rng.choice(load_facts())
+        other = rng.choice(facts_of(part_ids()[fact.id]))
         text = other.explanation.casefold()
         if other.relation != fact.relation and not any(word.casefold() in text for word in (fact.subject, fact.value)):
             return other

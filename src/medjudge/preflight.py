@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from medjudge import artifacts
-from medjudge.config import TINY_BASE, Recipe
+from medjudge.config import SCRATCH_BASE, Recipe
 from medjudge.data.store import read_split
 from medjudge.errors import ConfigError, MedjudgeError
 from medjudge.modeling.chain import base_folder, start_of, training_split
@@ -77,7 +77,7 @@ def _splits(recipe: Recipe, run_dir: artifacts.RunDir) -> Mapping[str, Sequence[
 
 def _policy(recipe: Recipe, run_dir: artifacts.RunDir) -> tuple[Path | None, str, bool]:
     """(weights or None, what they are or why there are none, whether GRPO starts from them)."""
-    last = "sft" if "sft" in recipe.stages else "base" if recipe.model.base == TINY_BASE else None
+    last = "sft" if "sft" in recipe.stages else "base" if recipe.model.base == SCRATCH_BASE else None
     try:
         folder, _ = start_of("grpo", recipe, run_dir.path)
         if last is None:
@@ -95,7 +95,7 @@ def _policy(recipe: Recipe, run_dir: artifacts.RunDir) -> tuple[Path | None, str
 
 def _tokenizer(recipe: Recipe, splits: Mapping[str, Sequence[Case]]) -> Any:
     """The tokenizer that the base stage will build; a base that is not at hand is an error in its own words."""
-    if recipe.model.base != TINY_BASE:
+    if recipe.model.base != SCRATCH_BASE:
         return load_tokenizer(base_folder(recipe, recipe.run_dir), recipe.model.chat_template)
     from medjudge.modeling.tiny import build_tokenizer
     from medjudge.stages.base import format_texts, plain_texts

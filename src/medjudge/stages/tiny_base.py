@@ -1,0 +1,106 @@
+"""Make the weights of `builtin:tiny` anew, from nothing but the package's own texts: `make tiny-base`.
+
+    python -m medjudge.stages.tiny_base [FOLDER]      default: where the shipped weights lie
+
+Writes weights (float16 safetensors), tokenizer, lineage, a model card and the log of the training. The same machine and
+thread count give the same weights; another one differs in the last bits, and the card then carries another hash.
+"""
+
+from __future__ import annotations
+
+import platform
+import random
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from rich.console import Console
+
+from medjudge import __version__, artifacts
+from medjudge.config import TINY_BASE, BaseConfig
+from medjudge.data.facts import load_facts
+from medjudge.data.generators import corpus
+from medjudge.data.generators.appropriateness import load_variants, variants_of
+from medjudge.data.generators.parts import facts_of
+from medjudge.modeling.lineage import Lineage, weights_sha256
+from medjudge.modeling.load import TINY_DIR, count_parameters, quiet_libraries
+from medjudge.modeling.pretraining import PretrainingPlan, pretrain
+from medjudge.modeling.tiny import build_model, build_tokenizer
+
+SHAPE = BaseConfig(
+    vocab_size=4096, hidden_size=256, n_layers=4, n_heads=4, intermediate_size=768, max_position_embeddings=2048
+)
+PLAN = PretrainingPlan(n_steps=1700)
+SEED = 42
+N_TOKENIZER_EPOCHS = 2
+"""Readings of the corpus on which the tokenizer is trained."""
+LOG = "training_log.json"
+CARD = "README.md"
+
+
+def build(folder: Path, console: Console, plan: PretrainingPlan = PLAN, shape: BaseConfig = SHAPE) -> dict[str, Any]:
+    """Trains tokenizer and model and puts them into `folder`, whole or not at all. Returns the recorded summary."""
+    quiet_libraries()
+    rng = random.Random(SEED)
+    texts = [_as_text(document) for _ in range(N_TOKENIZER_EPOCHS) for document in corpus.epoch(rng)]
+    texts += corpus.answer_formats(rng)
+    tokenizer = build_tokenizer(texts, shape.vocab_size)
+    model = build_model(shape, tokenizer, SEED)
+
+    def show(entry: dict[str, float]) -> None:
+        left = entry["wall_s"] / entry["step"] * (plan.n_steps - entry["step"]) / 60
+        console.print(
+            f"tiny-base: step {entry['step']}/{plan.n_steps}  loss {entry['loss']:.3f}  about {left:.1f} min left"
+        )
+
+    log = pretrain(model, tokenizer, corpus.epoch, plan, seed=SEED, on_log=show)
+    work = folder.with_name(folder.name + ".new")
+    shutil.rmtree(work, ignore_errors=True)
+    model.half().save_pretrained(work)
+    tokenizer.save_pretrained(work)
+    digest = weights_sha256(work)
+    Lineage(kind="base", stage="pretraining", weights_sha256=digest, base=TINY_BASE).write(work)
+    summary = {
+        "weights_sha256": digest,
+        "n_parameters": count_parameters(model)[1],
+        "n_facts": len(load_facts()),
+        "n_facts_asked": len(facts_of("pretraining")),
+        "n_situations": len(load_variants()),
+        "n_situations_asked": len(variants_of("pretraining")),
+        "n_tokens": int(log[-1]["tokens"]),
+        "wall_s": log[-1]["wall_s"],
+        "hardware": f"{platform.machine()}, {torch.get_num_threads()} CPU threads",
+        "versions": {"medjudge": __version__, "torch": torch.__version__},
+        "seed": SEED,
+    }
+    artifacts.write_json(work / LOG, {**summary, "log": log})
+    artifacts.write_text(work / CARD, card(summary, log))
+    shutil.rmtree(folder, ignore_errors=True)
+    work.rename(folder)
+    return summary
+
+
+def _as_text(document: corpus.Document) -> str:
+    return document if isinstance(document, str) else "\n".join(message["content"] for message in document)
+
+
+def card(summary: dict[str, Any], log: list[dict[str, float]]) -> str:
+    """The model card, in the form that model hubs read, every figure from the training itself."""
+    points = [log[round(i * (len(log) - 1) / 9)] for i in range(10)] if len(log) > 10 else log
+    templates = Environment(loader=PackageLoader("medjudge.reporting"), undefined=StrictUndefined, autoescape=False)
+    return templates.get_template("tiny_card.md.j2").render(**summary, points=points, log_name=LOG) + "\n"
+
+
+def main() -> None:
+    """The command."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else TINY_DIR
+    console = Console(highlight=False)
+    summary = build(folder, console)
+    console.print(f"wrote {folder}: {summary['n_parameters']:,} parameters, weights {summary['weights_sha256'][:12]}")
+
+
+if __name__ == "__main__":
+    main()

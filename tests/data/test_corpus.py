@@ -1,0 +1,68 @@
+"""What the tiny base may read: every fact as a statement, questions about the set-aside part alone."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from functools import cache
+
+import pytest
+
+from medjudge.data.facts import facts_by_relation, holds, load_facts
+from medjudge.data.generators import appropriateness, corpus
+from medjudge.data.generators.catalog import GENERATORS
+from medjudge.data.generators.parts import block_ids, facts_of, part_ids, relatives
+
+
+@cache
+def read() -> list[corpus.Document]:
+    return corpus.epoch(random.Random(0))
+
+
+def test_parts_divide_every_relation_about_one_to_two() -> None:
+    assert len(facts_of("pretraining")) + len(facts_of("task")) == len(load_facts())
+    for relation, facts in facts_by_relation().items():
+        share = Counter(part_ids()[fact.id] for fact in facts)["pretraining"] / len(facts)
+        assert 0.2 < share < 0.45, relation
+    blocks = {part: {block_ids()[fact.id] for fact in facts_of(part)} for part in ("pretraining", "task")}
+    assert not blocks["pretraining"] & blocks["task"]
+    assert all(part_ids()[other.id] == part_ids()[fact.id] for fact in load_facts() for other in relatives(fact))
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_no_row_of_a_set_asks_about_what_the_base_was_asked(name: str) -> None:
+    asked = {fact.id for fact in facts_of("pretraining")} | {v.id for v in appropriateness.variants_of("pretraining")}
+    column = "variant_id" if name.startswith("appropriateness") else "fact_id"
+    assert not asked & {row[column] for row in GENERATORS[name].rows(500)}
+
+
+def test_every_fact_is_stated_in_english() -> None:
+    texts = {document for document in read() if isinstance(document, str)}
+    assert all(fact.explanation in texts for fact in load_facts())
+
+
+def test_questions_are_about_the_set_aside_part_alone() -> None:
+    """Question and answer together name subject and value of a set-aside fact; no pair of the other part fits them."""
+    chats = [document for document in read() if not isinstance(document, str)]
+    assert len(chats) == sum(corpus.N_QUESTIONS.values())
+    opened = [chat for chat in chats if str(chat[-1]["content"]).startswith(("It is ", "C'est"))]
+    assert len(opened) == corpus.N_QUESTIONS["open", "en"] + corpus.N_QUESTIONS["open", "fr"]
+    left = facts_of("task")
+    for chat in opened[:150]:
+        question, answer = (str(message["content"]) for message in chat)
+        assert not any(
+            holds(question, f.subject) and holds(answer, f.value) and len(f.subject) > 12 for f in left
+        ) or any(holds(question, f.subject) and holds(answer, f.value) for f in facts_of("pretraining"))
+
+
+def test_no_chat_shows_an_answer_format_that_fine_tuning_teaches() -> None:
+    for document in read():
+        if not isinstance(document, str):
+            answer = str(document[-1]["content"])
+            assert not any(mark in answer for mark in ("{", "<answer>", "<score>", "<feedback>"))
+            assert answer not in ("0", "1")
+
+
+def test_an_epoch_is_drawn_by_its_seed() -> None:
+    assert corpus.epoch(random.Random(5)) == corpus.epoch(random.Random(5))
+    assert corpus.epoch(random.Random(5)) != corpus.epoch(random.Random(6))

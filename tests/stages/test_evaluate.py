@@ -1,0 +1,74 @@
+"""Evaluation in both modes: written answers, and labels that are scored."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from tests.modeling.models import save_base
+from tests.small_runs import write_rows
+
+from medjudge import artifacts
+from medjudge.config import Recipe, recipe_from_tree
+from medjudge.errors import ConfigError
+from medjudge.records import Case, Completion, LabelScores, Unparsed, Verdict
+from medjudge.stages.evaluate import LABELS_STATEMENT, evaluate_folder, judgement_of
+from medjudge.tasks.equivalence import EquivalenceContract
+
+
+def recipe(mode: str, **task: Any) -> Recipe:
+    return recipe_from_tree(
+        {
+            "name": "x",
+            "task": {"kind": "appropriateness", "form": "answer_only", "system_prompt": "", **task},
+            "data": {"fields": {"condition": "topic"}},
+            "evaluate": {"mode": mode, "n_resamples": 100, "baselines": False},
+            "model": {"dtype": "float32", "device": "cpu"},
+        }
+    )
+
+
+@pytest.mark.parametrize("mode", ["generate", "labels"])
+def test_verdicts_of_both_modes(tmp_path: Path, mode: str) -> None:
+    settings = recipe(mode, max_completion_tokens=60)
+    rows = write_rows(tmp_path / "rows.jsonl", n_variants=3)
+    model = {"m": str(save_base(tmp_path / "model"))}
+    out = tmp_path / "out"
+    evaluate_folder(settings.contract, str(rows), model, out, Console(quiet=True), settings.data, settings)
+    verdicts = [json.loads(line) for line in (out / artifacts.VERDICTS).read_text().splitlines()]
+    results = artifacts.read_json(out / artifacts.RESULTS)
+    assert len(verdicts) == 9
+    if mode == "generate":  # a random model writes nothing that can be read
+        assert all(
+            row["label"] is None and row["unparsed_reason"] and row["completion"] is not None for row in verdicts
+        )
+        assert all(row["label_probabilities"] is None for row in verdicts)
+        assert LABELS_STATEMENT not in results["statements"]
+        return
+    for row in verdicts:
+        probabilities = row["label_probabilities"]
+        assert list(probabilities) == list(settings.contract.labels)
+        assert sum(probabilities.values()) == pytest.approx(1)
+        assert row["confidence"] == max(probabilities.values()) == probabilities[row["label"]]
+        assert 0 < row["label_mass"] < 1e-6
+        assert row["completion"] is row["unparsed_reason"] is None
+    assert results["models"]["m"]["n_unparsed"] == 0
+    assert LABELS_STATEMENT in results["statements"]
+
+
+def test_answers_become_judgements() -> None:
+    contract, case = EquivalenceContract(), Case("c", {}, "1")
+    assert judgement_of(contract, case, Completion(" 1\n", 3, True)) == Verdict("c", "1")
+    assert isinstance(judgement_of(contract, case, Completion("yes", 3, True)), Unparsed)
+    scores = LabelScores({"0": -3.0, "1": -2.0}, {"0": 0.27, "1": 0.73}, 0.2)
+    assert judgement_of(contract, case, scores) == Verdict("c", "1", 0.73)
+    tie = LabelScores({"0": -3.0, "1": -3.0}, {"0": 0.5, "1": 0.5}, 0.1)
+    assert judgement_of(contract, case, tie) == Verdict("c", "0", 0.5)
+
+
+def test_a_task_that_reasons_first_has_no_labels_mode() -> None:
+    with pytest.raises(ConfigError, match=r"`evaluate.mode` is labels, but .* reasons before its label"):
+        recipe("labels", form="reasoning")
