@@ -285,4 +285,4 @@ def test_estimates_hold_their_values_and_repeat_by_seed():
         assert estimate.low < estimate.value < estimate.high, name
         assert estimate.n == statistic_n(outcomes, name)
     assert found["accuracy"].method == "Wilson, n = rows / design effect"
-    assert found["kappa"].method == "expanded percentile bootstrap over groups"
+    assert found["kappa"].method == "jackknife over groups, t on a transformed scale"

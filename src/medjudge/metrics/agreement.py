@@ -20,12 +20,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medjudge.metrics.classification import Outcomes, classification_metrics, group_counts, metrics_from_counts
-from medjudge.metrics.intervals import Estimate, bootstrap_sums, clustered_wilson
+from medjudge.metrics.intervals import (
+    JACKKNIFE,
+    BootstrapMethod,
+    Estimate,
+    Interval,
+    bootstrap_sums,
+    clustered_wilson,
+    jackknife_interval,
+    leave_one_out,
+)
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Weights = Literal["identity", "linear", "quadratic"]
 Scale = Literal["nominal", "ordinal", "interval"]
+IntervalMethod = Literal["jackknife"] | BootstrapMethod
 
 MISSING = -1
 """The code of a gap in a ratings array."""
@@ -41,7 +51,7 @@ class Statistic:
     needs: Literal["", "positive", "ordered"] = ""
     """The task must have a positive label, or ordered labels."""
     low: float = -1.0
-    """The lowest value that it can take (-inf for ICC and alpha); the highest is 1."""
+    """The lowest value that it can take; the highest is 1. -inf where it depends on the number of rows or raters."""
     proportion: bool = False
     """Whether it is a share of rows."""
 
@@ -62,15 +72,15 @@ STATISTICS: dict[str, Statistic] = {
     "kappa_quadratic": Statistic("Cohen's kappa, quadratic weights", needs="ordered"),
     "gwet_ac1": Statistic("Gwet's AC1"),
     "gwet_ac2": Statistic("Gwet's AC2, quadratic weights", needs="ordered"),
-    "alpha_nominal": Statistic("Krippendorff's alpha, nominal"),
-    "alpha_ordinal": Statistic("Krippendorff's alpha, ordinal", needs="ordered"),
-    "alpha_interval": Statistic("Krippendorff's alpha, interval", needs="ordered"),
+    "alpha_nominal": Statistic("Krippendorff's alpha, nominal", low=-np.inf),
+    "alpha_ordinal": Statistic("Krippendorff's alpha, ordinal", needs="ordered", low=-np.inf),
+    "alpha_interval": Statistic("Krippendorff's alpha, interval", needs="ordered", low=-np.inf),
     "pearson": Statistic("Pearson's r", needs="ordered"),
     "spearman": Statistic("Spearman's rho", needs="ordered"),
     "kendall_tau_b": Statistic("Kendall's tau-b", needs="ordered"),
-    "icc_1_1": Statistic("ICC(1,1)", needs="ordered"),
-    "icc_2_1": Statistic("ICC(2,1)", needs="ordered"),
-    "icc_3_1": Statistic("ICC(3,1)", needs="ordered"),
+    "icc_1_1": Statistic("ICC(1,1)", needs="ordered", low=-np.inf),
+    "icc_2_1": Statistic("ICC(2,1)", needs="ordered", low=-np.inf),
+    "icc_3_1": Statistic("ICC(3,1)", needs="ordered", low=-np.inf),
 }
 
 
@@ -319,14 +329,21 @@ def statistic_n(outcomes: Outcomes, name: str) -> int:
 
 
 def agreement_estimates(
-    outcomes: Outcomes, *, level: float = 0.95, n_resamples: int = 1000, rng: np.random.Generator
+    outcomes: Outcomes,
+    *,
+    level: float = 0.95,
+    n_resamples: int = 1000,
+    rng: np.random.Generator,
+    method: IntervalMethod = "jackknife",
 ) -> dict[str, Estimate]:
     """`agreement_statistics` with an interval each. `rng` in the same state draws the same for each judge.
 
-    Shares of rows get Wilson's interval with a design effect, everything else a bootstrap over groups.
+    Shares of rows get Wilson's interval with a design effect. For the others, `jackknife` covers best where groups are
+    few, and falls back on the expanded bootstrap where a group alone decides whether the statistic is defined; the
+    bootstraps (`percentile`, `expanded`, `bca`) are there to be compared with.
     """
     values = agreement_statistics(outcomes)
-    return estimates_of(outcomes, values, level=level, n_resamples=n_resamples, rng=rng)
+    return estimates_of(outcomes, values, level=level, n_resamples=n_resamples, rng=rng, method=method)
 
 
 def estimates_of(
@@ -336,23 +353,38 @@ def estimates_of(
     level: float,
     n_resamples: int,
     rng: np.random.Generator,
+    method: IntervalMethod = "jackknife",
 ) -> dict[str, Estimate]:
-    """Intervals for these statistics of `outcomes`, by name."""
+    """`agreement_estimates` for these statistics of `outcomes`, by name."""
     counts = group_counts(outcomes)
     counts = counts[counts.sum((1, 2)) > 0]
     statistics = partial(statistics_from_counts, positive=outcomes.positive, ordered=outcomes.ordered)
-    intervals = bootstrap_sums(counts, statistics, n_resamples=n_resamples, rng=rng, level=level)
-    estimates = {}
-    for name, value in values.items():
-        if STATISTICS[name].proportion:
-            estimates[name] = share_estimate(outcomes, name, level=level)
-        elif np.isnan(value):
-            estimates[name] = Estimate(value, np.nan, np.nan, statistic_n(outcomes, name), intervals[name].method)
-        else:
-            estimates[name] = Estimate(
-                value, intervals[name].low, intervals[name].high, statistic_n(outcomes, name), intervals[name].method
-            )
-    return estimates
+    intervals: dict[str, Interval] = {}
+    if method == "jackknife" and len(counts) > 1:
+        for name, without_one in leave_one_out(counts, statistics).items():
+            if name in values:
+                ends = jackknife_interval(values[name], without_one, level, STATISTICS[name].low)
+                intervals[name] = Interval(*ends, JACKKNIFE)
+    shares = {name for name in values if STATISTICS[name].proportion}
+    lacking = [n for n, v in values.items() if n not in shares and not np.isnan(v) and not _has_ends(intervals.get(n))]
+    if lacking:
+        bootstrap = "expanded" if method == "jackknife" else method
+        intervals |= bootstrap_sums(counts, statistics, n_resamples=n_resamples, rng=rng, level=level, method=bootstrap)
+    nothing = Interval(np.nan, np.nan, "")
+    return {
+        name: share_estimate(outcomes, name, level=level)
+        if name in shares
+        else _estimate(outcomes, name, value, nothing if np.isnan(value) else intervals[name])
+        for name, value in values.items()
+    }
+
+
+def _has_ends(interval: Interval | None) -> bool:
+    return interval is not None and not np.isnan(interval.low)
+
+
+def _estimate(outcomes: Outcomes, name: str, value: float, interval: Interval) -> Estimate:
+    return Estimate(value, interval.low, interval.high, statistic_n(outcomes, name), interval.method)
 
 
 def share_estimate(outcomes: Outcomes, name: str, *, level: float) -> Estimate:

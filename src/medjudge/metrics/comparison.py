@@ -14,7 +14,7 @@ from medjudge.errors import DataError
 from medjudge.metrics.agreement import statistics_from_counts
 from medjudge.metrics.classification import Outcomes, classification_metrics, count_options, metrics_from_counts, take
 from medjudge.metrics.classification import group_counts as counts_by_group
-from medjudge.metrics.intervals import Estimate, bootstrap_sums, percentile_interval, resample_sums
+from medjudge.metrics.intervals import Estimate, bootstrap_sums, expanded_interval, resample_sums
 
 FloatArray = NDArray[np.float64]
 EXACT_BELOW = 25
@@ -98,7 +98,7 @@ def mcnemar(only_a: int, only_b: int, *, method: Literal["auto", "exact", "mid-p
 def paired_differences(
     pairing: Pairing, metrics: tuple[str, ...], *, n_resamples: int, rng: np.random.Generator, level: float
 ) -> dict[str, Difference]:
-    """Metric of `a` minus metric of `b` in points, with a percentile bootstrap interval over groups.
+    """Metric of `a` minus metric of `b` in points, with an expanded percentile bootstrap interval over groups.
 
     Both judges are resampled by the same group weights, so what they share cancels. Groups without a paired row take no
     part. Metrics that the task does not have are left out; an undefined difference is nan.
@@ -114,8 +114,7 @@ def paired_differences(
     for metric in metrics:
         if metric not in value_a:
             continue
-        ends = percentile_interval(drawn[metric][:, 0] - drawn[metric][:, 1], level)
-        low, high = ends if len(both) > 1 else (float("nan"), float("nan"))
+        low, high = expanded_interval(drawn[metric][:, 0] - drawn[metric][:, 1], level, len(both))
         differences[metric] = Difference(100 * (value_a[metric] - value_b[metric]), 100 * low, 100 * high)
     return differences
 

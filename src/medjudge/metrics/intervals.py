@@ -21,12 +21,13 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BootstrapMethod = Literal["percentile", "expanded", "bca"]
 
-BOOTSTRAP = "percentile bootstrap over groups"
+BOOTSTRAP = "expanded percentile bootstrap over groups"
 WILSON = "Wilson, n = groups"
 CLUSTERED_WILSON = "Wilson, n = rows / design effect"
+JACKKNIFE = "jackknife over groups, t on a transformed scale"
 METHODS = {
-    "percentile": BOOTSTRAP,
-    "expanded": "expanded percentile bootstrap over groups",
+    "percentile": "percentile bootstrap over groups",
+    "expanded": BOOTSTRAP,
     "bca": "BCa bootstrap over groups",
 }
 
@@ -104,7 +105,7 @@ def bootstrap_interval(value: float, draws: FloatArray, *, level: float, n_group
         return Interval(math.nan, math.nan, BOOTSTRAP)
     if proportion and value in (0.0, 1.0):
         return Interval(*wilson_interval(round(value) * n_groups, n_groups, level=level), WILSON)
-    low, high = percentile_interval(draws, level)
+    low, high = expanded_interval(draws, level, n_groups)
     return Interval(low, high, BOOTSTRAP) if low < high else Interval(math.nan, math.nan, BOOTSTRAP)
 
 
@@ -210,6 +211,46 @@ def expanded_interval(draws: FloatArray, level: float, n_groups: int) -> tuple[f
     return percentile_interval(draws, 2 * float(norm.cdf(widened)) - 1)
 
 
+def jackknife_interval(value: float, jackknife: FloatArray, level: float, lowest: float) -> tuple[float, float]:
+    """Student's t around a statistic on a scale without ends, its variance from leaving out each group in turn.
+
+    value: the statistic on all rows; jackknife: (n_blocks,) values without one block of groups. lowest: the statistic's
+    lower end; the highest is 1. Scale: log-odds for 0 to 1, Fisher's z for -1 to 1, -log(1 - x) for -inf to 1.
+    (nan, nan) where any value is undefined or at an end, or where none differs.
+    On simulated sets of 10 to 200 groups it covers best: `benchmarks/coverage.py`.
+    Source: Miller (1974), The jackknife - a review, doi:10.1093/biomet/61.1.1, section 3.
+    """
+    from scipy.stats import t
+
+    n_blocks = len(jackknife)
+    whole = np.append(jackknife, value)
+    if n_blocks < 2 or not np.isfinite(whole).all() or (whole <= lowest).any() or (whole >= 1).any():
+        return math.nan, math.nan
+    moved = -np.log1p(-whole)
+    if math.isfinite(lowest):
+        moved += np.log(whole - lowest)
+    error = math.sqrt((n_blocks - 1) / n_blocks * float(((moved[:-1] - moved[:-1].mean()) ** 2).sum()))
+    reach = float(t.ppf((1 + level) / 2, n_blocks - 1)) * error
+    ends = np.array([moved[-1] - reach, moved[-1] + reach])
+    if error == 0:
+        return math.nan, math.nan
+    if math.isinf(lowest):
+        low, high = -np.expm1(-ends)
+    else:
+        low, high = lowest + (1 - lowest) / (1 + np.exp(-ends))
+    return float(low), float(high)
+
+
+def leave_one_out(
+    group_sums: FloatArray, statistics: Callable[[FloatArray], Mapping[str, FloatArray]]
+) -> Mapping[str, FloatArray]:
+    """Each statistic without one group, or one of 500 blocks of groups where there are more: name -> (n_blocks,)."""
+    block = _jackknife_blocks(len(group_sums))
+    of_block = np.zeros((int(block[-1]) + 1, *group_sums.shape[1:]))
+    np.add.at(of_block, block, group_sums)
+    return statistics(group_sums.sum(0) - of_block)
+
+
 def bootstrap_sums(
     group_sums: FloatArray,
     statistics: Callable[[FloatArray], Mapping[str, FloatArray]],
@@ -231,11 +272,7 @@ def bootstrap_sums(
     jackknife: Mapping[str, FloatArray] = {}
     values: Mapping[str, FloatArray] = {}
     if method == "bca":
-        total = group_sums.sum(0)
-        block = _jackknife_blocks(n_groups)
-        of_block = np.zeros((int(block[-1]) + 1, *group_sums.shape[1:]))
-        np.add.at(of_block, block, group_sums)
-        jackknife, values = statistics(total - of_block), statistics(total[None])
+        jackknife, values = leave_one_out(group_sums, statistics), statistics(group_sums.sum(0)[None])
     return {
         name: _interval(draws, level, method, n_groups, values.get(name), jackknife.get(name))
         for name, draws in drawn.items()

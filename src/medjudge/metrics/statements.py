@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 NO_LEAKAGE_CHECK = "Leakage: no check was made between these rows and the rows the models were trained on."
 FEW_GROUPS = 30
-"""Below this many groups the percentile bootstrap's intervals are known to be too narrow."""
+"""Below this many groups bootstrap intervals are too narrow: `benchmarks/coverage.py`."""
 
 
 def make_statements(results: Results) -> list[str]:

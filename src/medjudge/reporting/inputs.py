@@ -129,7 +129,7 @@ def method_notes(results: Results) -> list[str]:
     """How the numbers were made: the small print under every table."""
     notes = [
         "Values in per cent, but Pearson's r.",
-        f"Intervals: {100 * results.level:g} % percentile bootstrap over groups "
+        f"Intervals: {100 * results.level:g} % expanded percentile bootstrap over groups "
         f"({results.n_resamples:,} resamples of {results.n_groups:,} groups, seed {results.seed}).",
         "None stands where a value is undefined or the same in every resample.",
         "Unreadable answers count as wrong in every metric but those over readable answers.",
