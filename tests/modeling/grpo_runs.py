@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from medjudge.inference.local import LocalEngine
 from rich.console import Console
 
 from medjudge.config import BaseConfig, GrpoConfig, ModelConfig
-from medjudge.inference.local import LocalEngine
 from medjudge.modeling.grpo import ContractGrpoTrainer, train_grpo
 from medjudge.modeling.load import load_tokenizer, load_weights
 from medjudge.modeling.tiny import build_model, build_tokenizer
