@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from medjudge.errors import ConfigError
 from medjudge.records import AdapterStep
-from medjudge.rewards.settings import RewardSettings
+from medjudge.rewards.settings import EmbeddingSettings, LlmSettings, RewardSettings
 from medjudge.settings import EndpointSettings, Settings
 from medjudge.tasks.catalog import TASKS, Task
 from medjudge.tasks.contract import TaskContract
@@ -400,12 +400,31 @@ class EvaluateConfig(Settings):
     """Judge only so many cases of the split, drawn by the seed."""
     batch_tokens: int = Field(16384, ge=64)
     """Prompt and completion tokens per batch of generation."""
+    reasoning: bool = False
+    """Also compare the reasoning with the experts': embedding alignment, medical entities, citations, a judge's marks.
+    Needs the `embeddings` extra."""
+    embedding: EmbeddingSettings = EmbeddingSettings()
+    """What the alignment of reasoning is measured with."""
+    llm: LlmSettings = LlmSettings()
+    """The judge that marks reasoning; without `judge` it is not marked."""
+    entities: str = "builtin"
+    """What finds medical entities: `builtin`, a list of the package's own terms, or `spacy:PIPELINE` (`en_core_sci_sm`,
+    ...), installed by its own instructions."""
     baselines: bool = True
     """Majority, always-positive, chance and a word-count logistic regression fitted on the training split."""
     level: float = Field(0.95, gt=0.5, lt=1)
     n_resamples: int = Field(2000, ge=100)
     """Bootstrap resamples, drawn over groups."""
     seed: int = 42
+
+    @field_validator("entities")
+    @classmethod
+    def _entities_are_known(cls, value: str) -> str:
+        if value != "builtin" and not value.removeprefix("spacy:"):
+            raise ValueError("`spacy:` names no pipeline: write spacy:en_core_sci_sm, for instance")
+        if value != "builtin" and not value.startswith("spacy:"):
+            raise ValueError(f"entities are found by `builtin` or `spacy:PIPELINE`, got {value!r}")
+        return value
 
     @field_validator("extra_models")
     @classmethod

@@ -36,6 +36,7 @@ from medjudge.reporting.inputs import (
     shown_metric,
     value_text,
 )
+from medjudge.reporting.reasoning_tables import reasoning_grids
 from medjudge.rewards.checks import CHECKS
 
 FIGURES_DIR = "figures"
@@ -101,6 +102,7 @@ def render_html(report_inputs: ReportInputs, pictures: Sequence[Embedded]) -> st
         confusions=[p for p in pictures if p.is_a("confusion_")],
         curves=[p for p in pictures if p.is_a("training_")],
         grids=page_grids(results),
+        reasoning_grids=reasoning_grids(results.reasoning, results.level) if results.reasoning else [],
         forests=[p for p in pictures if p.is_a("generators_")],
         confidence_pictures=[p for p in pictures if p.is_a("reliability", "risk_coverage", "confidences")],
         per_class=_per_class(results),

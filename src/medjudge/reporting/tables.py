@@ -20,6 +20,7 @@ from medjudge.reporting.inputs import (
     shown_metric,
     value_text,
 )
+from medjudge.reporting.reasoning_tables import reasoning_grids
 
 _TERMINAL_METRICS = ("accuracy", "macro_f1", "f1_positive", "pearson", "schema_pass_rate", "valid_json_rate")
 
@@ -58,9 +59,12 @@ def results_table(results: Results, *, all_metrics: bool = False) -> Table:
 def audit_tables(results: Results) -> list[Table]:
     """Generators, and judges against each other, where there are any; the page has the rest."""
     grids = page_grids(results)
+    reasoning = reasoning_grids(results.reasoning, results.level)[:1] if results.reasoning else []
     tables = []
-    for grid in (*grids["generators"], *grids["pairs"]):
+    for grid in (*grids["generators"], *grids["pairs"], *reasoning):
         table = Table(title=grid.caption, title_justify="left")
+        if grid in reasoning:
+            table.caption, table.caption_justify, table.caption_style = grid.note, "left", "dim"
         table.add_column("")
         for column in grid.columns:
             table.add_column(column, justify="right")
