@@ -8,8 +8,8 @@ from medjudge.reporting.audit_tables import Cell, Grid, statistic_cell
 
 NOTE = (
     "In per cent, but the judge's score. Alignment is the sentence-wise embedding similarity with the expert's reasons "
-    "(F1), rescaled so that another case's reasons have about 0; an unreadable answer counts as 0. Entities are counted "
-    "once per case and over all cases."
+    "(F1), rescaled so that another case's reasons have about 0; an unreadable answer counts as 0. Entities count once "
+    "per case."
 )
 
 
