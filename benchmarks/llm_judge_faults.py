@@ -335,7 +335,7 @@ def run(n: int, root: Path, server: Server, proxy: Proxy) -> bool:
     time.sleep(0.5)  # the proxy counts an answer after it has sent it
 
     contract = reward.scorer.contract
-    prompts = [contract.messages(reasoning_case(r.case, r.judgement.rationale)) for r in rollouts]  # type: ignore[union-attr]
+    prompts = [contract.messages(reasoning_case(rollout)) for rollout in rollouts]
     expected = [marks_of([dict(turn) for turn in prompt]).share for prompt in prompts]
     with open_cache(cache) as kept:
         n_rows = kept._db.execute("SELECT COUNT(*) FROM replies").fetchone()[0]
@@ -374,7 +374,7 @@ def run(n: int, root: Path, server: Server, proxy: Proxy) -> bool:
     own, _ = make_reward(proxy.url, root / "model", root / "own.sqlite", max_failed_share=1.0)
     n_own = 10
     unread = own(rollouts[:n_own])
-    report = own.report()
+    report = own.facts()
     print(f"the model's own text: {json.dumps(report)}")
     checks[f"the model's own text: {report['n_failed']} of {n_own} counted as failed, none as 0"] = (
         unread == [None] * n_own and report["n_failed"] == n_own and report["n_asked_again"] == n_own

@@ -17,7 +17,6 @@ from rich.console import Console
 from medjudge import __version__, artifacts
 from medjudge.config import SCRATCH_BASE, SPLIT_SOURCES, STAGE_NAMES, TINY_BASE, Recipe
 from medjudge.errors import ConfigError, RunError
-from medjudge.rewards.composition import reward_names
 from medjudge.settings import without_transport
 
 
@@ -50,7 +49,7 @@ STAGES: dict[str, Stage] = {
 }
 """In the order a project meets them."""
 
-NOT_INPUTS = (artifacts.HISTORY, artifacts.PREFLIGHT, artifacts.JUDGES, artifacts.LINT)
+NOT_INPUTS = (artifacts.HISTORY, artifacts.PREFLIGHT, artifacts.LINT)
 """Outputs of a stage that later stages do not read: a change in them alone makes nothing stale."""
 
 
@@ -140,6 +139,10 @@ def run_recipe(
             from medjudge.modeling.arguments import check_arguments
 
             check_arguments(recipe)
+        if "grpo" in names:
+            from medjudge.rewards.composition import reward_plan
+
+            reward_plan(recipe, ())  # a reward that cannot be built here is better known before the first stage
         _check_endpoints(recipe, names)
         artifacts.write_json(run_dir.path / artifacts.RECIPE, recipe.model_dump(mode="json"))
         _record_command(run_dir.path)
@@ -152,10 +155,6 @@ def run_recipe(
 
 def _check_endpoints(recipe: Recipe, names: Sequence[str]) -> None:
     """A key or a package that is missing shows now, not after hours of training. Nothing is asked."""
-    if "grpo" in names and "llm" in reward_names([*recipe.grpo.rewards, *recipe.grpo.reward_gate]):
-        from medjudge.rewards.llm import open_judge
-
-        open_judge(recipe.grpo.reward_settings.llm)
     for name, where in recipe.evaluate.extra_models.items():
         if "evaluate" in names and where.startswith("openai:"):
             from medjudge.inference.endpoint import EndpointClient, parse_endpoint

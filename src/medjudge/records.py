@@ -81,6 +81,8 @@ class Completion:
     """The model or its provider declined to answer."""
     failure: str | None = None
     """Why there is no answer at all, without text of the case; `text` is then empty."""
+    shown: Mapping[str, str] | None = None
+    """The case's inputs as the prompt showed them; None where it showed them whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,3 +106,8 @@ class Rollout:
     case: Case
     judgement: Judgement
     completion: Completion
+
+    @property
+    def inputs(self) -> Mapping[str, str]:
+        """The inputs as the policy saw them."""
+        return self.case.inputs if self.completion.shown is None else self.completion.shown

@@ -6,6 +6,7 @@ import itertools
 import json
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from medjudge.rewards.settings import LlmSettings, RewardSettings
 from medjudge.settings import EndpointSettings
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.contract import TaskContract
-from medjudge.tasks.reasoning import Marks
 from tests.inference.scripted_endpoint import Action, Say, Status, scripted
 from tests.modeling.models import save_base
 from tests.small_runs import small_tree, write_rows
@@ -88,7 +88,7 @@ def test_what_cannot_be_read_or_says_nothing_earns_0_unasked_and_no_gold_is_none
         *(None, None),
     ]
     assert double.asked == []
-    report = reward.report()
+    report = reward.facts()
     assert (report["n_unread"], report["n_without_gold"], report["n_failed"]) == (2, 2, 0)
     assert reward.most(rollout("x", reason=None).case) is None
 
@@ -106,7 +106,7 @@ def test_failures_are_none_and_stand_apart_from_rows_without_gold() -> None:
     reward = reward_of(double, max_failed_share=0.25)
     values = reward([rollout("ok"), rollout("ok", reason=None), *(rollout(t) for t in list(double.answers)[1:])])
     assert values == [1.0, None, None, None, None, None]
-    report = reward.report()
+    report = reward.facts()
     assert (report["n_marked"], report["n_failed"], report["n_without_gold"], report["n_asked_again"]) == (1, 4, 1, 2)
     assert report["failures"] == {
         "the call failed: HTTP 500, 7 attempts": 1,
@@ -123,7 +123,7 @@ def test_asking_again_is_bounded_counted_and_says_what_was_wrong() -> None:
     reward = reward_of(double)
     assert reward([rollout("a"), rollout("b")]) == pytest.approx([0.8, 0.2])
     assert double.asked[1][0]["problem"] == "not one JSON object: Expecting value at character 0"
-    assert reward.report()["n_asked_again"] == 1
+    assert reward.facts()["n_asked_again"] == 1
     never = Double({"a": [said("eight"), said("still eight")]})
     assert reward_of(never, max_reasks=3)([rollout("a")]) == [None]
     assert len(never.asked) == 4
@@ -200,19 +200,22 @@ def test_an_endpoint_marks_and_the_second_pass_is_free(tmp_path: Path) -> None:
         again = make(server.url)
         assert again(rollouts[:2]) == [pytest.approx(0.3), pytest.approx(0.9)]
         assert len(server.bodies) == n_requests == 4
-    report = reward.report()
+    report = reward.facts()
     assert (report["n_marked"], report["n_failed"], report["n_asked_again"]) == (2, 1, 1)
     assert report["endpoint"]["model"] == "j"
     # Three answers, one of them without the larger count: 2 x 200 + 10 in, 2 x 20 + 2 out.
+    assert reward.outcome().endswith(
+        ": 2 reasonings marked, 1 left out (the call failed: HTTP 400), 4 requests, 0 answers from the cache, $0.0008"
+    )
     assert report["usage"]["cost_usd"] == pytest.approx((410 * 1 + 42 * 10) / 1e6)
-    assert (again.report()["usage"]["n_from_cache"], again.report()["usage"]["new_cost_usd"]) == (3, 0.0)
+    assert (again.facts()["usage"]["n_from_cache"], again.facts()["usage"]["new_cost_usd"]) == (3, 0.0)
 
 
 def test_a_local_judge_that_cannot_keep_to_the_form_is_counted_never_0(tmp_path: Path) -> None:
     judge = str(save_base(tmp_path / "judge"))
     reward = llm_reward(context(judge=judge, max_completion_tokens=4, max_failed_share=1.0))
     assert reward([rollout("a"), rollout("b")]) == [None, None]
-    report = reward.report()
+    report = reward.facts()
     assert (report["n_failed"], report["n_asked_again"], report["judge"]) == (2, 2, judge)
     strict = llm_reward(context(judge=judge, max_completion_tokens=4))
     with pytest.raises(ModelError, match="failed to mark 3 of 3 reasonings"):
@@ -224,11 +227,11 @@ def test_a_local_judge_that_is_not_there_is_named_before_training() -> None:
         llm_reward(context(judge="./nowhere/at/all"))
 
 
-def test_the_reasoning_of_a_case_reads_as_its_prompt_does() -> None:
-    case = reasoning_case(rollout("x").case, "generated")
-    assert case.case_id == "c"
-    assert Marks(1, 2, 3).mean == 2.0
-    assert case.inputs["trainee"] == "generated"
+def test_the_judge_sees_what_the_policy_saw() -> None:
+    asked = rollout("generated")
+    shown = replace(asked.completion, shown={"condition": "pain"})
+    assert reasoning_case(asked).inputs["case"] == "condition: pain\nvariant: adult"
+    assert reasoning_case(replace(asked, completion=shown)).inputs["case"] == "condition: pain"
 
 
 # --- in a run ---------------------------------------------------------------------------------------------------------
@@ -280,10 +283,9 @@ def test_grpo_trains_on_a_judge_that_sometimes_fails(tmp_path: Path, capfd: pyte
     with scripted(script) as server:
         recipe = recipe_from_tree(llm_tree(tmp_path, server.url))
         run_dir = run_recipe(recipe, Console(quiet=True))
-    summary = artifacts.read_json(run_dir / "grpo" / artifacts.MANIFEST)["summary"]
-    report = artifacts.read_json(run_dir / "grpo" / artifacts.JUDGES)["llm"]
+    report = artifacts.read_json(run_dir / "grpo" / artifacts.MANIFEST)["summary"]["rewards"]["llm"]
     # 2 steps x 4 prompts x 4 completions.
     assert report["n_marked"] + report["n_failed"] + report["n_unread"] == 32
-    assert summary["llm n_marked"] == report["n_marked"] > 0
+    assert report["n_marked"] > 0
     assert report["usage"]["n_retries"] > 0
     assert "variant" not in "".join(capfd.readouterr())

@@ -40,10 +40,11 @@ class Engine(Protocol):
         """One completion per case, in the order of the cases."""
 
 
-def reasoning_case(case: Case, generated: str) -> Case:
-    """What the judge model is shown of a case: its inputs, the expert's reasons, and the generated ones."""
-    inputs = "\n".join(f"{name}: {text}" for name, text in case.inputs.items())
-    return Case(case.case_id, {"case": inputs, "expert": case.reason or "", "trainee": generated})
+def reasoning_case(rollout: Rollout) -> Case:
+    """What the judge model is shown: the inputs that the policy saw, the expert's reasons, and the policy's."""
+    case, shown = rollout.case, rollout.completion.shown or rollout.case.inputs
+    inputs = "\n".join(f"{name}: {text}" for name, text in shown.items())
+    return Case(case.case_id, {"case": inputs, "expert": case.reason or "", "trainee": _rationale(rollout)})
 
 
 @dataclass
@@ -165,12 +166,12 @@ class LlmReward:
         asked = [i for i, value in enumerate(values) if value is not None and _rationale(rollouts[i])]
         self.n_without_gold += values.count(None)
         self.n_unread += len(values) - values.count(None) - len(asked)
-        marks = self.scorer.mark([reasoning_case(rollouts[i].case, _rationale(rollouts[i])) for i in asked])
+        marks = self.scorer.mark([reasoning_case(rollouts[i]) for i in asked])
         for i, mark in zip(asked, marks, strict=True):
             values[i] = mark.share if mark is not None else None
         return values
 
-    def report(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         """Counts: rollouts marked and failed, rows without the expert's reasons, answers that earned 0 unasked."""
         counts = self.scorer.counts
         return {
@@ -184,6 +185,18 @@ class LlmReward:
             "endpoint": self.client.record() if self.client is not None else None,
             "usage": self.client.usage.to_json(self.client.settings) if self.client is not None else None,
         }
+
+    def outcome(self) -> str:
+        """One line for people."""
+        counts, client = self.scorer.counts, self.client
+        line = f"judge {self.scorer.name}: {counts.n_marked:,} reasonings marked, {counts.n_failed:,} left out"
+        if counts.reasons:
+            line += f" ({counts.reasons.most_common(1)[0][0]})"
+        if client is None:
+            return line
+        cost = client.usage.to_json(client.settings)["new_cost_usd"]
+        line += f", {client.usage.n_requests:,} requests, {client.usage.n_from_cache:,} answers from the cache"
+        return line if cost is None else f"{line}, ${cost:,.4f}"
 
 
 def _rationale(rollout: Rollout) -> str:

@@ -35,10 +35,10 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     preflight = check_gold(recipe.contract, cases, tokenizer, plan)
     artifacts.write_json(out_dir / artifacts.PREFLIGHT, preflight.to_json())
     require_earnable(preflight)
-    judges = {name: reward for name, reward in plan.rewards.items() if isinstance(reward, LlmReward)}
-    for reward in judges.values():
-        if reward.client is not None and not reward.client.endpoint.is_loopback:
-            console.print(f"          the text of the cases is sent to {reward.client.endpoint.host}")
+    judges = [reward for reward in plan.rewards.values() if isinstance(reward, LlmReward)]
+    for judge in judges:
+        if judge.client is not None and not judge.client.endpoint.is_loopback:
+            console.print(f"          the text of the cases is sent to {judge.client.endpoint.host}")
     is_lora = recipe.grpo.tuning == "lora"
     model = load_weights(start, recipe.model, tokenizer, quantize=is_lora, train_all=not is_lora)
     train = train_all_action if recipe.grpo.algorithm == "all_action" else train_grpo
@@ -57,14 +57,12 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     trainable, total = count_parameters(model)
     lineage = save_trained("grpo", model, tokenizer, recipe, start, name, out_dir, run_dir, merge_now=False, prompts=())
     artifacts.write_json(out_dir / artifacts.HISTORY, history)
-    reports = {name: reward.report() for name, reward in judges.items()}
-    if reports:
-        artifacts.write_json(out_dir / artifacts.JUDGES, reports)
+    for judge in judges:
+        console.print(f"          {judge.outcome()}")
     return {
         "n_cases": len(cases),
-        **{f"{name} {key}": report[key] for name, report in reports.items() for key in ("n_marked", "n_failed")},
-        **{f"{name} usd": report["usage"]["cost_usd"] for name, report in reports.items() if report["usage"]},
         "n_cases_not_rewardable": len(rated) - len(can_earn),
+        "rewards": plan.facts(),
         "trainable_parameters": trainable,
         "parameters": total,
         "weights_sha256": lineage.weights_sha256,
