@@ -374,7 +374,7 @@ def run(n: int, root: Path, server: Server, proxy: Proxy) -> bool:
     own, _ = make_reward(proxy.url, root / "model", root / "own.sqlite", max_failed_share=1.0)
     n_own = 10
     unread = own(rollouts[:n_own])
-    report = own.facts()
+    report = own.report()
     print(f"the model's own text: {json.dumps(report)}")
     checks[f"the model's own text: {report['n_failed']} of {n_own} counted as failed, none as 0"] = (
         unread == [None] * n_own and report["n_failed"] == n_own and report["n_asked_again"] == n_own

@@ -17,6 +17,7 @@ from rich.console import Console
 from medjudge import __version__, artifacts
 from medjudge.config import SCRATCH_BASE, SPLIT_SOURCES, STAGE_NAMES, TINY_BASE, Recipe
 from medjudge.errors import ConfigError, RunError
+from medjudge.rewards.composition import reward_plan
 from medjudge.settings import without_transport
 
 
@@ -49,7 +50,7 @@ STAGES: dict[str, Stage] = {
 }
 """In the order a project meets them."""
 
-NOT_INPUTS = (artifacts.HISTORY, artifacts.PREFLIGHT, artifacts.LINT)
+NOT_INPUTS = (artifacts.HISTORY, artifacts.PREFLIGHT, artifacts.DOCTOR, artifacts.JUDGES, artifacts.LINT)
 """Outputs of a stage that later stages do not read: a change in them alone makes nothing stale."""
 
 
@@ -126,10 +127,11 @@ def run_recipe(
     first: str | None = None,
     last: str | None = None,
     fresh: bool = False,
+    force: bool = False,
 ) -> Path:
     """Runs the stages `first` to `last`. Returns the run folder.
 
-    fresh: forget those stages' earlier results and begun work.
+    fresh: forget those stages' earlier results and begun work. force: go on over a failed pre-flight, and record it.
     """
     names = active_stages(recipe, first, last)
     run_dir = artifacts.RunDir(recipe.run_dir)
@@ -139,13 +141,10 @@ def run_recipe(
             from medjudge.modeling.arguments import check_arguments
 
             check_arguments(recipe)
-        if "grpo" in names:
-            from medjudge.rewards.composition import reward_plan
-
-            reward_plan(recipe, ())  # a reward that cannot be built here is better known before the first stage
-        _check_endpoints(recipe, names)
+        _check_parts(recipe, names)
         artifacts.write_json(run_dir.path / artifacts.RECIPE, recipe.model_dump(mode="json"))
         _record_command(run_dir.path)
+        run_dir.allow_failed_preflight(force)
         for name in names:
             if fresh:
                 run_dir.discard(name)
@@ -153,8 +152,10 @@ def run_recipe(
     return run_dir.path
 
 
-def _check_endpoints(recipe: Recipe, names: Sequence[str]) -> None:
+def _check_parts(recipe: Recipe, names: Sequence[str]) -> None:
     """A key or a package that is missing shows now, not after hours of training. Nothing is asked."""
+    if "grpo" in names:
+        reward_plan(recipe, ())
     for name, where in recipe.evaluate.extra_models.items():
         if "evaluate" in names and where.startswith("openai:"):
             from medjudge.inference.endpoint import EndpointClient, parse_endpoint

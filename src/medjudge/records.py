@@ -67,6 +67,18 @@ Judgement = Verdict | Unparsed
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterStep:
+    """How far one optimiser step takes a LoRA adapter: what must agree before two ranks are compared."""
+
+    r: int
+    scale: float
+    """What the adapter's product is multiplied by: alpha/r, or alpha/sqrt(r) with rsLoRA."""
+    learning_rate: float
+    size: float
+    """learning_rate x scale x r, see `LoraSettings.step`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """One completion of a prompt."""
 
@@ -77,26 +89,12 @@ class Completion:
     """False if the token limit cut it off."""
     n_words_cut: int = 0
     """Words that were taken off the case's inputs so that the prompt fits."""
+    shown: Mapping[str, str] | None = None
+    """The case's inputs as the prompt showed them; None where it showed them whole."""
     refused: bool = False
     """The model or its provider declined to answer."""
     failure: str | None = None
     """Why there is no answer at all, without text of the case; `text` is then empty."""
-    shown: Mapping[str, str] | None = None
-    """The case's inputs as the prompt showed them; None where it showed them whole."""
-
-
-@dataclass(frozen=True, slots=True)
-class LabelScores:
-    """How likely a judge holds each label of a closed set to be."""
-
-    log_probs: Mapping[str, float]
-    """Label -> natural logarithm of the probability that the judge answers with it, given the prompt and the frame."""
-    probabilities: Mapping[str, float]
-    """Label -> probability given that the answer is one of the labels; they add up to 1."""
-    mass: float
-    """Probability that the answer is one of the labels, in [0, 1]; small where a judge has not learned the format."""
-    n_words_cut: int = 0
-    """Words that were taken off the case's inputs so that the prompt fits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,3 +109,17 @@ class Rollout:
     def inputs(self) -> Mapping[str, str]:
         """The inputs as the policy saw them."""
         return self.case.inputs if self.completion.shown is None else self.completion.shown
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScores:
+    """How likely a judge holds each label of a closed set to be."""
+
+    log_probs: Mapping[str, float]
+    """Label -> natural logarithm of the probability that the judge answers with it, given the prompt and the frame."""
+    probabilities: Mapping[str, float]
+    """Label -> probability given that the answer is one of the labels; they add up to 1."""
+    mass: float
+    """Probability that the answer is one of the labels, in [0, 1]; small where a judge has not learned the format."""
+    n_words_cut: int = 0
+    """Words that were taken off the case's inputs so that the prompt fits."""

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medjudge.errors import DataError
 from medjudge.records import Case, Judgement, Verdict
@@ -148,3 +149,51 @@ def _count_words(texts: Sequence[str]) -> tuple[Any, Any]:
 
 def _joined(case: Case) -> str:
     return "\n".join(case.inputs.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Lexical:
+    """One similarity of two texts, as a judge: its cutpoints are fitted on training rows."""
+
+    name: str
+    cutpoints: tuple[float, ...]
+    """K - 1 ascending similarities; a case gets the label whose place is the number of cutpoints at or below its
+    own."""
+    n_train: int
+
+
+@dataclass(frozen=True, slots=True)
+class LexicalBaselines:
+    """The lexical baselines' answers, how each was fitted, and what was left out."""
+
+    judgements: dict[str, list[Judgement]]
+    fitted: dict[str, Lexical]
+    skipped: dict[str, str]
+    n_train: int
+    """Labelled training rows whose group is not evaluated: those that thresholds and vocabulary were fitted on."""
+    n_train_dropped: int
+    """Labelled training rows left out because their group (question) is evaluated."""
+
+
+def lexical_baselines(
+    train: Sequence[Case],
+    cases: Sequence[Case],
+    *,
+    labels: Sequence[str],
+    texts: tuple[str, str],
+    embed: Callable[[Sequence[str]], NDArray[np.float64]] | None = None,
+) -> LexicalBaselines:
+    """Token F1, ROUGE-L, BLEU, chrF, TF-IDF cosine and, with `embed`, embedding cosine of two input fields.
+
+    texts: (judged field, compared-with field), as `COMPARED_TEXTS[contract.kind]`. labels: lowest first; more
+    similarity never means a lower label. embed: texts -> (n, d) vectors. Cutpoints maximise balanced accuracy on the
+    training rows whose group is not among the evaluated ones. A case that lacks a field counts as similarity 0.
+    """
+    raise NotImplementedError
+
+
+COMPARED_TEXTS: dict[str, tuple[str, str]] = {
+    "equivalence": ("candidate", "reference"),
+    "rubric": ("output", "reference"),
+}
+"""Contract kind -> the two input fields whose likeness could stand in for a judgement; other kinds have none."""

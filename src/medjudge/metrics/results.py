@@ -12,9 +12,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from medjudge.errors import DataError, RunError
+from medjudge.metrics.audit import Audit, JudgeRows, audit_judges
 from medjudge.metrics.baselines import CHANCE, chance_accuracy
 from medjudge.metrics.classification import (
     PROPORTIONS,
@@ -30,36 +31,26 @@ from medjudge.metrics.classification import (
 )
 from medjudge.metrics.comparison import compare_with_chance, mcnemar, pair, paired_differences
 from medjudge.metrics.intervals import bootstrap_interval, resample_sums
+from medjudge.metrics.measured import Frozen
+from medjudge.metrics.measured import MetricResult as MetricResult
 from medjudge.metrics.statements import make_statements
-from medjudge.records import Case, Judgement, Unparsed
+from medjudge.records import Case, Judgement, Unparsed, Verdict
 
 if TYPE_CHECKING:
     from medjudge.tasks.contract import TaskContract
+    from medjudge.tasks.scale import LabelScale
 
 RESULTS_VERSION = 1
+GENERATOR = "generator"
+"""The slice that names the model whose answer is judged."""
+AUDIT_RESAMPLES = 1000
 UNPARSED = "unparsed"
 """The last column of a confusion matrix."""
 COMPARED_METRICS = ("accuracy", "macro_f1", "f1_positive", "schema_pass_rate")
 """Metrics whose paired differences are computed, where the task has them."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class MetricResult(_Frozen):
-    """One metric of one model, with its interval; None where undefined."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-    """Rows behind the value."""
-    method: str
-    """How the interval was made."""
-
-
-class ClassResult(_Frozen):
+class ClassResult(Frozen):
     """One label of one model; None where undefined."""
 
     precision: float | None
@@ -68,7 +59,7 @@ class ClassResult(_Frozen):
     support: int
 
 
-class Confusion(_Frozen):
+class Confusion(Frozen):
     """Counts of gold label (row) by what the judge said (column); the last column is `unparsed`."""
 
     rows: tuple[str, ...]
@@ -76,7 +67,7 @@ class Confusion(_Frozen):
     counts: tuple[tuple[int, ...], ...]
 
 
-class ModelResult(_Frozen):
+class ModelResult(Frozen):
     """How one model or baseline did."""
 
     role: Literal["model", "baseline"]
@@ -102,7 +93,7 @@ class ModelResult(_Frozen):
     """Of a model behind an endpoint: calls, tokens, cost and latency, as `inference.replies.Usage` counts them."""
 
 
-class DifferenceResult(_Frozen):
+class DifferenceResult(Frozen):
     """Metric of `a` minus metric of `b` in points; None where undefined."""
 
     value: float | None
@@ -110,7 +101,7 @@ class DifferenceResult(_Frozen):
     high: float | None
 
 
-class McNemarResult(_Frozen):
+class McNemarResult(Frozen):
     """Rows that only one of the two got right, and the two-sided p."""
 
     only_a: int
@@ -119,7 +110,7 @@ class McNemarResult(_Frozen):
     method: str
 
 
-class ComparisonResult(_Frozen):
+class ComparisonResult(Frozen):
     """Two judges on the cases that both answered."""
 
     a: str
@@ -132,7 +123,7 @@ class ComparisonResult(_Frozen):
     mcnemar: McNemarResult
 
 
-class Results(_Frozen):
+class Results(Frozen):
     """Everything an evaluation measured."""
 
     version: Literal[1] = 1
@@ -159,6 +150,8 @@ class Results(_Frozen):
     comparisons: tuple[ComparisonResult, ...]
     leakage: dict[str, Any]
     statements: tuple[str, ...] = ()
+    audit: Audit | None = None
+    """The fuller analysis; None in results of an earlier program."""
 
     def of_role(self, role: Literal["model", "baseline"]) -> dict[str, ModelResult]:
         """The models, or the baselines, by name and in order."""
@@ -192,7 +185,7 @@ def summarise(
     cases: Sequence[Case],
     judgements: Mapping[str, Sequence[Judgement]],
     *,
-    contract: TaskContract,
+    contract: TaskContract | LabelScale,
     split: str,
     baselines: Mapping[str, Sequence[Judgement]] | None = None,
     skipped_baselines: Mapping[str, str] | None = None,
@@ -206,6 +199,7 @@ def summarise(
     n_truncated: Mapping[str, int] | None = None,
     train_n: int | None = None,
     usage: Mapping[str, Mapping[str, Any]] | None = None,
+    families: Mapping[str, str] | None = None,
 ) -> Results:
     """Every metric with its interval, every comparison with its test, and what they say in words.
 
@@ -213,7 +207,8 @@ def summarise(
     counted. reference: the model that all others are compared with (the base); consecutive models are compared as well,
     and the most accurate model with the most accurate baseline.
     leakage: `LeakageReport.to_json()`. lineage: model name -> `Lineage.to_json()`.
-    seconds, n_truncated, usage: by model name.
+    seconds, n_truncated, usage: by model name. families: judge or generator -> the family it belongs to, for the
+    self-preference contrast.
     All intervals and differences are computed on the same resamples, drawn from `seed`.
     Raises DataError if no case has a gold label, no model is given, or an answer cannot be joined.
     """
@@ -277,8 +272,31 @@ def summarise(
         skipped_baselines=dict(skipped_baselines or {}),
         comparisons=comparisons,
         leakage=_plain(leakage or {}),
+        audit=audit_judges(
+            {name: judge_rows(cases, answers, outcomes[name]) for name, answers in judgements.items()},
+            {name: outcomes[name] for name in baselines},
+            level=level,
+            n_resamples=min(n_resamples, AUDIT_RESAMPLES),
+            seed=seed,
+            families=families,
+        ),
     )
     return results.model_copy(update={"statements": tuple(make_statements(results))})
+
+
+def judge_rows(cases: Sequence[Case], judgements: Sequence[Judgement], outcomes: Outcomes) -> JudgeRows:
+    """One judge's outcomes with what the audit needs beside them, row by row, and its verdicts on unrated cases."""
+    generators = {case.case_id: case.slices.get(GENERATOR, "") for case in cases}
+    confidence = {j.case_id: j.confidence for j in judgements if isinstance(j, Verdict)}
+    measured_ids = set(outcomes.case_ids)
+    return JudgeRows(
+        outcomes,
+        generators=[generators[case_id] for case_id in outcomes.case_ids],
+        confidence=np.array(
+            [math.nan if (c := confidence.get(case_id)) is None else c for case_id in outcomes.case_ids], dtype=float
+        ),
+        unrated=[j.label for j in judgements if isinstance(j, Verdict) and j.case_id not in measured_ids],
+    )
 
 
 def best_model(models: Mapping[str, ModelResult], role: str) -> str | None:

@@ -50,9 +50,9 @@ class BatchReward(Protocol):
         """What a perfect answer to this case earns; None where the row lacks the gold that it compares with."""
 
     def __call__(self, rollouts: Sequence[Rollout]) -> list[float | None]:
-        """One number per rollout, in their order. None where `most` of its case is None, or where no answer came."""
+        """One number per rollout, in their order. None where `most` of its case is None, or a judge model failed."""
 
-    def facts(self) -> Mapping[str, Any]:
+    def report(self) -> Mapping[str, Any]:
         """What a report should say of it after a run: a measured baseline, calls and their cost. May be empty."""
 
 
@@ -122,7 +122,7 @@ class RuleReward:
         """The rule, rollout by rollout."""
         return [self.rule.function(rollout) for rollout in rollouts]
 
-    def facts(self) -> Mapping[str, Any]:
+    def report(self) -> Mapping[str, Any]:
         """A rule has none."""
         return {}
 
@@ -257,10 +257,10 @@ class RewardPlan:
         rewards = [self.rewards[factor] for factor in term.factors]
         return math.prod(r.minimum for r in rewards), math.prod(r.maximum for r in rewards)
 
-    def facts(self) -> dict[str, Any]:
+    def report(self) -> dict[str, Any]:
         """What a report should say of the rewards: their composition, and what each has to tell."""
-        told = {name: dict(facts) for name, reward in self.rewards.items() if (facts := reward.facts())}
-        return {"terms": self.weights, "gate": list(self.gate), "range": [self.minimum, self.maximum], **told}
+        built = {name: dict(said) for name, reward in self.rewards.items() if (said := reward.report())}
+        return {"terms": self.weights, "gate": list(self.gate), "range": [self.minimum, self.maximum], **built}
 
     def most(self, case: Case) -> float | None:
         """What a perfect answer to this case earns; None where the row lacks the gold of a term or gate."""

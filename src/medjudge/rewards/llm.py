@@ -171,7 +171,7 @@ class LlmReward:
             values[i] = mark.share if mark is not None else None
         return values
 
-    def facts(self) -> dict[str, Any]:
+    def report(self) -> dict[str, Any]:
         """Counts: rollouts marked and failed, rows without the expert's reasons, answers that earned 0 unasked."""
         counts = self.scorer.counts
         return {
@@ -185,18 +185,6 @@ class LlmReward:
             "endpoint": self.client.record() if self.client is not None else None,
             "usage": self.client.usage.to_json(self.client.settings) if self.client is not None else None,
         }
-
-    def outcome(self) -> str:
-        """One line for people."""
-        counts, client = self.scorer.counts, self.client
-        line = f"judge {self.scorer.name}: {counts.n_marked:,} reasonings marked, {counts.n_failed:,} left out"
-        if counts.reasons:
-            line += f" ({counts.reasons.most_common(1)[0][0]})"
-        if client is None:
-            return line
-        cost = client.usage.to_json(client.settings)["new_cost_usd"]
-        line += f", {client.usage.n_requests:,} requests, {client.usage.n_from_cache:,} answers from the cache"
-        return line if cost is None else f"{line}, ${cost:,.4f}"
 
 
 def _rationale(rollout: Rollout) -> str:

@@ -137,7 +137,7 @@ class EmbeddingReward:
             return 0.0
         return min(1.0, max(0.0, (self.pick(alignment) - self.baseline) / (1 - self.baseline)))
 
-    def facts(self) -> Mapping[str, Any]:
+    def report(self) -> Mapping[str, Any]:
         """The model and what pays 0."""
         return {"model": self.settings.model, "baseline": round(self.baseline, 4)}
 

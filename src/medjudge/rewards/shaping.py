@@ -127,7 +127,7 @@ class Balanced:
         """The weight of the gold label for a right answer, else 0."""
         return [None if (most := self.most(r.case)) is None else most * is_correct(r) for r in rollouts]
 
-    def facts(self) -> Mapping[str, Any]:
+    def report(self) -> Mapping[str, Any]:
         """What a right answer pays, by label."""
         return {"weights": {label: round(weight, 4) for label, weight in self.weights.items()}}
 

@@ -193,12 +193,32 @@ def render_prompt(contract: TaskContract, case: Case, tokenizer: Tokenizer) -> s
     Where a template refuses or drops the system role, the system text leads the user turn. A control token spelt out in
     a case's text ("<|im_end|>") is broken with a space: no row may end a turn or open one.
     """
+    return _render(tokenizer, _turns(contract, case, tokenizer), thinking=contract.thinking)
+
+
+def between_prompt_and_answer(contract: TaskContract, case: Case, tokenizer: Tokenizer) -> str | None:
+    """What the template writes before an answer in a finished conversation and our prompt does not end with.
+
+    Empty where the prompt ends where answers begin. A policy trained on finished conversations writes this text itself,
+    before every answer. None where the template renders no finished conversation, or changes the turns before it.
+    """
+    answered: list[Message] = [*_turns(contract, case, tokenizer), {"role": "assistant", "content": _PROBE}]
+    try:
+        whole = str(tokenizer.apply_chat_template(answered, tokenize=False, enable_thinking=contract.thinking))
+    except jinja2.TemplateError:
+        return None
+    prompt = render_prompt(contract, case, tokenizer)
+    before, found, _ = whole.rpartition(_PROBE)
+    return before.removeprefix(prompt) if found and before.startswith(prompt) else None
+
+
+def _turns(contract: TaskContract, case: Case, tokenizer: Tokenizer) -> list[Message]:
     facts = _facts(tokenizer)
     turns: list[Message] = [{**turn, "content": _defuse(turn["content"], facts)} for turn in contract.messages(case)]
     if not facts.takes_system and turns[0]["role"] == "system":
         system, user, *rest = turns
         turns = [{"role": "user", "content": f"{system['content'].rstrip()}\n\n{user['content']}"}, *rest]
-    return _render(tokenizer, turns, thinking=contract.thinking)
+    return turns
 
 
 # --- fitting ----------------------------------------------------------------------------------------------------------
