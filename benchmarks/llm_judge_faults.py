@@ -32,12 +32,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from medjudge.rewards.llm import LlmReward, ReasoningScorer, reasoning_case
-
 from medjudge.errors import ModelError
 from medjudge.inference.endpoint import Endpoint, EndpointClient, EndpointEngine
 from medjudge.inference.replies import open_cache
 from medjudge.records import Case, Completion, Rollout, Verdict
+from medjudge.rewards.llm import LlmReward, ReasoningScorer, reasoning_case
 from medjudge.settings import EndpointSettings
 from medjudge.tasks.reasoning import Marks, ReasoningContract
 

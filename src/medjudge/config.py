@@ -336,6 +336,11 @@ class GrpoConfig(TrainingConfig):
             if name not in KNOWN:
                 raise ValueError(f"unknown reward {name!r}{_did_you_mean(name, KNOWN)}; known: {', '.join(KNOWN)}")
         check_composition(self.rewards, self.reward_gate)
+        if [*self.rewards] == ["balanced"] and self.scale_rewards == "group":
+            raise ValueError(
+                '`balanced` alone does nothing under `scale_rewards = "group"`: the cases of a group share their '
+                'label, and its weight is divided out. Set `scale_rewards` to "batch" or "none"'
+            )
         return self
 
     @model_validator(mode="after")

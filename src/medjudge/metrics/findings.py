@@ -12,8 +12,16 @@ from typing import TYPE_CHECKING
 from medjudge.metrics.statements import counted, p_value, percent
 
 if TYPE_CHECKING:
-    from medjudge.metrics.audit import Audit, CalibrationResult, GeneratorResult, HeterogeneityResult, JudgeAudit
-    from medjudge.metrics.audit import PairResult, PowerResult, SelfPreferenceResult
+    from medjudge.metrics.audit import (
+        Audit,
+        CalibrationResult,
+        GeneratorResult,
+        HeterogeneityResult,
+        JudgeAudit,
+        PairResult,
+        PowerResult,
+        SelfPreferenceResult,
+    )
 
 RATES = {
     "prevalence": "the share of gold positives",
@@ -133,7 +141,9 @@ def self_preference_sentence(name: str, found: SelfPreferenceResult) -> str:
         return f"{name}: whether it favours its own family ({found.family}) cannot be said from these rows."
     ends = f"{100 * gap.value:+.1f} points ({100 * gap.low:.1f} to {100 * gap.high:.1f}), n = {gap.n:,}"
     if gap.low > 0:
-        return f"{name} is more generous to its own family ({found.family}) than to others, against the experts: {ends}."
+        return (
+            f"{name} is more generous to its own family ({found.family}) than to others, against the experts: {ends}."
+        )
     if gap.high < 0:
         return f"{name} is stricter with its own family ({found.family}) than with others, against the experts: {ends}."
     return f"{name} is not shown to favour its own family ({found.family}): {ends}."
@@ -149,5 +159,7 @@ def calibration_sentence(name: str, found: CalibrationResult, alpha: float) -> s
     )
     if found.calibrated_p >= alpha:
         return f"{name}'s confidences are not shown to be off: {means}; {ece}."
-    word = "overconfident" if gap > 0.01 else "underconfident" if gap < -0.01 else "miscalibrated, though right on average"
+    word = (
+        "overconfident" if gap > 0.01 else "underconfident" if gap < -0.01 else "miscalibrated, though right on average"
+    )
     return f"{name} is {word}: {means}; {ece}."

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from medjudge.metrics.results import ModelResult, Results
+from medjudge.reporting.audit_tables import Cell, page_grids
 from medjudge.reporting.inputs import (
     DASH,
     chance_text,
@@ -52,6 +53,26 @@ def results_table(results: Results, *, all_metrics: bool = False) -> Table:
                 end_section=number == len(rows) - 1,
             )
     return table
+
+
+def audit_tables(results: Results) -> list[Table]:
+    """Generators, and judges against each other, where there are any; the page has the rest."""
+    grids = page_grids(results)
+    tables = []
+    for grid in (*grids["generators"], *grids["pairs"]):
+        table = Table(title=grid.caption, title_justify="left")
+        table.add_column("")
+        for column in grid.columns:
+            table.add_column(column, justify="right")
+        for head, cells in grid.rows:
+            table.add_row(Text(head), *(_stacked(cell) for cell in cells))
+        tables.append(table)
+    return tables
+
+
+def _stacked(cell: Cell) -> Text:
+    under = cell.under.replace(" to ", DASH)
+    return Text(cell.text).append(f"\n{under}" if under else "", style="dim")
 
 
 def usage_table(results: Results) -> Table | None:
