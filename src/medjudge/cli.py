@@ -278,7 +278,7 @@ def score(
         reference=reference,
         seed=seed,
     )
-    score_files(verdicts, contract, out, console(), options)
+    score_files(verdicts, contract, out, options)
     from medjudge.stages.report import print_outcome
 
     print_outcome(out, console())

@@ -71,6 +71,9 @@ class Picture:
             self.figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
         return buffer.getvalue()
 
+    def _repr_png_(self) -> bytes:
+        return self.png()
+
 
 def result_pictures(results: Results) -> list[Picture]:
     """Metrics by model, differences to the reference (if there is one), and a confusion matrix per model."""

@@ -25,6 +25,10 @@ from medjudge.reporting.reasoning_tables import reasoning_grids
 _TERMINAL_METRICS = ("accuracy", "macro_f1", "f1_positive", "pearson", "schema_pass_rate", "valid_json_rate")
 
 
+_PAGE_ONLY = {"Unparsed", "Accuracy, %", "Positive F1, %", "AC1", "Statistic", "SD left over"}
+"""Columns of the audit's tables that a terminal is too narrow for."""
+
+
 def results_table(results: Results, *, all_metrics: bool = False) -> Table:
     """Models by metrics with intervals, n and n_unparsed; baselines dimmed. `Console.print` shows it.
 
@@ -62,14 +66,15 @@ def audit_tables(results: Results) -> list[Table]:
     reasoning = reasoning_grids(results.reasoning, results.level)[:1] if results.reasoning else []
     tables = []
     for grid in (*grids["generators"], *grids["pairs"], *reasoning):
+        kept = [place for place, column in enumerate(grid.columns) if column not in _PAGE_ONLY]
         table = Table(title=grid.caption, title_justify="left")
         if grid in reasoning:
             table.caption, table.caption_justify, table.caption_style = grid.note, "left", "dim"
-        table.add_column("")
-        for column in grid.columns:
-            table.add_column(column, justify="right")
+        table.add_column("", overflow="fold")
+        for place in kept:
+            table.add_column(grid.columns[place], justify="right", min_width=6)
         for head, cells in grid.rows:
-            table.add_row(Text(head), *(_stacked(cell) for cell in cells))
+            table.add_row(Text(head), *(_stacked(cells[place]) for place in kept))
         tables.append(table)
     return tables
 

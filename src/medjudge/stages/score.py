@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
 from medjudge import artifacts
-from medjudge.config import DataConfig
+from medjudge.config import DataConfig, ReportConfig
 from medjudge.data.leakage import LeakageReport, check_leakage
 from medjudge.data.sources import parse_fields, parse_where, read_source
 from medjudge.data.verdict_files import (
@@ -77,7 +76,6 @@ def score_files(
     paths: Sequence[str],
     contract: TaskContract | LabelScale,
     out_dir: Path,
-    console: Console,
     options: ScoreOptions,
 ) -> Results:
     """Writes `results.json`, `verdicts.jsonl` and the page. The folder `out_dir` appears whole or not at all."""
@@ -91,9 +89,9 @@ def score_files(
         artifacts.write_json(work / artifacts.COMMANDS, [shlex.join(["medjudge", *sys.argv[1:]])])
         artifacts.write_json(work / artifacts.RESULTS, scored.results.to_json())
         artifacts.write_text(work / artifacts.VERDICTS, _lines(scored))
-        from medjudge.stages.report import rewrite
+        from medjudge.stages.report import gather, write_report
 
-        rewrite(work, console)
+        write_report(gather(work, ReportConfig(title=f"{out_dir.name}: {scored.results.task}")), work)
         if out_dir.exists():
             out_dir.rmdir()
         work.rename(out_dir)
@@ -280,7 +278,7 @@ def parse_pairs(pairs: Sequence[str]) -> dict[str, str]:
     return parse_fields([part for pair in pairs for part in pair.split(",")])
 
 
-def label_scale(labels: str, *, ordered: bool, positive: str | None) -> LabelScale:
+def label_scale(labels: str, ordered: bool = False, positive: str | None = None) -> LabelScale:
     """The scale of `--labels a,b,c`. Of two labels the second is positive unless `positive` names the first."""
     names = tuple(part.strip() for part in labels.split(","))
     if positive is None and len(names) == 2 and not ordered:
