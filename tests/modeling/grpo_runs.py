@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from medjudge.inference.local import LocalEngine
+from medjudge.inference.engine import Engine
 from rich.console import Console
 
 from medjudge.config import BaseConfig, GrpoConfig, ModelConfig

@@ -30,7 +30,7 @@ CHAT: Document = [{"role": "user", "content": "Which nerve?"}, {"role": "assista
 TEXT = "The deltoid is supplied by the axillary nerve."
 
 
-def few(rng: random.Random) -> list[Document]:
+def few(rng: random.Random, number: int = 0) -> list[Document]:
     return [TEXT, CHAT] * 20
 
 
