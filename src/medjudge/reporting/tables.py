@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from medjudge.metrics.results import ModelResult, Results
-from medjudge.reporting.audit_tables import Cell, page_grids
+from medjudge.reporting.audit_tables import Cell, Grid, page_grids
 from medjudge.reporting.inputs import (
     DASH,
     chance_text,
@@ -61,17 +61,26 @@ def audit_tables(results: Results) -> list[Table]:
     grids = page_grids(results)
     reasoning = reasoning_grids(results.reasoning, results.level)[:1] if results.reasoning else []
     tables = []
-    for grid in (*grids["generators"], *grids["pairs"], *reasoning):
-        table = Table(title=grid.caption, title_justify="left")
-        if grid in reasoning:
-            table.caption, table.caption_justify, table.caption_style = grid.note, "left", "dim"
-        table.add_column("")
-        for column in grid.columns:
-            table.add_column(column, justify="right")
-        for head, cells in grid.rows:
-            table.add_row(Text(head), *(_stacked(cell) for cell in cells))
-        tables.append(table)
-    return tables
+    for grid in (*grids["generators"], *grids["pairs"]):
+        tables.append(grid_table(grid, noted=False))
+    return [*tables, *map(grid_table, reasoning)]
+
+
+def grid_table(grid: Grid, *, noted: bool = True) -> Table:
+    """A grid for the terminal. `noted`: with its small print."""
+    table = Table(
+        title=grid.caption,
+        title_justify="left",
+        caption=grid.note if noted else None,
+        caption_justify="left",
+        caption_style="dim",
+    )
+    table.add_column("")
+    for column in grid.columns:
+        table.add_column(column, justify="right")
+    for head, cells in grid.rows:
+        table.add_row(Text(head), *(_stacked(cell) for cell in cells))
+    return table
 
 
 def _stacked(cell: Cell) -> Text:
