@@ -139,10 +139,13 @@ def run(
     ] = False,
     force: Force = False,
 ) -> None:
-    """Run a recipe's stages in order. Unchanged stages are skipped; a cut-off one resumes from its last checkpoint."""
-    from medjudge.config import load_recipe
+    """Run a recipe's stages in order. Unchanged stages are skipped; a cut-off one resumes from its last checkpoint.
 
-    recipe = load_recipe(recipe_path, overrides or [])
+    A recipe with variants runs each of them, what they share once, and lays the results side by side.
+    """
+    from medjudge.config import load_variants
+
+    recipe, variants = load_variants(recipe_path, overrides or [])
     from medjudge.pipeline import active_stages, run_recipe
 
     active_stages(recipe, first, last)
@@ -150,7 +153,13 @@ def run(
     if dry_run:
         from medjudge.plan import print_plan
 
-        print_plan(recipe, out, first=first, last=last)
+        for one in variants.values() or [recipe]:
+            print_plan(one, out, first=first, last=last)
+        return
+    if variants:
+        from medjudge.variants import run_variants
+
+        run_variants(recipe, variants, out, first=first, last=last, fresh=fresh, force=force)
         return
     run_dir = run_recipe(recipe, out, first=first, last=last, fresh=fresh, force=force)
     if active_stages(recipe, first, last)[-1] in ("evaluate", "report"):

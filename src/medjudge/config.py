@@ -27,6 +27,8 @@ StageName = Literal["prepare", "base", "sft", "grpo", "merge", "evaluate", "repo
 STAGE_NAMES: tuple[StageName, ...] = ("prepare", "base", "sft", "grpo", "merge", "evaluate", "report")
 TINY_BASE = "builtin:tiny"
 SCRATCH_BASE = "builtin:scratch"
+VARIANT_JUDGE = "variant:"
+"""`judge = "variant:NAME"`: the model that another variant of the recipe trains."""
 SPLIT_SOURCES = ("train", "grpo", "validation", "test")
 """Splits that may have a source of their own."""
 
@@ -524,6 +526,18 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Order: the file, then `profile` and `stages`-like plain overrides that choose a profile, then the profile, then all
     overrides again, so that what is said on the command line always wins.
     """
+    return recipe_from_tree(_read_toml(path), overrides, where=str(path))
+
+
+def load_variants(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, dict[str, Recipe]]:
+    """The recipe, and its variants by name, in order: each the recipe with `[variants.NAME]` laid over it.
+
+    A variant's run folder lies in the recipe's. Empty where the recipe has no variants.
+    """
+    return variants_from_tree(_read_toml(path), overrides, where=str(path))
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -532,19 +546,24 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
             f"cannot read recipe {path}: {reason}. `medjudge init KIND` writes one to start from."
         ) from None
     try:
-        tree = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
-    return recipe_from_tree(tree, overrides, where=str(path))
 
 
 def recipe_from_tree(tree: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str = "recipe") -> Recipe:
     """As `load_recipe`, from a parsed tree. `where` names it in messages."""
+    return variants_from_tree(tree, overrides, where=where)[0]
+
+
+def variants_from_tree(
+    tree: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str = "recipe"
+) -> tuple[Recipe, dict[str, Recipe]]:
+    """As `load_variants`, from a parsed tree."""
     settings = [_parse_override(text) for text in overrides]
     merged: dict[str, Any] = json.loads(json.dumps(tree, default=str))
     profiles = merged.pop("profiles", {})
-    if not isinstance(profiles, dict) or not all(isinstance(overlay, dict) for overlay in profiles.values()):
-        raise ConfigError(f"{where}: `profiles` must hold tables such as [profiles.tiny.sft].")
+    _check_overlays(profiles, "profiles", where)
     profile = next((value for keys, value in reversed(settings) if keys == ["profile"]), merged.get("profile"))
     if profile is not None:
         if profile not in profiles:
@@ -561,13 +580,49 @@ def recipe_from_tree(tree: Mapping[str, Any], overrides: Sequence[str] = (), *, 
         raise ConfigError(
             f"{where}: task.kind is {kind!r}{_did_you_mean(str(kind), TASKS)}. Known: {', '.join(TASKS)}."
         )
+    overlays = merged.pop("variants", {})
+    _check_overlays(overlays, "variants", where)
     recipe = _validate(merged, where=where)
     # Every profile must hold keys that exist, also those not in use: a typo there would wait for its day.
     for name, overlay in profiles.items():
         trial = json.loads(json.dumps(merged))
         _overlay(trial, overlay)
+        trial.pop("variants", None)
         _validate(trial, where=f"{where} [profiles.{name}]")
-    return recipe
+    variants: dict[str, Recipe] = {}
+    for name, overlay in overlays.items():
+        trial = json.loads(json.dumps(merged))
+        _overlay(trial, overlay)
+        for keys, value in settings:
+            _set(trial, keys, value)
+        trial |= {"name": name, "runs_dir": str(recipe.run_dir)}
+        _name_judges(trial, variants, where=f"{where} [variants.{name}]")
+        variants[name] = _validate(trial, where=f"{where} [variants.{name}]")
+    return recipe, variants
+
+
+def _check_overlays(overlays: Any, kind: str, where: str) -> None:
+    if not isinstance(overlays, dict) or not all(isinstance(overlay, dict) for overlay in overlays.values()):
+        raise ConfigError(f"{where}: `{kind}` must hold tables such as [{kind}.NAME.sft].")
+
+
+def _name_judges(tree: dict[str, Any], earlier: Mapping[str, Recipe], *, where: str) -> None:
+    """`judge = "variant:NAME"` becomes the folder of the model that an earlier variant trains."""
+    places = (("grpo", "reward_settings", "llm"), ("evaluate", "llm"))
+    for place in places:
+        section: Any = tree
+        for key in place:
+            section = section.get(key, {}) if isinstance(section, dict) else {}
+        judge = section.get("judge") if isinstance(section, dict) else None
+        if not isinstance(judge, str) or not judge.startswith(VARIANT_JUDGE):
+            continue
+        name = judge.removeprefix(VARIANT_JUDGE)
+        if name not in earlier:
+            raise ConfigError(
+                f"{where}: `{'.'.join(place)}.judge` is {judge!r}, but no variant before it has that name: "
+                f"{', '.join(earlier) or 'it is the first'}."
+            )
+        section["judge"] = str(earlier[name].run_dir / "sft" / "model")
 
 
 def _validate(tree: Mapping[str, Any], *, where: str) -> Recipe:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from medjudge.metrics.results import ModelResult, Results
-from medjudge.reporting.audit_tables import Cell, page_grids
+from medjudge.reporting.audit_tables import Cell, Grid, page_grids
 from medjudge.reporting.inputs import (
     DASH,
     chance_text,
@@ -65,18 +65,27 @@ def audit_tables(results: Results) -> list[Table]:
     grids = page_grids(results)
     reasoning = reasoning_grids(results.reasoning, results.level)[:1] if results.reasoning else []
     tables = []
-    for grid in (*grids["generators"], *grids["pairs"], *reasoning):
-        kept = [place for place, column in enumerate(grid.columns) if column not in _PAGE_ONLY]
-        table = Table(title=grid.caption, title_justify="left")
-        if grid in reasoning:
-            table.caption, table.caption_justify, table.caption_style = grid.note, "left", "dim"
-        table.add_column("", overflow="fold")
-        for place in kept:
-            table.add_column(grid.columns[place], justify="right", min_width=6)
-        for head, cells in grid.rows:
-            table.add_row(Text(head), *(_stacked(cells[place]) for place in kept))
-        tables.append(table)
-    return tables
+    for grid in (*grids["generators"], *grids["pairs"]):
+        tables.append(grid_table(grid, noted=False))
+    return [*tables, *map(grid_table, reasoning)]
+
+
+def grid_table(grid: Grid, *, noted: bool = True) -> Table:
+    """A grid for the terminal, without what only the page has room for. `noted`: with its small print."""
+    table = Table(
+        title=grid.caption,
+        title_justify="left",
+        caption=grid.note if noted else None,
+        caption_justify="left",
+        caption_style="dim",
+    )
+    kept = [place for place, column in enumerate(grid.columns) if column not in _PAGE_ONLY]
+    table.add_column("", overflow="fold")
+    for place in kept:
+        table.add_column(grid.columns[place], justify="right", min_width=6)
+    for head, cells in grid.rows:
+        table.add_row(Text(head), *(_stacked(cells[place]) for place in kept))
+    return table
 
 
 def _stacked(cell: Cell) -> Text:
