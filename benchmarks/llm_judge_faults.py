@@ -43,7 +43,7 @@ from medjudge.tasks.reasoning import Marks, ReasoningContract
 FAULTS = ("HTTP 500", "HTTP 429", "dropped before", "dropped after", "silence")
 FAULT_RATE = 0.2
 TIMEOUT_S = 45.0
-REQUESTS_PER_MINUTE = 360
+REQUESTS_PER_MINUTE = 180
 SERVER_LIMIT_PER_S = 8
 WORDS = (
     "effusion",
@@ -293,7 +293,7 @@ def make_reward(url: str, model: Path, cache: Path, **over: Any) -> tuple[LlmRew
     )
     client = EndpointClient(Endpoint(str(model), url), settings)
     scorer = ReasoningScorer(EndpointEngine(client), ReasoningContract(max_completion_tokens=16), **over)
-    return LlmReward(scorer), client
+    return LlmReward(scorer, client), client
 
 
 def main() -> None:
