@@ -36,6 +36,8 @@ def test_dry_run_says_what_would_happen_and_writes_nothing(
     assert re.search(r"train +90 +30", out)
     assert re.search(r"grpo +4 +16 +8 ", out)
     assert re.search(r"sft +8 +8 +180 ", out)
+    assert "grpo adapter: rank 4, scale 2 (alpha / r), step 0.008 (learning rate x scale x rank)" in out
+    assert "sft adapter" not in out  # tuned in full
     assert "not run yet" in out
 
 

@@ -39,6 +39,9 @@ CHECKPOINTS = "checkpoints"
 CHECKPOINT_COMPLETE = "complete.json"
 HISTORY = "history.json"
 PREFLIGHT = "preflight.json"
+FORCED = ".forced"
+DOCTOR = "doctor.json"
+JUDGES = "judges.json"
 RESULTS = "results.json"
 VERDICTS = "verdicts.jsonl"
 COMMANDS = "commands.json"
@@ -198,6 +201,18 @@ class RunDir:
             },
         )
         _move_into_place(work, self.stage(name))
+
+    def allow_failed_preflight(self, allowed: bool) -> None:
+        """Says whether the stages of the command that runs now go on over a failed pre-flight."""
+        if allowed:
+            (self.path / FORCED).touch()
+        else:
+            (self.path / FORCED).unlink(missing_ok=True)
+
+    @property
+    def allows_failed_preflight(self) -> bool:
+        """Whether `--force` was given."""
+        return (self.path / FORCED).exists()
 
     def discard(self, name: str) -> None:
         """Forgets a stage, finished or begun."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,8 +17,9 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from medjudge.errors import ConfigError
-from medjudge.rewards.settings import RewardSettings
-from medjudge.settings import Settings
+from medjudge.records import AdapterStep
+from medjudge.rewards.settings import EmbeddingSettings, LlmSettings, RewardSettings
+from medjudge.settings import EndpointSettings, Settings
 from medjudge.tasks.catalog import TASKS, Task
 from medjudge.tasks.contract import TaskContract
 
@@ -148,6 +150,20 @@ class LoraSettings(Settings):
     rslora: bool = False
     """Scale by alpha/sqrt(r) instead of alpha/r (Kalajdzievski 2023, arXiv:2312.03732)."""
 
+    @property
+    def scale(self) -> float:
+        """What the adapter's product is multiplied by."""
+        return self.alpha / (math.sqrt(self.r) if self.rslora else self.r)
+
+    def step(self, learning_rate: float) -> AdapterStep:
+        """The size of a step under Adam, to first order.
+
+        Adam moves each weight by about the learning rate, whatever its gradient. The second matrix, which starts at
+        zero, has r weights per output, so the output moves by learning_rate x scale x r. With alpha/r that does not
+        depend on r (Hu et al. 2021, section 4.1); with alpha/sqrt(r) and a fixed alpha it grows as sqrt(r).
+        """
+        return AdapterStep(self.r, self.scale, learning_rate, size=learning_rate * self.scale * self.r)
+
 
 class TrainingConfig(Settings):
     """What SFT, GRPO and the base stage share."""
@@ -223,6 +239,42 @@ class SftConfig(TrainingConfig):
         return self
 
 
+class PreflightConfig(Settings):
+    """What is proven before the first step: gold answers, shuffled ones, broken ones, a sample of the policy."""
+
+    prompts: int = Field(16, ge=0)
+    """Prompts of the policy sample, `group_size` completions each, drawn by the seed; 0 draws none.
+
+    More cost seconds, and give the doctor's `act` policy more pass rates to order cases by."""
+    max_cut_share: float = Field(0.5, ge=0, le=1)
+    """Share of the prompts that may lose words to `task.max_prompt_tokens` before the pre-flight fails."""
+
+
+class DoctorConfig(Settings):
+    """What is watched while GRPO trains, and what is done when something is found: docs/doctor.md."""
+
+    policy: Literal["warn", "stop", "act"] = "warn"
+    """`warn` says it; `stop` also saves and ends the training at a severe finding; `act` also drops groups without
+    spread for fresh ones, raises the temperature where no group differs, and takes cases in order of difficulty."""
+    window_steps: int = Field(5, ge=2)
+    """Steps that a finding is drawn from, at least."""
+    window_groups: int = Field(32, ge=1)
+    """Groups that those steps hold, at least: of 32 groups none differs by chance only where hardly any does."""
+    held_out_split: str = "validation"
+    """Cases that no gradient sees. Without this split nothing is measured, and hacking cannot be told from learning."""
+    held_out_cases: int = Field(64, ge=0)
+    """Cases of it, drawn by the seed; 0 measures nothing."""
+    held_out_every: int = Field(20, ge=1)
+    """Steps between two measurements. 64 short answers cost about as much as one step."""
+    keep_completions: bool = True
+    """Whether `doctor.json` and `preflight.json` hold the first characters of completions as evidence."""
+    max_resamples: int = Field(2, ge=0)
+    """For `act`: how often in one step groups without spread are drawn anew from other cases (dynamic sampling, Yu et
+    al. 2025, arXiv:2503.14476, there without a bound)."""
+    max_temperature: float = Field(1.5, gt=0)
+    """For `act`: where raising the temperature ends."""
+
+
 class GrpoConfig(TrainingConfig):
     """Group-relative policy optimisation (Shao et al. 2024, arXiv:2402.03300) on rule rewards."""
 
@@ -271,6 +323,8 @@ class GrpoConfig(TrainingConfig):
     reward_gate: tuple[str, ...] = ()
     """Rewards that must be above 0 before anything is paid: `["schema"]`. What takes away is taken all the same."""
     reward_settings: RewardSettings = RewardSettings()
+    preflight: PreflightConfig = PreflightConfig()
+    doctor: DoctorConfig = DoctorConfig()
     trl: Mapping[str, Any] = Field(default_factory=dict)
     """Any further `trl.GRPOConfig` argument by its own name. It may not repeat a setting above."""
 
@@ -282,6 +336,11 @@ class GrpoConfig(TrainingConfig):
             if name not in KNOWN:
                 raise ValueError(f"unknown reward {name!r}{_did_you_mean(name, KNOWN)}; known: {', '.join(KNOWN)}")
         check_composition(self.rewards, self.reward_gate)
+        if [*self.rewards] == ["balanced"] and self.scale_rewards == "group":
+            raise ValueError(
+                '`balanced` alone does nothing under `scale_rewards = "group"`: the cases of a group share their '
+                'label, and its weight is divided out. Set `scale_rewards` to "batch" or "none"'
+            )
         return self
 
     @model_validator(mode="after")
@@ -332,17 +391,56 @@ class EvaluateConfig(Settings):
     models: tuple[str, ...] = ("base", "sft", "grpo")
     """Which of the run's models are compared; those that the run does not make are left out with a line."""
     extra_models: Mapping[str, str] = Field(default_factory=dict)
-    """Further models by name: a folder or a hub id."""
+    """Further models by name: a folder, a hub id, or an endpoint as `openai:MODEL@URL`."""
+    endpoint: EndpointSettings = EndpointSettings()
+    """How the endpoints among the models are asked."""
+    endpoints: Mapping[str, EndpointSettings] = Field(default_factory=dict)
+    """Model name -> what differs for it: its limits, its prices."""
     max_cases: int | None = Field(None, ge=1)
     """Judge only so many cases of the split, drawn by the seed."""
     batch_tokens: int = Field(16384, ge=64)
     """Prompt and completion tokens per batch of generation."""
+    reasoning: bool = False
+    """Also compare the reasoning with the experts': embedding alignment, medical entities, citations, a judge's marks.
+    Needs the `embeddings` extra."""
+    embedding: EmbeddingSettings = EmbeddingSettings()
+    """What the alignment of reasoning is measured with."""
+    llm: LlmSettings = LlmSettings()
+    """The judge that marks reasoning; without `judge` it is not marked."""
+    entities: str = "builtin"
+    """What finds medical entities: `builtin`, a list of the package's own terms, or `spacy:PIPELINE` (`en_core_sci_sm`,
+    ...), installed by its own instructions."""
     baselines: bool = True
     """Majority, always-positive, chance and a word-count logistic regression fitted on the training split."""
     level: float = Field(0.95, gt=0.5, lt=1)
     n_resamples: int = Field(2000, ge=100)
     """Bootstrap resamples, drawn over groups."""
     seed: int = 42
+
+    @field_validator("entities")
+    @classmethod
+    def _entities_are_known(cls, value: str) -> str:
+        if value != "builtin" and not value.removeprefix("spacy:"):
+            raise ValueError("`spacy:` names no pipeline: write spacy:en_core_sci_sm, for instance")
+        if value != "builtin" and not value.startswith("spacy:"):
+            raise ValueError(f"entities are found by `builtin` or `spacy:PIPELINE`, got {value!r}")
+        return value
+
+    @field_validator("extra_models")
+    @classmethod
+    def _endpoints_can_be_read(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        for where in value.values():
+            if where.startswith("openai:"):
+                from medjudge.inference.endpoint import parse_endpoint
+
+                parse_endpoint(where)
+        return value
+
+    def endpoint_of(self, name: str) -> EndpointSettings:
+        """How the endpoint that goes by this model name is asked."""
+        differs = self.endpoints.get(name)
+        update = {key: getattr(differs, key) for key in differs.model_fields_set} if differs is not None else {}
+        return self.endpoint.model_copy(update=update)
 
 
 class ReportConfig(Settings):
@@ -514,6 +612,8 @@ def _keys_at(loc: Sequence[str], tree: Mapping[str, Any]) -> list[str]:
     for part in loc:
         if section is Recipe and part == "task":
             section = TASKS[str(tree["task"]["kind"])]
+            continue
+        if part not in section.model_fields:  # a name in a table of sections
             continue
         annotation = section.model_fields[part].annotation
         candidates = [annotation, *get_args(annotation)] if get_origin(annotation) else [annotation]

@@ -4,7 +4,8 @@ MedjudgeError
 ├── ConfigError      a recipe, an override or a command-line argument
 ├── DataError        a source file, a row, a split, a leak
 ├── ModelError       a model folder, a tokenizer, a template, a device
-│   └── LineageError an adapter or merge whose parent is not the one it was made from
+│   ├── LineageError an adapter or merge whose parent is not the one it was made from
+│   └── EndpointError a model behind an endpoint that cannot be reached, refuses, or fails too often
 └── RunError         a run folder: locked, damaged, or of another program version
 
 Every message says what was got, what was expected and what to do, and carries no case text: the case id leads there.
@@ -31,6 +32,10 @@ class ModelError(MedjudgeError):
 
 class LineageError(ModelError):
     """Weights that are not the ones an artifact says it was made from."""
+
+
+class EndpointError(ModelError):
+    """An endpoint that cannot be reached, refuses the request as such, or fails more often than is borne."""
 
 
 class RunError(MedjudgeError):

@@ -17,6 +17,8 @@ from rich.console import Console
 from medjudge import __version__, artifacts
 from medjudge.config import SCRATCH_BASE, SPLIT_SOURCES, STAGE_NAMES, TINY_BASE, Recipe
 from medjudge.errors import ConfigError, RunError
+from medjudge.rewards.composition import reward_plan
+from medjudge.settings import without_transport
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ STAGES: dict[str, Stage] = {
 }
 """In the order a project meets them."""
 
-NOT_INPUTS = (artifacts.HISTORY, artifacts.PREFLIGHT, artifacts.LINT)
+NOT_INPUTS = (artifacts.HISTORY, artifacts.PREFLIGHT, artifacts.DOCTOR, artifacts.JUDGES, artifacts.LINT)
 """Outputs of a stage that later stages do not read: a change in them alone makes nothing stale."""
 
 
@@ -89,7 +91,7 @@ def stage_inputs(name: str, recipe: Recipe, run_dir: artifacts.RunDir) -> dict[s
     Raises ConfigError if a stage before it has not run.
     """
     stage = STAGES[name]
-    tree = recipe.model_dump(mode="json")
+    tree = without_transport(recipe.model_dump(mode="json"))
     inputs: dict[str, Any] = {section: tree[section] for section in stage.sections}
     inputs |= {"seed": recipe.seed, "version": __version__, "contract": recipe.contract.fingerprint()}
     if name == "prepare":
@@ -125,10 +127,11 @@ def run_recipe(
     first: str | None = None,
     last: str | None = None,
     fresh: bool = False,
+    force: bool = False,
 ) -> Path:
     """Runs the stages `first` to `last`. Returns the run folder.
 
-    fresh: forget those stages' earlier results and begun work.
+    fresh: forget those stages' earlier results and begun work. force: go on over a failed pre-flight, and record it.
     """
     names = active_stages(recipe, first, last)
     run_dir = artifacts.RunDir(recipe.run_dir)
@@ -138,13 +141,26 @@ def run_recipe(
             from medjudge.modeling.arguments import check_arguments
 
             check_arguments(recipe)
+        _check_parts(recipe, names)
         artifacts.write_json(run_dir.path / artifacts.RECIPE, recipe.model_dump(mode="json"))
         _record_command(run_dir.path)
+        run_dir.allow_failed_preflight(force)
         for name in names:
             if fresh:
                 run_dir.discard(name)
             _run_stage(name, recipe, run_dir, console)
     return run_dir.path
+
+
+def _check_parts(recipe: Recipe, names: Sequence[str]) -> None:
+    """A key or a package that is missing shows now, not after hours of training. Nothing is asked."""
+    if "grpo" in names:
+        reward_plan(recipe, ())
+    for name, where in recipe.evaluate.extra_models.items():
+        if "evaluate" in names and where.startswith("openai:"):
+            from medjudge.inference.endpoint import EndpointClient, parse_endpoint
+
+            EndpointClient(parse_endpoint(where), recipe.evaluate.endpoint_of(name))
 
 
 def _run_stage(name: str, recipe: Recipe, run_dir: artifacts.RunDir, console: Console) -> None:

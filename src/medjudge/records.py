@@ -56,11 +56,26 @@ class Unparsed:
     completion: str
     reason: str
     """Why, without text of the case: "expected one <answer> block, found 0"."""
-    kind: Literal["format", "schema"] = "format"
-    """`format`: the outer form is unreadable (not JSON, no tags). `schema`: the form is right, its content is not."""
+    kind: Literal["format", "schema", "truncated", "refused", "failed"] = "format"
+    """`format`: the outer form is unreadable (not JSON, no tags). `schema`: the form is right, its content is not.
+
+    `truncated`: unreadable, and cut off at the token limit. `refused`: the model or its provider declined to answer.
+    `failed`: no answer came at all."""
 
 
 Judgement = Verdict | Unparsed
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterStep:
+    """How far one optimiser step takes a LoRA adapter: what must agree before two ranks are compared."""
+
+    r: int
+    scale: float
+    """What the adapter's product is multiplied by: alpha/r, or alpha/sqrt(r) with rsLoRA."""
+    learning_rate: float
+    size: float
+    """learning_rate x scale x r, see `LoraSettings.step`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +89,26 @@ class Completion:
     """False if the token limit cut it off."""
     n_words_cut: int = 0
     """Words that were taken off the case's inputs so that the prompt fits."""
+    shown: Mapping[str, str] | None = None
+    """The case's inputs as the prompt showed them; None where it showed them whole."""
+    refused: bool = False
+    """The model or its provider declined to answer."""
+    failure: str | None = None
+    """Why there is no answer at all, without text of the case; `text` is then empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One sampled completion, what the contract reads in it, and the case it answers: all that a reward may look at."""
+
+    case: Case
+    judgement: Judgement
+    completion: Completion
+
+    @property
+    def inputs(self) -> Mapping[str, str]:
+        """The inputs as the policy saw them."""
+        return self.case.inputs if self.completion.shown is None else self.completion.shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +123,3 @@ class LabelScores:
     """Probability that the answer is one of the labels, in [0, 1]; small where a judge has not learned the format."""
     n_words_cut: int = 0
     """Words that were taken off the case's inputs so that the prompt fits."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rollout:
-    """One sampled completion, what the contract reads in it, and the case it answers: all that a reward may look at."""
-
-    case: Case
-    judgement: Judgement
-    completion: Completion

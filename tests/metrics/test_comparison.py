@@ -2,13 +2,26 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm, permutation_test, t
 from sklearn.metrics import f1_score
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
 from medjudge.errors import DataError
+from medjudge.metrics.agreement import STATISTICS, agreement_statistics
 from medjudge.metrics.classification import code_outcomes
-from medjudge.metrics.comparison import compare_with_chance, mcnemar, pair, paired_differences
+from medjudge.metrics.comparison import (
+    adjust_p,
+    compare_with_chance,
+    mcnemar,
+    pair,
+    paired_differences,
+    paired_permutation,
+    paired_statistics,
+    permutation_of_rows,
+    permutation_of_sums,
+    power_against_chance,
+    power_of_pair,
+)
 from medjudge.records import Case, Unparsed, Verdict
 
 
@@ -102,7 +115,8 @@ def test_paired_differences_against_a_plain_loop():
         assert found[metric].value == pytest.approx(
             100 * (statistic(CASES, said_a, metric) - statistic(CASES, said_b, metric))
         )
-        assert (found[metric].low, found[metric].high) == pytest.approx(tuple(np.quantile(draws, [0.05, 0.95])))
+        tail = norm.cdf(-math.sqrt(30 / 29) * t.ppf(0.95, 29))  # a percentile interval, wider for its 30 groups
+        assert (found[metric].low, found[metric].high) == pytest.approx(tuple(np.quantile(draws, [tail, 1 - tail])))
 
 
 def test_a_judge_does_not_differ_from_itself():
@@ -135,3 +149,159 @@ def test_chance():
     assert compare_with_chance(56, 200, 0.25) == binomtest(56, 200, 0.25).pvalue
     with pytest.raises(DataError, match="no rows"):
         compare_with_chance(0, 0, 0.25)
+
+
+def test_mcnemar_method_can_be_chosen():
+    assert mcnemar(30, 10, method="exact").method == "exact"
+    assert mcnemar(30, 10, method="exact").p == pytest.approx(binomtest(10, 40).pvalue)
+    assert mcnemar(1, 4, method="mid-p").method == "mid-p"
+    # exact 12/32 less the probability of the split that was seen, C(5,1) / 32
+    assert mcnemar(1, 4, method="mid-p").p == pytest.approx(12 / 32 - 5 / 32)
+
+
+def test_permutation_by_hand():
+    """Three groups of one row, a right on all, b on none: 2 of the 8 assignments are as far apart as this one."""
+    sums_a, sums_b = np.array([[1.0, 1], [1, 1], [1, 1]]), np.array([[0.0, 1], [0, 1], [0, 1]])
+    found = permutation_of_sums(
+        sums_a, sums_b, lambda s: {"accuracy": s[..., 0] / s[..., 1]}, rng=np.random.default_rng(0)
+    )["accuracy"]
+    assert (found.difference, found.n_groups, found.n_resamples) == (1, 3, 8)
+    assert found.p == pytest.approx(2 / 8)
+
+
+def test_permutation_of_rows_of_one_is_mcnemar():
+    """With one row per group and accuracy, every assignment tried is the exact binomial test."""
+    right_a = np.array([1] * 8 + [0] * 2 + [1] * 10, dtype=float)
+    right_b = np.array([0] * 8 + [1] * 2 + [1] * 10, dtype=float)
+    found = permutation_of_rows(
+        right_a, right_b, lambda x: float(x.mean()), n_resamples=1024, rng=np.random.default_rng(0)
+    )
+    assert found.n_resamples == 2**10
+    assert found.p == pytest.approx(mcnemar(8, 2, method="exact").p)
+    cases = [Case(str(i), {}, gold="a") for i in range(20)]
+    a = coded(cases, {str(i): "a" if r else "b" for i, r in enumerate(right_a)})
+    b = coded(cases, {str(i): "a" if r else "b" for i, r in enumerate(right_b)})
+    exact = paired_permutation(pair(a, b), ["accuracy"], n_resamples=1024, rng=np.random.default_rng(0))["accuracy"]
+    assert exact.p == pytest.approx(mcnemar(8, 2, method="exact").p)
+    drawn = paired_permutation(pair(a, b), ["accuracy"], n_resamples=1023, rng=np.random.default_rng(0))["accuracy"]
+    assert drawn.n_resamples == 1023
+    assert drawn.p == pytest.approx(exact.p, abs=0.05)
+
+
+def test_permutation_against_scipy():
+    """Groups of one row and the sum of differences: SciPy's paired permutation test enumerates the same assignments."""
+    rng = np.random.default_rng(3)
+    for _ in range(5):
+        a, b = rng.normal(0.5, 1, 9), rng.normal(0, 1, 9)
+        found = permutation_of_rows(a, b, lambda x: float(x.mean()), rng=rng)
+        assert found.n_resamples == 2**9
+        expected = permutation_test((a, b), lambda x, y: x.mean() - y.mean(), permutation_type="samples")
+        assert found.p == pytest.approx(expected.pvalue)
+
+
+def test_rows_of_a_group_are_swapped_together():
+    """Six equal rows in one group are one observation: nothing can be shown."""
+    a, b = np.ones(6), np.zeros(6)
+    found = permutation_of_rows(a, b, lambda x: float(x.mean()), np.zeros(6), rng=np.random.default_rng(0))
+    assert (found.p, found.n_groups) == (1, 1)
+    apart = permutation_of_rows(a, b, lambda x: float(x.mean()), rng=np.random.default_rng(0))
+    assert apart.p == pytest.approx(2 / 2**6)
+
+
+def test_no_difference_and_an_undefined_one():
+    sums = np.array([[1.0, 2], [0, 1]])
+    same = permutation_of_sums(sums, sums, lambda s: {"x": s[..., 0] / s[..., 1]}, rng=np.random.default_rng(0))["x"]
+    assert (same.difference, same.p, same.n_groups) == (0, 1, 0)
+    with np.errstate(invalid="ignore"):
+        undefined = permutation_of_sums(
+            sums, sums[::-1], lambda s: {"x": s[..., 0] * np.nan}, rng=np.random.default_rng(0)
+        )["x"]
+    assert math.isnan(undefined.p)
+
+
+def test_permutation_keeps_its_level_on_grouped_rows():
+    """400 pairs of equally good judges whose errors cluster: p <= .05 in about 5 % of them."""
+    rng = np.random.default_rng(8)
+    rejected = 0
+    for _ in range(400):
+        shared = rng.random((20, 1))  # each question has its own difficulty for both judges, and rows of it go together
+        tilt = rng.normal(0, 0.3, (20, 1))
+        hits_a = rng.random((20, 4)) < np.clip(shared + tilt, 0, 1)
+        hits_b = rng.random((20, 4)) < np.clip(shared - tilt, 0, 1)
+        size = np.full(20, 4.0)
+        found = permutation_of_sums(
+            np.stack([hits_a.sum(1), size], 1).astype(float),
+            np.stack([hits_b.sum(1), size], 1).astype(float),
+            lambda s: {"x": s[..., 0] / s[..., 1]},
+            n_resamples=199,
+            rng=rng,
+        )["x"]
+        rejected += found.p <= 0.05
+    assert 0.02 <= rejected / 400 <= 0.08
+
+
+def test_paired_statistics_hold_the_difference():
+    rng = np.random.default_rng(2)
+    pairing = pair(coded(CASES, random_answers(rng, 0.9)), coded(CASES, random_answers(rng, 0.4)))
+    found = paired_statistics(pairing, ["mcc", "kappa", "pearson"], n_resamples=300, rng=np.random.default_rng(4))
+    assert list(found) == ["mcc", "kappa"]  # labels without an order have no r
+    kappa = agreement_statistics(pairing.a)["kappa"] - agreement_statistics(pairing.b)["kappa"]
+    assert found["kappa"].value == pytest.approx(kappa)
+    assert found["kappa"].low < kappa < found["kappa"].high
+    everything = paired_permutation(pairing, n_resamples=500, rng=np.random.default_rng(4))
+    assert set(everything) == {n for n, s in STATISTICS.items() if not s.needs}
+    assert everything["accuracy"].p < 0.05
+
+
+def test_adjusted_p_by_hand():
+    p = {"a": 0.01, "b": 0.04, "c": 0.03, "d": math.nan}
+    # Holm: 3*.01, then max(.03, 2*.03), then max(.06, 1*.04)
+    assert adjust_p(p) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": math.nan}, nan_ok=True)
+    # BH: .01*3/1, min(.03*3/2, .04), .04*3/3
+    assert adjust_p(p, method="benjamini-hochberg") == pytest.approx(
+        {"a": 0.03, "b": 0.04, "c": 0.04, "d": math.nan}, nan_ok=True
+    )
+    assert adjust_p({}) == {}
+    assert math.isnan(adjust_p({"a": math.nan})["a"])
+
+
+def test_rows_needed_by_hand():
+    # McNemar, 30 % discordant, 6.5 points: (1.96 sqrt(.3) + .8416 sqrt(.3 - .065^2))^2 / .065^2 = 554.95
+    power = power_of_pair(365, 235, 2000)
+    assert power.effect == pytest.approx(0.065)
+    assert power.rows_needed == 555
+    # one sample, chance .25 against .315: (1.96 sqrt(.1875) + .8416 sqrt(.2158))^2 / .065^2 = 363.7
+    assert power_against_chance(63, 200, 0.25).rows_needed == 364
+    assert power_against_chance(63, 200, 0.25, design_effect=2).rows_needed == 728
+    assert power_against_chance(50, 200, 0.25).rows_needed is None
+
+
+def test_minimum_detectable_effect_needs_just_these_rows():
+    found = power_against_chance(30, 100, 0.25)
+    there = power_against_chance(round((0.25 + found.minimum_detectable) * 1e6), 10**6, 0.25)
+    assert there.rows_needed == pytest.approx(100, abs=1)  # rounded to a millionth
+    effect = power_of_pair(20, 10, 100).minimum_detectable
+    there = power_of_pair(round((0.3 + effect) / 2 * 1e6), round((0.3 - effect) / 2 * 1e6), 10**6)
+    assert there.rows_needed == pytest.approx(100, abs=1)
+    assert math.isnan(power_of_pair(0, 0, 100).minimum_detectable)
+    assert math.isnan(power_against_chance(1, 2, 0.5).minimum_detectable)
+
+
+def test_power_is_what_it_says():
+    """At the smallest detectable accuracy, McNemar-free: the two-sided z test rejects in about 80 % of draws."""
+    rng = np.random.default_rng(0)
+    found = power_against_chance(100, 400, 0.25)
+    hits = rng.binomial(400, 0.25 + found.minimum_detectable, 4000)
+    z = (hits / 400 - 0.25) / math.sqrt(0.25 * 0.75 / 400)
+    assert np.mean(np.abs(z) > 1.96) == pytest.approx(0.8, abs=0.03)
+
+
+@pytest.mark.parametrize(("n", "chance"), [(0, 0.25), (5, 0.0), (5, 1.0)])
+def test_power_refuses_what_it_cannot_compute(n, chance):
+    with pytest.raises(DataError, match="power needs rows"):
+        power_against_chance(0, n, chance)
+
+
+def test_power_of_no_pairs():
+    with pytest.raises(DataError, match="no paired rows"):
+        power_of_pair(0, 0, 0)

@@ -90,7 +90,7 @@ def test_each_interval_holds_its_value_and_names_its_method(results):
                 assert metric.low is metric.high is None, name
             else:
                 assert metric.low <= metric.value <= metric.high, name
-    assert results.models["sft"].metrics["accuracy"].method == "percentile bootstrap over groups"
+    assert results.models["sft"].metrics["accuracy"].method == "expanded percentile bootstrap over groups"
     at_base = results.models["base"].metrics
     assert at_base["accuracy"].method == "Wilson, n = groups"
     assert at_base["accuracy"].high == pytest.approx(1.959964**2 / (200 + 1.959964**2))

@@ -12,7 +12,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from medjudge import artifacts
-from medjudge.config import ModelConfig
+from medjudge.config import LoraSettings, ModelConfig
 from medjudge.errors import LineageError, ModelError
 from medjudge.modeling.lineage import (
     compare_logits,
@@ -94,6 +94,13 @@ def test_lineage_round_trips_and_a_damaged_one_is_refused(tmp_path: Path) -> Non
     replace(lineage, stage="grpo").write(adapter)
     again = read_lineage(adapter)
     assert again == replace(lineage, stage="grpo")
+    stepped = replace(lineage, adapter=LoraSettings(r=4, alpha=8).step(1e-4))
+    stepped.write(adapter)
+    assert read_lineage(adapter) == stepped
+    tree = artifacts.read_json(adapter / artifacts.LINEAGE)
+    del tree["adapter"]  # as an earlier version wrote it
+    artifacts.write_json(adapter / artifacts.LINEAGE, tree)
+    assert read_lineage(adapter) == lineage
     artifacts.write_json(adapter / artifacts.LINEAGE, {"kind": "adapter"})
     with pytest.raises(LineageError, match="not a lineage file of this version"):
         read_lineage(adapter)

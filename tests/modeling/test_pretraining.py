@@ -13,7 +13,15 @@ from medjudge.config import BaseConfig
 from medjudge.data.generators.corpus import Document
 from medjudge.modeling.lineage import read_lineage, weights_sha256
 from medjudge.modeling.load import TINY_DIR, load_tokenizer, resolve
-from medjudge.modeling.pretraining import PretrainingPlan, encode_document, pack, pretrain, weighted_loss
+from medjudge.modeling.pretraining import (
+    PretrainingPlan,
+    Windows,
+    encode_document,
+    orthogonal,
+    pack,
+    pretrain,
+    weighted_loss,
+)
 from medjudge.modeling.tiny import build_model, build_tokenizer
 from medjudge.stages.tiny_base import build
 
@@ -38,23 +46,45 @@ def test_text_is_learned_whole_and_of_a_chat_the_answer_alone() -> None:
     assert tokenizer.decode([ids[weights.index(4.0)]]).startswith("B")
 
 
-def test_windows_hold_the_documents_end_to_end() -> None:
+def test_windows_hold_whole_documents_from_position_0() -> None:
+    """Documents of 7, 5, 4 and 3 tokens fill windows of 8 as best they fit: 7, 5 + 3, 4."""
     tokenizer = build_tokenizer([TEXT], 300)
-    one = len(encode_document(TEXT, tokenizer, 1.0)[0])
-    ids, weights = pack([TEXT] * 10, tokenizer, PretrainingPlan(n_steps=1, window=16))
-    assert ids.shape == weights.shape == (10 * one // 16, 16)
-    assert tokenizer.decode(ids.flatten()[:one]) == TEXT + "<|endoftext|>"
+    windows = pack(["abcdef", "abcd", "abc", "ab"], tokenizer, PretrainingPlan(n_steps=1, window=8))
+    lengths = [len(encode_document(text, tokenizer, 1.0)[0]) for text in ("abcdef", "abcd", "abc", "ab")]
+    assert lengths == [7, 5, 4, 3]
+    assert windows.documents.tolist() == [[0] * 7 + [-1], [0] * 5 + [1] * 3, [0] * 4 + [-1] * 4]
+    assert windows.positions[1].tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
+    assert windows.weights[2].tolist() == [1.0] * 4 + [0.0] * 4
+    mask = windows.mask(torch.tensor([1]))[0, 0]
+    assert mask[5].tolist() == [False] * 5 + [True] + [False] * 2  # the second document sees nothing of the first
+    assert mask[7].tolist() == [False] * 5 + [True] * 3
+
+
+def test_a_document_longer_than_a_window_is_cut() -> None:
+    tokenizer = build_tokenizer([TEXT], 300)
+    assert pack(["a" * 50], tokenizer, PretrainingPlan(n_steps=1, window=8)).ids.shape == (1, 8)
 
 
 def test_weighted_loss_by_hand() -> None:
-    """Weights 4 and 1 on two positions give (4 a + b) / 5 of their cross-entropies; weight 0 counts for nothing."""
-    tokenizer = build_tokenizer([TEXT], 300)
-    model = build_model(SHAPE, tokenizer, 0).eval()
-    ids = torch.tensor([[5, 6, 7, 8]])
-    logits = model(input_ids=ids).logits[0, :-1]
-    a, b = (torch.nn.functional.cross_entropy(logits[i], ids[0, i + 1]) for i in (1, 2))
-    loss = weighted_loss(model, ids, torch.tensor([[0.0, 0.0, 4.0, 1.0]]))
-    assert loss.item() == pytest.approx(((4 * a + b) / 5).item(), abs=1e-5)
+    """Two documents in one window: (4 a + b) / 5 of their weighted cross-entropies, each read on its own."""
+    model = build_model(SHAPE, build_tokenizer([TEXT], 300), 0).eval()
+    windows = Windows(
+        ids=torch.tensor([[5, 6, 7, 8, 9]]),
+        weights=torch.tensor([[1.0, 0.0, 4.0, 1.0, 1.0]]),
+        documents=torch.tensor([[0, 0, 0, 1, 1]]),
+        positions=torch.tensor([[0, 1, 2, 0, 1]]),
+    )
+    first, second = (model(input_ids=torch.tensor([ids])).logits[0] for ids in ([5, 6, 7], [8, 9]))
+    a = torch.nn.functional.cross_entropy(first[1], torch.tensor(7))
+    b = torch.nn.functional.cross_entropy(second[0], torch.tensor(9))
+    assert weighted_loss(model, windows, torch.tensor([0])).item() == pytest.approx(((4 * a + b) / 5).item(), abs=1e-5)
+
+
+def test_orthogonal_brings_singular_values_near_one() -> None:
+    matrix = torch.randn(12, 20, generator=torch.Generator().manual_seed(0))
+    for one in (matrix, matrix.T):
+        values = torch.linalg.svdvals(orthogonal(one))
+        assert 0.6 < values.min() <= values.max() < 1.3
 
 
 def test_learning_rate_warms_up_holds_and_falls() -> None:

@@ -8,11 +8,11 @@ answers that could not be read. `classification_metrics` computes them with scik
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from medjudge.errors import DataError
 from medjudge.records import Case, Judgement, Unparsed, Verdict
@@ -105,7 +105,7 @@ def code_outcomes(
                     f"case {judgement.case_id!r}: judged {label!r}, expected one of {', '.join(map(repr, labels))}."
                 )
             case Unparsed(kind=kind):
-                answer = len(code) + (kind == "format")
+                answer = len(code) + (kind != "schema")
         if judgement.case_id in known:
             answers[judgement.case_id] = answer
         else:
@@ -130,6 +130,18 @@ def code_outcomes(
 def _group(case: Case) -> str:
     # The marker keeps a case id apart from a group of the same name.
     return f"group {case.group}" if case.group else f"case {case.case_id}"
+
+
+def take(outcomes: Outcomes, rows: ArrayLike) -> Outcomes:
+    """The outcomes of these row numbers alone, group codes unchanged."""
+    index = np.asarray(rows, dtype=np.int64)
+    return replace(
+        outcomes,
+        case_ids=tuple(outcomes.case_ids[row] for row in index),
+        gold=outcomes.gold[index],
+        predicted=outcomes.predicted[index],
+        groups=outcomes.groups[index],
+    )
 
 
 def classification_metrics(outcomes: Outcomes) -> dict[str, float]:

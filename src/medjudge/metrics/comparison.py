@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from medjudge.errors import DataError
-from medjudge.metrics.classification import Outcomes, classification_metrics, count_options, metrics_from_counts
+from medjudge.metrics.agreement import statistics_from_counts
+from medjudge.metrics.classification import Outcomes, classification_metrics, count_options, metrics_from_counts, take
 from medjudge.metrics.classification import group_counts as counts_by_group
-from medjudge.metrics.intervals import percentile_interval, resample_sums
+from medjudge.metrics.intervals import Estimate, bootstrap_sums, expanded_interval, resample_sums
 
+FloatArray = NDArray[np.float64]
 EXACT_BELOW = 25
 """Discordant rows below which McNemar's test is exact."""
+_CHUNK_ENTRIES = 4_000_000
+"""Signs held at once: 32 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +62,7 @@ def pair(a: Outcomes, b: Outcomes) -> Pairing:
     row_b = {case_id: row for row, case_id in enumerate(b.case_ids)}
     rows = [(row, row_b[case_id]) for row, case_id in enumerate(a.case_ids) if case_id in row_b]
     shared = {a.case_ids[row] for row, _ in rows}
-    paired_a, paired_b = _take(a, [row for row, _ in rows]), _take(b, [row for _, row in rows])
+    paired_a, paired_b = take(a, [row for row, _ in rows]), take(b, [row for _, row in rows])
     if not np.array_equal(paired_a.gold, paired_b.gold) or not np.array_equal(paired_a.groups, paired_b.groups):
         raise DataError("two judges can only be paired if both were coded from the same cases and labels.")
     return Pairing(
@@ -65,28 +73,18 @@ def pair(a: Outcomes, b: Outcomes) -> Pairing:
     )
 
 
-def _take(outcomes: Outcomes, rows: list[int]) -> Outcomes:
-    index = np.asarray(rows, dtype=np.int64)
-    return replace(
-        outcomes,
-        case_ids=tuple(outcomes.case_ids[row] for row in rows),
-        gold=outcomes.gold[index],
-        predicted=outcomes.predicted[index],
-        groups=outcomes.groups[index],
-    )
-
-
-def mcnemar(only_a: int, only_b: int) -> McNemar:
+def mcnemar(only_a: int, only_b: int, *, method: Literal["auto", "exact", "mid-p"] = "auto") -> McNemar:
     """McNemar's two-sided test from the two discordant counts. Rows are taken as independent.
 
-    Fewer than 25 discordant rows: exact binomial (`statsmodels`). From 25 on: mid-p, the exact p less the probability
+    auto: fewer than 25 discordant rows: exact binomial (`statsmodels`). From 25 on: mid-p, the exact p less the
+    probability
     of the observed split, which keeps the nominal level without the exact test's caution.
     Source: Fagerland, Lydersen & Laake (2013), doi:10.1186/1471-2288-13-91.
     """
     discordant = only_a + only_b
     if discordant == 0:
         return McNemar(0, 0, 1.0, "exact")
-    if discordant < EXACT_BELOW:
+    if method == "exact" or (method == "auto" and discordant < EXACT_BELOW):
         from statsmodels.stats.contingency_tables import mcnemar as exact_mcnemar
 
         return McNemar(only_a, only_b, float(exact_mcnemar([[0, only_a], [only_b, 0]], exact=True).pvalue), "exact")
@@ -100,7 +98,7 @@ def mcnemar(only_a: int, only_b: int) -> McNemar:
 def paired_differences(
     pairing: Pairing, metrics: tuple[str, ...], *, n_resamples: int, rng: np.random.Generator, level: float
 ) -> dict[str, Difference]:
-    """Metric of `a` minus metric of `b` in points, with a percentile bootstrap interval over groups.
+    """Metric of `a` minus metric of `b` in points, with an expanded percentile bootstrap interval over groups.
 
     Both judges are resampled by the same group weights, so what they share cancels. Groups without a paired row take no
     part. Metrics that the task does not have are left out; an undefined difference is nan.
@@ -116,10 +114,264 @@ def paired_differences(
     for metric in metrics:
         if metric not in value_a:
             continue
-        ends = percentile_interval(drawn[metric][:, 0] - drawn[metric][:, 1], level)
-        low, high = ends if len(both) > 1 else (float("nan"), float("nan"))
+        low, high = expanded_interval(drawn[metric][:, 0] - drawn[metric][:, 1], level, len(both))
         differences[metric] = Difference(100 * (value_a[metric] - value_b[metric]), 100 * low, 100 * high)
     return differences
+
+
+@dataclass(frozen=True, slots=True)
+class Permutation:
+    """A paired permutation test of one statistic."""
+
+    difference: float
+    """Statistic of `a` minus statistic of `b`."""
+    p: float
+    """Two-sided, in (0, 1]; nan where the statistic is undefined."""
+    n_groups: int
+    """Groups in which the two differ: those that a swap changes."""
+    n_resamples: int
+    """Assignments tried; all 2^n_groups of them where that is fewer than asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Power:
+    """What a number of rows could show, and how many would be needed to show what was seen."""
+
+    n: int
+    design_effect: float
+    """Variance with groups over variance without, at least 1: n / design_effect rows are independent."""
+    effect: float
+    """The distance that was seen, as a proportion, signed."""
+    minimum_detectable: float
+    """The smallest distance that n rows detect with the wanted power; nan where none."""
+    rows_needed: int | None
+    """Rows that would detect `effect` with the wanted power; None for an effect of 0 or too small to count."""
+    power: float
+    alpha: float
+
+
+def paired_statistics(
+    pairing: Pairing,
+    names: Sequence[str] | None = None,
+    *,
+    n_resamples: int = 1000,
+    rng: np.random.Generator,
+    level: float = 0.95,
+) -> dict[str, Estimate]:
+    """`a` minus `b` for any of `agreement.STATISTICS`, with a bootstrap over groups. In the statistic's own unit.
+
+    names: None for all that the task has; one that the task lacks is left out. Each estimate's n is the paired rows.
+    Raises DataError without a paired row.
+    """
+    counts_a, counts_b, statistics = _paired_counts(pairing, names)
+    both = np.stack([counts_a, counts_b], axis=1)
+
+    def differences(sums: FloatArray) -> dict[str, FloatArray]:
+        return {name: values[..., 0] - values[..., 1] for name, values in statistics(sums).items()}
+
+    values = differences(both.sum(0))
+    intervals = bootstrap_sums(both, differences, n_resamples=n_resamples, rng=rng, level=level)
+    n = len(pairing.a.gold)
+    return {
+        name: Estimate(float(value), *intervals[name][:2], n, intervals[name].method) for name, value in values.items()
+    }
+
+
+def paired_permutation(
+    pairing: Pairing, names: Sequence[str] | None = None, *, n_resamples: int = 9999, rng: np.random.Generator
+) -> dict[str, Permutation]:
+    """Whether `a` and `b` differ, for any of `agreement.STATISTICS`: the judges are swapped group by group.
+
+    All rows of a group are swapped together, because they are not independent. All assignments are tried where there
+    are no more than `n_resamples`. Source: Ernst (2004), doi:10.1214/088342304000000396; p with the observed
+    assignment counted: Phipson & Smyth (2010), doi:10.2202/1544-6115.1585.
+    """
+    counts_a, counts_b, statistics = _paired_counts(pairing, names)
+    return permutation_of_sums(counts_a, counts_b, statistics, n_resamples=n_resamples, rng=rng)
+
+
+def _paired_counts(
+    pairing: Pairing, names: Sequence[str] | None
+) -> tuple[FloatArray, FloatArray, Callable[[FloatArray], dict[str, FloatArray]]]:
+    """Tables of both judges by group, groups without a paired row left out, and the statistics of such tables."""
+    a, b = pairing.a, pairing.b
+    if not len(a.gold):
+        raise DataError("two judges have no case in common: there is nothing to compare.")
+    counts_a, counts_b = counts_by_group(a), counts_by_group(b)
+    present = counts_a.sum((1, 2)) > 0
+
+    def statistics(counts: FloatArray) -> dict[str, FloatArray]:
+        found = statistics_from_counts(counts, positive=a.positive, ordered=a.ordered)
+        return found if names is None else {name: found[name] for name in names if name in found}
+
+    return counts_a[present], counts_b[present], statistics
+
+
+def permutation_of_sums(
+    sums_a: FloatArray,
+    sums_b: FloatArray,
+    statistics: Callable[[FloatArray], Mapping[str, FloatArray]],
+    *,
+    n_resamples: int = 9999,
+    rng: np.random.Generator,
+) -> dict[str, Permutation]:
+    """`paired_permutation` for any statistics of sums over groups. sums_a, sums_b: (n_groups, ...).
+
+    statistics: (..., same trailing axes) -> name -> (...).
+    """
+    shape = sums_a.shape[1:]
+    apart = (sums_a != sums_b).reshape(len(sums_a), -1).any(1)  # swapping equals changes nothing
+    middle = (sums_a.sum(0) + sums_b.sum(0)).ravel() / 2
+    half = (sums_a[apart] - sums_b[apart]).reshape(-1, middle.size) / 2
+    signs, exact = _assignments(len(half), n_resamples, rng)
+    drawn: dict[str, list[FloatArray]] = {}
+    for chunk in signs:
+        shift = chunk @ half
+        of_a = statistics((middle + shift).reshape(-1, *shape))
+        of_b = statistics((middle - shift).reshape(-1, *shape))
+        for name, values in of_a.items():
+            drawn.setdefault(name, []).append(values - of_b[name])
+    whole_a, whole_b = statistics(sums_a.sum(0)), statistics(sums_b.sum(0))
+    return {
+        name: _permutation(float(whole_a[name] - whole_b[name]), np.concatenate(draws), exact, len(half))
+        for name, draws in drawn.items()
+    }
+
+
+def permutation_of_rows(
+    rows_a: NDArray[Any],
+    rows_b: NDArray[Any],
+    statistic: Callable[[NDArray[Any]], float],
+    groups: ArrayLike | None = None,
+    *,
+    n_resamples: int = 999,
+    rng: np.random.Generator,
+) -> Permutation:
+    """`paired_permutation` for a statistic of rows that no sums give (AURC, ECE).
+
+    rows_a, rows_b: (n, ...), row by row; statistic: (n, ...) -> one number. groups: (n,) codes, None for rows apart.
+    """
+    _, code = np.unique(np.arange(len(rows_a)) if groups is None else np.asarray(groups), return_inverse=True)
+    apart = np.bincount(code, weights=(rows_a != rows_b).reshape(len(code), -1).any(1)) > 0
+    n_groups = int(apart.sum())
+    signs, exact = _assignments(n_groups, n_resamples, rng)
+    draws = []
+    swap = np.ones(len(apart))
+    for chunk in signs:
+        for row in chunk:
+            swap[apart] = row
+            keep = (swap[code] > 0).reshape(-1, *(1,) * (rows_a.ndim - 1))
+            draws.append(statistic(np.where(keep, rows_a, rows_b)) - statistic(np.where(keep, rows_b, rows_a)))
+    difference = statistic(rows_a) - statistic(rows_b)
+    return _permutation(difference, np.array(draws), exact, n_groups)
+
+
+def _assignments(n_groups: int, n_resamples: int, rng: np.random.Generator) -> tuple[Iterator[FloatArray], bool]:
+    """Chunks of rows of +1 (as observed) and -1 (swapped), (m, n_groups), and whether they are all that there are."""
+    if n_groups < 60 and 2**n_groups <= n_resamples:
+        bits = (np.arange(2**n_groups)[:, None] >> np.arange(n_groups)) & 1
+        return iter([(1 - 2 * bits).astype(np.float64)]), True
+    step = max(1, _CHUNK_ENTRIES // max(n_groups, 1))
+    sizes = [min(step, n_resamples - start) for start in range(0, n_resamples, step)]
+    return ((1 - 2 * rng.integers(0, 2, size=(size, n_groups))).astype(np.float64) for size in sizes), False
+
+
+def _permutation(difference: float, draws: FloatArray, exact: bool, n_groups: int) -> Permutation:
+    defined = draws[~np.isnan(draws)]
+    if np.isnan(difference) or len(defined) < 0.95 * len(draws):
+        return Permutation(difference, float("nan"), n_groups, len(draws))
+    # Sums in another order may differ in the last digit from the observed difference they equal.
+    as_far = int((np.abs(defined) >= abs(difference) - 1e-12).sum())
+    p = as_far / len(defined) if exact else (as_far + 1) / (len(defined) + 1)
+    return Permutation(difference, p, n_groups, len(draws))
+
+
+def adjust_p(
+    p_values: Mapping[str, float], *, method: Literal["holm", "benjamini-hochberg"] = "holm"
+) -> dict[str, float]:
+    """Adjusted p of a family of comparisons, by name; nan stays nan and is not counted as a test.
+
+    holm: no false claim in the whole family with probability 1 - alpha. benjamini-hochberg: the expected share of
+    false claims among the claims is at most alpha. By `statsmodels`.
+    Source: Holm (1979), https://www.jstor.org/stable/4615733; Benjamini & Hochberg (1995),
+    doi:10.1111/j.2517-6161.1995.tb02031.x.
+    """
+    from statsmodels.stats.multitest import multipletests
+
+    tested = [name for name, p in p_values.items() if not np.isnan(p)]
+    if not tested:
+        return dict(p_values)
+    code = {"holm": "holm", "benjamini-hochberg": "fdr_bh"}[method]
+    adjusted = multipletests([p_values[name] for name in tested], method=code)[1]
+    return {**p_values, **dict(zip(tested, map(float, adjusted), strict=True))}
+
+
+def power_against_chance(
+    n_correct: int, n: int, chance: float, *, power: float = 0.8, alpha: float = 0.05, design_effect: float = 1.0
+) -> Power:
+    """What n rows could show of an accuracy against `chance`, and the rows that would show the accuracy seen.
+
+    Two-sided, normal approximation: n = deff (z_a sqrt(p0 q0) + z_b sqrt(p1 q1))^2 / (p1 - p0)^2.
+    `minimum_detectable` is above chance. Raises DataError for n = 0 or a chance outside (0, 1).
+    Source: Fleiss, Levin & Paik (2003), Statistical Methods for Rates and Proportions, 3rd ed., ch. 2.
+    """
+    if n == 0 or not 0 < chance < 1:
+        raise DataError(f"power needs rows and a chance between 0 and 1, got {n} rows and chance {chance:g}.")
+    z_a, z_b = _normal_quantiles(power, alpha)
+
+    def rows(effect: float) -> float:
+        there = chance + effect
+        spread = z_a * math.sqrt(chance * (1 - chance)) + z_b * math.sqrt(there * (1 - there))
+        return design_effect * (spread / effect) ** 2
+
+    effect = n_correct / n - chance
+    return Power(
+        n, design_effect, effect, _smallest(rows, n, 1 - chance), _whole(rows, effect), power=power, alpha=alpha
+    )
+
+
+def power_of_pair(
+    only_a: int, only_b: int, n: int, *, power: float = 0.8, alpha: float = 0.05, design_effect: float = 1.0
+) -> Power:
+    """What n paired rows could show of a difference in accuracy, given how often exactly one judge is right.
+
+    Two-sided McNemar's test: n = deff (z_a sqrt(d) + z_b sqrt(d - e^2))^2 / e^2 with d the share of discordant rows
+    and e the difference. `minimum_detectable` holds at the d that was seen. Raises DataError for n = 0.
+    Source: Connor (1987), doi:10.2307/2531961.
+    """
+    if n == 0:
+        raise DataError("no paired rows: what they could show cannot be computed.")
+    z_a, z_b = _normal_quantiles(power, alpha)
+    discordant = (only_a + only_b) / n
+
+    def rows(effect: float) -> float:
+        spread = z_a * math.sqrt(discordant) + z_b * math.sqrt(max(discordant - effect**2, 0.0))
+        return design_effect * (spread / effect) ** 2
+
+    effect = (only_a - only_b) / n
+    return Power(
+        n, design_effect, effect, _smallest(rows, n, discordant), _whole(rows, effect), power=power, alpha=alpha
+    )
+
+
+def _normal_quantiles(power: float, alpha: float) -> tuple[float, float]:
+    from scipy.stats import norm
+
+    return float(norm.ppf(1 - alpha / 2)), float(norm.ppf(power))
+
+
+def _smallest(rows: Callable[[float], float], n: int, largest: float) -> float:
+    """The smallest effect in (0, largest] that needs no more than n rows; nan if none does."""
+    from scipy.optimize import brentq
+
+    if largest <= 0 or rows(largest) > n:
+        return float("nan")
+    return float(brentq(lambda effect: rows(effect) - n, 1e-9, largest))
+
+
+def _whole(rows: Callable[[float], float], effect: float) -> int | None:
+    """The rows that an effect needs, rounded up; None where there is no effect to speak of."""
+    return math.ceil(rows(effect) - 1e-9) if abs(effect) > 1e-6 else None
 
 
 def compare_with_chance(n_correct: int, n: int, chance: float) -> float:

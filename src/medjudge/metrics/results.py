@@ -12,9 +12,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from medjudge.errors import DataError, RunError
+from medjudge.metrics.audit import Audit, JudgeRows, audit_judges
 from medjudge.metrics.baselines import CHANCE, chance_accuracy
 from medjudge.metrics.classification import (
     PROPORTIONS,
@@ -30,36 +31,27 @@ from medjudge.metrics.classification import (
 )
 from medjudge.metrics.comparison import compare_with_chance, mcnemar, pair, paired_differences
 from medjudge.metrics.intervals import bootstrap_interval, resample_sums
+from medjudge.metrics.measured import Frozen
+from medjudge.metrics.measured import MetricResult as MetricResult
+from medjudge.metrics.reasoning import ReasoningResults
 from medjudge.metrics.statements import make_statements
-from medjudge.records import Case, Judgement, Unparsed
+from medjudge.records import Case, Judgement, Unparsed, Verdict
 
 if TYPE_CHECKING:
     from medjudge.tasks.contract import TaskContract
+    from medjudge.tasks.scale import LabelScale
 
 RESULTS_VERSION = 1
+GENERATOR = "generator"
+"""The slice that names the model whose answer is judged."""
+AUDIT_RESAMPLES = 1000
 UNPARSED = "unparsed"
 """The last column of a confusion matrix."""
 COMPARED_METRICS = ("accuracy", "macro_f1", "f1_positive", "schema_pass_rate")
 """Metrics whose paired differences are computed, where the task has them."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class MetricResult(_Frozen):
-    """One metric of one model, with its interval; None where undefined."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-    """Rows behind the value."""
-    method: str
-    """How the interval was made."""
-
-
-class ClassResult(_Frozen):
+class ClassResult(Frozen):
     """One label of one model; None where undefined."""
 
     precision: float | None
@@ -68,7 +60,7 @@ class ClassResult(_Frozen):
     support: int
 
 
-class Confusion(_Frozen):
+class Confusion(Frozen):
     """Counts of gold label (row) by what the judge said (column); the last column is `unparsed`."""
 
     rows: tuple[str, ...]
@@ -76,7 +68,7 @@ class Confusion(_Frozen):
     counts: tuple[tuple[int, ...], ...]
 
 
-class ModelResult(_Frozen):
+class ModelResult(Frozen):
     """How one model or baseline did."""
 
     role: Literal["model", "baseline"]
@@ -98,9 +90,11 @@ class ModelResult(_Frozen):
     lineage: dict[str, Any] | None
     seconds: float | None
     lenient: bool
+    usage: dict[str, Any] | None = None
+    """Of a model behind an endpoint: calls, tokens, cost and latency, as `inference.replies.Usage` counts them."""
 
 
-class DifferenceResult(_Frozen):
+class DifferenceResult(Frozen):
     """Metric of `a` minus metric of `b` in points; None where undefined."""
 
     value: float | None
@@ -108,7 +102,7 @@ class DifferenceResult(_Frozen):
     high: float | None
 
 
-class McNemarResult(_Frozen):
+class McNemarResult(Frozen):
     """Rows that only one of the two got right, and the two-sided p."""
 
     only_a: int
@@ -117,7 +111,7 @@ class McNemarResult(_Frozen):
     method: str
 
 
-class ComparisonResult(_Frozen):
+class ComparisonResult(Frozen):
     """Two judges on the cases that both answered."""
 
     a: str
@@ -130,7 +124,7 @@ class ComparisonResult(_Frozen):
     mcnemar: McNemarResult
 
 
-class Results(_Frozen):
+class Results(Frozen):
     """Everything an evaluation measured."""
 
     version: Literal[1] = 1
@@ -157,6 +151,10 @@ class Results(_Frozen):
     comparisons: tuple[ComparisonResult, ...]
     leakage: dict[str, Any]
     statements: tuple[str, ...] = ()
+    audit: Audit | None = None
+    """The fuller analysis; None in results of an earlier program."""
+    reasoning: ReasoningResults | None = None
+    """The reasoning beside the labels; None where the recipe did not ask for it."""
 
     def of_role(self, role: Literal["model", "baseline"]) -> dict[str, ModelResult]:
         """The models, or the baselines, by name and in order."""
@@ -190,7 +188,7 @@ def summarise(
     cases: Sequence[Case],
     judgements: Mapping[str, Sequence[Judgement]],
     *,
-    contract: TaskContract,
+    contract: TaskContract | LabelScale,
     split: str,
     baselines: Mapping[str, Sequence[Judgement]] | None = None,
     skipped_baselines: Mapping[str, str] | None = None,
@@ -203,13 +201,17 @@ def summarise(
     seconds: Mapping[str, float] | None = None,
     n_truncated: Mapping[str, int] | None = None,
     train_n: int | None = None,
+    usage: Mapping[str, Mapping[str, Any]] | None = None,
+    families: Mapping[str, str] | None = None,
 ) -> Results:
     """Every metric with its interval, every comparison with its test, and what they say in words.
 
     judgements, baselines: name -> one judgement per case, in any order. Cases without a gold label are left out and
     counted. reference: the model that all others are compared with (the base); consecutive models are compared as well,
     and the most accurate model with the most accurate baseline.
-    leakage: `LeakageReport.to_json()`. lineage: model name -> `Lineage.to_json()`. seconds, n_truncated: by model name.
+    leakage: `LeakageReport.to_json()`. lineage: model name -> `Lineage.to_json()`.
+    seconds, n_truncated, usage: by model name. families: judge or generator -> the family it belongs to, for the
+    self-preference contrast.
     All intervals and differences are computed on the same resamples, drawn from `seed`.
     Raises DataError if no case has a gold label, no model is given, or an answer cannot be joined.
     """
@@ -242,6 +244,7 @@ def summarise(
             lineage=(lineage or {}).get(name),
             seconds=(seconds or {}).get(name),
             lenient=contract.lenient and name in judgements,
+            usage=(usage or {}).get(name),
             level=level,
             n_resamples=n_resamples,
             seed=seed,
@@ -272,8 +275,34 @@ def summarise(
         skipped_baselines=dict(skipped_baselines or {}),
         comparisons=comparisons,
         leakage=_plain(leakage or {}),
+        audit=audit_judges(
+            {name: judge_rows(cases, answers, outcomes[name]) for name, answers in judgements.items()},
+            {name: outcomes[name] for name in baselines},
+            level=level,
+            n_resamples=min(n_resamples, AUDIT_RESAMPLES),
+            seed=seed,
+            families=families,
+        ),
     )
     return results.model_copy(update={"statements": tuple(make_statements(results))})
+
+
+def judge_rows(cases: Sequence[Case], judgements: Sequence[Judgement], outcomes: Outcomes) -> JudgeRows:
+    """One judge's outcomes with what the audit needs beside them, row by row, and its verdicts on unrated cases."""
+    generators = {case.case_id: case.slices.get(GENERATOR, "") for case in cases}
+    confidence = {j.case_id: j.confidence for j in judgements if isinstance(j, Verdict)}
+    groups = {case.case_id: case.group for case in cases}
+    measured_ids = set(outcomes.case_ids)
+    unrated = [j for j in judgements if j.case_id not in measured_ids]
+    return JudgeRows(
+        outcomes,
+        generators=[generators[case_id] for case_id in outcomes.case_ids],
+        confidence=np.array(
+            [math.nan if (c := confidence.get(case_id)) is None else c for case_id in outcomes.case_ids], dtype=float
+        ),
+        unrated=[j.label if isinstance(j, Verdict) else None for j in unrated],
+        unrated_groups=[groups.get(j.case_id) or f"case {j.case_id}" for j in unrated],
+    )
 
 
 def best_model(models: Mapping[str, ModelResult], role: str) -> str | None:
@@ -311,6 +340,7 @@ def _model_result(
     lineage: Mapping[str, Any] | None,
     seconds: float | None,
     lenient: bool,
+    usage: Mapping[str, Any] | None,
     level: float,
     n_resamples: int,
     seed: int,
@@ -362,6 +392,7 @@ def _model_result(
         lineage=None if lineage is None else _plain(lineage),
         seconds=seconds,
         lenient=lenient,
+        usage=None if usage is None else _plain(usage),
     )
 
 

@@ -7,14 +7,21 @@ claim from resting on rows that resemble each other. Nothing is claimed from few
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from medjudge.records import AdapterStep
+
 if TYPE_CHECKING:
+    from medjudge.metrics.calibration import CalibrationReport, SelectiveRule
+    from medjudge.metrics.comparison import Power
+    from medjudge.metrics.generators import Heterogeneity, SelfPreference
+    from medjudge.metrics.probes import FlipResult
     from medjudge.metrics.results import ComparisonResult, MetricResult, ModelResult, Results
 
 NO_LEAKAGE_CHECK = "Leakage: no check was made between these rows and the rows the models were trained on."
 FEW_GROUPS = 30
-"""Below this many groups the percentile bootstrap's intervals are known to be too narrow."""
+"""Below this many groups bootstrap intervals are too narrow: `benchmarks/coverage.py`."""
 
 
 def make_statements(results: Results) -> list[str]:
@@ -23,6 +30,7 @@ def make_statements(results: Results) -> list[str]:
     sentences += [_against_chance(name, model, results) for name, model in results.of_role("model").items()]
     sentences += _one_label_only(results)
     sentences += _readability(results)
+    sentences += _rank_sweeps(results)
     sentences += _scope(results)
     sentences.append(leakage_line(results))
     return sentences
@@ -167,6 +175,35 @@ def _readability(results: Results) -> list[str]:
     return sentences
 
 
+def rank_sweep(steps: Mapping[str, AdapterStep]) -> str | None:
+    """What else than the rank differs between adapters that one stage trained; None if nothing does.
+
+    steps: model name -> its adapter. Silent where all ranks agree, and where steps agree within 1 %.
+    """
+    if len({step.r for step in steps.values()}) < 2:
+        return None
+    small, large = min(steps, key=lambda name: steps[name].size), max(steps, key=lambda name: steps[name].size)
+    ratio = steps[large].size / steps[small].size
+    if ratio < 1.01:
+        return None
+    adapters = ", ".join(f"{name} (rank {step.r}, scale {step.scale:.3g})" for name, step in steps.items())
+    return (
+        f"The adapters {adapters} differ in more than rank: a step of {large} (learning rate x scale x rank) is "
+        f"{ratio:.1f} times that of {small}, so what separates them may be the learning rate. Hold that product "
+        "fixed, or tune the learning rate at every rank."
+    )
+
+
+def _rank_sweeps(results: Results) -> list[str]:
+    """A sentence per stage whose adapters differ in rank and in step; stages that build on each other are no sweep."""
+    by_stage: dict[str, dict[str, AdapterStep]] = {}
+    for name, model in results.of_role("model").items():
+        if model.lineage and model.lineage.get("adapter"):
+            stage = by_stage.setdefault(model.lineage["stage"], {})
+            stage[name] = AdapterStep(**model.lineage["adapter"])
+    return [sentence for steps in by_stage.values() if (sentence := rank_sweep(steps))]
+
+
 def _scope(results: Results) -> list[str]:
     groups = "" if results.n_groups == results.n_cases else f" in {counted(results.n_groups, 'group')}"
     sentences = [f"Measured on {counted(results.n_cases, 'case')}{groups} of the split {results.split!r}."]
@@ -198,3 +235,38 @@ def _excludes(low: float | None, high: float | None, value: float) -> bool:
 
 def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def chance_statement(name: str, accuracy: float, chance: float, p: float, power: Power, *, differs: bool) -> str:
+    """ "28.0 % is not above chance (25.0 %), p = .23, n = 100; 554 rows would be needed to detect 6.5 points."."""
+    raise NotImplementedError
+
+
+def pair_statement(a: str, b: str, p: float, power: Power, *, differs: bool) -> str:
+    """What a paired comparison could have shown, in one sentence."""
+    raise NotImplementedError
+
+
+def heterogeneity_statement(result: Heterogeneity, *, alpha: float = 0.05) -> str:
+    """Whether a rate differs between generators, with how much of the spread sampling explains."""
+    raise NotImplementedError
+
+
+def self_preference_statement(result: SelfPreference) -> str:
+    """Whether the judge favours its own family, as far as the interval supports it."""
+    raise NotImplementedError
+
+
+def calibration_statement(report: CalibrationReport) -> str:
+    """Over- or underconfident, by how much, and whether ECE is above what a calibrated judge would show."""
+    raise NotImplementedError
+
+
+def selective_statement(rule: SelectiveRule) -> str:
+    """What a threshold promises and what it costs."""
+    raise NotImplementedError
+
+
+def flip_statement(probe: str, result: FlipResult) -> str:
+    """How often a probe changed the judge's mind."""
+    raise NotImplementedError

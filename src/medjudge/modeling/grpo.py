@@ -10,19 +10,26 @@ from typing import Any
 
 from datasets import Dataset
 from rich.console import Console
-from transformers import PrinterCallback
+from transformers import PrinterCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 from trl import GRPOTrainer
 
 from medjudge import artifacts
-from medjudge.config import GrpoConfig, ModelConfig
+from medjudge.config import GrpoConfig, ModelConfig, Recipe
+from medjudge.data.splits import seeded_sample
 from medjudge.errors import ModelError
 from medjudge.modeling.arguments import epoch_order, grpo_arguments, n_steps
 from medjudge.modeling.grouped import GroupedGrpoTrainer
 from medjudge.modeling.load import check_context
 from medjudge.modeling.progress import Watch, clean_history
+from medjudge.modeling.resampling import Resampler, by_difficulty
 from medjudge.modeling.sft import lora_config
+from medjudge.modeling.watching import DoctorWatch
 from medjudge.records import Case
-from medjudge.rewards.composition import RewardPlan, ScoredRollout
+from medjudge.rewards.checks import observed
+from medjudge.rewards.composition import RewardPlan, ScoredRollout, reward_plan, rewardable
+from medjudge.rewards.doctor import RewardShape
+from medjudge.rewards.preflight import as_taught, term_maxima
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.encoding import Encoded, encode_all, read_rollout, stop_token_ids
 
@@ -31,6 +38,29 @@ class ContractGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no ty
     """TRL's trainer, sampling from the very prompt tokens that SFT trained on and evaluation uses."""
 
     prompt_ids_by_text: Mapping[str, list[int]]
+    resampler: Resampler | None = None
+    grad_norm: float | None = None
+    """Of the last optimiser step, before clipping; transformers itself tells it only when it logs."""
+
+    def load_stopped(self, checkpoint: Path) -> None:
+        """Takes weights and log of a checkpoint and trains no further."""
+        self._load_from_checkpoint(str(checkpoint))
+        self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        self.grad_norm = float(norm)
+        return norm
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        self._rows = inputs
+        return dict(super()._generate_and_score_completions(inputs))
+
+    def _generate(self, prompts: list[str]) -> tuple[Any, ...]:
+        drawn: tuple[Any, ...] = super()._generate(prompts)
+        if self.resampler is None:
+            return drawn
+        return self.resampler.fill(self._rows, prompts, drawn, super()._generate, self.state.global_step)
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int] | None], None, dict[str, Any]]:
         ids = [self.prompt_ids_by_text.get(text) for text in prompts]
@@ -97,6 +127,17 @@ class Rewarder:
         return reward
 
 
+def rewarded_cases(recipe: Recipe, split: Sequence[Case], tokenizer: Any) -> tuple[tuple[Case, ...], RewardPlan, int]:
+    """(the cases of a split that GRPO trains on, the rewards built for them, rated cases that no reward can pay).
+
+    Reasons are those that targets hold. Raises DataError where no case can be rewarded.
+    """
+    rated = as_taught(recipe.contract, [case for case in split if case.gold is not None], tokenizer)
+    plan = reward_plan(recipe, rated)
+    can_earn = rewardable(plan, rated)
+    return seeded_sample(can_earn, recipe.grpo.max_cases, recipe.seed), plan, len(rated) - len(can_earn)
+
+
 def grpo_order(n_cases: int, config: GrpoConfig, seed: int) -> tuple[list[int], int]:
     """(case numbers in the order of training, optimiser steps).
 
@@ -123,35 +164,66 @@ def train_grpo(
     *,
     seed: int,
     console: Console,
-) -> tuple[Any, list[dict[str, Any]]]:
-    """(trained model or PeftModel, training log). Resumes from the last whole checkpoint.
+    held_out: Callable[[Any], str] | None = None,
+    pass_rates: Mapping[str, float] | None = None,
+) -> tuple[Any, list[dict[str, Any]], dict[str, Any]]:
+    """(trained model or PeftModel, training log, what the doctor saw). Resumes from the last whole checkpoint.
 
-    `cases` all have the gold that the plan's rewards need.
+    cases: all have the gold that `plan` needs. held_out: judges held-out cases with a model, `1` or `0` each.
+    pass_rates: case id -> share of right completions before training, for the doctor's `act` policy.
     """
     order, steps = grpo_order(len(cases), config, seed)
+    is_acting = config.doctor.policy == "act"
+    if is_acting and pass_rates:
+        known = {i: pass_rates[case.case_id] for i, case in enumerate(cases) if case.case_id in pass_rates}
+        order = by_difficulty(order, len(cases), known)
     encoded = encode_all(contract, cases, tokenizer, with_target=False)
     check_context(model, max(len(row.prompt_ids) for row in encoded) + contract.max_completion_tokens)
+    checkpoint = artifacts.latest_checkpoint(work)
+    doctor = DoctorWatch(
+        RewardShape(term_maxima(plan), len(contract.labels)),
+        config.doctor,
+        console,
+        held_out=held_out,
+        checkpoint=checkpoint,
+    )
+
+    def look(batch: Sequence[ScoredRollout]) -> None:
+        doctor.saw([observed(row, plan, group=i // config.group_size) for i, row in enumerate(batch)])
+
+    rewarder = Rewarder(contract, cases, encoded, tokenizer, plan, on_scored=look)
     watch = Watch("grpo", console, ("reward", "frac_reward_zero_std", "completions/mean_length"))
+    rows = [{"prompt": row.prompt_text, "case_id": case.case_id} for row, case in zip(encoded, cases, strict=True)]
     trainer_class: Callable[..., Any] = ContractGrpoTrainer
     if config.grouped:
         trainer_class = partial(ContractGroupedTrainer, on_stock=lambda line: console.print(f"  grpo: {line}"))
     trainer = trainer_class(
         model=model,
-        reward_funcs=Rewarder(contract, cases, encoded, tokenizer, plan).functions(),
+        reward_funcs=rewarder.functions(),
         args=grpo_arguments(
             config, model_config, work, max_tokens=contract.max_completion_tokens, steps=steps, seed=seed
         ),
-        train_dataset=Dataset.from_list(
-            [{"prompt": encoded[i].prompt_text, "case_id": cases[i].case_id} for i in order]
-        ),
+        train_dataset=Dataset.from_list([rows[i] for i in order]),
         processing_class=tokenizer,
         peft_config=lora_config(config.lora) if config.tuning == "lora" else None,
-        callbacks=[watch],
+        callbacks=[doctor, watch],  # in this order: the watch marks a checkpoint as whole, with the doctor's file in it
     )
     trainer.prompt_ids_by_text = {row.prompt_text: row.prompt_ids for row in encoded}
     trainer.remove_callback(PrinterCallback)
+    doctor.trainer = trainer
+    if is_acting and config.doctor.max_resamples:
+        trainer.resampler = Resampler(
+            rows,
+            lambda case_ids, completion_ids: [row.total for row in rewarder.score(case_ids, completion_ids)],
+            group_size=config.group_size,
+            max_rounds=config.doctor.max_resamples,
+            seed=seed,
+        )
     try:
-        trainer.train(resume_from_checkpoint=artifacts.latest_checkpoint(work))
+        if doctor.stopped_step is None or checkpoint is None:
+            trainer.train(resume_from_checkpoint=checkpoint)
+        else:  # the doctor ended the training before the run was cut off
+            trainer.load_stopped(checkpoint)
     finally:
         watch.close()
-    return trainer.model, clean_history(trainer.state.log_history)
+    return trainer.model, clean_history(trainer.state.log_history), doctor.report()

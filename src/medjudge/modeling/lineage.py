@@ -29,6 +29,7 @@ from medjudge.modeling.load import (
     pick_dtype,
     resolve,
 )
+from medjudge.records import AdapterStep
 
 _NOT_THE_MODEL = frozenset(
     {"_name_or_path", "transformers_version", "base_model_name_or_path", "revision", "inference_mode", "use_cache"}
@@ -68,6 +69,8 @@ class Lineage:
     data_sha256: str | None = None
     merge: Mapping[str, Any] | None = None
     """Of a merged model: the adapter's hash and the proof by logits."""
+    adapter: AdapterStep | None = None
+    """Of an adapter, merged or not: rank, scale and learning rate, without which two ranks cannot be compared."""
     ancestry: tuple[Mapping[str, Any], ...] = field(default_factory=tuple)
     """Stage, kind and weights hash of each ancestor, the oldest first."""
 
@@ -89,7 +92,13 @@ def read_lineage(folder: Path) -> Lineage | None:
         tree = dict(artifacts.read_json(path))
         parent = tree.pop("parent")
         ancestry = tuple(tree.pop("ancestry"))
-        return Lineage(**tree, parent=Parent(**parent) if parent else None, ancestry=ancestry)
+        adapter = tree.pop("adapter", None)  # absent from the files of earlier versions
+        return Lineage(
+            **tree,
+            parent=Parent(**parent) if parent else None,
+            ancestry=ancestry,
+            adapter=AdapterStep(**adapter) if adapter else None,
+        )
     except (TypeError, KeyError, AttributeError) as error:
         raise LineageError(f"{path} is not a lineage file of this version ({error}). Train or merge again.") from None
 
@@ -265,6 +274,7 @@ def merge_adapter(
         recipe_sha256=lineage.recipe_sha256,
         data_sha256=lineage.data_sha256,
         merge={"adapter_sha256": lineage.weights_sha256, "dtype": str(dtype).removeprefix("torch."), **proof},
+        adapter=lineage.adapter,
         ancestry=(
             *lineage.ancestry,
             {"stage": lineage.stage, "kind": "adapter", "name": adapter.name, "weights_sha256": lineage.weights_sha256},

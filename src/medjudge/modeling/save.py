@@ -61,6 +61,7 @@ def save_trained(
         model.to(dtype).save_pretrained(folder)  # trained in float32, stored as the recipe says
     tokenizer.save_pretrained(folder)
     before = read_lineage(start)
+    settings = getattr(recipe, stage)
     lineage = Lineage(
         kind="adapter" if is_adapter else "full",
         stage=stage,
@@ -70,9 +71,8 @@ def save_trained(
         parent=describe_parent(start, start_name, final),
         contract_sha256=recipe.contract.fingerprint(),
         recipe_sha256=artifacts.sha256_json(recipe.model_dump(mode="json")),
-        data_sha256=artifacts.sha256_file(
-            run_dir / "prepare" / f"{getattr(recipe, stage).split}{artifacts.SPLIT_SUFFIX}"
-        ),
+        data_sha256=artifacts.sha256_file(run_dir / "prepare" / f"{settings.split}{artifacts.SPLIT_SUFFIX}"),
+        adapter=settings.lora.step(settings.learning_rate) if is_adapter else None,
         ancestry=ancestry_of(
             start, SCRATCH_BASE if recipe.model.base == SCRATCH_BASE and before is None else start_name
         ),

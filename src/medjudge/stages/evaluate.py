@@ -12,7 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,15 @@ from medjudge.data.sources import parse_where, read_source
 from medjudge.data.splits import seeded_sample
 from medjudge.data.store import read_split
 from medjudge.errors import ConfigError, DataError
+from medjudge.inference.endpoint import EndpointClient, EndpointEngine, is_endpoint, parse_endpoint
 from medjudge.metrics.baselines import Baselines, trivial_baselines
-from medjudge.metrics.results import summarise
-from medjudge.records import Case, Completion, Judgement, LabelScores, Unparsed, Verdict
+from medjudge.metrics.reasoning import ReasoningResults, summarise_reasoning
+from medjudge.metrics.results import Results, summarise
+from medjudge.progress import Bar
+from medjudge.records import Case, Completion, Judgement, LabelScores, Rollout, Unparsed, Verdict
+from medjudge.rewards.composition import RewardContext
+from medjudge.rewards.measures import Measured, extractor_of, measure_reasoning
+from medjudge.rewards.settings import RewardSettings
 from medjudge.tasks.contract import TaskContract
 
 LABELS_STATEMENT = (
@@ -100,9 +106,10 @@ def evaluate_folder(
             near_duplicate_threshold=data_config.leakage.near_duplicate_threshold,
         )
         enforce_leakage(leakage, max_share=data_config.leakage.max_share, allow=data_config.leakage.allow)
-    from medjudge.modeling.load import quiet_libraries
+    if not all(is_endpoint(where) for where in models.values()):
+        from medjudge.modeling.load import quiet_libraries
 
-    quiet_libraries()
+        quiet_libraries()
     work = out_dir.with_name(f".{out_dir.name}.{os.getpid()}.work")
     work.mkdir(parents=True)
     try:
@@ -131,18 +138,16 @@ def _evaluate(
 ) -> dict[str, Any]:
     """Answers, judgements, baselines, results; the two files."""
     contract, config = recipe.contract, recipe.evaluate
-    judgements: dict[str, list[Judgement]] = {}
-    answers: dict[str, list[Answer]] = {}
-    lineages: dict[str, Mapping[str, Any]] = {}
-    seconds: dict[str, float] = {}
-    for name, where in models.items():
-        answers[name], lineage, wall_s = _answer_once(name, where, recipe, cases, out_dir, console, parent)
-        seconds[name] = round(wall_s, 2)
-        judgements[name] = [
-            judgement_of(contract, case, answer) for case, answer in zip(cases, answers[name], strict=True)
-        ]
-        if lineage is not None:
-            lineages[name] = lineage
+    clients = _endpoint_clients(recipe, models, console)
+    said = {
+        name: _answer_once(name, where, clients.get(name), recipe, cases, out_dir, console, parent)
+        for name, where in models.items()
+    }
+    answers = {name: one.answers for name, one in said.items()}
+    judgements = {
+        name: [judgement_of(contract, case, answer) for case, answer in zip(cases, done, strict=True)]
+        for name, done in answers.items()
+    }
     rng = np.random.default_rng(config.seed)
     baselines = (
         trivial_baselines(train, cases, labels=contract.labels, positive=contract.positive, rng=rng)
@@ -161,21 +166,26 @@ def _evaluate(
         n_resamples=config.n_resamples,
         seed=config.seed,
         leakage={**leakage.to_json(), "statement": leakage.summary_line},
-        lineage=lineages,
-        seconds=seconds,
+        lineage={name: one.lineage for name, one in said.items() if one.lineage is not None},
+        seconds={name: round(one.seconds, 2) for name, one in said.items()},
         n_truncated={
             name: sum(isinstance(answer, Completion) and not answer.stopped for answer in done)
             for name, done in answers.items()
         },
+        usage={name: one.usage for name, one in said.items() if one.usage is not None},
         train_n=len(train) or None,
     )
+    measured = _measure_reasoning(recipe, cases, train, judgements, answers)
+    if measured is not None:
+        results = results.model_copy(update={"reasoning": _reasoning_results(recipe, cases, measured, results)})
     if config.mode == "labels":
         results = results.model_copy(update={"statements": (*results.statements, LABELS_STATEMENT)})
     artifacts.write_json(out_dir / artifacts.RESULTS, results.to_json())
     rows = [
         _verdict_row(name, case, judgement, answer)
+        | ({"reasoning": measured.numbers[name][i].to_json()} if measured is not None else {})
         for name in models
-        for case, judgement, answer in zip(cases, judgements[name], answers[name], strict=True)
+        for i, (case, judgement, answer) in enumerate(zip(cases, judgements[name], answers[name], strict=True))
     ]
     rows += [
         _verdict_row(name, case, judgement, None)
@@ -193,16 +203,71 @@ def _evaluate(
     }
 
 
+def _measure_reasoning(
+    recipe: Recipe,
+    cases: Sequence[Case],
+    train: Sequence[Case],
+    judgements: Mapping[str, Sequence[Judgement]],
+    answers: Mapping[str, Sequence[Answer]],
+) -> Measured | None:
+    """The reasoning of every model's completions; None where the recipe does not ask for it, or nothing was written."""
+    config = recipe.evaluate
+    if not config.reasoning or config.mode == "labels":
+        return None
+    rollouts = {
+        name: [
+            Rollout(case, judgement, answer)
+            for case, judgement, answer in zip(cases, judgements[name], done, strict=True)
+            if isinstance(answer, Completion)
+        ]
+        for name, done in answers.items()
+    }
+    settings = RewardSettings(embedding=config.embedding, llm=config.llm)
+    known = [case for case in train if case.reason] or cases
+    context = RewardContext(recipe.contract, known, settings, config.seed, recipe.model.device)
+    return measure_reasoning(rollouts, context, extractor_of(config.entities))
+
+
+def _reasoning_results(recipe: Recipe, cases: Sequence[Case], measured: Measured, results: Results) -> ReasoningResults:
+    config = recipe.evaluate
+    return summarise_reasoning(
+        measured.numbers,
+        [case.group or case.case_id for case in cases],
+        reference=str(results.reference),
+        level=config.level,
+        n_resamples=config.n_resamples,
+        seed=config.seed,
+        facts=measured.facts,
+        not_measured=measured.not_measured,
+    )
+
+
 Answer = Completion | LabelScores
 """What a model said of a case in mode `generate`, or in mode `labels`."""
 
 
 def judgement_of(contract: TaskContract, case: Case, answer: Answer) -> Judgement:
-    """The verdict in a completion, or the likeliest label (the first of equals) with its probability."""
+    """The verdict in a completion, or the likeliest label (the first of equals) with its probability.
+
+    A completion that holds none says whether it was cut off, refused, or never came.
+    """
     if isinstance(answer, Completion):
-        return contract.parse(case.case_id, answer.text)
+        return _read(contract, case, answer)
     label = max(contract.labels, key=lambda label: answer.probabilities[label])
     return Verdict(case.case_id, label, answer.probabilities[label])
+
+
+def _read(contract: TaskContract, case: Case, completion: Completion) -> Judgement:
+    if completion.failure is not None:
+        return Unparsed(case.case_id, "", f"the call failed: {completion.failure}", kind="failed")
+    judgement = contract.parse(case.case_id, completion.text)
+    if isinstance(judgement, Verdict):
+        return judgement
+    if completion.refused:
+        return replace(judgement, reason="the model or its provider refused to answer", kind="refused")
+    if not completion.stopped and judgement.kind == "format":
+        return replace(judgement, reason=f"cut off at the token limit: {judgement.reason}", kind="truncated")
+    return judgement
 
 
 def _kept(out_dir: Path, name: str) -> Path:
@@ -210,31 +275,82 @@ def _kept(out_dir: Path, name: str) -> Path:
     return out_dir / f".answers-{artifacts.sha256_json(name)[:12]}.json"
 
 
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """What one model said of the cases, in their order."""
+
+    answers: list[Answer]
+    lineage: dict[str, Any] | None
+    """Of a model folder what weights it holds; of an endpoint what can be known of it."""
+    usage: dict[str, Any] | None = None
+    """Calls, cost and latency of an endpoint."""
+    seconds: float = 0.0
+
+
 def _answer_once(
-    name: str, where: str, recipe: Recipe, cases: Sequence[Case], out_dir: Path, console: Console, parent: str | None
-) -> tuple[list[Answer], dict[str, Any] | None, float]:
-    """As `_answer`, with the seconds it took; what a cut-off evaluation had finished comes from its work folder."""
+    name: str,
+    where: str,
+    client: EndpointClient | None,
+    recipe: Recipe,
+    cases: Sequence[Case],
+    out_dir: Path,
+    console: Console,
+    parent: str | None,
+) -> _Answers:
+    """The answers of one model; what a cut-off evaluation had finished comes from its work folder.
+
+    An endpoint's answers lie in a cache of their own, and what failed there is asked for again.
+    """
+    started = time.monotonic()
+    if client is not None:
+        return replace(_ask(name, client, recipe, cases, console), seconds=time.monotonic() - started)
     path = _kept(out_dir, name)
     kind = LabelScores if recipe.evaluate.mode == "labels" else Completion
     if path.exists():
         kept = artifacts.read_json(path)
-        return [kind(**answer) for answer in kept["answers"]], kept["lineage"], kept["seconds"]
-    started = time.monotonic()
-    answers, lineage = _answer(name, where, recipe, cases, console, parent)
-    seconds = time.monotonic() - started
-    kept = {"answers": [asdict(answer) for answer in answers], "lineage": lineage, "seconds": seconds}
-    artifacts.write_json(path, kept)
-    return answers, lineage, seconds
+        return _Answers(**{**kept, "answers": [kind(**answer) for answer in kept["answers"]]})
+    answers = replace(_answer(name, where, recipe, cases, console, parent), seconds=time.monotonic() - started)
+    artifacts.write_json(path, asdict(answers))
+    return answers
+
+
+def _endpoint_clients(recipe: Recipe, models: Mapping[str, str], console: Console) -> dict[str, EndpointClient]:
+    """A client for each model that is an endpoint, all made before the first is asked: a missing key shows at once."""
+    config = recipe.evaluate
+    for name in config.endpoints:
+        if name not in models:
+            raise ConfigError(
+                f"`evaluate.endpoints` has settings for {name!r}, but the models are: {', '.join(models)}."
+            )
+    if config.mode == "labels" and (named := [name for name, where in models.items() if is_endpoint(where)]):
+        raise ConfigError(
+            f"`evaluate.mode` is labels, but an endpoint ({', '.join(named)}) gives no probabilities of labels: "
+            "take generate."
+        )
+    clients = {}
+    for name, where in models.items():
+        if is_endpoint(where):
+            clients[name] = client = EndpointClient(parse_endpoint(where), config.endpoint_of(name))
+            if not client.endpoint.is_loopback:
+                console.print(f"  {name}: the text of the cases is sent to {client.endpoint.host}")
+    return clients
+
+
+def _ask(name: str, client: EndpointClient, recipe: Recipe, cases: Sequence[Case], console: Console) -> _Answers:
+    """Completions of a model behind an endpoint."""
+    with Bar(f"evaluate {name}", len(cases), console) as bar:
+        client.on_progress, client.on_note = bar.advance, bar.note
+        completions = EndpointEngine(client).generate(recipe.contract, cases)
+    return _Answers([*completions], client.record(), client.usage.to_json(client.settings))
 
 
 def _answer(
     name: str, where: str, recipe: Recipe, cases: Sequence[Case], console: Console, parent: str | None
-) -> tuple[list[Answer], dict[str, Any] | None]:
+) -> _Answers:
     """One model's answers, and its lineage if it has one. The model is let go before the next is loaded."""
     from medjudge.inference.engine import Engine, fit_for_inference
     from medjudge.modeling.lineage import load_any
     from medjudge.modeling.load import resolve
-    from medjudge.modeling.progress import Bar
 
     folder = resolve(where)
     is_adapter = (folder / "adapter_config.json").exists()
@@ -255,7 +371,7 @@ def _answer(
             if recipe.evaluate.mode == "labels"
             else [*engine.generate(recipe.contract, cases)]
         )
-    return answers, lineage.to_json() if lineage is not None else None
+    return _Answers(answers, lineage.to_json() if lineage is not None else None)
 
 
 def _verdict_row(name: str, case: Case, judgement: Judgement, answer: Answer | None) -> dict[str, Any]:
@@ -271,6 +387,7 @@ def _verdict_row(name: str, case: Case, judgement: Judgement, answer: Answer | N
         "confidence": judgement.confidence if isinstance(judgement, Verdict) else None,
         "correct": is_verdict and case.gold is not None and judgement.label == case.gold,  # type: ignore[union-attr]
         "unparsed_reason": judgement.reason if isinstance(judgement, Unparsed) else None,
+        "unparsed_kind": judgement.kind if isinstance(judgement, Unparsed) else None,
         "completion": completion.text if completion is not None else None,
         "n_tokens": completion.n_tokens if completion is not None else None,
         "stopped": completion.stopped if completion is not None else None,

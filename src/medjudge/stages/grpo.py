@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,33 +14,106 @@ from medjudge import artifacts
 from medjudge.config import Recipe
 from medjudge.data.splits import seeded_sample
 from medjudge.data.store import read_split
+from medjudge.inference.engine import Engine
 from medjudge.modeling.all_action import train_all_action
 from medjudge.modeling.chain import start_of
-from medjudge.modeling.grpo import train_grpo
+from medjudge.modeling.grpo import rewarded_cases, train_grpo
 from medjudge.modeling.load import count_parameters, load_tokenizer, load_weights, quiet_libraries
+from medjudge.modeling.sampling import draw_sample
 from medjudge.modeling.save import save_trained
-from medjudge.rewards.composition import reward_plan, rewardable
-from medjudge.rewards.preflight import as_taught, check_gold, require_earnable
+from medjudge.records import Case, Verdict
+from medjudge.reporting.checks import print_doctor, print_preflight
+from medjudge.rewards.composition import RewardPlan
+from medjudge.rewards.llm import LlmReward
+from medjudge.rewards.preflight import Preflight, require_earnable, run_preflight
 
 
 def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[str, Any]:
-    """Proves that the rewards can be earned, then trains. Writes `adapter/` or `model/`, and two JSON files."""
+    """Proves that the rewards can be earned, then trains under the doctor's eyes.
+
+    Writes `adapter/` or `model/`, `preflight.json`, `doctor.json` and the log.
+    """
     quiet_libraries()
     split = read_split(run_dir / "prepare" / f"{recipe.grpo.split}{artifacts.SPLIT_SUFFIX}")
-    rated = [case for case in split if case.gold is not None]
     start, name = start_of("grpo", recipe, run_dir)
     tokenizer = load_tokenizer(start, recipe.model.chat_template)
-    rated = as_taught(recipe.contract, rated, tokenizer)
-    plan = reward_plan(recipe, rated)
-    can_earn = rewardable(plan, rated)
-    cases = seeded_sample(can_earn, recipe.grpo.max_cases, recipe.seed)
-    preflight = check_gold(recipe.contract, cases, tokenizer, plan)
-    artifacts.write_json(out_dir / artifacts.PREFLIGHT, preflight.to_json())
-    require_earnable(preflight)
+    cases, plan, n_not_rewardable = rewarded_cases(recipe, split, tokenizer)
+    judges = {name: reward for name, reward in plan.rewards.items() if isinstance(reward, LlmReward)}
+    for reward in judges.values():
+        if reward.client is not None and not reward.client.endpoint.is_loopback:
+            console.print(f"          the text of the cases is sent to {reward.client.endpoint.host}")
     is_lora = recipe.grpo.tuning == "lora"
     model = load_weights(start, recipe.model, tokenizer, quantize=is_lora, train_all=not is_lora)
-    train = train_all_action if recipe.grpo.algorithm == "all_action" else train_grpo
-    model, history = train(
+    is_forced = artifacts.RunDir(run_dir).allows_failed_preflight
+    preflight = _proven(recipe, cases, plan, model, tokenizer, out_dir, console, is_forced=is_forced)
+    require_earnable(preflight)
+    train = _train_all_action if recipe.grpo.algorithm == "all_action" else _train_grpo
+    model, history, doctor = train(recipe, cases, plan, model, tokenizer, out_dir, run_dir, console, preflight)
+    trainable, total = count_parameters(model)
+    lineage = save_trained("grpo", model, tokenizer, recipe, start, name, out_dir, run_dir, merge_now=False, prompts=())
+    artifacts.write_json(out_dir / artifacts.HISTORY, history)
+    if doctor is not None:
+        artifacts.write_json(out_dir / artifacts.DOCTOR, doctor)
+        print_doctor(doctor, console)
+    reports = {name: reward.report() for name, reward in judges.items()}
+    if reports:
+        artifacts.write_json(out_dir / artifacts.JUDGES, reports)
+    return {
+        "n_cases": len(cases),
+        **{f"{name} {key}": report[key] for name, report in reports.items() for key in ("n_marked", "n_failed")},
+        **{f"{name} usd": report["usage"]["cost_usd"] for name, report in reports.items() if report["usage"]},
+        "n_cases_not_rewardable": n_not_rewardable,
+        "rewards": plan.report(),
+        "preflight": preflight.verdict,
+        **_found(doctor),
+        "trainable_parameters": trainable,
+        "parameters": total,
+        "weights_sha256": lineage.weights_sha256,
+        "parent_sha256": lineage.parent.weights_sha256 if lineage.parent else None,
+    }
+
+
+def _train_grpo(
+    recipe: Recipe,
+    cases: Sequence[Case],
+    plan: RewardPlan,
+    model: Any,
+    tokenizer: Any,
+    out_dir: Path,
+    run_dir: Path,
+    console: Console,
+    preflight: Preflight,
+) -> tuple[Any, list[dict[str, Any]], dict[str, Any] | None]:
+    """(model, training log, what the doctor saw)."""
+    return train_grpo(
+        recipe.contract,
+        cases,
+        plan,
+        model,
+        tokenizer,
+        recipe.grpo,
+        recipe.model,
+        out_dir,
+        seed=recipe.seed,
+        console=console,
+        held_out=_held_out(recipe, run_dir, tokenizer),
+        pass_rates=preflight.pass_rates,
+    )
+
+
+def _train_all_action(
+    recipe: Recipe,
+    cases: Sequence[Case],
+    plan: RewardPlan,
+    model: Any,
+    tokenizer: Any,
+    out_dir: Path,
+    run_dir: Path,
+    console: Console,
+    preflight: Preflight,
+) -> tuple[Any, list[dict[str, Any]], dict[str, Any] | None]:
+    """(model, training log, None: the expected reward is computed, and there are no rollouts for a doctor to watch)."""
+    model, history = train_all_action(
         recipe.contract,
         cases,
         plan,
@@ -49,14 +125,70 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
         seed=recipe.seed,
         console=console,
     )
-    trainable, total = count_parameters(model)
-    lineage = save_trained("grpo", model, tokenizer, recipe, start, name, out_dir, run_dir, merge_now=False, prompts=())
-    artifacts.write_json(out_dir / artifacts.HISTORY, history)
-    return {
-        "n_cases": len(cases),
-        "n_cases_not_rewardable": len(rated) - len(can_earn),
-        "trainable_parameters": trainable,
-        "parameters": total,
-        "weights_sha256": lineage.weights_sha256,
-        "parent_sha256": lineage.parent.weights_sha256 if lineage.parent else None,
-    }
+    return model, history, None
+
+
+def _found(doctor: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The doctor's findings for the stage's one line."""
+    if doctor is None:
+        return {}
+    named = [finding["name"] for finding in doctor["findings"] if finding["explained_by"] is None]
+    return {"doctor": ", ".join(named) or "nothing found", "stopped_step": doctor["stopped_step"]}
+
+
+def _proven(
+    recipe: Recipe,
+    cases: Sequence[Case],
+    plan: RewardPlan,
+    model: Any,
+    tokenizer: Any,
+    out_dir: Path,
+    console: Console,
+    *,
+    is_forced: bool,
+) -> Preflight:
+    """The pre-flight, printed and kept in `preflight.json`; a run that was cut off after it has it already."""
+    path = out_dir / artifacts.PREFLIGHT
+    if path.exists() and (kept := Preflight.from_json(artifacts.read_json(path))).verdict != "failed":
+        return kept
+    started = time.monotonic()
+    policy = "the sft model" if "sft" in recipe.stages else "the base model"
+    result = run_preflight(
+        recipe.contract,
+        cases,
+        tokenizer,
+        plan,
+        sample=draw_sample(recipe, cases, model, tokenizer, policy, is_start=True)
+        if recipe.grpo.preflight.prompts
+        else None,
+        why_no_sample="`grpo.preflight.prompts` is 0",
+        seed=recipe.seed,
+        max_cut_share=recipe.grpo.preflight.max_cut_share,
+        context_tokens=getattr(model.config.get_text_config(), "max_position_embeddings", None),
+        keep_completions=recipe.grpo.doctor.keep_completions,
+    )
+    result = replace(result, seconds=round(time.monotonic() - started, 2), forced=is_forced and not result.passed)
+    artifacts.write_json(path, result.to_json())
+    print_preflight(result, console)
+    return result
+
+
+def _held_out(recipe: Recipe, run_dir: Path, tokenizer: Any) -> Callable[[Any], str] | None:
+    """Judges a few held-out cases greedily: `1` or `0` each. None where the run has none, or wants none."""
+    config = recipe.grpo.doctor
+    path = run_dir / "prepare" / f"{config.held_out_split}{artifacts.SPLIT_SUFFIX}"
+    if not config.held_out_cases or not path.exists() or config.held_out_split in (recipe.grpo.split, recipe.sft.split):
+        return None
+    rated = [case for case in read_split(path) if case.gold is not None]
+    cases = seeded_sample(rated, config.held_out_cases, recipe.seed)
+
+    def judge(model: Any) -> str:
+        engine = Engine(model, tokenizer, batch_tokens=recipe.evaluate.batch_tokens)
+        completions = engine.generate(recipe.contract, cases)
+        judged = (recipe.contract.parse(case.case_id, c.text) for case, c in zip(cases, completions, strict=True))
+        return "".join(
+            "1" if isinstance(judgement, Verdict) and judgement.label == case.gold else "0"
+            for case, judgement in zip(cases, judged, strict=True)
+        )
+
+    return judge if cases else None

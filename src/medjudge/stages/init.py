@@ -109,6 +109,8 @@ def attribute_docstrings(section: type[Settings]) -> dict[str, str]:
 
 def _section_type(annotation: Any) -> type[Settings] | None:
     """The settings class in an annotation, as it stands or as a union's member; None where there is none."""
+    if get_origin(annotation) is Mapping:  # sections by a name of the user's own
+        return None
     for candidate in [annotation, *(get_args(annotation) if get_origin(annotation) else ())]:
         if isinstance(candidate, type) and issubclass(candidate, Settings):
             return candidate

@@ -44,6 +44,9 @@ def print_lineage(model_dir: Path, console: Console) -> bool:
             f"{lineage.merge['n_positions']:,} positions of {lineage.merge['n_prompts']} prompts, "
             f"{lineage.merge['share_unchanged_tokens']:.1%} of tokens unchanged"
         )
+    if lineage.adapter:
+        step = lineage.adapter
+        node.add(f"[dim]LoRA rank {step.r}, scale {step.scale:.3g}, learning rate {step.learning_rate:g}[/]")
     for name, digest in (
         ("contract", lineage.contract_sha256),
         ("recipe", lineage.recipe_sha256),

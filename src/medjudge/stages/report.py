@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
+from rich.text import Text
 
 from medjudge import artifacts
 from medjudge.config import Recipe, ReportConfig
@@ -17,7 +18,7 @@ from medjudge.errors import RunError
 from medjudge.metrics.results import Results
 from medjudge.reporting.html import write_report
 from medjudge.reporting.inputs import ReportInputs, VerdictRow
-from medjudge.reporting.tables import results_table
+from medjudge.reporting.tables import audit_tables, results_table, usage_table
 
 TRAINED = ("base", "sft", "grpo")
 """Stages that may have left a training log."""
@@ -55,6 +56,7 @@ def gather(folder: Path, config: ReportConfig) -> ReportInputs:
     recipe = _read(evaluated / artifacts.RECIPE, {})
     manifest = _read(evaluated / artifacts.MANIFEST, {})
     data = _read(folder / "prepare" / artifacts.DATA, {})
+    preflight = _read(folder / "grpo" / artifacts.PREFLIGHT, {})
     lint: Counter[str] = Counter()
     for counts in data.get("lint", {}).values():
         lint.update(counts)
@@ -71,6 +73,8 @@ def gather(folder: Path, config: ReportConfig) -> ReportInputs:
             name: {"cases": split["n_cases"], "groups": split["n_groups"]}
             for name, split in data.get("splits", {}).items()
         },
+        preflight=preflight if "checks" in preflight else {},  # an older run's file has another form
+        doctor=_read(folder / "grpo" / artifacts.DOCTOR, {}),
         description=recipe.get("description", ""),
         finished=manifest.get("finished", ""),
         max_disagreements=config.max_disagreements,
@@ -87,8 +91,14 @@ def print_outcome(folder: Path, console: Console) -> None:
     console.print()
     console.print(results_table(results))
     console.print()
-    for statement in results.statements:
-        console.print(Padding.indent(f"- {statement}", 1))
+    if (table := usage_table(results)) is not None:
+        console.print(table)
+        console.print()
+    for table in audit_tables(results):
+        console.print(table)
+        console.print()
+    for statement in (*results.statements, *(results.audit.statements if results.audit else ())):
+        console.print(Padding.indent(Text(f"- {statement}"), 1))
     page = next((p for p in (folder / "report" / artifacts.REPORT, folder / artifacts.REPORT) if p.exists()), None)
     console.print(f"\nreport: {page}" if page else f"\nresults: {path}", soft_wrap=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     taught = as_taught(recipe.contract, rated, tokenizer)
     preflight = check_gold(recipe.contract, taught, tokenizer, reward_plan(recipe, taught))
     if "grpo" in recipe.stages:  # what no answer can earn is better known before SFT than after it
-        require_earnable(preflight)
+        require_earnable(replace(preflight, forced=artifacts.RunDir(run_dir).allows_failed_preflight))
     is_lora = recipe.sft.tuning == "lora"
     model = load_weights(start, recipe.model, tokenizer, quantize=is_lora, train_all=not is_lora)
     model, history = train_sft(
@@ -63,6 +64,8 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     return {
         "n_cases": len(rated),
         "n_prompts_shortened": preflight.n_prompts_cut,
+        "n_words_cut": preflight.n_words_cut,
+        "n_snippets_cut": preflight.n_snippets_cut,
         "trainable_parameters": trainable,
         "parameters": total,
         "weights_sha256": lineage.weights_sha256,

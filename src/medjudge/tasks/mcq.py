@@ -12,11 +12,13 @@ from pydantic import Field
 from medjudge.records import Case, Judgement, Message, Unparsed, Verdict
 from medjudge.tasks.contract import LabelFrame, RowError, TaskContract
 from medjudge.tasks.text import (
+    JsonError,
     bare_answer,
     chat,
     cut_at_word,
     describe_label,
     is_missing,
+    load_json,
     optional_text,
     printable,
     required_text,
@@ -187,11 +189,9 @@ class McqContract(TaskContract):
         if isinstance(parts, str):
             return Unparsed(case_id, completion, parts)
         try:
-            content = _load_json(parts[1])
-        except _RepeatedKeyError:
-            return Unparsed(case_id, completion, "the JSON object repeats a key", kind="schema")
-        except (ValueError, RecursionError) as error:
-            return Unparsed(case_id, completion, f"not one JSON object: {_complaint(error)}")
+            content = load_json(parts[1])
+        except JsonError as error:
+            return Unparsed(case_id, completion, error.reason, kind=error.kind)
         problem = _schema_problem(content)
         if problem is not None:
             return Unparsed(case_id, completion, problem, kind="schema")
@@ -215,33 +215,6 @@ class McqContract(TaskContract):
             return Verdict(case_id, lone.group(1).upper())
         named = {letter.upper() for letter in _NAMED_LETTER.findall(text)}
         return Verdict(case_id, named.pop(), rationale=text) if len(named) == 1 else None
-
-
-class _RepeatedKeyError(Exception):
-    """A JSON object that gives one key twice: which of the two counts would be a guess."""
-
-
-def _load_json(text: str) -> Any:
-    return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(dict(pairs)) != len(pairs):
-        raise _RepeatedKeyError
-    return dict(pairs)
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _complaint(error: Exception) -> str:
-    """The parser's complaint without text of the completion."""
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
-    if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} at character {error.pos}" if error.doc else "the completion is empty"
-    return "a number that JSON does not have" if "not JSON" in str(error) else "a number too long to read"
 
 
 def _schema_problem(content: Any) -> str | None:

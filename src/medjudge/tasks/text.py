@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
+from typing import Any, Literal
 
 from medjudge.records import Message
 from medjudge.tasks.contract import RowError
@@ -212,3 +214,43 @@ def bare_answer(completion: str) -> str:
 def printable(text: str) -> str:
     """`text` with half surrogate pairs (JSON's \\ud800) replaced, so that it can be written to a file."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+class JsonError(Exception):
+    """Why a text is not the JSON that it should be, without text of it."""
+
+    def __init__(self, reason: str, kind: Literal["format", "schema"]) -> None:
+        """`kind`: as `Unparsed.kind`."""
+        super().__init__(reason)
+        self.reason = reason
+        self.kind: Literal["format", "schema"] = kind
+
+
+def load_json(text: str) -> Any:
+    """The value of a text that is one JSON value, NaN and the like refused. Raises JsonError.
+
+    An object that gives one key twice is refused as well: which of the two counts would be a guess.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise JsonError(f"not one JSON object: {_complaint(error)}", "format") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) != len(pairs):
+        raise JsonError("the JSON object repeats a key", "schema")
+    return dict(pairs)
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _complaint(error: Exception) -> str:
+    """The parser's complaint without text of the completion."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at character {error.pos}" if error.doc else "the completion is empty"
+    return "a number that JSON does not have" if "not JSON" in str(error) else "a number too long to read"

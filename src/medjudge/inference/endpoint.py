@@ -1,0 +1,527 @@
+"""Any OpenAI-compatible chat endpoint as a judge: `openai:MODEL@URL`.
+
+Calls run in parallel within the endpoint's limits, are retried within bounds, and each answer is kept on disk before
+anyone uses it. A call that fails for good is a `Failure` among the answers, never an empty text and never an exception
+that loses the others. Retries are ours and not the `openai` client's, because each attempt has to pass the rate limit
+and to be counted. No prompt and no server's message, which may quote one, goes into an error or a log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import email.utils
+import hashlib
+import ipaddress
+import json
+import math
+import os
+import random
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from medjudge.errors import ConfigError, EndpointError
+from medjudge.inference.replies import Reply, ReplyCache, Usage, default_cache, open_cache
+from medjudge.records import Case, Completion, Message
+from medjudge.settings import ANSWER_SETTINGS, EndpointSettings
+from medjudge.tasks.contract import TaskContract
+from medjudge.tasks.text import THINK_OPEN, printable, with_thinking
+
+SCHEME = "openai:"
+KEY_VERSION = 1
+"""Raised when the meaning of a cache key changes, so that old answers are not taken for new ones."""
+FEWEST_COUNTED = 20
+"""The share of failed calls is taken over at least so many: one failure among the first three says little."""
+LONGEST_BACKOFF_S = 30.0
+CHARACTERS_PER_TOKEN = 4
+"""For the estimate before a request; the server's own count then corrects it."""
+
+_SPEC = re.compile(r"openai:(?P<model>.+?)@(?P<url>https?://.+)")
+_REFUSAL_CODES = frozenset({"content_filter", "content_policy_violation"})
+_PARAMETER_CODES = frozenset({"unsupported_parameter", "unsupported_value", "unknown_parameter"})
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A call that failed for good."""
+
+    reason: str
+    """Status, error code or kind of the last attempt, without text of the prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A model's name and where it is asked."""
+
+    model: str
+    url: str
+
+    @property
+    def host(self) -> str:
+        """Host and port, for people."""
+        return urlsplit(self.url).netloc
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the text of a case stays on this machine."""
+        host = urlsplit(self.url).hostname or ""
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost" or host.endswith(".localhost")
+
+
+def is_endpoint(where: str) -> bool:
+    """Whether a model is named as an endpoint."""
+    return where.startswith(SCHEME)
+
+
+def parse_endpoint(where: str) -> Endpoint:
+    """The endpoint that `openai:MODEL@URL` names. Raises ConfigError.
+
+    The URL has no default: where the text of cases is sent is said each time.
+    """
+    found = _SPEC.fullmatch(where)
+    parts = urlsplit(found["url"]) if found else None
+    if found is None or parts is None or not parts.hostname:
+        raise ConfigError(
+            f"{where!r} names no endpoint: expected openai:MODEL@URL, such as "
+            "openai:gpt-4.1-mini@https://api.openai.com/v1 or openai:qwen3:0.6b@http://localhost:11434/v1."
+        )
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ConfigError(
+            f"the URL of endpoint {found['model']!r} holds a user, a query or a fragment, which would be written into "
+            "results. Give the plain URL; keys go into an environment variable (`api_key_env`)."
+        )
+    return Endpoint(found["model"], found["url"].rstrip("/"))
+
+
+class EndpointClient:
+    """Asks one endpoint. Its rate limit, its counts and its share of failures hold over all calls of `ask`."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        settings: EndpointSettings,
+        *,
+        on_progress: Callable[[int], None] | None = None,
+        on_note: Callable[[str], None] | None = None,
+    ) -> None:
+        """on_progress is told how many prompts are done; on_note what is being waited for, in a few words.
+
+        Raises ConfigError if the `openai` package is not there, or a remote endpoint has no key.
+        """
+        try:
+            import openai
+        except ImportError:
+            raise ConfigError(
+                "endpoints need the `openai` package, which is not installed: pip install 'medjudge[endpoints]'."
+            ) from None
+        self.endpoint, self.settings = endpoint, settings
+        self.on_progress, self.on_note = on_progress, on_note
+        self.usage = Usage()
+        self._openai: Any = openai
+        self._api_key = _api_key(endpoint, settings)
+        self._pacer = _Pacer(settings.requests_per_minute, settings.tokens_per_minute)
+        self._cache_path = settings.cache or default_cache()
+        self._counted: set[str] = set()
+
+    def ask(self, prompts: Sequence[Sequence[Message]], *, max_tokens: int) -> list[Reply | Failure]:
+        """One answer per prompt, in the order of the prompts; equal prompts are asked once. Notebooks may call it too.
+
+        Raises EndpointError if the endpoint cannot be reached at all, refuses key, model or parameters, or more calls
+        fail for good than the settings bear. What was answered until then is on disk and is not asked for again.
+        """
+        keys, bodies = [], {}
+        for messages in prompts:
+            body = self._body(messages, max_tokens)
+            key = self._key(body)
+            keys.append(key)
+            bodies[key] = body
+        answers = _run(self._ask_all(bodies, Counter(keys)))
+        return [answers[key] for key in keys]
+
+    def record(self) -> dict[str, Any]:
+        """What can be said of a model that nobody here holds: names, dates, parameters. No weights are hashed."""
+        settings = self.settings.model_dump(mode="json", include=set(ANSWER_SETTINGS))
+        return {
+            "kind": "endpoint",
+            "model": self.endpoint.model,
+            "url": self.endpoint.url,
+            "parameters": settings,
+            "answered_by": dict(self.usage.models.most_common()),
+            "first_asked_at": self.usage.first_asked_at,
+            "last_asked_at": self.usage.last_asked_at,
+        }
+
+    # --- one request --------------------------------------------------------------------------------------------------
+
+    def _body(self, messages: Sequence[Message], max_tokens: int) -> dict[str, Any]:
+        """The request without the name of its token limit."""
+        settings = self.settings
+        body: dict[str, Any] = {"model": self.endpoint.model, "messages": [dict(turn) for turn in messages]}
+        body |= {
+            name: value
+            for name, value in (("temperature", settings.temperature), ("seed", settings.seed))
+            if value != "default"
+        }
+        return {**body, "limit": max_tokens + settings.reasoning_tokens, "extra_body": dict(settings.extra)}
+
+    def _key(self, body: Mapping[str, Any]) -> str:
+        content = json.dumps({"version": KEY_VERSION, "url": self.endpoint.url, **body}, sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def _limit_key(self) -> str:
+        if self.settings.limit_key != "auto":
+            return self.settings.limit_key
+        host = urlsplit(self.endpoint.url).hostname or ""
+        return "max_completion_tokens" if host.endswith(("openai.com", "openai.azure.com")) else "max_tokens"
+
+    # --- many requests ------------------------------------------------------------------------------------------------
+
+    async def _ask_all(
+        self, bodies: Mapping[str, dict[str, Any]], times: Mapping[str, int]
+    ) -> dict[str, Reply | Failure]:
+        with open_cache(self._cache_path) as cache:
+            known = cache.get(bodies)
+            for key, reply in known.items():
+                self._count(key, reply, from_cache=True)
+                self._advance(times[key])
+            todo = [key for key in bodies if key not in known]
+            answers: dict[str, Reply | Failure] = dict(known)
+            if not todo:
+                return answers
+            async with self._open_api() as api:
+                sitting = _Sitting(api, cache, n_expected=self.usage.n_prompts + len(todo))
+                queue = iter(todo)
+
+                async def work() -> None:
+                    for key in queue:
+                        answers[key] = await self._answer(key, bodies[key], sitting)
+                        self._advance(times[key])
+                        if sitting.stop.is_set():
+                            return
+
+                workers = [asyncio.create_task(work()) for _ in range(min(self.settings.concurrency, len(todo)))]
+                try:
+                    await asyncio.gather(*workers)
+                finally:  # one that cannot write its answer down must not leave the others at work
+                    for worker in workers:
+                        worker.cancel()
+                    await asyncio.gather(*workers, return_exceptions=True)
+            if sitting.error is not None:
+                raise sitting.error
+            return answers
+
+    def _open_api(self) -> Any:
+        timeout = self._openai.Timeout(self.settings.timeout_s, connect=min(10.0, self.settings.timeout_s))
+        # A proxy of the environment is for other hosts, also where nobody thought of `no_proxy`.
+        http_client = self._openai.DefaultAsyncHttpxClient(trust_env=False) if self.endpoint.is_loopback else None
+        return self._openai.AsyncOpenAI(
+            base_url=self.endpoint.url,
+            api_key=self._api_key,
+            max_retries=0,
+            timeout=timeout,
+            http_client=http_client,
+        )
+
+    async def _answer(self, key: str, body: dict[str, Any], sitting: _Sitting) -> Reply | Failure:
+        """The reply to one prompt, kept on disk; or why there is none after all attempts."""
+        n_attempts = n_tries = 0
+        outage_s = 0.0
+        while True:
+            n_answers = self.usage.n_new
+            outcome = await self._attempt(body, sitting)
+            n_tries += 1
+            if isinstance(outcome, Reply):
+                sitting.cache.put(key, outcome)
+                self._count(key, outcome, from_cache=False)
+                return outcome
+            if outcome.hopeless is not None:
+                sitting.give_up(outcome.hopeless)
+            if sitting.stop.is_set():
+                return Failure(outcome.reason)
+            # Out of reach for every call, though it has answered before: a restart, which is no fault of this prompt.
+            is_outage = outcome.unreachable and 0 < n_answers == self.usage.n_new
+            if not is_outage or outage_s >= self.settings.max_outage_s:
+                n_attempts += 1
+            if not outcome.retry or n_attempts > self.settings.max_retries:
+                return self._failed(outcome, n_tries, sitting)
+            self.usage.n_retries += 1
+            self._note(f"{self.usage.n_retries:,} retries, last after: {outcome.reason}")
+            # Many calls fail together; what they wait is drawn, so that they do not come back together.
+            backoff_s = min(self.settings.retry_wait_s * 2 ** min(n_tries - 1, 20), LONGEST_BACKOFF_S)
+            backoff_s *= random.uniform(0.5, 1.0)
+            outage_s += backoff_s if is_outage else 0.0
+            await sitting.sleep(backoff_s)
+
+    async def _attempt(self, body: dict[str, Any], sitting: _Sitting) -> Reply | _Trouble:
+        limit = body["limit"]
+        estimate = sum(len(turn["content"]) for turn in body["messages"]) / CHARACTERS_PER_TOKEN + limit
+        await self._pacer.turn(estimate, sitting)
+        if sitting.stop.is_set():
+            return _Trouble("stopped")
+        self.usage.n_requests += 1
+        request = {name: value for name, value in body.items() if name != "limit"} | {self._limit_key(): limit}
+        asked_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        started = time.monotonic()
+        try:
+            # The client's own timeout is for each read: a server that drips would hold a call for ever.
+            async with asyncio.timeout(self.settings.timeout_s):
+                response = await sitting.api.chat.completions.create(**request)
+        except self._openai.APIStatusError as error:
+            return self._status_trouble(error, asked_at, time.monotonic() - started)
+        except (self._openai.APITimeoutError, TimeoutError):
+            return _Trouble(f"no answer within {self.settings.timeout_s:g} s", retry=True)
+        except self._openai.APIConnectionError as error:
+            cause = type(error.__cause__).__name__ if error.__cause__ is not None else "connection error"
+            return _Trouble(f"connection failed ({cause})", retry=True, unreachable=True)
+        except (self._openai.OpenAIError, ValueError) as error:
+            return _Trouble(f"the answer cannot be read ({type(error).__name__})", retry=True)
+        reply = _read_reply(response, asked_at, time.monotonic() - started)
+        if isinstance(reply, Reply):
+            self._pacer.correct(estimate, (reply.n_prompt_tokens or 0) + (reply.n_completion_tokens or 0))
+            return reply
+        return _Trouble(reply, retry=True)
+
+    def _status_trouble(self, error: Any, asked_at: str, latency_s: float) -> Reply | _Trouble:
+        """What an HTTP error means for this call and for the others."""
+        status, code, parameter = error.status_code, _identifier(error.code), _identifier(error.param)
+        reason = f"HTTP {status}" + (f" {code}" if code else "")
+        if code in _REFUSAL_CODES:
+            return Reply("", "refusal", None, None, round(latency_s, 3), asked_at, self.endpoint.model)
+        if (hopeless := self._hopeless(status, code, parameter)) is not None:
+            return _Trouble(reason, hopeless=f"{self._name()} {hopeless[0]} ({reason}). {hopeless[1]}")
+        if status not in (408, 409, 425, 429) and status < 500:
+            return _Trouble(reason)
+        asked_s = _retry_after_s(error.response.headers)
+        if asked_s is not None and asked_s > self.settings.max_retry_after_s:
+            return _Trouble(f"{reason}, and the server asks for a wait of {asked_s:.0f} s")
+        if asked_s is not None:
+            self._pacer.pause(asked_s)
+        return _Trouble(reason, retry=True)
+
+    def _hopeless(self, status: int, code: str | None, parameter: str | None) -> tuple[str, str] | None:
+        """(what the server says, what to do) where every other call must fail in the same way."""
+        variable = self.settings.api_key_env or "the variable that `api_key_env` names"
+        if code == "insufficient_quota":
+            return "has no quota left", f"Check the account of the key in {variable}."
+        if status == 401 or code == "invalid_api_key":
+            return "refuses the key", f"Check the key in {variable}."
+        if status == 404 or code == "model_not_found":
+            return "is not found", "Check the model's name and the URL, which mostly ends in /v1."
+        if code in _PARAMETER_CODES:
+            return (
+                f"refuses the parameter {parameter or '(not named)'}",
+                'Set the endpoint\'s `temperature = "default"` or `seed = "default"` to send none, or change '
+                "`limit_key` or `extra`.",
+            )
+        return None
+
+    # --- counting -----------------------------------------------------------------------------------------------------
+
+    def _count(self, key: str, reply: Reply, *, from_cache: bool) -> None:
+        if key not in self._counted:
+            self._counted.add(key)
+            self.usage.count(reply, from_cache=from_cache)
+
+    def _failed(self, trouble: _Trouble, n_attempts: int, sitting: _Sitting) -> Failure:
+        usage, settings = self.usage, self.settings
+        reason = trouble.reason + (f", {n_attempts} attempts" if n_attempts > 1 else "")
+        usage.count_failure(reason)
+        if trouble.unreachable and not usage.n_answered:
+            sitting.give_up(f"cannot reach {self._name()}: {reason}. Is the server up, and is the URL right?")
+        elif usage.n_failed > settings.max_failed_share * max(sitting.n_expected, FEWEST_COUNTED):
+            why = "; ".join(f"{count} x {text}" for text, count in usage.reasons.most_common(3))
+            sitting.give_up(
+                f"{usage.n_failed:,} of {sitting.n_expected:,} calls to {self._name()} failed for good, more than the "
+                f"share of {settings.max_failed_share:g} that `max_failed_share` bears: {why}. The answers that came "
+                "are kept: the same command asks only for the rest. Lower `concurrency`, set `requests_per_minute`, "
+                "or raise `timeout_s` or `max_retries`."
+            )
+        return Failure(reason)
+
+    def _name(self) -> str:
+        return f"{self.endpoint.model!r} at {self.endpoint.host}"
+
+    def _advance(self, n: int) -> None:
+        if self.on_progress is not None:
+            self.on_progress(n)
+
+    def _note(self, text: str) -> None:
+        if self.on_note is not None:
+            self.on_note(text)
+
+
+# --- what one `ask` shares between its workers ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Trouble:
+    """Why an attempt brought no reply."""
+
+    reason: str
+    retry: bool = False
+    unreachable: bool = False
+    hopeless: str | None = None
+    """A message for the user, where every other call must fail in the same way."""
+
+
+@dataclass
+class _Sitting:
+    api: Any
+    cache: ReplyCache
+    n_expected: int
+    """Prompts of the client's life up to the end of this call."""
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    turnstile: asyncio.Lock = field(default_factory=asyncio.Lock)
+    error: EndpointError | None = None
+
+    def give_up(self, message: str) -> None:
+        """Lets no worker begin anything new; what is under way may end, since it is paid for."""
+        self.error = self.error or EndpointError(message)
+        self.stop.set()
+
+    async def sleep(self, seconds: float) -> None:
+        """Waits so long, or until there is nothing to wait for."""
+        if seconds > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.stop.wait(), seconds)
+
+
+class _Pacer:
+    """Spaces requests evenly under the two limits, and holds all back while the server asks for a pause."""
+
+    def __init__(self, requests_per_minute: float | None, tokens_per_minute: float | None) -> None:
+        self._s_per_request = 60 / requests_per_minute if requests_per_minute else 0.0
+        self._s_per_token = 60 / tokens_per_minute if tokens_per_minute else 0.0
+        self._request_from_s = self._token_from_s = self._resume_from_s = 0.0
+
+    async def turn(self, n_tokens: float, sitting: _Sitting) -> None:
+        """Returns when a request of about so many tokens may leave."""
+        async with sitting.turnstile:
+            while not sitting.stop.is_set():
+                now = time.monotonic()
+                due_s = max(self._request_from_s, self._token_from_s, self._resume_from_s)
+                if due_s <= now:
+                    self._request_from_s = now + self._s_per_request
+                    self._token_from_s = now + self._s_per_token * n_tokens
+                    return
+                await sitting.sleep(due_s - now)
+
+    def correct(self, n_estimated: float, n_tokens: int) -> None:
+        """Puts the server's count in the place of an estimate."""
+        if n_tokens:
+            self._token_from_s += self._s_per_token * (n_tokens - n_estimated)
+
+    def pause(self, seconds: float) -> None:
+        """Holds everything back for so long."""
+        self._resume_from_s = max(self._resume_from_s, time.monotonic() + seconds)
+
+
+# --- reading answers --------------------------------------------------------------------------------------------------
+
+
+def _read_reply(response: Any, asked_at: str, latency_s: float) -> Reply | str:
+    """The first choice of a chat completion, or a sentence that says why there is none."""
+    choices = getattr(response, "choices", None) or [None]
+    message = getattr(choices[0], "message", None)
+    if message is None:
+        return "the server sent no chat completion"
+    refusal, text = getattr(message, "refusal", None), getattr(message, "content", None)
+    thought = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
+    ended = getattr(choices[0], "finish_reason", None)
+    usage = getattr(response, "usage", None)
+    return Reply(
+        text=_text(refusal or text),
+        finish="refusal" if refusal or ended == "content_filter" else "length" if ended == "length" else "stop",
+        n_prompt_tokens=_number(getattr(usage, "prompt_tokens", None)),
+        n_completion_tokens=_number(getattr(usage, "completion_tokens", None)),
+        latency_s=round(latency_s, 3),
+        asked_at=asked_at,
+        reported_model=_text(getattr(response, "model", None)),
+        fingerprint=_text(getattr(response, "system_fingerprint", None)) or None,
+        thought=_text(thought),
+    )
+
+
+def _text(value: object) -> str:
+    return printable(value) if isinstance(value, str) else ""
+
+
+def _number(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _identifier(value: object) -> str | None:
+    """An error's code or parameter, if it is a bare name: a server's own words may quote the prompt."""
+    return value if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_.-]{1,60}", value) else None
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a server asks to wait for: `retry-after-ms`, or `Retry-After` as seconds or as a date."""
+    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        with contextlib.suppress(KeyError, ValueError):
+            seconds = float(headers[name]) / unit
+            return max(0.0, seconds) if math.isfinite(seconds) else None
+    with contextlib.suppress(KeyError, ValueError, TypeError, OverflowError):
+        return max(0.0, email.utils.parsedate_to_datetime(headers["retry-after"]).timestamp() - time.time())
+    return None
+
+
+def _api_key(endpoint: Endpoint, settings: EndpointSettings) -> str:
+    name = settings.api_key_env
+    key = os.environ.get(name, "").strip() if name else ""
+    if not key and name and not endpoint.is_loopback:
+        raise ConfigError(
+            f"{endpoint.model!r} at {endpoint.host} needs a key, but the environment variable {name} is not set. Set "
+            'it, name another one (`api_key_env`), or `api_key_env = ""` for a server that wants none.'
+        )
+    return key or "none"
+
+
+def _run(coroutine: Coroutine[Any, Any, _T]) -> _T:
+    """The coroutine's result; beside a running event loop, as notebooks have one, in a thread of its own."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
+
+
+# --- as a judge -------------------------------------------------------------------------------------------------------
+
+
+class EndpointEngine:
+    """A model behind an endpoint, answering cases as `inference.engine.Engine` does."""
+
+    def __init__(self, client: EndpointClient) -> None:
+        """`client`: its counts and its record hold what a model folder's lineage cannot say here."""
+        self.client = client
+
+    def generate(self, contract: TaskContract, cases: Sequence[Case]) -> list[Completion]:
+        """One completion per case, in the order of the cases; a call that failed for good is one with a `failure`.
+
+        The server renders the prompt by its own template and counts by its own tokenizer: no prompt is shortened here.
+        """
+        prompts = [contract.messages(case) for case in cases]
+        replies = self.client.ask(prompts, max_tokens=contract.max_completion_tokens)
+        return [_completion(reply, thinking=contract.thinking) for reply in replies]
+
+
+def _completion(reply: Reply | Failure, *, thinking: bool) -> Completion:
+    if isinstance(reply, Failure):
+        return Completion("", 0, stopped=True, failure=reply.reason)
+    # A server that reads thoughts apart has taken the block off that the contract, its thinking on, wants to see.
+    split_off = thinking and reply.thought and THINK_OPEN not in reply.text
+    text = with_thinking(True, reply.thought, reply.text) if split_off else reply.text
+    n_tokens = reply.n_completion_tokens or 0
+    return Completion(text, n_tokens, stopped=reply.finish != "length", refused=reply.finish == "refusal")

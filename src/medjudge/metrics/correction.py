@@ -1,0 +1,166 @@
+"""The true pass rate from a judge that errs in known ways: a judge's own pass rate is biased, and can be mended.
+
+Two estimators. Rogan-Gladen turns the judged rate round with the judge's TPR and TNR; it needs them to be the same on
+the new rows. Prediction-powered inference adds the judge's mean error on labelled rows; it needs the labelled rows to
+be a random sample of the same population, and nothing about the judge.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from medjudge.errors import DataError
+from medjudge.metrics.intervals import BOOTSTRAP, Estimate, clustered_wilson, expanded_interval, resample_sums
+
+FloatArray = NDArray[np.float64]
+
+
+def rogan_gladen(
+    judged: ArrayLike,
+    labelled_judged: ArrayLike,
+    labelled_gold: ArrayLike,
+    *,
+    groups: ArrayLike | None = None,
+    labelled_groups: ArrayLike | None = None,
+    level: float = 0.95,
+    n_resamples: int = 2000,
+    rng: np.random.Generator | None = None,
+) -> Estimate:
+    """(judged rate + TNR - 1) / (TPR + TNR - 1), clipped to [0, 1].
+
+    judged: (N,) bool, the judge on rows without gold; labelled_judged, labelled_gold: (n,) bool on other rows, with
+    gold. Their TPR and TNR must hold on the rows without gold too: a generator or a topic that the labelled rows lack
+    breaks that. Independent rows: Lang & Reiczigel's interval. With groups, which both sets then need: an expanded
+    bootstrap over the groups of either set, which needs `rng`. nan where the labelled rows lack a class, there are no
+    rows, or TPR + TNR <= 1: such a judge carries no information.
+    Source: Rogan & Gladen (1978), doi:10.1093/oxfordjournals.aje.a112510; Lang & Reiczigel (2014),
+    doi:10.1016/j.prevetmed.2013.09.015.
+    """
+    said, labelled, gold = _checked(judged, labelled_judged, labelled_gold, binary=True)
+    method = BOOTSTRAP if groups is not None else "Lang & Reiczigel"
+    counts = _labelled_counts(labelled, gold)
+    value = float(_rogan_gladen(said.mean() if len(said) else np.array(np.nan), counts.sum(0)))
+    if np.isnan(value):
+        return Estimate(np.nan, np.nan, np.nan, len(said), method)
+    if groups is None and labelled_groups is None:
+        low, high = _lang_reiczigel(said, counts.sum(0), level)
+        return Estimate(value, low, high, len(said), method)
+    if groups is None or labelled_groups is None or rng is None:
+        raise DataError("with groups, Rogan-Gladen's bootstrap needs `groups`, `labelled_groups` and `rng`.")
+    judged_sums = _sum_groups(np.stack([said, np.ones(len(said))], axis=1), np.asarray(groups))
+    labelled_sums = _sum_groups(counts, np.asarray(labelled_groups))
+    new = resample_sums(judged_sums, n_resamples, rng)
+    draws = _rogan_gladen(new[:, 0] / new[:, 1], resample_sums(labelled_sums, n_resamples, rng))
+    low, high = expanded_interval(draws, level, min(len(judged_sums), len(labelled_sums)))
+    return Estimate(value, low, high, len(said), method)
+
+
+def _labelled_counts(labelled: FloatArray, gold: FloatArray) -> FloatArray:
+    """(n, 4): true positives, gold positives, true negatives, gold negatives."""
+    return np.stack([labelled * gold, gold, (1 - labelled) * (1 - gold), 1 - gold], axis=1)
+
+
+def _rogan_gladen(rate: FloatArray, counts: FloatArray) -> FloatArray:
+    """rate: (...); counts: (..., 4) as `_labelled_counts`."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        tpr, tnr = counts[..., 0] / counts[..., 1], counts[..., 2] / counts[..., 3]
+        informative = tpr + tnr > 1
+        corrected = (rate + tnr - 1) / np.where(informative, tpr + tnr - 1, np.nan)
+    return np.asarray(np.clip(corrected, 0, 1))
+
+
+def _lang_reiczigel(said: FloatArray, counts: FloatArray, level: float) -> tuple[float, float]:
+    from scipy.stats import norm
+
+    z = float(norm.ppf((1 + level) / 2))
+    n, n_tpr, n_tnr = len(said) + z**2, counts[1] + 2, counts[3] + 2
+    rate = (said.sum() + z**2 / 2) / n
+    tpr, tnr = (counts[0] + 1) / n_tpr, (counts[2] + 1) / n_tnr
+    gain = tpr + tnr - 1
+    if gain <= 0:
+        return np.nan, np.nan
+    true = (rate + tnr - 1) / gain
+    tpr_variance, tnr_variance = tpr * (1 - tpr) / n_tpr, tnr * (1 - tnr) / n_tnr
+    shift = 2 * z**2 * (true * tpr_variance - (1 - true) * tnr_variance)
+    spread = np.sqrt(rate * (1 - rate) / n + (1 - true) ** 2 * tnr_variance + true**2 * tpr_variance) / gain
+    low, high = np.clip([true + shift - z * spread, true + shift + z * spread], 0, 1)
+    return float(low), float(high)
+
+
+def prediction_powered_rate(
+    judged: ArrayLike,
+    labelled_judged: ArrayLike,
+    labelled_gold: ArrayLike,
+    *,
+    groups: ArrayLike | None = None,
+    labelled_groups: ArrayLike | None = None,
+    tuning: Literal["tuned", "plain"] = "tuned",
+    level: float = 0.95,
+) -> Estimate:
+    """mean(gold) on labelled rows + lambda (mean(judged) on the others - mean(judged) on labelled rows).
+
+    judged: (N,), labelled_judged, labelled_gold: (n,), bool or numbers in [0, 1]; the ends are clipped to it. The
+    labelled rows must be a random sample of the same population; of the judge nothing is asked. `plain`: lambda = 1
+    (PPI). `tuned`: the lambda in [0, 1] with the smallest variance (PPI++), so that a useless judge costs nothing.
+    groups, labelled_groups: (N,), (n,) codes; variances are then summed over groups. Student's t with as many degrees
+    of freedom as labelled groups less one. nan ends with fewer than two labelled groups or without spread.
+    Source: Angelopoulos et al. (2023), arXiv:2301.09633; PPI++: Angelopoulos, Duchi & Zrnic (2023), arXiv:2311.01453,
+    equation 8 (the tuned lambda of a mean).
+    """
+    said, labelled, gold = _checked(judged, labelled_judged, labelled_gold, binary=False)
+    method = "PPI++" if tuning == "tuned" else "PPI"
+    n = len(gold)
+    if not n or not len(said):
+        return Estimate(np.nan, np.nan, np.nan, n, method)
+    covariance, n_groups = _mean_covariance(np.stack([gold, labelled], axis=1), labelled_groups)
+    judged_variance = float(_mean_covariance(said[:, None], groups)[0][0, 0])
+    weight = 1.0
+    if tuning == "tuned":
+        spread = covariance[1, 1] + judged_variance
+        weight = float(np.clip(covariance[0, 1] / spread, 0, 1)) if spread > 0 else 0.0
+    value = float(gold.mean() + weight * (said.mean() - labelled.mean()))
+    variance = covariance[0, 0] - 2 * weight * covariance[0, 1] + weight**2 * (covariance[1, 1] + judged_variance)
+    if n_groups < 2 or not variance > 0:
+        return Estimate(value, np.nan, np.nan, n, method)
+    from scipy.stats import t
+
+    reach = float(t.ppf((1 + level) / 2, n_groups - 1) * np.sqrt(variance))
+    return Estimate(value, max(value - reach, 0.0), min(value + reach, 1.0), n, method)
+
+
+def gold_rate(gold: ArrayLike, groups: ArrayLike | None = None, *, level: float = 0.95) -> Estimate:
+    """The pass rate of the labelled rows alone: what the two corrections are to be compared with."""
+    return clustered_wilson(gold, groups, level=level)
+
+
+def _mean_covariance(columns: FloatArray, groups: ArrayLike | None) -> tuple[FloatArray, int]:
+    """(k, k) covariance of the means of (n, k) columns, and the number of groups; zeros with one group."""
+    code = np.arange(len(columns)) if groups is None else np.asarray(groups)
+    sums = _sum_groups(columns - columns.mean(0), code)
+    n_groups = len(sums)
+    return np.asarray(n_groups / max(n_groups - 1, 1) * (sums.T @ sums) / len(columns) ** 2), n_groups
+
+
+def _sum_groups(columns: FloatArray, groups: NDArray[Any]) -> FloatArray:
+    """(n, k) -> (n_groups, k)."""
+    _, code = np.unique(groups, return_inverse=True)
+    sums = np.zeros((int(code.max()) + 1, columns.shape[1]))
+    np.add.at(sums, code, columns)
+    return sums
+
+
+def _checked(
+    judged: ArrayLike, labelled_judged: ArrayLike, labelled_gold: ArrayLike, *, binary: bool
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    said, labelled, gold = (np.asarray(a, dtype=np.float64) for a in (judged, labelled_judged, labelled_gold))
+    if labelled.shape != gold.shape:
+        raise DataError(f"{labelled.size} judged and {gold.size} gold values were given for the labelled rows.")
+    for values in (said, labelled, gold):
+        allowed = np.isin(values, (0, 1)) if binary else (values >= 0) & (values <= 1)
+        if not allowed.all():
+            wanted = "passed or not (1 or 0)" if binary else "in [0, 1]"
+            raise DataError(f"a pass rate is corrected from values {wanted}: leave out what is missing, and count it.")
+    return said, labelled, gold

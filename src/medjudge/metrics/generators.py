@@ -1,0 +1,373 @@
+"""A judge by the models whose answers it judged: one accuracy over five generators hides five different judges.
+
+Prevalence differs between generators, and F1, accuracy and kappa move with it. So each row shows prevalence, TPR and
+TNR
+(which do not move with it), MCC and AC1, with intervals; a test says whether the differences are more than chance; and
+the variance across generators stands beside what sampling alone would give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from medjudge.errors import DataError
+from medjudge.metrics.agreement import agreement_statistics, estimates_of
+from medjudge.metrics.classification import Outcomes, take
+from medjudge.metrics.comparison import power_against_chance
+from medjudge.metrics.intervals import Estimate, bootstrap_sums, clustered_wilson, design_effect
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+GENERATOR_STATISTICS = ("accuracy", "tpr", "tnr", "mcc", "gwet_ac1", "f1_positive", "macro_f1")
+"""Of `agreement.STATISTICS`; those that the task does not have are absent from a row."""
+_COCHRAN_ENTRIES = 24
+"""Entries in groups that are not all alike, from which Cochran's Q follows chi-square well enough."""
+_EXPECTED_AT_LEAST = 5.0
+_WALD_GROUPS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratorRow:
+    """One generator's rows."""
+
+    generator: str
+    n: int
+    n_groups: int
+    n_unparsed: int
+    prevalence: Estimate | None
+    """Share of gold positive; None where the task has no positive label."""
+    positive_rate: Estimate | None
+    """Share that the judge calls positive, of all rows."""
+    always_positive_f1: float
+    """F1 of calling everything positive, 2p / (1 + p); nan where the task has no positive label."""
+    statistics: dict[str, Estimate]
+    """Name -> estimate, of `GENERATOR_STATISTICS`."""
+    minimum_detectable: float
+    """Smallest distance of accuracy from chance that n rows detect with 80 % power, as a proportion."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heterogeneity:
+    """Whether a rate differs between generators by more than chance."""
+
+    outcome: str
+    """Which rate: `prevalence`, `accuracy`, `tpr`, `tnr`."""
+    statistic: float
+    df: int
+    p: float
+    method: str
+    n: int
+    rates: dict[str, float]
+    variance: float
+    """Variance of the rates across generators, (k - 1) in the denominator."""
+    sampling_variance: float
+    """What sampling alone would give, from the rates' covariance over groups."""
+
+    @property
+    def excess_sd(self) -> float:
+        """Standard deviation across generators that sampling does not explain; 0 where it explains all."""
+        return float(max(self.variance - self.sampling_variance, 0.0) ** 0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class SelfPreference:
+    """A judge's error on answers of its own family against its error on others'."""
+
+    family: str
+    n_own: int
+    n_other: int
+    positive_rate_error: Estimate
+    """(share called positive - share gold positive) on own family, minus the same on the others."""
+    false_positive_rate: Estimate
+    """Share called positive among gold negatives, own family minus others: no prevalence in it."""
+
+
+def generator_table(
+    outcomes: Outcomes,
+    generators: Sequence[str],
+    *,
+    level: float = 0.95,
+    n_resamples: int = 1000,
+    rng: np.random.Generator,
+) -> list[GeneratorRow]:
+    """One row per generator, by name. generators: (n,) beside `outcomes.case_ids`; rows with "" are left out.
+
+    Intervals as in `agreement.agreement_estimates`. Raises DataError if the lengths differ.
+    """
+    names = _names(outcomes, generators)
+    rows = []
+    for name in sorted(set(names) - {""}):
+        part = take(outcomes, np.flatnonzero(names == name))
+        found = agreement_statistics(part)
+        values = {key: found[key] for key in GENERATOR_STATISTICS if key in found}
+        prevalence = positive_rate = None
+        always_positive_f1 = float("nan")
+        if part.positive is not None:
+            prevalence = clustered_wilson(part.gold == part.positive, part.groups, level=level)
+            positive_rate = clustered_wilson(part.predicted == part.positive, part.groups, level=level)
+            always_positive_f1 = 2 * prevalence.value / (1 + prevalence.value)
+        chance = 1 / len(part.labels)
+        rows.append(
+            GeneratorRow(
+                generator=name,
+                n=len(part.gold),
+                n_groups=len(np.unique(part.groups)),
+                n_unparsed=int((~part.parsed).sum()),
+                prevalence=prevalence,
+                positive_rate=positive_rate,
+                always_positive_f1=always_positive_f1,
+                statistics=estimates_of(part, values, level=level, n_resamples=n_resamples, rng=rng),
+                minimum_detectable=power_against_chance(
+                    int(part.correct.sum()),
+                    len(part.gold),
+                    chance,
+                    design_effect=design_effect(part.correct, part.groups),
+                ).minimum_detectable,
+            )
+        )
+    return rows
+
+
+def heterogeneity(
+    outcomes: Outcomes, generators: Sequence[str], *, n_resamples: int = 9999, rng: np.random.Generator
+) -> list[Heterogeneity]:
+    """The tests of `rate_heterogeneity` for accuracy and, with a positive label, prevalence, TPR and TNR.
+
+    A test whose rows come from fewer than two generators is left out.
+    """
+    names = _names(outcomes, generators)
+    named = names != ""
+    tests: dict[str, tuple[BoolArray, BoolArray]] = {}  # outcome -> (which rows, what is counted)
+    if outcomes.positive is not None:
+        positive = outcomes.gold == outcomes.positive
+        tests["prevalence"] = (named, positive)
+        tests["tpr"] = (named & positive, outcomes.correct)
+        tests["tnr"] = (named & ~positive, outcomes.correct)
+    tests["accuracy"] = (named, outcomes.correct)
+    return [
+        rate_heterogeneity(
+            values[rows], names[rows].tolist(), outcomes.groups[rows], outcome=outcome, n_resamples=n_resamples, rng=rng
+        )
+        for outcome, (rows, values) in tests.items()
+        if len(set(names[rows])) >= 2
+    ]
+
+
+def rate_heterogeneity(
+    values: ArrayLike,
+    generators: Sequence[str],
+    groups: ArrayLike,
+    *,
+    outcome: str = "",
+    n_resamples: int = 9999,
+    rng: np.random.Generator,
+) -> Heterogeneity:
+    """Whether the share of True differs between generators. values, generators, groups: (n,).
+
+    Each group (question) answered once by every generator: Cochran's Q, by chi-square where at least 24 entries stand
+    in groups that are not all alike, else permuted. Groups with one row each: chi-square, permuted where an expected
+    count is below 5. Any other grouping: from 100 groups on a Wald test with the rates' covariance over groups; below,
+    the chi-square statistic, permuted: labels within groups where some group holds several generators, else whole
+    groups. Raises DataError with fewer than two generators.
+    Source: Cochran (1950), doi:10.2307/2332378; the rule of 24: Tate & Brown (1970), doi:10.2307/2283999; the rule of
+    5: Cochran (1954), doi:10.2307/3001616.
+    """
+    hits = np.asarray(values, dtype=np.float64)
+    names, of = np.unique(np.asarray(generators, dtype=str), return_inverse=True)
+    _, block = np.unique(np.asarray(groups), return_inverse=True)
+    if len(names) < 2:
+        raise DataError(f"heterogeneity needs rows of two generators or more, got {len(names)}.")
+    cells = np.zeros((int(block.max()) + 1, len(names)))
+    np.add.at(cells, (block, of), 1)
+    if (cells == 1).all():
+        statistic, p, method = _cochran(hits, of, block, len(cells), n_resamples, rng)
+    else:
+        statistic, p, method = _chi_square(hits, of, block, cells, n_resamples, rng)
+    n = np.bincount(of).astype(np.float64)
+    rates = np.bincount(of, weights=hits) / n
+    return Heterogeneity(
+        outcome=outcome,
+        statistic=statistic,
+        df=len(names) - 1,
+        p=p,
+        method=method,
+        n=len(hits),
+        rates={str(name): float(rate) for name, rate in zip(names, rates, strict=True)},
+        variance=float(rates.var(ddof=1)),
+        sampling_variance=_mean_squared_gap(_rate_covariance(hits, of, block)),
+    )
+
+
+def _cochran(
+    hits: FloatArray, of: IntArray, block: IntArray, n_blocks: int, n_resamples: int, rng: np.random.Generator
+) -> tuple[float, float, str]:
+    """Cochran's Q of a full table of blocks by generators: statistic, p, method."""
+    table = np.zeros((n_blocks, int(of.max()) + 1))
+    table[block, of] = hits
+    mixed = table[(table.sum(1) > 0) & (table.sum(1) < table.shape[1])]  # blocks that are all alike tell nothing
+    if not len(mixed):
+        return 0.0, 1.0, "Cochran's Q"
+    if mixed.size >= _COCHRAN_ENTRIES:
+        from statsmodels.stats.contingency_tables import cochrans_q
+
+        found = cochrans_q(table)
+        return float(found.statistic), float(found.pvalue), "Cochran's Q"
+    k = table.shape[1]
+    scale = k * (k - 1) / (mixed.sum(1) * (k - mixed.sum(1))).sum()
+    spread = _column_spread(mixed)
+    drawn = [_column_spread(rng.permuted(mixed, axis=1)) for _ in range(n_resamples)]
+    return float(spread * scale), _permutation_p(spread, drawn), "Cochran's Q, labels permuted within groups"
+
+
+def _mean_squared_gap(covariance: FloatArray) -> float:
+    """The variance across k rates, (k - 1) in the denominator, to be expected from their sampling alone."""
+    k = len(covariance)
+    return float((np.trace(covariance) - covariance.sum() / k) / (k - 1))
+
+
+def _column_spread(table: FloatArray) -> float:
+    columns = table.sum(0)
+    return float(((columns - columns.mean()) ** 2).sum())
+
+
+def _chi_square(
+    hits: FloatArray,
+    of: IntArray,
+    block: IntArray,
+    cells: FloatArray,
+    n_resamples: int,
+    rng: np.random.Generator,
+) -> tuple[float, float, str]:
+    """Pearson's chi-square of generators by outcome: statistic, p by chi-square or by permutation, method."""
+    n, total = np.bincount(of).astype(np.float64), hits.sum()
+    rate = total / len(hits)
+    if rate in (0.0, 1.0):
+        return 0.0, 1.0, "chi-square"
+
+    def statistic(labels: IntArray) -> float:
+        size = np.bincount(labels, minlength=len(n))
+        counted = np.bincount(labels, weights=hits, minlength=len(n))
+        expected = size * rate
+        return float(((counted - expected) ** 2 / np.maximum(expected * (1 - rate), 1e-300)).sum())
+
+    seen = statistic(of)
+    if len(cells) == len(hits):  # a row per group: rows are independent
+        if min((n * rate).min(), (n * (1 - rate)).min()) >= _EXPECTED_AT_LEAST:
+            from scipy.stats import chi2
+
+            return seen, float(chi2.sf(seen, len(n) - 1)), "chi-square"
+        drawn = [statistic(rng.permutation(of)) for _ in range(n_resamples)]
+        return seen, _permutation_p(seen, drawn), "chi-square, rows permuted"
+    if len(cells) >= _WALD_GROUPS:
+        return *_wald(hits, of, block, len(cells)), "Wald test over groups"
+    several = (cells > 0).sum(1) > 1
+    if several.any():
+        drawn = [statistic(_shuffled_within(of, block, rng)) for _ in range(n_resamples)]
+        return seen, _permutation_p(seen, drawn), "chi-square, labels permuted within groups"
+    of_block = cells.argmax(1)
+    drawn = [statistic(rng.permutation(of_block)[block]) for _ in range(n_resamples)]
+    return seen, _permutation_p(seen, drawn), "chi-square, groups permuted"
+
+
+def _shuffled_within(of: IntArray, block: IntArray, rng: np.random.Generator) -> IntArray:
+    """`of` with its entries shuffled inside each block."""
+    shuffled = np.empty_like(of)
+    # Sorting by (block, chance) lists each block's rows in random order, beside the same rows in their own order.
+    shuffled[np.lexsort((np.arange(len(of)), block))] = of[np.lexsort((rng.random(len(of)), block))]
+    return shuffled
+
+
+def _permutation_p(seen: float, drawn: Sequence[float]) -> float:
+    return float((1 + np.sum(np.asarray(drawn) >= seen - 1e-9)) / (1 + len(drawn)))
+
+
+def _rate_covariance(hits: FloatArray, of: IntArray, block: IntArray) -> FloatArray:
+    """(k, k) covariance of the generators' rates, linearised over groups; whatever groups they share."""
+    n = np.bincount(of).astype(np.float64)
+    rates = np.bincount(of, weights=hits) / n
+    parts = np.zeros((int(block.max()) + 1, len(n)))
+    np.add.at(parts, (block, of), (hits - rates[of]) / n[of])
+    n_blocks = len(parts)
+    return np.asarray(n_blocks / max(n_blocks - 1, 1) * (parts.T @ parts))
+
+
+def _wald(hits: FloatArray, of: IntArray, block: IntArray, n_blocks: int) -> tuple[float, float]:
+    """Hotelling's test that all rates are equal, from their covariance over groups: statistic and p."""
+    from scipy.stats import f
+
+    rates = np.bincount(of, weights=hits) / np.bincount(of)
+    contrast = np.eye(len(rates))[1:] - np.eye(len(rates))[0]
+    apart = contrast @ rates
+    covariance = contrast @ _rate_covariance(hits, of, block) @ contrast.T
+    statistic = float(apart @ np.linalg.pinv(covariance) @ apart)
+    df = int(np.linalg.matrix_rank(covariance))
+    if df == 0:
+        return 0.0, 1.0
+    return statistic, float(f.sf(statistic * (n_blocks - df) / ((n_blocks - 1) * df), df, n_blocks - df))
+
+
+def self_preference(
+    outcomes: Outcomes,
+    generators: Sequence[str],
+    families: Mapping[str, str],
+    judge_family: str,
+    *,
+    level: float = 0.95,
+    n_resamples: int = 1000,
+    rng: np.random.Generator,
+) -> SelfPreference | None:
+    """The contrast where judge and generator share a family; None where no generator does, or all do.
+
+    families: generator -> family; a generator that it does not name takes no part. Two-label tasks only: raises
+    DataError for others. Source: Panickssery, Bowman & Feng (2024), arXiv:2404.13076.
+    """
+    if outcomes.positive is None:
+        raise DataError("self-preference is a contrast of positive rates: the task has no positive label.")
+    names = _names(outcomes, generators)
+    family = np.array([families.get(name, "") for name in names], dtype=object)
+    own, known = family == judge_family, family != ""
+    other = known & ~own
+    if not own.any() or not other.any():
+        return None
+    gold = (outcomes.gold == outcomes.positive).astype(np.float64)
+    said = (outcomes.predicted == outcomes.positive).astype(np.float64)
+    sums = np.zeros((outcomes.n_groups, 2, 4))  # group, own or other: rows, error, gold negatives, positives among them
+    columns = np.stack([np.ones_like(gold), said - gold, 1 - gold, said * (1 - gold)], axis=1)
+    np.add.at(sums, (outcomes.groups[known], (~own[known]).astype(int)), columns[known])
+    sums = sums[sums[:, :, 0].sum(1) > 0]
+    intervals = bootstrap_sums(sums, _contrasts, n_resamples=n_resamples, rng=rng, level=level)
+    values = _contrasts(sums.sum(0))
+    n_negative = int((1 - gold)[known].sum())
+    estimates = {
+        name: Estimate(float(value), intervals[name].low, intervals[name].high, n, intervals[name].method)
+        for (name, value), n in zip(values.items(), (int(known.sum()), n_negative), strict=True)
+    }
+    return SelfPreference(
+        judge_family,
+        int(own.sum()),
+        int(other.sum()),
+        estimates["positive_rate_error"],
+        estimates["false_positive_rate"],
+    )
+
+
+def _contrasts(sums: FloatArray) -> dict[str, FloatArray]:
+    """Own family less others. sums: (..., 2, 4)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error, false_positive = sums[..., 1] / sums[..., 0], sums[..., 3] / sums[..., 2]
+    return {
+        "positive_rate_error": error[..., 0] - error[..., 1],
+        "false_positive_rate": false_positive[..., 0] - false_positive[..., 1],
+    }
+
+
+def _names(outcomes: Outcomes, generators: Sequence[str]) -> NDArray[np.str_]:
+    if len(generators) != len(outcomes.gold):
+        raise DataError(f"{len(generators)} generators were given for {len(outcomes.gold)} rows: expected one per row.")
+    return np.asarray(generators, dtype=str)
