@@ -3,7 +3,7 @@
     python benchmarks/sft_tokens.py [--rounds 5] [--vocab 8192] [--tuning full|lora]
 
 Rows: the built-in sets of all four tasks, so that short and long prompts meet in one training. Every arm trains one
-epoch from the same weights with the same optimiser and batch size. TRL's default is gradient checkpointing, which trades
+epoch from the same weights with the same optimiser and batch size. By default TRL checkpoints gradients, which trades
 time for memory; the arm without it is the fair one. "TRL, rows in our order" trains on the very batches of
 medjudge and so must show the same losses; it also tells how much of the gain is the order.
 """
