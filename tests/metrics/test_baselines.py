@@ -238,7 +238,7 @@ def test_which_texts_are_compared(kind, inputs, texts):
 
 
 def test_the_french_judge_set_leaves_out_the_training_rows_of_its_questions():
-    """332 of the published training rows reuse an evaluation candidate: cutpoints are fitted without their questions."""
+    """332 of the published training rows reuse an evaluation candidate: cutpoints do without their questions."""
     rows = shared_rows("data", "fr_oeqa_judge", "fr_oeqa_judge.jsonl")
     cases = {
         part: [
