@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from pydantic import ValidationError
 
 from medjudge import artifacts
 from medjudge.config import DataConfig, ReportConfig
@@ -89,7 +90,8 @@ def score_files(
         artifacts.write_json(work / artifacts.COMMANDS, [shlex.join(["medjudge", *sys.argv[1:]])])
         artifacts.write_json(work / artifacts.RESULTS, scored.results.to_json())
         artifacts.write_text(work / artifacts.VERDICTS, _lines(scored))
-        from medjudge.stages.report import gather, write_report
+        from medjudge.reporting.html import write_report
+        from medjudge.stages.report import gather
 
         write_report(gather(work, ReportConfig(title=f"{out_dir.name}: {scored.results.task}")), work)
         if out_dir.exists():
@@ -285,6 +287,5 @@ def label_scale(labels: str, ordered: bool = False, positive: str | None = None)
         positive = names[1]
     try:
         return LabelScale(labels=names, ordered=ordered, positive=positive)
-    except ValueError as error:
-        said = str(error).splitlines()[2].strip().removeprefix("Value error, ").partition(" [type=")[0]
-        raise ConfigError(f"--labels: {said}.") from None
+    except ValidationError as error:
+        raise ConfigError(f"--labels: {error.errors()[0]['msg'].removeprefix('Value error, ')}.") from None
