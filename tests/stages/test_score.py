@@ -11,12 +11,13 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from tests.shared_data import shared_rows
+from tests.shared_data import require_shared, shared_rows
 
 from medjudge.cli import main
+from medjudge.data.text import normalise
 from medjudge.data.verdict_files import Scale, read_gold, read_verdicts
 from medjudge.errors import ConfigError, DataError, MedjudgeError
-from medjudge.metrics.baselines import lexical_baselines
+from medjudge.metrics.baselines import LEXICAL
 from medjudge.metrics.results import Results
 from medjudge.stages.score import ScoreOptions, label_scale, score
 from medjudge.tasks.equivalence import EquivalenceContract
@@ -232,12 +233,15 @@ def test_the_french_rows_by_generator(tmp_path: Path) -> None:
     ]
     assert len(rows) == 300
     said = [{"id": row["id"], "label": 1 if len(row["candidate"]) > 40 else 0} for row in rows]
+    train = require_shared("data", "fr_oeqa_judge", "fr_oeqa_judge.jsonl")
     gold = tmp_path / "gold.jsonl"
     gold.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     results = score(
         [write_csv(tmp_path / "length.csv", said)],
         EquivalenceContract(),
-        options(columns={}, gold=str(gold), gold_columns={"gold": "label"}),
+        options(
+            columns={}, gold=str(gold), gold_columns={"gold": "label"}, train=str(train), train_where=["split=train"]
+        ),
     ).results
     assert results.audit is not None
     judge = results.audit.judges["length"]
@@ -258,4 +262,12 @@ def test_the_french_rows_by_generator(tmp_path: Path) -> None:
     assert all(row.minimum_detectable is not None for row in found.values())
     prevalence = next(test for test in judge.heterogeneity if test.outcome == "prevalence")
     assert prevalence.p < 0.01
-    assert lexical_baselines is not None
+    for name in LEXICAL:
+        assert results.models[name].role == "baseline"
+        assert results.models[name].n == 300
+    # The published training rows repeat 40 evaluated questions: none of those rows may have set a threshold.
+    evaluated = {normalise(row["question"]) for row in rows}
+    published = [row for row in shared_rows("data", "fr_oeqa_judge", "fr_oeqa_judge.jsonl") if row["split"] == "train"]
+    clean = [row for row in published if normalise(row["question"]) not in evaluated]
+    assert 0 < len(clean) < len(published)
+    assert any(line.startswith(f"Baselines were fitted on {len(clean):,} of ") for line in results.statements)

@@ -27,7 +27,7 @@ from medjudge.data.splits import seeded_sample
 from medjudge.data.store import read_split
 from medjudge.errors import ConfigError, DataError
 from medjudge.inference.endpoint import EndpointClient, EndpointEngine, is_endpoint, parse_endpoint
-from medjudge.metrics.baselines import Baselines, trivial_baselines
+from medjudge.metrics.baselines import Baselines, every_baseline
 from medjudge.metrics.results import summarise
 from medjudge.progress import Bar
 from medjudge.records import Case, Completion, Judgement, LabelScores, Unparsed, Verdict
@@ -146,7 +146,7 @@ def _evaluate(
     }
     rng = np.random.default_rng(config.seed)
     baselines = (
-        trivial_baselines(train, cases, labels=contract.labels, positive=contract.positive, rng=rng)
+        every_baseline(train, cases, kind=contract.kind, labels=contract.labels, positive=contract.positive, rng=rng)
         if config.baselines
         else Baselines({}, {})
     )
@@ -171,8 +171,8 @@ def _evaluate(
         usage={name: done.usage for name, done in answered.items() if done.usage is not None},
         train_n=len(train) or None,
     )
-    if config.mode == "labels":
-        results = results.model_copy(update={"statements": (*results.statements, LABELS_STATEMENT)})
+    said = (*baselines.notes, *([LABELS_STATEMENT] if config.mode == "labels" else []))
+    results = results.model_copy(update={"statements": (*results.statements, *said)})
     artifacts.write_json(out_dir / artifacts.RESULTS, results.to_json())
     rows = [
         _verdict_row(name, case, judgement, answer)

@@ -30,7 +30,7 @@ from medjudge.data.verdict_files import (
     verdict_line,
 )
 from medjudge.errors import ConfigError, DataError
-from medjudge.metrics.baselines import BASELINES, Baselines, trivial_baselines
+from medjudge.metrics.baselines import BASELINES, Baselines, every_baseline
 from medjudge.metrics.results import Results, summarise
 from medjudge.metrics.statements import counted
 from medjudge.records import Case, Judgement
@@ -150,7 +150,7 @@ def score(paths: Sequence[str], contract: TaskContract | LabelScale, options: Sc
         families=options.families,
     )
     partners = _without_partner(judgements, facts, in_gold)
-    results = results.model_copy(update={"statements": (*results.statements, *partners)})
+    results = results.model_copy(update={"statements": (*results.statements, *partners, *baselines.notes)})
     completions = {key: text for file in files.values() for key, text in file.completions.items()}
     return Scored(results, cases, {**judgements, **baselines.judgements}, completions)
 
@@ -229,14 +229,15 @@ def _baselines(
     rated = [case for case in cases if case.gold is not None]
     if not rated:
         raise DataError("no case has an expert label: there is nothing to measure against. Check --gold.")
-    found = trivial_baselines(
+    found = every_baseline(
         train,
         cases,
+        kind=contract.kind,
         labels=contract.labels,
         positive=contract.positive,
         rng=np.random.default_rng(options.seed),
     )
-    return Baselines(dict(found.judgements), dict(found.skipped)), leakage, len(train) or None
+    return Baselines(dict(found.judgements), dict(found.skipped), found.notes), leakage, len(train) or None
 
 
 def _train_fields(contract: TaskContract, gold_columns: Mapping[str, str]) -> dict[str, str]:
