@@ -40,7 +40,7 @@ N_SHOWN = 10
 
 
 def contract_of(task: str | TaskContract, settings: Mapping[str, Any] | None = None) -> TaskContract:
-    """The contract of a task by its kind, with settings as in a recipe's `[task]`; a contract is given back as it is."""
+    """The contract of a task by its kind, with settings as in a recipe's `[task]`; a contract stays as it is."""
     if isinstance(task, TaskContract):
         return task.model_copy(update=dict(settings)) if settings else task
     if task not in TASKS:
@@ -119,6 +119,7 @@ class Judge:
         return Judged(self.name or Path(self.model).name, rows, said, self.contract)
 
     def __repr__(self) -> str:
+        """In one line, without text of a case."""
         return f"Judge({str(self.model)!r}, task={self.contract.kind!r})"
 
 
@@ -132,9 +133,11 @@ class Judged:
     contract: TaskContract
 
     def __len__(self) -> int:
+        """Cases."""
         return len(self.judgements)
 
     def __iter__(self) -> Any:
+        """The judgements, one per case."""
         return iter(self.judgements)
 
     @property
@@ -169,6 +172,7 @@ class Judged:
         return score(self, **options)
 
     def __repr__(self) -> str:
+        """In one line, without text of a case."""
         return f"Judged({self.name!r}: {len(self):,} cases, {self.n_unparsed:,} unparsed)"
 
     def _repr_html_(self) -> str:
@@ -243,6 +247,7 @@ class Scores:
         return write_report(ReportInputs(title=title or f"Scores: {self.results.task}", results=self.results), path)
 
     def __rich__(self) -> Any:
+        """Tables and sentences for a terminal."""
         from rich.console import Group
         from rich.text import Text
 
@@ -251,6 +256,7 @@ class Scores:
         return Group(results_table(self.results), *audit_tables(self.results), *map(Text, self.statements))
 
     def __repr__(self) -> str:
+        """In one line, without text of a case."""
         judges = ", ".join(
             f"{name} accuracy {100 * (model.metrics['accuracy'].value or 0):.1f} %"
             for name, model in self.results.of_role("model").items()

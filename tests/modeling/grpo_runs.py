@@ -1,4 +1,4 @@
-"""GRPO runs of a few steps on a model of some ten thousand parameters, with what the policy writes scripted if need be."""
+"""GRPO runs of a few steps on a model of some ten thousand parameters, its completions scripted if need be."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from medjudge.inference.engine import Engine
 from rich.console import Console
 
 from medjudge.config import BaseConfig, GrpoConfig, ModelConfig
@@ -104,7 +103,7 @@ def held_out_judge(contract: TaskContract, tokenizer: Any, cases: Sequence[Case]
     """Real greedy answers of the real weights."""
 
     def judge(model: Any) -> str:
-        completions = LocalEngine(model, tokenizer).complete(contract, cases)
+        completions = Engine(model, tokenizer).generate(contract, cases)
         judged = [contract.parse(case.case_id, c.text) for case, c in zip(cases, completions, strict=True)]
         return "".join(
             "1" if isinstance(j, Verdict) and j.label == case.gold else "0"

@@ -1,7 +1,7 @@
 """Each fault injected into a real GRPO run of a few steps: exactly its cause is named.
 
-Training, sampling, rewards, gradients and held-out answers are real; where a fault lies in what a policy says, the policy
-is scripted, where it lies in a reward, the reward is.
+Training, sampling, rewards, gradients and held-out answers are real; where a fault lies in what a policy says, the
+policy is scripted, where it lies in a reward, the reward is.
 """
 
 from __future__ import annotations

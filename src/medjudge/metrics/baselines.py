@@ -68,6 +68,37 @@ class Baselines:
 
     judgements: dict[str, list[Judgement]]
     skipped: dict[str, str]
+    notes: tuple[str, ...] = ()
+    """What must be known of how they were fitted, as sentences."""
+
+
+def every_baseline(
+    train: Sequence[Case],
+    cases: Sequence[Case],
+    *,
+    kind: str,
+    labels: Sequence[str],
+    positive: str | None,
+    rng: np.random.Generator,
+) -> Baselines:
+    """Trivial and lexical baselines, all fitted on the training rows whose question (group) is not evaluated.
+
+    kind: of the contract; it and the cases say whether there are two texts whose likeness means something.
+    """
+    evaluated = {_question(case) for case in cases}
+    clean = [case for case in train if _question(case) not in evaluated]
+    trivial = trivial_baselines(clean, cases, labels=labels, positive=positive, rng=rng)
+    texts = compared_texts(kind, cases)
+    if texts is None or not train:
+        return trivial
+    lexical = lexical_baselines(clean, cases, labels=labels, texts=texts)
+    note = (
+        f"Baselines were fitted on {len(clean):,} of {len(train):,} training rows: the questions of the other "
+        f"{len(train) - len(clean):,} are among those evaluated."
+        if len(clean) < len(train)
+        else f"Baselines were fitted on {len(train):,} training rows, whose questions are not among those evaluated."
+    )
+    return Baselines({**trivial.judgements, **lexical.judgements}, {**trivial.skipped, **lexical.skipped}, (note,))
 
 
 def trivial_baselines(

@@ -82,7 +82,7 @@ def _reach(power: PowerResult) -> str:
 
 def power_sentence(name: str, power: PowerResult, chance: float) -> str:
     """What the rows could show of a judge's distance from chance."""
-    grouped = f", which count as {power.n / power.design_effect:,.0f}" if power.design_effect > 1.005 else ""
+    grouped = f", which count as {power.n / power.design_effect:,.0f}," if power.design_effect > 1.005 else ""
     if power.minimum_detectable is None:
         could = "detect no distance from chance with 80 % power"
     else:

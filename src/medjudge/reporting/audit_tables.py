@@ -144,7 +144,7 @@ def heterogeneity_grid(name: str, judge: JudgeAudit) -> Grid:
                 Cell(number(found.sampling_sd, True)),
                 Cell(number(found.excess_sd, True)),
                 Cell(f"{found.statistic:.2f}", f"df {found.df}"),
-                Cell(p_value(found.p).removeprefix("p = "), found.method),
+                Cell(_p(found.p), found.method),
             ),
         )
         for found in judge.heterogeneity

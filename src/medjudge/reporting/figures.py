@@ -233,7 +233,7 @@ def training_picture(stage: str, history: Sequence[Mapping[str, Any]]) -> Pictur
         {key for entry in history for key in entry if key.startswith("rewards/") and key.endswith("/mean")}
     )
     is_grpo = bool(components) or any("reward" in entry for entry in history)
-    choices = [
+    wanted = [
         _Panel("Reward", {"total": "reward"}),
         _Panel("Reward components", {key.split("/")[1]: key for key in components}),
         _Panel("Zero-variance groups, share", {"share": "frac_reward_zero_std"}, from_zero=True),
@@ -245,8 +245,8 @@ def training_picture(stage: str, history: Sequence[Mapping[str, Any]]) -> Pictur
         _Panel("Gradient norm", {"norm": "grad_norm"}, from_zero=True),
     ]
     if not is_grpo:
-        choices = [panel for panel in choices if panel.title in ("Loss", "Gradient norm")]
-    drawn = [(panel, curves) for panel in choices if (curves := _curves(panel, history))]
+        wanted = [panel for panel in wanted if panel.title in ("Loss", "Gradient norm")]
+    drawn = [(panel, curves) for panel in wanted if (curves := _curves(panel, history))]
     if not drawn:
         return None
     spoken = []
