@@ -7,6 +7,7 @@
     medjudge preflight recipe.toml         can the rewards be earned, and by the right answers only?
     medjudge run recipe.toml               prepare -> base -> sft -> grpo -> merge -> evaluate -> report
     medjudge evaluate ...                  any models on any labelled rows
+    medjudge score verdicts.csv --gold ..  any judge's verdicts, from any program, against the experts
     medjudge report runs/NAME              the page of a run, again
     medjudge lineage MODEL_DIR             which weights came from which
     medjudge info                          versions, devices, optional parts
@@ -215,6 +216,69 @@ def evaluate(
     evaluate_folder(
         contract, data, models, out, console(), data_config, rest, where=where or [], train=train, parent=base
     )
+    from medjudge.stages.report import print_outcome
+
+    print_outcome(out, console())
+
+
+@app.command()
+def score(
+    verdicts: Annotated[
+        list[str], typer.Argument(help="Files of verdicts: JSONL, CSV, Parquet; NAME=PATH names a file's judge.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for results.json, verdicts.jsonl and the page.")],
+    gold: Annotated[
+        str | None, typer.Option("--gold", help="A file of expert labels, or the verdict files' column of them.")
+    ] = None,
+    task: Annotated[str | None, typer.Option("--task", help="The task whose labels are used.")] = None,
+    labels: Annotated[str | None, typer.Option(help="Or the labels themselves: `no,yes`, lowest first.")] = None,
+    ordered: Annotated[bool, typer.Option("--ordered", help="--labels lie on a scale.")] = False,
+    positive: Annotated[str | None, typer.Option(help="The positive one of two --labels; default: the second.")] = None,
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option("--map", help="FIELD=COLUMN: id, label, gold, confidence, generator, group, judge."),
+    ] = None,
+    gold_mapping: Annotated[
+        list[str] | None, typer.Option("--gold-map", help="FIELD=COLUMN of the file of expert labels.")
+    ] = None,
+    alias: Annotated[
+        list[str] | None, typer.Option(help="VALUE=LABEL where a program writes a label otherwise.")
+    ] = None,
+    where: Annotated[list[str] | None, typer.Option(help="Keep cases with COLUMN=VALUE in the expert file.")] = None,
+    train: Annotated[str | None, typer.Option(help="Labelled rows of --task: for baselines and leakage.")] = None,
+    train_where: Annotated[list[str] | None, typer.Option(help="Keep rows with COLUMN=VALUE of TRAIN.")] = None,
+    family: Annotated[
+        list[str] | None, typer.Option(help="NAME=FAMILY of a judge or generator: is a judge kinder to its own?")
+    ] = None,
+    confidence_max: Annotated[float, typer.Option(help="What stands for certainty: 1, or 100.", min=1e-9)] = 1.0,
+    reference: Annotated[str | None, typer.Option(help="The judge that the others are compared with.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of every resampling.")] = 42,
+    overrides: Overrides = None,
+) -> None:
+    """Measure any judge's verdicts against the experts: no model is needed, and any program may have made them."""
+    if (task is None) == (labels is None):
+        raise ConfigError("name the scale of the labels: --task KIND, or --labels A,B,C; one of the two.")
+    from medjudge.stages.score import ScoreOptions, label_scale, parse_pairs, score_files
+
+    contract = (
+        label_scale(labels, ordered=ordered, positive=positive)
+        if labels is not None
+        else _task_data_rest(task, None, None, overrides)[0]
+    )
+    options = ScoreOptions(
+        columns=parse_pairs(mapping or []),
+        gold=gold,
+        gold_columns=parse_pairs(gold_mapping or []),
+        aliases=parse_pairs(alias or []),
+        where=where or [],
+        train=train,
+        train_where=train_where or [],
+        families=parse_pairs(family or []),
+        confidence_max=confidence_max,
+        reference=reference,
+        seed=seed,
+    )
+    score_files(verdicts, contract, out, options)
     from medjudge.stages.report import print_outcome
 
     print_outcome(out, console())

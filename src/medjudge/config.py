@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from medjudge.errors import ConfigError
 from medjudge.records import AdapterStep
-from medjudge.rewards.settings import RewardSettings
+from medjudge.rewards.settings import EmbeddingSettings, LlmSettings, RewardSettings
 from medjudge.settings import EndpointSettings, Settings
 from medjudge.tasks.catalog import TASKS, Task
 from medjudge.tasks.contract import TaskContract
@@ -336,6 +336,11 @@ class GrpoConfig(TrainingConfig):
             if name not in KNOWN:
                 raise ValueError(f"unknown reward {name!r}{_did_you_mean(name, KNOWN)}; known: {', '.join(KNOWN)}")
         check_composition(self.rewards, self.reward_gate)
+        if [*self.rewards] == ["balanced"] and self.scale_rewards == "group":
+            raise ValueError(
+                '`balanced` alone does nothing under `scale_rewards = "group"`: the cases of a group share their '
+                'label, and its weight is divided out. Set `scale_rewards` to "batch" or "none"'
+            )
         return self
 
     @model_validator(mode="after")
@@ -395,12 +400,31 @@ class EvaluateConfig(Settings):
     """Judge only so many cases of the split, drawn by the seed."""
     batch_tokens: int = Field(16384, ge=64)
     """Prompt and completion tokens per batch of generation."""
+    reasoning: bool = False
+    """Also compare the reasoning with the experts': embedding alignment, medical entities, citations, a judge's marks.
+    Needs the `embeddings` extra."""
+    embedding: EmbeddingSettings = EmbeddingSettings()
+    """What the alignment of reasoning is measured with."""
+    llm: LlmSettings = LlmSettings()
+    """The judge that marks reasoning; without `judge` it is not marked."""
+    entities: str = "builtin"
+    """What finds medical entities: `builtin`, a list of the package's own terms, or `spacy:PIPELINE` (`en_core_sci_sm`,
+    ...), installed by its own instructions."""
     baselines: bool = True
     """Majority, always-positive, chance and a word-count logistic regression fitted on the training split."""
     level: float = Field(0.95, gt=0.5, lt=1)
     n_resamples: int = Field(2000, ge=100)
     """Bootstrap resamples, drawn over groups."""
     seed: int = 42
+
+    @field_validator("entities")
+    @classmethod
+    def _entities_are_known(cls, value: str) -> str:
+        if value != "builtin" and not value.removeprefix("spacy:"):
+            raise ValueError("`spacy:` names no pipeline: write spacy:en_core_sci_sm, for instance")
+        if value != "builtin" and not value.startswith("spacy:"):
+            raise ValueError(f"entities are found by `builtin` or `spacy:PIPELINE`, got {value!r}")
+        return value
 
     @field_validator("extra_models")
     @classmethod

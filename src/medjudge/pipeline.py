@@ -17,7 +17,7 @@ from rich.console import Console
 from medjudge import __version__, artifacts
 from medjudge.config import SCRATCH_BASE, SPLIT_SOURCES, STAGE_NAMES, TINY_BASE, Recipe
 from medjudge.errors import ConfigError, RunError
-from medjudge.rewards.composition import reward_names
+from medjudge.rewards.composition import reward_plan
 from medjudge.settings import without_transport
 
 
@@ -141,7 +141,7 @@ def run_recipe(
             from medjudge.modeling.arguments import check_arguments
 
             check_arguments(recipe)
-        _check_endpoints(recipe, names)
+        _check_parts(recipe, names)
         artifacts.write_json(run_dir.path / artifacts.RECIPE, recipe.model_dump(mode="json"))
         _record_command(run_dir.path)
         run_dir.allow_failed_preflight(force)
@@ -152,12 +152,10 @@ def run_recipe(
     return run_dir.path
 
 
-def _check_endpoints(recipe: Recipe, names: Sequence[str]) -> None:
+def _check_parts(recipe: Recipe, names: Sequence[str]) -> None:
     """A key or a package that is missing shows now, not after hours of training. Nothing is asked."""
-    if "grpo" in names and "llm" in reward_names([*recipe.grpo.rewards, *recipe.grpo.reward_gate]):
-        from medjudge.rewards.llm import open_judge
-
-        open_judge(recipe.grpo.reward_settings.llm)
+    if "grpo" in names:
+        reward_plan(recipe, ())
     for name, where in recipe.evaluate.extra_models.items():
         if "evaluate" in names and where.startswith("openai:"):
             from medjudge.inference.endpoint import EndpointClient, parse_endpoint

@@ -15,6 +15,9 @@ from medjudge.errors import ConfigError, MedjudgeError
 from medjudge.pipeline import STAGES, active_stages, stage_inputs
 from medjudge.records import Case
 
+SAMPLE = 400
+"""Cases of a split whose tokens are counted."""
+
 
 def print_plan(recipe: Recipe, console: Console, *, first: str | None, last: str | None) -> None:
     """Prints rows per split, steps, tokens, parameters, memory, and which stages would run. Writes nothing."""
@@ -30,7 +33,10 @@ def print_plan(recipe: Recipe, console: Console, *, first: str | None, last: str
         f"task {recipe.task.kind}  base {recipe.model.base}  seed {recipe.seed}  run folder {recipe.run_dir}\n"
     )
     console.print(_split_table(recipe, splits, tokenizer))
-    console.print(f"[dim]token counts: {source}[/]\n")
+    console.print(f"[dim]token counts: {source}[/]")
+    if tokenizer is not None and (line := _cut_line(recipe, splits, tokenizer)) is not None:
+        console.print(line)
+    console.print()
     console.print(_training_table(recipe, splits, tokenizer, names))
     for line in _adapter_lines(recipe, names):
         console.print(f"[dim]{line}[/]")
@@ -57,11 +63,11 @@ def _tokenizer(recipe: Recipe, splits: Mapping[str, Sequence[Case]]) -> tuple[An
     return build_tokenizer(texts, recipe.base.vocab_size), "the tokenizer that the base stage builds from these rows"
 
 
-def _lengths(recipe: Recipe, cases: Sequence[Case], tokenizer: Any, sample: int = 400) -> tuple[float, int, float, int]:
-    """(mean prompt, longest prompt, mean target, longest target) in tokens, over the first `sample` cases."""
+def _lengths(recipe: Recipe, cases: Sequence[Case], tokenizer: Any) -> tuple[float, int, float, int]:
+    """(mean prompt, longest prompt, mean target, longest target) in tokens, over the first `SAMPLE` cases."""
     from medjudge.tasks.encoding import encode_all
 
-    encoded = encode_all(recipe.contract, cases[:sample], tokenizer, with_target=True)
+    encoded = encode_all(recipe.contract, cases[:SAMPLE], tokenizer, with_target=True)
     prompts = [len(e.prompt_ids) for e in encoded]
     targets = [len(e.completion_ids) for e in encoded if e.completion_ids]
     return (
@@ -70,6 +76,20 @@ def _lengths(recipe: Recipe, cases: Sequence[Case], tokenizer: Any, sample: int 
         sum(targets) / len(targets) if targets else 0.0,
         max(targets, default=0),
     )
+
+
+def _cut_line(recipe: Recipe, splits: Mapping[str, Sequence[Case]], tokenizer: Any) -> str | None:
+    """What the limits take off the prompts of a sample of each split; None where they take off nothing."""
+    from medjudge.tasks.encoding import encode_all
+
+    cases = [case for split in splits.values() for case in split[:SAMPLE]]
+    encoded = encode_all(recipe.contract, cases, tokenizer, with_target=False)
+    cut = [row for row in encoded if row.n_words_cut]
+    if not cut:
+        return None
+    snippets, words = sum(row.n_snippets_cut for row in cut), sum(row.n_words_cut for row in cut)
+    evidence = f"{snippets:,} snippets of evidence, " if snippets else ""
+    return f"shortened prompts: {len(cut):,} of {len(cases):,} looked at; {evidence}{words:,} words are not shown"
 
 
 def _split_table(recipe: Recipe, splits: Mapping[str, Sequence[Case]], tokenizer: Any) -> Table:

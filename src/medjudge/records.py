@@ -89,6 +89,8 @@ class Completion:
     """False if the token limit cut it off."""
     n_words_cut: int = 0
     """Words that were taken off the case's inputs so that the prompt fits."""
+    shown: Mapping[str, str] | None = None
+    """The case's inputs as the prompt showed them; None where it showed them whole."""
     refused: bool = False
     """The model or its provider declined to answer."""
     failure: str | None = None
@@ -102,6 +104,11 @@ class Rollout:
     case: Case
     judgement: Judgement
     completion: Completion
+
+    @property
+    def inputs(self) -> Mapping[str, str]:
+        """The inputs as the policy saw them."""
+        return self.case.inputs if self.completion.shown is None else self.completion.shown
 
 
 @dataclass(frozen=True, slots=True)

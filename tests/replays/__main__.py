@@ -1,6 +1,7 @@
-"""A replay as a program: `python -m tests.replays think_block`; `unguarded` plays all without their guards.
+"""A replay as a program: `python -m tests.replays think_block`.
 
-Without a name all replays are listed.
+`unguarded` plays each without its guards, `page` writes all outputs into docs/failures.md anew. Without a name all
+replays are listed.
 """
 
 from __future__ import annotations
@@ -10,22 +11,23 @@ import sys
 import pytest
 
 from medjudge.modeling.load import quiet_libraries
-from tests.replays.museum import REPLAYS, play, unguarded
+from tests.replays.museum import REPLAYS, output, rewrite_page
 
 
 def main(names: list[str]) -> int:
     """Prints what the named replays show. Returns the exit status."""
-    if unknown := [name for name in names if name not in (*REPLAYS, "unguarded")]:
-        sys.stderr.write(f"no replay is called {unknown[0]!r}. There are: {', '.join(REPLAYS)}, unguarded.\n")
+    if unknown := [name for name in names if name not in (*REPLAYS, "unguarded", "page")]:
+        sys.stderr.write(f"no replay is called {unknown[0]!r}. There are: {', '.join(REPLAYS)}, unguarded, page.\n")
         return 2
+    if not names:
+        sys.stdout.write("\n".join([*REPLAYS, "unguarded", "page"]) + "\n")
     quiet_libraries()
-    for name in names or REPLAYS:
-        if not names:
-            print(name)  # noqa: T201  what a program is for
+    for name in names:
+        if name == "page":
+            rewrite_page()
             continue
         try:
-            for line in unguarded() if name == "unguarded" else play(name):
-                print(line, flush=True)  # noqa: T201
+            sys.stdout.write(output(name))
         except pytest.skip.Exception as reason:
             sys.stderr.write(f"{name}: {reason}\n")
             return 1

@@ -1,7 +1,8 @@
-"""The museum of failures: every replay by name, and every guard with what fails once it is gone."""
+"""The museum of failures: every replay by name, every guard with what fails once it is gone, and the page of both."""
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,6 +43,10 @@ REPLAYS: dict[str, Callable[[Path], list[str]]] = {
 }
 GUARDS: list[tuple[str, Guard]] = [(name, guard) for name, module in MODULES.items() for guard in module.GUARDS]
 
+PAGE = Path(__file__).parents[2] / "docs" / "failures.md"
+QUOTATION = re.compile(r"(```sh\npython -m tests\.replays (\w+)\n```\n\n```text\n)(.*?)(?=```)", re.DOTALL)
+"""A command of the page and its output: what stands before the output, the replay's name, the output."""
+
 
 def play(name: str) -> list[str]:
     """What a replay prints, from a folder of its own."""
@@ -66,3 +71,26 @@ def unguarded() -> Iterator[str]:
     """One line per guard: replay, what is taken away, which assertion then fails."""
     for name, guard in GUARDS:
         yield f"{name} | {guard.name} | fails: {without(name, guard)}"
+
+
+def output(name: str) -> str:
+    """What `python -m tests.replays NAME` prints."""
+    return "".join(f"{line}\n" for line in (unguarded() if name == "unguarded" else play(name)))
+
+
+def quoted() -> dict[str, str]:
+    """Replay -> its output as the page has it."""
+    return {name: text for _, name, text in QUOTATION.findall(PAGE.read_text(encoding="utf-8"))}
+
+
+def rewrite_page() -> None:
+    """Plays everything and puts the outputs into the page; what cannot be played here keeps the output it has."""
+
+    def fresh(found: re.Match[str]) -> str:
+        head, name, old = found.groups()
+        try:
+            return str(head) + output(name)
+        except pytest.skip.Exception:
+            return f"{head}{old}"
+
+    PAGE.write_text(QUOTATION.sub(fresh, PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -25,9 +25,9 @@ from medjudge.config import BaseConfig
 from medjudge.data.sources import read_cases
 from medjudge.inference.engine import Engine
 from medjudge.modeling.tiny import build_model, build_tokenizer
-from medjudge.records import Case, Unparsed
+from medjudge.records import Case, Rollout, Unparsed
 from medjudge.rewards import preflight
-from medjudge.rewards.rules import score, total_reward
+from medjudge.rewards.composition import RewardContext, build_plan
 from medjudge.tasks import mcq
 from medjudge.tasks.encoding import stop_token_ids
 from medjudge.tasks.mcq import McqContract
@@ -42,9 +42,9 @@ TEMPLATE = (
     "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
 )
 """A chat template that treats thinking as Qwen3's does."""
-REWARDS = {"json": 1.0, "schema": 1.0, "accuracy": 1.0}
 G = 4
 CONTRACT = McqContract(system_prompt="", max_reason_words=2, strip_stated_answer=False, max_completion_tokens=64)
+PLAN = build_plan({"json": 1.0, "schema": 1.0, "accuracy": 1.0}, (), RewardContext(CONTRACT))
 
 
 class TeachesTheBlock(McqContract):
@@ -159,25 +159,27 @@ def caught() -> list[str]:
     assert all(isinstance(judgement, Unparsed) for judgement in read), "the block is taken off in silence"
     assert len(reasons) == 1
     message = stopped_by_preflight(tokenizer)
-    earned = [
-        total_reward(score(CONTRACT.parse(case.case_id, completion.text), case, REWARDS), REWARDS)
-        for case, completion in zip(cases(), Engine(model, tokenizer).generate(CONTRACT, cases()), strict=True)
+    answers = Engine(model, tokenizer).generate(CONTRACT, cases())
+    asked_rightly = [
+        Rollout(case, CONTRACT.parse(case.case_id, answer.text), answer)
+        for case, answer in zip(cases(), answers, strict=True)
     ]
+    earned = [rollout.total for rollout in PLAN.score(asked_rightly)]
     assert earned == [3.0] * len(cases())
     return [
         f"medjudge  | {len(read)} of {len(read)} of those rollouts unparsed: {reasons.pop()}",
         f"medjudge  | {message}",
         f"medjudge  | the same weights on the contract's own prompts, which hold the closed block: "
-        f"{earned.count(3.0)} of {len(earned)} earn {max(earned):.1f}",
+        f"{earned.count(3.0)} of {len(earned)} earn 3.0",
     ]
 
 
 def stopped_by_preflight(tokenizer: Any) -> str:
     """The pre-flight's message where the answer that is taught is not the answer that is rewarded."""
     teaches = TeachesTheBlock(**CONTRACT.model_dump())
-    return refusal(
-        lambda: preflight.require_earnable(preflight.check_gold(teaches, cases(), tokenizer, REWARDS))
-    ).split(" First cases")[0]
+    return refusal(lambda: preflight.require_earnable(preflight.check_gold(teaches, cases(), tokenizer, PLAN))).split(
+        " Such as case"
+    )[0]
 
 
 def replay(folder: Path) -> list[str]:
@@ -194,7 +196,7 @@ def replay_on_qwen3(folder: Path) -> list[str]:
     rewards = [published_reward(text, gold) for text, gold in zip(completions, golds, strict=True)]
     evaluated = [published_evaluation(text, gold) for text, gold in zip(completions, golds, strict=True)]
     assert (set(rewards), set(evaluated)) == ({0.0}, {3.0})
-    found = preflight.check_gold(CONTRACT, cases(), tokenizer, REWARDS)
+    found = preflight.check_gold(CONTRACT, cases(), tokenizer, PLAN)
     assert found.passed
     return [
         f"published | a perfect policy completes with {completions[0][:37]!r}...",

@@ -6,13 +6,14 @@ Appropriateness Criteria").
 What happened: the LLM-judge and the embedding reward look up what to compare with as `dataset[i]`, `i` counting the
 completions of the batch. A batch holds two prompts with six completions each, so whatever is asked is scored against
 the first twelve rows of the training file, in every one of 200 steps.
-What stops it here: a rollout carries its case id, and the reward is handed the case with that id.
+What stops it here: a rollout carries its case id, and the reward is handed the case with that id. A reward that looks
+at positions all the same fails the pre-flight, which pays gold answers in another order than that of the rows.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,12 @@ from medjudge.config import GrpoConfig
 from medjudge.data.sources import read_cases
 from medjudge.modeling import grpo
 from medjudge.modeling.tiny import build_tokenizer
-from medjudge.records import Case
+from medjudge.records import Case, Rollout, Verdict
+from medjudge.rewards import preflight
+from medjudge.rewards.composition import RewardContext, RewardPlan, Term, build_plan
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.encoding import encode_all
-from tests.replays.common import Guard, share
+from tests.replays.common import Guard, refusal, share
 
 CONTRACT = AppropriatenessContract(form="answer_only", system_prompt="", max_completion_tokens=64)
 G = 6
@@ -79,24 +82,44 @@ def published() -> tuple[str, ...]:
     )
 
 
+class ByPosition:
+    """The published look-up as a reward of this package: a user may still write one."""
+
+    minimum, maximum, gold_tolerance = 0.0, 1.0, 0.0
+
+    def most(self, case: Case) -> float | None:
+        return 1.0
+
+    def __call__(self, rollouts: Sequence[Rollout]) -> list[float | None]:
+        said = [r.judgement.label if isinstance(r.judgement, Verdict) else "" for r in rollouts]
+        return [1.0 if label == cases()[i].gold else 0.0 for i, label in enumerate(said)]
+
+
 def caught() -> list[str]:
-    """The right policy's completions through the reward functions that the trainer calls."""
+    """The right policy's completions through the trainer's reward functions; then a reward that reads row i."""
     tokenizer = build_tokenizer([CONTRACT.target(case) for case in cases()], 400)
-    reward = grpo.reward_functions(CONTRACT, cases(), ["accuracy"], tokenizer)[0]
-    completions = [row.completion_ids or [] for row in encode_all(CONTRACT, cases(), tokenizer, with_target=True)]
+    plan = build_plan({"accuracy": 1.0}, (), RewardContext(CONTRACT))
+    encoded = encode_all(CONTRACT, cases(), tokenizer, with_target=True)
+    reward = grpo.Rewarder(CONTRACT, cases(), encoded, tokenizer, plan).functions()[0]
     rewards = [
         reward(
             prompts=[""] * len(batch),
             completions=[""] * len(batch),
-            completion_ids=[completions[row] for row in batch],
+            completion_ids=[encoded[row].completion_ids or [] for row in batch],
             case_id=[cases()[row].case_id for row in batch],
         )
         for batch in batches()
     ]
     assert mean(rewards) == 1.0, "right answers do not earn the reward"
+    rewards_by_name = {"by_position": ByPosition(), **build_plan({"format": 0.5}, (), RewardContext(CONTRACT)).rewards}
+    positional = RewardPlan((Term("by_position", 1.0), Term("format", 0.5)), (), rewards_by_name)
+    message = refusal(
+        lambda: preflight.require_earnable(preflight.run_preflight(CONTRACT, cases(), tokenizer, positional))
+    )
     return [
         f"medjudge  | the same completions, each with its own case: mean reward {mean(rewards):.2f}, "
-        f"groups whose rewards differ {n_uneven(rewards)} of {2 * len(rewards)}"
+        f"groups whose rewards differ {n_uneven(rewards)} of {2 * len(rewards)}",
+        f"medjudge  | a reward that reads row i all the same: {message.split(' Such as case')[0]}",
     ]
 
 
@@ -105,17 +128,19 @@ def replay(folder: Path) -> list[str]:
 
 
 def _by_position(patch: pytest.MonkeyPatch) -> None:
-    honest = grpo.reward_functions
+    honest = grpo.Rewarder.score
 
-    def positional(contract: Any, cases: Sequence[Case], names: Any, tokenizer: Any) -> list[Callable[..., Any]]:
-        def wrap(reward: Callable[..., Any]) -> Callable[..., Any]:
-            return lambda *, case_id, **rest: reward(case_id=[cases[i].case_id for i in range(len(case_id))], **rest)
+    def score(rewarder: grpo.Rewarder, case_ids: Sequence[str], completion_ids: Sequence[Sequence[int]]) -> Any:
+        return honest(rewarder, [cases()[i].case_id for i in range(len(case_ids))], completion_ids)
 
-        return [wrap(reward) for reward in honest(contract, cases, names, tokenizer)]
-
-    patch.setattr(grpo, "reward_functions", positional)
+    patch.setattr(grpo.Rewarder, "score", score)
 
 
 GUARDS = (
     Guard("the case is found by its position in the batch", _by_position, "right answers do not earn the reward"),
+    Guard(
+        "the pre-flight's stop (`require_earnable`) does nothing",
+        lambda patch: patch.setattr(preflight, "require_earnable", lambda result: None),
+        "nothing was refused",
+    ),
 )

@@ -108,3 +108,33 @@ def test_gold_answers_earn_the_maximum_on_the_real_qwen3_template(thinking: bool
     found = check_gold(contract, cases, shared_tokenizer("qwen3"), plan_of(MEDMCQA))
     assert found.passed, found.causes
     assert found.maximum == 3.0
+
+
+EVIDENCE = "[5] One. text\n[7] Two. text"
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "evidence", "expert", "earned"),
+    [
+        ("as in [5] and [7]", EVIDENCE, "by [5]", 1.0),
+        ("as in [5] and [9]", EVIDENCE, "by [5]", 0.5),
+        ("as in [9]", EVIDENCE, "by [5]", 0.0),
+        ("as in [5]", "", None, 0.0),  # made up: the prompt shows nothing
+        ("no citation", EVIDENCE, "by [5]", 0.0),  # saying nothing is no way around the check
+        ("no citation", EVIDENCE, "by no source", 1.0),
+        ("no citation", EVIDENCE, None, 1.0),
+        ("no citation", "", "by [5]", 1.0),  # nothing that could be cited
+    ],
+)
+def test_citations(reasoning: str, evidence: str, expert: str | None, earned: float) -> None:
+    case = Case("c", {"evidence": evidence} if evidence else {}, gold="A", reason=expert)
+    judged = Rollout(case, Verdict("c", "A", rationale=reasoning), Completion("x", 1, True))
+    assert REWARDS["citations"].function(judged) == earned
+
+
+def test_citations_are_held_against_what_the_prompt_showed() -> None:
+    case = Case("c", {"evidence": EVIDENCE}, gold="A", reason="by [5] and [7]")
+    shown = Completion("x", 1, True, n_words_cut=3, shown={"evidence": EVIDENCE.split("\n")[0]})
+    assert REWARDS["citations"].function(Rollout(case, Verdict("c", "A", rationale="[7]"), shown)) == 0.0
+    assert REWARDS["citations"].function(Rollout(case, Verdict("c", "A", rationale="[5]"), shown)) == 1.0
+    assert REWARDS["citations"].function(Rollout(case, NOT_JSON, shown)) == 0.0

@@ -29,9 +29,10 @@ def test_prompt_and_target():
     assert user["content"] == (
         "Clinical condition: Headache\nVariant: Sudden onset. Initial imaging.\nProcedure: CT head without IV contrast"
     )
-    assert contract.target(case) == "<think>CT is fast. It shows blood [7].</think>\n" + ANSWER
+    # The row has no evidence: a judge that learns to cite [7] has learned to make it up.
+    assert contract.target(case) == "<think>CT is fast. It shows blood.</think>\n" + ANSWER
     assert contract.parse("c", contract.target(case)) == Verdict(
-        "c", "Usually Appropriate", None, "CT is fast. It shows blood [7]."
+        "c", "Usually Appropriate", None, "CT is fast. It shows blood."
     )
     assert contract.closed_completions() is None
     assert contract.labels == ("Usually Not Appropriate", "May Be Appropriate", "Usually Appropriate")

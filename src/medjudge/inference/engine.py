@@ -73,7 +73,7 @@ class Engine:
             n_tokens = next((k + 1 for k, token in enumerate(ids) if token in stop_ids), len(ids))
             stopped = n_tokens > 0 and ids[n_tokens - 1] in stop_ids
             text = decode(self.tokenizer, ids[:n_tokens], stop_ids)
-            completions.append(Completion(text, n_tokens, stopped, row.n_words_cut))
+            completions.append(Completion(text, n_tokens, stopped, row.n_words_cut, row.shown))
         return completions
 
     @torch.inference_mode()

@@ -12,8 +12,18 @@ from typing import TYPE_CHECKING
 from medjudge.metrics.statements import counted, p_value, percent
 
 if TYPE_CHECKING:
-    from medjudge.metrics.audit import Audit, CalibrationResult, GeneratorResult, HeterogeneityResult, JudgeAudit
-    from medjudge.metrics.audit import PairResult, PowerResult, SelfPreferenceResult
+    from medjudge.metrics.audit import (
+        Audit,
+        CalibrationResult,
+        CorrectionResult,
+        GeneratorResult,
+        HeterogeneityResult,
+        JudgeAudit,
+        PairResult,
+        PowerResult,
+        SelfPreferenceResult,
+    )
+    from medjudge.metrics.measured import MetricResult
 
 RATES = {
     "prevalence": "the share of gold positives",
@@ -36,6 +46,8 @@ def of_audit(audit: Audit, chance: Mapping[str, float], level: float) -> list[st
             sentences.append(self_preference_sentence(name, judge.self_preference))
         if judge.calibration is not None:
             sentences.append(calibration_sentence(name, judge.calibration, alpha))
+        if judge.correction is not None:
+            sentences.append(correction_sentence(name, judge.correction))
     return sentences
 
 
@@ -133,7 +145,9 @@ def self_preference_sentence(name: str, found: SelfPreferenceResult) -> str:
         return f"{name}: whether it favours its own family ({found.family}) cannot be said from these rows."
     ends = f"{100 * gap.value:+.1f} points ({100 * gap.low:.1f} to {100 * gap.high:.1f}), n = {gap.n:,}"
     if gap.low > 0:
-        return f"{name} is more generous to its own family ({found.family}) than to others, against the experts: {ends}."
+        return (
+            f"{name} is more generous to its own family ({found.family}) than to others, against the experts: {ends}."
+        )
     if gap.high < 0:
         return f"{name} is stricter with its own family ({found.family}) than with others, against the experts: {ends}."
     return f"{name} is not shown to favour its own family ({found.family}): {ends}."
@@ -149,5 +163,24 @@ def calibration_sentence(name: str, found: CalibrationResult, alpha: float) -> s
     )
     if found.calibrated_p >= alpha:
         return f"{name}'s confidences are not shown to be off: {means}; {ece}."
-    word = "overconfident" if gap > 0.01 else "underconfident" if gap < -0.01 else "miscalibrated, though right on average"
+    word = (
+        "overconfident" if gap > 0.01 else "underconfident" if gap < -0.01 else "miscalibrated, though right on average"
+    )
     return f"{name} is {word}: {means}; {ece}."
+
+
+def correction_sentence(name: str, found: CorrectionResult) -> str:
+    """The judged pass rate of the unrated cases, and what it is likely to be."""
+    return (
+        f"On {counted(found.n_unrated, 'case')} without an expert label {name} calls {percent(found.judged.value)} "
+        f"positive. Corrected by its errors on {counted(found.n_rated, 'rated case')}: "
+        f"{_estimate(found.rogan_gladen)} by Rogan-Gladen, if its errors are the same there; "
+        f"{_estimate(found.prediction_powered)} by prediction-powered inference, if the rated cases are a random "
+        f"sample; the rated cases alone say {_estimate(found.gold)}."
+    )
+
+
+def _estimate(metric: MetricResult) -> str:
+    if metric.low is None or metric.high is None:
+        return percent(metric.value)
+    return f"{percent(metric.value)} ({100 * metric.low:.1f} to {100 * metric.high:.1f})"

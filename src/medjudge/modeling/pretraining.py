@@ -26,21 +26,21 @@ class PretrainingPlan:
     """The settings of the shipped model's pretraining."""
 
     n_steps: int
-    batch_size: int = 19
+    batch_size: int = 8
     """Windows per step."""
     window: int = 320
     """Tokens per window."""
     learning_rate: float = 3e-3
     """Peak; for Muon scaled to AdamW's step size (`match_rms_adamw`)."""
     weight_decay: float = 0.1
-    warmup_steps: int = 30
-    decay_from: float = 0.5
+    warmup_steps: int = 50
+    decay_from: float = 0.6
     """Share of the steps after which the learning rate falls in a straight line to `final_share` of its peak."""
     final_share: float = 0.02
-    answer_weight: float = 4.0
+    answer_weight: float = 10.0
     """Weight of the first token of an answer (a letter, yes or no, a number), where all its doubt lies."""
     max_grad_norm: float = 1.0
-    log_every: int = 25
+    log_every: int = 50
 
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of step 0, 1, .. `n_steps` - 1."""
@@ -73,8 +73,8 @@ class Muon(torch.optim.Optimizer):
                 p.add_(update, alpha=-group["lr"] * 0.2 * max(p.shape) ** 0.5)
 
 
-def orthogonal(matrix: torch.Tensor, n_iterations: int = 5) -> torch.Tensor:
-    """About the nearest matrix with orthonormal rows or columns: its singular values all become 0.7 to 1.2.
+def orthogonal(matrix: torch.Tensor, n_iterations: int = 4) -> torch.Tensor:
+    """About the nearest matrix with orthonormal rows or columns: its singular values all become 0.5 to 1.3.
 
     Newton-Schulz iteration with the quintic coefficients of Jordan et al. 2024.
     """
@@ -88,15 +88,23 @@ def orthogonal(matrix: torch.Tensor, n_iterations: int = 5) -> torch.Tensor:
 
 
 def encode_document(document: Document, tokenizer: Any, answer_weight: float) -> tuple[list[int], list[float]]:
-    """(token ids, loss weight per token). Plain text is learned whole; of a chat, the last turn alone."""
+    """(token ids, loss weight per token). Plain text is learned whole; of a chat, the assistant's turns alone."""
     end = tokenizer.convert_tokens_to_ids(END_OF_TEXT)
     if isinstance(document, str):
         ids = [*tokenizer(document, add_special_tokens=False)["input_ids"], end]
         return ids, [1.0] * len(ids)
-    head = tokenizer.apply_chat_template(document[:-1], tokenize=False, add_generation_prompt=True)
-    prompt = tokenizer(head, add_special_tokens=False)["input_ids"]
-    answer = tokenizer(document[-1]["content"] + TURN_END, add_special_tokens=False)["input_ids"]
-    return [*prompt, *answer, end], [*[IGNORED] * len(prompt), answer_weight, *[1.0] * (len(answer) - 1), IGNORED]
+    ids, weights = [], []
+    seen = ""
+    for number, message in enumerate(document):
+        if message["role"] != "assistant":
+            continue
+        head = tokenizer.apply_chat_template(document[:number], tokenize=False, add_generation_prompt=True)
+        asked = tokenizer(head[len(seen) :], add_special_tokens=False)["input_ids"]
+        answer = tokenizer(message["content"] + TURN_END, add_special_tokens=False)["input_ids"]
+        ids += [*asked, *answer]
+        weights += [*[IGNORED] * len(asked), answer_weight, *[1.0] * (len(answer) - 1)]
+        seen = head + message["content"] + TURN_END
+    return [*ids, end], [*weights, IGNORED]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +175,7 @@ def weighted_loss(model: Any, windows: Windows, rows: torch.Tensor) -> torch.Ten
 def pretrain(
     model: Any,
     tokenizer: Any,
-    epoch: Callable[[random.Random], list[Document]],
+    epoch: Callable[[random.Random, int], list[Document]],
     plan: PretrainingPlan,
     *,
     seed: int,
@@ -181,10 +189,11 @@ def pretrain(
     torch.manual_seed(seed)
     optimisers = _optimisers(model, plan)
     log: list[dict[str, float]] = []
-    started, running, step = time.monotonic(), 0.0, 0
+    started, running, step, number = time.monotonic(), 0.0, 0, 0
     model.train()
     while step < plan.n_steps:
-        windows = pack(epoch(rng), tokenizer, plan)
+        windows = pack(epoch(rng, number), tokenizer, plan)
+        number += 1
         order = torch.randperm(len(windows.ids))
         for start in range(0, len(order) - plan.batch_size + 1, plan.batch_size):
             if step == plan.n_steps:

@@ -47,7 +47,9 @@ def sample_policy(
                 for row, ids in zip(rows, _generate(model, tokenizer, rows, contract, config), strict=True):
                     n = next((i + 1 for i, token in enumerate(ids) if token in stop_ids), len(ids))
                     stopped = n > 0 and ids[n - 1] in stop_ids
-                    drawn.append(Completion(decode(tokenizer, ids[:n], stop_ids), n, stopped, row.n_words_cut))
+                    drawn.append(
+                        Completion(decode(tokenizer, ids[:n], stop_ids), n, stopped, row.n_words_cut, row.shown)
+                    )
         finally:
             model.train(was_training)
     return tuple(tuple(drawn[i : i + size]) for i in range(0, len(drawn), size))

@@ -30,7 +30,7 @@ DPI = 160
 _LONGEST_NAME = 20
 _COMPACT: Any = {"handlelength": 1.2, "labelspacing": 0.2, "borderpad": 0.2, "columnspacing": 1.0, "handletextpad": 0.5}
 
-_STYLE: Any = {
+STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 11.5,
     "axes.titlesize": 12,
@@ -65,11 +65,14 @@ class Picture:
     def png(self) -> bytes:
         """The picture's PNG file; the same bytes for the same figure and matplotlib."""
         buffer = io.BytesIO()
-        with rc_context(_STYLE), warnings.catch_warnings():
+        with rc_context(STYLE), warnings.catch_warnings():
             # A label in a script that the font lacks is drawn as boxes; the tables beside it show the text.
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
             self.figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
         return buffer.getvalue()
+
+    def _repr_png_(self) -> bytes:
+        return self.png()
 
 
 def result_pictures(results: Results) -> list[Picture]:
@@ -92,7 +95,7 @@ def metrics_picture(results: Results) -> Picture:
     """A panel per metric: each model's value and interval, baselines in grey, chance as a line on accuracy."""
     names = [name for name in metric_names(results) if name not in ("accuracy_on_schema", "weighted_f1")]
     models = list(results.models.items())
-    with _panels(len(names), row_height=0.5 + 0.3 * len(models) + 0.35) as (figure, axes):
+    with panels(len(names), row_height=0.5 + 0.3 * len(models) + 0.35) as (figure, axes):
         for position, (axis, name) in enumerate(zip(axes, names, strict=True)):
             low_end = -1.0 if name == "pearson" and _any_negative(results, name) else 0.0
             for row, (_, model) in enumerate(models):
@@ -145,7 +148,7 @@ def differences_picture(results: Results) -> Picture | None:
         return None
     names = [name for name in metric_names(results) if any(name in c.differences for c in compared)]
     spoken = []
-    with _panels(len(names), row_height=0.85 + 0.34 * len(compared)) as (figure, axes):
+    with panels(len(names), row_height=0.85 + 0.34 * len(compared)) as (figure, axes):
         for position, (axis, name) in enumerate(zip(axes, names, strict=True)):
             axis.axvline(0, color="#555555", linewidth=1)
             for row, comparison in enumerate(compared):
@@ -180,7 +183,7 @@ def confusion_picture(name: str, model: ModelResult) -> Picture:
     n_rows, n_columns = counts.shape
     labels = [textwrap.fill(label, 14, break_long_words=True) for label in model.confusion.columns]
     lines = max(label.count("\n") + 1 for label in labels)
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_IN, 1.25 + 0.17 * lines + 0.56 * n_rows), layout="constrained")
         axis = figure.add_subplot()
         axis.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -203,8 +206,14 @@ def confusion_picture(name: str, model: ModelResult) -> Picture:
         for row, line in zip(model.confusion.rows, model.confusion.counts, strict=True)
         if sum(line)
     )
-    slug = "".join(c if c.isalnum() else "_" for c in name)
-    return Picture(f"confusion_{slug}", f"Confusion matrix of {name}", f"Confusion matrix of {name}. {rows}.", figure)
+    return Picture(
+        f"confusion_{slug(name)}", f"Confusion matrix of {name}", f"Confusion matrix of {name}. {rows}.", figure
+    )
+
+
+def slug(name: str) -> str:
+    """A name as part of a file name."""
+    return "".join(c if c.isalnum() else "_" for c in name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +250,7 @@ def training_picture(stage: str, history: Sequence[Mapping[str, Any]]) -> Pictur
     if not drawn:
         return None
     spoken = []
-    with _panels(len(drawn), row_height=1.95) as (figure, axes):
+    with panels(len(drawn), row_height=1.95) as (figure, axes):
         for axis, (panel, curves) in zip(axes, drawn, strict=True):
             for color, (label, (steps, values)) in zip(COLORS, curves.items(), strict=False):
                 _curve(axis, steps, values, color, label)
@@ -295,11 +304,11 @@ def _curve(axis: Axes, steps: list[float], values: list[float], color: str, labe
 
 
 @contextmanager
-def _panels(n: int, *, row_height: float) -> Iterator[tuple[Figure, list[Axes]]]:
+def panels(n: int, *, row_height: float) -> Iterator[tuple[Figure, list[Axes]]]:
     """A figure of `n` panels, two in a row, drawn in this module's style."""
     n_columns = min(2, n)
     n_rows = -(-n // n_columns)
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_IN, row_height * n_rows), layout="constrained")
         grid = figure.subplots(n_rows, n_columns, squeeze=False)
         axes = list(grid.ravel())

@@ -19,6 +19,8 @@ from medjudge import __version__, artifacts
 from medjudge.metrics.baselines import BASELINES
 from medjudge.metrics.results import Results
 from medjudge.metrics.statements import is_clear, leakage_line, p_value
+from medjudge.reporting.audit_figures import audit_pictures
+from medjudge.reporting.audit_tables import page_grids
 from medjudge.reporting.figures import Picture, result_pictures, training_pictures
 from medjudge.reporting.inputs import (
     DASH,
@@ -34,6 +36,7 @@ from medjudge.reporting.inputs import (
     shown_metric,
     value_text,
 )
+from medjudge.reporting.reasoning_tables import reasoning_grids
 from medjudge.rewards.checks import CHECKS
 
 FIGURES_DIR = "figures"
@@ -44,7 +47,8 @@ def write_report(report_inputs: ReportInputs, out_dir: Path) -> Path:
 
     The page comes last, so that a page that exists is whole.
     """
-    pictures = result_pictures(report_inputs.results) + training_pictures(report_inputs.histories)
+    results = report_inputs.results
+    pictures = result_pictures(results) + audit_pictures(results) + training_pictures(report_inputs.histories)
     folder = out_dir / FIGURES_DIR
     folder.mkdir(parents=True, exist_ok=True)
     embedded = [Embedded(picture, picture.png()) for picture in pictures]
@@ -97,6 +101,10 @@ def render_html(report_inputs: ReportInputs, pictures: Sequence[Embedded]) -> st
         result_pictures=[p for p in pictures if p.is_a("metrics", "differences")],
         confusions=[p for p in pictures if p.is_a("confusion_")],
         curves=[p for p in pictures if p.is_a("training_")],
+        grids=page_grids(results),
+        reasoning_grids=reasoning_grids(results.reasoning, results.level) if results.reasoning else [],
+        forests=[p for p in pictures if p.is_a("generators_")],
+        confidence_pictures=[p for p in pictures if p.is_a("reliability", "risk_coverage", "confidences")],
         per_class=_per_class(results),
         answers=_answer_tables(report_inputs),
         lineage=lineage_tree(results),

@@ -149,9 +149,7 @@ def check_own_answers(answered: Sequence[Answer], own: Sequence[Paid]) -> Check:
     n, n_short = len(answered), sum(causes.values())
     n_unpaid = sum(paid.most is None for paid in own)
     most = own[0].plan.maximum if own else 0.0
-    told = (
-        f"{n - n_short:,} of {n:,} gold answers are read as their row's label and earn all they can ({most:g} at most)."
-    )
+    told = f"{n - n_short:,} of {n:,} gold answers earn the maximum, {most:g}."
     if n_unpaid:
         told += f" {n_unpaid:,} rows lack what a reward compares with, and pay nothing."
     if not causes and n_unpaid == n:

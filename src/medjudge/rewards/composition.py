@@ -17,7 +17,7 @@ import importlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from medjudge.errors import ConfigError, DataError
 from medjudge.records import Case, Rollout
@@ -52,6 +52,9 @@ class BatchReward(Protocol):
     def __call__(self, rollouts: Sequence[Rollout]) -> list[float | None]:
         """One number per rollout, in their order. None where `most` of its case is None, or a judge model failed."""
 
+    def report(self) -> Mapping[str, Any]:
+        """What a report should say of it after a run: a measured baseline, calls and their cost. May be empty."""
+
 
 @dataclass(frozen=True, slots=True)
 class RewardContext:
@@ -73,11 +76,20 @@ class BuiltReward:
     builder: str
     """`module:function`, imported only where a recipe names the reward: `function(context) -> BatchReward`."""
     minimum: float
-    """The least that it can pay, whatever its settings."""
+    """The least that it can pay, whatever its settings. Below 0 it is a penalty, which never pays more than 0."""
     meaning: str
 
 
 BUILT: dict[str, BuiltReward] = {
+    "ordinal": BuiltReward("medjudge.rewards.shaping:ordinal", 0.0, "1 on the expert's label, less with each step off"),
+    "balanced": BuiltReward("medjudge.rewards.shaping:balanced", 0.0, "as accuracy, rarer labels paying more"),
+    "brier": BuiltReward("medjudge.rewards.shaping:brier", -1.0, "minus the Brier score of the stated confidence"),
+    "length": BuiltReward("medjudge.rewards.shaping:length", -1.0, "minus what a completion is too long by"),
+    "repetition": BuiltReward("medjudge.rewards.shaping:repetition", -1.0, "minus its share of repeated n-grams"),
+    "embedding": BuiltReward("medjudge.rewards.reasoning:embedding", 0.0, "similarity of the reasoning, sentence-wise"),
+    "embedding_published": BuiltReward(
+        "medjudge.rewards.reasoning:embedding_published", 0.0, "the same in the published form, (cos + 1) / 2"
+    ),
     "llm": BuiltReward("medjudge.rewards.llm:llm_reward", 0.0, "a judge model's marks for the reasoning, 0 to 1"),
 }
 
@@ -109,6 +121,10 @@ class RuleReward:
     def __call__(self, rollouts: Sequence[Rollout]) -> list[float | None]:
         """The rule, rollout by rollout."""
         return [self.rule.function(rollout) for rollout in rollouts]
+
+    def report(self) -> Mapping[str, Any]:
+        """A rule has none."""
+        return {}
 
 
 # --- what a recipe says -----------------------------------------------------------------------------------------------
@@ -150,7 +166,7 @@ def check_composition(rewards: Mapping[str, float], gate: Sequence[str]) -> None
 
 
 def _never_positive(rule: RewardRule | BuiltReward) -> bool:
-    return isinstance(rule, RewardRule) and rule.maximum <= 0
+    return rule.maximum <= 0 if isinstance(rule, RewardRule) else rule.minimum < 0
 
 
 def reward_plan(recipe: Recipe, cases: Sequence[Case]) -> RewardPlan:
@@ -240,6 +256,11 @@ class RewardPlan:
         """(least, most) of a term; the factors of a product are never negative."""
         rewards = [self.rewards[factor] for factor in term.factors]
         return math.prod(r.minimum for r in rewards), math.prod(r.maximum for r in rewards)
+
+    def report(self) -> dict[str, Any]:
+        """What a report should say of the rewards: their composition, and what each has to tell."""
+        built = {name: dict(said) for name, reward in self.rewards.items() if (said := reward.report())}
+        return {"terms": self.weights, "gate": list(self.gate), "range": [self.minimum, self.maximum], **built}
 
     def most(self, case: Case) -> float | None:
         """What a perfect answer to this case earns; None where the row lacks the gold of a term or gate."""

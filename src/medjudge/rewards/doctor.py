@@ -151,22 +151,26 @@ SIGNS: dict[str, Sign] = {
 }
 """Every finding, causes before what they explain."""
 
-_DEAD = ("no_spread", "constant_component", "zero_gradient", "entropy_collapse")
+_DEAD = frozenset({"no_spread", "constant_component", "zero_gradient", "entropy_collapse"})
+_BROKEN = _DEAD | {"truncated", "all_unparsed", "all_wrong"}
+_HACKED = _BROKEN | {"kl_runaway", "entropy_runaway"}
+MEASURED_LATE = frozenset({"hacking_repetition", "hacking_length", "hacking_format", "overfitting"})
+"""Found by held-out accuracy, which is measured now and then."""
 EXPLAINS: dict[str, frozenset[str]] = {
     "not_finite": frozenset(SIGNS) - {"not_finite"},
-    "kl_runaway": frozenset({"entropy_runaway", "truncated", "all_unparsed", "all_wrong", *_DEAD}),
-    "entropy_runaway": frozenset({"truncated", "all_unparsed", "all_wrong", *_DEAD}),
+    "kl_runaway": _BROKEN | {"entropy_runaway"},
+    "entropy_runaway": _BROKEN,
     "truncated": frozenset({"all_unparsed"}),
-    "all_unparsed": frozenset({"truncated", *_DEAD}),
+    "all_unparsed": _DEAD | {"truncated"},
     "components_cancel": frozenset({"no_spread", "zero_gradient"}),
-    "all_correct": frozenset(_DEAD),
-    "all_wrong": frozenset(_DEAD),
-    "entropy_collapse": frozenset({"no_spread", "constant_component", "zero_gradient"}),
+    "all_correct": _DEAD,
+    "all_wrong": _DEAD,
+    "entropy_collapse": _DEAD - {"entropy_collapse"},
     "no_spread": frozenset({"constant_component", "zero_gradient"}),
-    "hacking_repetition": frozenset({"truncated", "kl_runaway", "entropy_collapse", "no_spread", "all_unparsed"}),
-    "hacking_length": frozenset({"truncated", "kl_runaway", "entropy_collapse", "no_spread", "all_unparsed"}),
-    "hacking_format": frozenset({"entropy_collapse", "no_spread", "constant_component"}),
-    "overfitting": frozenset({"all_correct"}),
+    "hacking_repetition": _HACKED,
+    "hacking_length": _HACKED,
+    "hacking_format": _HACKED,
+    "overfitting": _HACKED | {"all_correct"},
 }
 """Cause -> what follows from it and is then not named beside it."""
 
@@ -282,7 +286,8 @@ def _span(window: Window) -> str:
 
 def _is_cut_off(window: Window) -> bool:
     """Whether truncation alone accounts for everything: then it is named, and nothing that follows from it."""
-    return window.share("n_truncated", "n") >= ALL
+    unparsed, both = window.count("n_unparsed"), window.count("n_unparsed_truncated")
+    return window.share("n_truncated", "n") >= ALL or (unparsed >= ALL * window.count("n") and both >= 0.8 * unparsed)
 
 
 def _not_finite(steps: Sequence[StepFacts]) -> Finding | None:
@@ -309,7 +314,7 @@ def _truncated(window: Window) -> Finding | None:
 
 def _all_unparsed(window: Window) -> Finding | None:
     n, unparsed = window.count("n"), window.count("n_unparsed")
-    if unparsed / n < ALL or window.count("n_unparsed_truncated") >= 0.8 * unparsed:
+    if unparsed / n < ALL or _is_cut_off(window):
         return None
     reasons: Counter[str] = Counter()
     for batch in window.batches:
@@ -571,10 +576,9 @@ class Doctor:
         if symptom.name not in EXPLAINS.get(cause.name, ()):
             return False
         overlap = cause.last_step >= symptom.since_step and cause.since_step <= symptom.last_step
-        # Held-out accuracy is measured now and then: what lowers it may be told after what follows from it.
-        return overlap and (
-            cause.name.startswith("hacking") or cause.named_step <= symptom.named_step + self.window_steps
-        )
+        if cause.name in MEASURED_LATE:  # told after what follows from it, but not the cause of what always was
+            return overlap and symptom.since_step > 1
+        return overlap and cause.named_step <= symptom.named_step + self.window_steps
 
     def _with_cause(self, finding: Finding) -> Finding:
         cause = next((f.name for f in self.findings if f.explained_by is None and self._explains(f, finding)), None)

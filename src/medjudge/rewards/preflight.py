@@ -71,6 +71,9 @@ class Preflight:
     n_prompts_cut: int
     checks: tuple[Check, ...]
     terms: tuple[TermRow, ...] = ()
+    n_words_cut: int = 0
+    n_snippets_cut: int = 0
+    """Snippets of evidence that prompts do not show; their words are in `n_words_cut`."""
     pass_rates: Mapping[str, float] = field(default_factory=dict)
     """Case id -> share of the policy's completions that were right."""
     seconds: float = 0.0
@@ -177,6 +180,8 @@ def run_preflight(
         n_at_maximum=sum(paid.shortfall <= 0 for paid in own),
         maximum=plan.maximum,
         n_prompts_cut=sum(answer.encoded.n_words_cut > 0 for answer in answers),
+        n_words_cut=sum(answer.encoded.n_words_cut for answer in answers),
+        n_snippets_cut=sum(answer.encoded.n_snippets_cut for answer in answers),
         checks=checks if keep_completions else tuple(map(_without_text, checks)),
         terms=_term_rows(plan, own, others, sampled),
         pass_rates=pass_rates(sampled),
@@ -194,6 +199,8 @@ def check_gold(contract: TaskContract, cases: Sequence[Case], tokenizer: Any, pl
         n_at_maximum=sum(paid.shortfall <= 0 for paid in own),
         maximum=plan.maximum,
         n_prompts_cut=sum(answer.encoded.n_words_cut > 0 for answer in answers),
+        n_words_cut=sum(answer.encoded.n_words_cut for answer in answers),
+        n_snippets_cut=sum(answer.encoded.n_snippets_cut for answer in answers),
         checks=(check_own_answers(answers, own),),
     )
 

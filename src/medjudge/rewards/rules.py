@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from medjudge.records import Case, Rollout, Unparsed, Verdict
+from medjudge.tasks.citations import cited_ids, given_ids
 
 
 def json_reward(rollout: Rollout) -> float | None:
@@ -37,6 +38,29 @@ def accuracy_reward(rollout: Rollout) -> float | None:
 def correctness_reward(rollout: Rollout) -> float | None:
     """+1.0 on the expert's label, -1.0 on any other and on an unparsed completion; None without an expert label."""
     return None if rollout.case.gold is None else 1.0 if is_correct(rollout) else -1.0
+
+
+def citations_reward(rollout: Rollout) -> float | None:
+    """Share of the ids cited in the reasoning that the prompt's evidence holds; 0.0 for an unparsed completion.
+
+    A reasoning without any citation earns 1.0 where nothing calls for one (the prompt shows no evidence, or the expert
+    cites none of it), else 0.0: citing nothing is no way around the check.
+    """
+    if not isinstance(rollout.judgement, Verdict):
+        return 0.0
+    cited, valid = count_citations(rollout)
+    if cited:
+        return valid / cited
+    given = given_ids(rollout.inputs.get("evidence", ""))
+    return 0.0 if set(cited_ids(rollout.case.reason or "", given)) & set(given) else 1.0
+
+
+def count_citations(rollout: Rollout) -> tuple[int, int]:
+    """(ids cited in the reasoning, those of them that the prompt's evidence holds)."""
+    given = given_ids(rollout.inputs.get("evidence", ""))
+    judgement = rollout.judgement
+    cited = cited_ids(judgement.rationale, given) if isinstance(judgement, Verdict) else ()
+    return len(cited), sum(one in given for one in cited)
 
 
 def is_correct(rollout: Rollout) -> bool:
@@ -70,5 +94,6 @@ REWARDS: dict[str, RewardRule] = {
     "schema": RewardRule(schema_reward, 0.0, 1.0, "the whole answer keeps the contract"),
     "format": RewardRule(schema_reward, 0.0, 1.0, "the same under the name that tag-based recipes use"),
     "accuracy": RewardRule(accuracy_reward, 0.0, 1.0, "1 on the expert's label, else 0", "label"),
+    "citations": RewardRule(citations_reward, 0.0, 1.0, "share of the cited ids that the prompt's evidence holds"),
     "correctness": RewardRule(correctness_reward, -1.0, 1.0, "+1 on the expert's label, else -1", "label"),
 }

@@ -63,6 +63,7 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
         **{f"{name} {key}": report[key] for name, report in reports.items() for key in ("n_marked", "n_failed")},
         **{f"{name} usd": report["usage"]["cost_usd"] for name, report in reports.items() if report["usage"]},
         "n_cases_not_rewardable": n_not_rewardable,
+        "rewards": plan.report(),
         "preflight": preflight.verdict,
         **_found(doctor),
         "trainable_parameters": trainable,

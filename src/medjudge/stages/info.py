@@ -12,6 +12,7 @@ from rich.table import Table
 from medjudge import artifacts
 
 OPTIONAL: dict[str, tuple[str, str]] = {
+    "sentence_transformers": ("embeddings", "sentence-embedding rewards and reasoning alignment; carries its model"),
     "openai": ("endpoints", "models behind OpenAI-compatible endpoints, as contestants and as reward judges"),
     "bitsandbytes": ("quant", "4-bit and 8-bit base weights (QLoRA); needs a GPU"),
     "vllm": ("", "rollouts with vLLM (`grpo.use_vllm`); install it by its own instructions"),

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
+from rich.text import Text
 
 from medjudge import artifacts
 from medjudge.config import Recipe, ReportConfig
@@ -17,7 +18,7 @@ from medjudge.errors import RunError
 from medjudge.metrics.results import Results
 from medjudge.reporting.html import write_report
 from medjudge.reporting.inputs import ReportInputs, VerdictRow
-from medjudge.reporting.tables import results_table, usage_table
+from medjudge.reporting.tables import audit_tables, results_table, usage_table
 
 TRAINED = ("base", "sft", "grpo")
 """Stages that may have left a training log."""
@@ -93,8 +94,11 @@ def print_outcome(folder: Path, console: Console) -> None:
     if (table := usage_table(results)) is not None:
         console.print(table)
         console.print()
-    for statement in results.statements:
-        console.print(Padding.indent(f"- {statement}", 1))
+    for table in audit_tables(results):
+        console.print(table)
+        console.print()
+    for statement in (*results.statements, *(results.audit.statements if results.audit else ())):
+        console.print(Padding.indent(Text(f"- {statement}"), 1))
     page = next((p for p in (folder / "report" / artifacts.REPORT, folder / artifacts.REPORT) if p.exists()), None)
     console.print(f"\nreport: {page}" if page else f"\nresults: {path}", soft_wrap=True)
 

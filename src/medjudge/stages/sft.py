@@ -64,6 +64,8 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     return {
         "n_cases": len(rated),
         "n_prompts_shortened": preflight.n_prompts_cut,
+        "n_words_cut": preflight.n_words_cut,
+        "n_snippets_cut": preflight.n_snippets_cut,
         "trainable_parameters": trainable,
         "parameters": total,
         "weights_sha256": lineage.weights_sha256,

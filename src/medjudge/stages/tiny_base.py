@@ -33,7 +33,7 @@ from medjudge.modeling.tiny import build_model, build_tokenizer
 SHAPE = BaseConfig(
     vocab_size=4096, hidden_size=256, n_layers=4, n_heads=4, intermediate_size=768, max_position_embeddings=2048
 )
-PLAN = PretrainingPlan(n_steps=750)
+PLAN = PretrainingPlan(n_steps=1700)
 SEED = 42
 N_TOKENIZER_EPOCHS = 2
 """Readings of the corpus on which the tokenizer is trained."""

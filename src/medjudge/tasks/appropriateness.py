@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from medjudge.records import Case, Judgement, Message, Unparsed, Verdict
+from medjudge.tasks.citations import given_ids, without_unseen
 from medjudge.tasks.contract import RowError, TaskContract
 from medjudge.tasks.text import (
     bare_answer,
@@ -82,6 +83,9 @@ class AppropriatenessContract(TaskContract):
     """`terse` is a one-line system prompt for tiny models, where every prompt token costs."""
     system_prompt: str | None = None
     """Takes the place of `instructions`; an empty text leaves the system turn out."""
+    max_evidence_tokens: int | None = Field(None, ge=0)
+    """Evidence is packed into so many tokens, snippet by snippet in the row's order; what was cut is counted. 0 shows
+    none, None as much as fits `max_prompt_tokens`."""
     max_reason_chars: int | None = Field(None, ge=1)
     """Longest reasoning in a training answer, cut at a word boundary; None leaves it to `max_completion_tokens`."""
     missing_reason: str = Field("The expert rating is {label}.", min_length=1)
@@ -100,6 +104,7 @@ class AppropriatenessContract(TaskContract):
     reason_field: ClassVar[str | None] = "reasoning"
     group_fields: ClassVar[tuple[str, ...]] = ("variant",)
     ordered: ClassVar[bool] = True
+    packed_field: ClassVar[str | None] = "evidence"
     rows_and_targets_only: ClassVar[frozenset[str]] = frozenset({"max_reason_chars", "missing_reason"})
 
     @model_validator(mode="before")
@@ -119,6 +124,11 @@ class AppropriatenessContract(TaskContract):
     def labels(self) -> tuple[str, ...]:
         """The three ratings, lowest first."""
         return LABELS
+
+    @property
+    def packed_tokens(self) -> int | None:
+        """`max_evidence_tokens`."""
+        return self.max_evidence_tokens
 
     def read_case(self, row: Mapping[str, object], case_id: str) -> Case:
         """The case of a row. Snippets without a text are left out. Raises RowError."""
@@ -149,13 +159,18 @@ class AppropriatenessContract(TaskContract):
         return chat(system, "\n".join(lines))
 
     def target(self, case: Case) -> str:
-        """Reasoning (the row's, or `missing_reason`) and rating; the rating alone in the answer-only form."""
+        """Reasoning (the row's, or `missing_reason`) and rating; the rating alone in the answer-only form.
+
+        Citations of evidence that the prompt does not show are taken out: a judge that learns to write them has learned
+        to make them up.
+        """
         if case.gold is None:
             raise ValueError(f"case {case.case_id} has no gold label: there is no answer to teach")
         answer = f"<answer>{case.gold}</answer>"
         if self.form == "answer_only":
             return answer
-        reason = without_tags(case.reason or "", ["think", "answer"]).strip()
+        reason = without_unseen(case.reason or "", given_ids(case.inputs.get("evidence", "")))
+        reason = without_tags(reason, ["think", "answer"]).strip()
         if self.max_reason_chars is not None and len(reason) > self.max_reason_chars:
             reason = cut_at_word(reason, self.max_reason_chars)
         return f"<think>{reason or self.missing_reason.replace('{label}', case.gold)}</think>\n{answer}"

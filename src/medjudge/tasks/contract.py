@@ -66,6 +66,8 @@ class TaskContract(Settings, ABC):
     answer_is_json: ClassVar[bool] = False
     rows_and_targets_only: ClassVar[frozenset[str]] = frozenset()
     """Settings that say how rows are read or targets written, not what is asked or accepted."""
+    packed_field: ClassVar[str | None] = None
+    """The input whose snippets are packed into what room there is, before any other field loses a word."""
     ordered: ClassVar[bool] = False
     """Whether `labels` lie on an ordinal scale, lowest first."""
 
@@ -97,6 +99,11 @@ class TaskContract(Settings, ABC):
     @abstractmethod
     def parse(self, case_id: str, completion: str) -> Judgement:
         """The verdict in a completion, or why there is none. Reads the completion only."""
+
+    @property
+    def packed_tokens(self) -> int | None:
+        """The most tokens that `packed_field` may take of the prompt; None leaves it to `max_prompt_tokens`."""
+        return None
 
     def closed_completions(self) -> Mapping[str, str] | None:
         """Label -> its whole completion, where the label is all that is answered; None where text precedes it."""

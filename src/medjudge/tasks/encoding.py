@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import jinja2
 
 from medjudge.errors import ConfigError, DataError, ModelError
 from medjudge.records import Case, Completion, Message, Rollout
+from medjudge.tasks.citations import first_snippets, given_ids
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.text import THINK_OPEN, first_words, n_words
 
@@ -32,6 +33,7 @@ PLAIN_CHAT_TEMPLATE = (
 """For tokenizers that have no chat template (`model.chat_template = "plain"`): roles in plain text, turns ended by the
 tokenizer's end-of-sequence token. It has no thinking mode."""
 
+T = TypeVar("T")
 _PROBE = "medjudge-probe"
 # The contracts' own tags are text to be read back, also where a tokenizer counts one among its special tokens.
 _OWN_TAG = re.compile(r"</?(?:think|answer|feedback|score)>")
@@ -49,6 +51,10 @@ class Encoded:
     """Words taken off the inputs so that the prompt fits."""
     n_reason_words_cut: int = 0
     """Words taken off the expert's reason so that the target fits `max_completion_tokens`."""
+    n_snippets_cut: int = 0
+    """Snippets of evidence that the prompt does not show; their words are in `n_words_cut`."""
+    shown: Mapping[str, str] | None = None
+    """The case's inputs as the prompt shows them; None where it shows them whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +107,16 @@ def encode_all(
     tokenizer has no chat template or its template cannot render.
     """
     limit = contract.max_prompt_tokens if max_prompt_tokens is None else max_prompt_tokens
-    prompts = [render_prompt(contract, case, tokenizer) for case in cases]
+    packed = [_pack(contract, case, tokenizer) for case in cases]
+    prompts = [render_prompt(contract, case, tokenizer) for case in packed]
     encoded = []
-    for case, text, ids in zip(cases, prompts, _tokenise(tokenizer, prompts), strict=True):
-        row = Encoded(text, ids, None)
-        encoded.append(row if len(ids) <= limit else _fit_prompt(contract, case, tokenizer, len(ids), limit))
+    for case, fewer, text, ids in zip(cases, packed, prompts, _tokenise(tokenizer, prompts), strict=True):
+        row = _encoded(contract, case, fewer, text, ids)
+        encoded.append(row if len(ids) <= limit else _fit_prompt(contract, case, fewer, tokenizer, len(ids), limit))
     if not with_target:
         return encoded
     rated = [i for i, case in enumerate(cases) if case.gold is not None]
+    cases = [_as_cited(contract, case, row) for case, row in zip(cases, encoded, strict=True)]
     targets = [_target_text(contract, cases[i], tokenizer) for i in rated]
     completions = _complete(tokenizer, [encoded[i] for i in rated], targets)
     for i, completion_ids in zip(rated, completions, strict=True):
@@ -166,7 +174,7 @@ def read_rollout(
     n_tokens = next((i + 1 for i, token in enumerate(completion_ids) if token in stop_ids), len(completion_ids))
     stopped = n_tokens > 0 and completion_ids[n_tokens - 1] in stop_ids
     text = decode(tokenizer, completion_ids[:n_tokens], stop_ids)
-    completion = Completion(text, n_tokens, stopped, prompt.n_words_cut)
+    completion = Completion(text, n_tokens, stopped, prompt.n_words_cut, shown=prompt.shown)
     return Rollout(case, contract.parse(case.case_id, text), completion)
 
 
@@ -216,22 +224,77 @@ def _turns(contract: TaskContract, case: Case, tokenizer: Tokenizer) -> list[Mes
 # --- fitting ----------------------------------------------------------------------------------------------------------
 
 
-def _fit_prompt(contract: TaskContract, case: Case, tokenizer: Tokenizer, n_tokens: int, limit: int) -> Encoded:
-    """The prompt with its longest fields shortened to the greatest common number of words that fits."""
+def _encoded(contract: TaskContract, case: Case, shown: Case, text: str, ids: list[int]) -> Encoded:
+    """A prompt of `shown`, with what of `case` it leaves out."""
+    if shown is case:
+        return Encoded(text, ids, None)
+    n_cut = sum(map(n_words, case.inputs.values())) - sum(map(n_words, shown.inputs.values()))
+    name = contract.packed_field or ""
+    n_snippets = len(given_ids(case.inputs.get(name, ""))) - len(given_ids(shown.inputs.get(name, "")))
+    return Encoded(text, ids, None, n_words_cut=n_cut, n_snippets_cut=n_snippets, shown=shown.inputs)
+
+
+def _pack(contract: TaskContract, case: Case, tokenizer: Tokenizer) -> Case:
+    """The case with as much evidence as `contract.packed_tokens` takes; the case itself where all of it does."""
+    name, limit = contract.packed_field, contract.packed_tokens
+    if name is None or limit is None or name not in case.inputs:
+        return case
+
+    def fits(fewer: Case) -> bool:
+        text = fewer.inputs.get(name)
+        return text is None or len(_tokenise(tokenizer, [text])[0]) <= limit
+
+    return case if fits(case) else _most_evidence(case, name, fits) or case
+
+
+def _most_evidence(case: Case, name: str, fits: Callable[[Case], bool]) -> Case | None:
+    """The case with the greatest part of its evidence that fits; None if it does not fit without any either."""
+
+    def with_words(n: int) -> Case:
+        text = first_snippets(case.inputs[name], n - 1)  # from 1, which leaves no word
+        rest = {key: value for key, value in case.inputs.items() if key != name}
+        return replace(case, inputs={**rest, name: text} if text else rest)
+
+    return _greatest_that_fits(with_words, n_words(case.inputs[name]) + 1, fits)
+
+
+def _as_cited(contract: TaskContract, case: Case, row: Encoded) -> Case:
+    """The case with the evidence that the prompt shows: an answer to it cites no snippet that was cut."""
+    name = contract.packed_field
+    if row.shown is None or name is None or name not in case.inputs:
+        return case
+    return replace(case, inputs={**case.inputs, name: row.shown.get(name, "")})
+
+
+def _fit_prompt(
+    contract: TaskContract, case: Case, packed: Case, tokenizer: Tokenizer, n_tokens: int, limit: int
+) -> Encoded:
+    """The prompt with less evidence or, where that is not enough, with none and its longest fields shortened to the
+    greatest common number of words that fits. `packed`: the case with the evidence that it may show."""
     if contract.on_long_prompt == "error":
         raise DataError(
             f"case {case.case_id}: the prompt takes {n_tokens} tokens, but max_prompt_tokens is {limit}. "
             'Raise it, leave the case out, or set `task.on_long_prompt = "truncate"`.'
         )
-    words = {name: n_words(text) for name, text in case.inputs.items()}
+
+    def prompt_of(shown: Case) -> Encoded:
+        text = render_prompt(contract, shown, tokenizer)
+        return _encoded(contract, case, shown, text, _tokenise(tokenizer, [text])[0])
+
+    def fits(row: Encoded) -> bool:
+        return len(row.prompt_ids) <= limit
+
+    name = contract.packed_field
+    if name is not None and name in packed.inputs:
+        fewer = _most_evidence(packed, name, lambda shown: fits(prompt_of(shown)))
+        if fewer is not None:
+            return prompt_of(fewer)
+    rest = {field: text for field, text in packed.inputs.items() if field != name}
 
     def shortened(cap: int) -> Encoded:
-        inputs = {name: first_words(text, cap) for name, text in case.inputs.items()}
-        text = render_prompt(contract, replace(case, inputs=inputs), tokenizer)
-        n_cut = sum(max(0, n - cap) for n in words.values())
-        return Encoded(text, _tokenise(tokenizer, [text])[0], None, n_words_cut=n_cut)
+        return prompt_of(replace(case, inputs={name: first_words(text, cap) for name, text in rest.items()}))
 
-    fitted = _greatest_that_fits(shortened, max(words.values()), lambda row: len(row.prompt_ids) <= limit)
+    fitted = _greatest_that_fits(shortened, max(map(n_words, rest.values())), fits)
     if fitted is None:
         least = len(shortened(1).prompt_ids)
         raise DataError(
@@ -262,11 +325,10 @@ def _fit_target(contract: TaskContract, case: Case, tokenizer: Tokenizer, prompt
     return fitted
 
 
-def _greatest_that_fits(
-    make: Callable[[int], Encoded], too_many: int, fits: Callable[[Encoded], bool]
-) -> Encoded | None:
+def _greatest_that_fits(make: Callable[[int], T], too_many: int, fits: Callable[[T], bool]) -> T | None:
     """`make(n)` for the greatest n in [1, too_many) that fits, by bisection; None if none does."""
-    found, low, high = None, 0, too_many
+    found: T | None = None
+    low, high = 0, too_many
     while high - low > 1:
         middle = (low + high) // 2
         row = make(middle)

@@ -29,8 +29,8 @@ N_STATED_ORDERS = 100
 N_QUESTIONS = {  # rows of each kind about the set-aside part in one epoch
     ("mcq", "en"): 1700,
     ("mcq", "fr"): 150,
-    ("find", "en"): 600,
-    ("find", "fr"): 100,
+    ("find", "en"): 300,
+    ("find", "fr"): 40,
     ("open", "en"): 440,
     ("open", "fr"): 100,
     ("equivalence", "en"): 120,
@@ -38,6 +38,10 @@ N_QUESTIONS = {  # rows of each kind about the set-aside part in one epoch
     ("rubric", "en"): 50,
     ("appropriateness", "en"): 100,
 }
+N_FIRST_EPOCHS = 5
+N_FIRST_FINDS = 1500
+FIRST_STATED_SHARE = 0.25
+"""Of the facts, those that one of the first epochs states."""
 FRENCH_SHARE = 0.25
 """Of the facts, those that one epoch also states in French."""
 IT_IS: dict[Language, str] = {"en": "It is {}.", "fr": "C'est : {}."}
@@ -53,9 +57,16 @@ LEVELS = {
 }
 
 
-def epoch(rng: random.Random) -> list[Document]:
-    """One reading of everything, in random order: new wordings, options and candidates every time."""
-    documents = [*_statements(rng), *_stated_orders(rng), *_questions(rng)]
+def epoch(rng: random.Random, number: int = N_FIRST_EPOCHS) -> list[Document]:
+    """Reading `number` (0, 1, ..) of everything, in random order: new wordings, options and candidates every time.
+
+    The first ones hold little but practice in reading options: a small model learns to name the letter of an option
+    only after thousands of examples, and until then no question teaches it any medicine.
+    """
+    if number < N_FIRST_EPOCHS:
+        documents = [*_finding(N_FIRST_FINDS, rng, "en"), *_statements(rng, share=FIRST_STATED_SHARE)]
+    else:
+        documents = [*_statements(rng), *_stated_orders(rng), *_questions(rng)]
     rng.shuffle(documents)
     return documents
 
@@ -70,9 +81,9 @@ def answer_formats(rng: random.Random, n: int = 150) -> list[str]:
     return [contract.target(_case(contract, row)) for contract, rows in drawn for row in rows]
 
 
-def _statements(rng: random.Random) -> Iterable[Document]:
+def _statements(rng: random.Random, share: float = 1.0) -> Iterable[Document]:
     """Every fact in a sentence and in its explanation, in English and for a share of the facts in French."""
-    for fact in load_facts():
+    for fact in rng.sample(load_facts(), round(share * len(load_facts()))):
         for language in LANGUAGES:
             if language == "en" or rng.random() < FRENCH_SHARE:
                 yield statement(fact, fact.value_in(language), rng, language)
@@ -95,10 +106,7 @@ def _questions(rng: random.Random) -> Iterable[Document]:
                 rows = mcq.generate(n, rng, "fr" if language == "fr" else "en", part="pretraining")
                 yield from (_chat(McqContract(system_prompt=""), row, _option(row)) for row in rows)
             case "find":
-                rows = mcq.generate(n, rng, "fr" if language == "fr" else "en", part="pretraining")
-                yield from (
-                    _chat(McqContract(system_prompt=""), _with_answer(row, language), _option(row)) for row in rows
-                )
+                yield from _finding(n, rng, "fr" if language == "fr" else "en")
             case "open":
                 yield from _open_questions(n, rng, "fr" if language == "fr" else "en")
             case "equivalence":
@@ -127,9 +135,20 @@ def _open_questions(n: int, rng: random.Random, language: Language) -> Iterable[
         ]
 
 
-def _with_answer(row: mcq.Row, language: str) -> mcq.Row:
-    """The row with a question that names the right option: practice in reading options, without any medicine."""
-    return {**row, "question": FIND[language].format(row[OPTION_FIELDS[int(str(row["cop"]))]])}
+def _finding(n: int, rng: random.Random, language: Language) -> Iterable[Document]:
+    """Which option says this? The four options of a question, each asked for in turn: practice without any medicine."""
+    contract = McqContract(system_prompt="")
+    for row in mcq.generate(n, rng, language, part="pretraining"):
+        options = [str(row[name]) for name in OPTION_FIELDS]
+        turns: list[Message] = []
+        for place in rng.sample(range(len(options)), len(options)):
+            asked = FIND[language].format(options[place])
+            if turns:
+                turns.append({"role": "user", "content": asked})
+            else:
+                turns += contract.messages(_case(contract, {**row, "question": asked}))
+            turns.append({"role": "assistant", "content": f"{LETTERS[place]}) {options[place]}"})
+        yield turns
 
 
 def _option(row: mcq.Row) -> str:

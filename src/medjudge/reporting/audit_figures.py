@@ -1,0 +1,157 @@
+"""Pictures of the audit: generators, reliability, risk and coverage, and how confidences are spread."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from medjudge.metrics.audit import CalibrationResult, GeneratorResult
+from medjudge.metrics.measured import MetricResult
+from medjudge.metrics.results import Results
+from medjudge.reporting.audit_tables import SHORT, calibrated, in_percent, number, with_generators
+from medjudge.reporting.figures import COLORS, GREY, STYLE, WIDTH_IN, Picture, panels, slug
+
+_FOREST = ("prevalence", "tpr", "tnr", "mcc")
+_FOREST_MANY = ("accuracy", "macro_f1", "gwet_ac1")
+_LONGEST = 16
+
+
+def audit_pictures(results: Results) -> list[Picture]:
+    """What the rows allow: a forest per judge with generators; three pictures where confidences are stated."""
+    if results.audit is None:
+        return []
+    pictures = [forest_picture(name, rows) for name, rows in with_generators(results.audit).items()]
+    found = calibrated(results.audit)
+    if found:
+        pictures += [reliability_picture(found), risk_coverage_picture(found), confidence_picture(found)]
+    return pictures
+
+
+def forest_picture(judge: str, rows: tuple[GeneratorResult, ...]) -> Picture:
+    """A panel per rate: each generator's value and interval."""
+    names = [name for name in _FOREST if any(_rate(row, name) is not None for row in rows)]
+    if "prevalence" not in names:
+        names = [name for name in _FOREST_MANY if any(_rate(row, name) is not None for row in rows)]
+    spoken = []
+    with panels(len(names), row_height=0.8 + 0.36 * len(rows)) as (figure, axes):
+        for position, (axis, name) in enumerate(zip(axes, names, strict=True)):
+            percent = name == "prevalence" or in_percent(name)
+            for row, generator in enumerate(rows):
+                metric = _rate(generator, name)
+                if metric is None or metric.value is None:
+                    continue
+                if metric.low is not None and metric.high is not None:
+                    axis.plot([metric.low, metric.high], [row, row], color=COLORS[0], linewidth=1.8)
+                axis.plot([metric.value], [row], marker="s", markersize=5, color=COLORS[0])
+            shown = [generator.generator for generator in rows]
+            shown = [text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…" for text in shown]
+            axis.set_yticks(range(len(rows)), shown if position % 2 == 0 else [""] * len(rows))
+            axis.set_ylim(len(rows) - 0.5, -0.5)
+            axis.tick_params(axis="y", length=0)
+            axis.grid(axis="x")
+            _scale(axis, -1 if name in ("mcc", "gwet_ac1") and _negative(rows, name) else 0, percent)
+            axis.set_title(("Gold positive" if name == "prevalence" else SHORT[name]) + (", %" if percent else ""))
+    for generator in rows:
+        values = (
+            f"{'gold positive' if name == 'prevalence' else SHORT[name]} "
+            f"{number(metric.value, name == 'prevalence' or in_percent(name))}"
+            for name in names
+            if (metric := _rate(generator, name)) is not None
+        )
+        spoken.append(f"{generator.generator} (n = {generator.n:,}): {', '.join(values)}")
+    alt = f"Forest plot of {judge} by generator, each value with its interval. {'; '.join(spoken)}."
+    return Picture(f"generators_{slug(judge)}", f"{judge} by generator", alt, figure)
+
+
+def _rate(row: GeneratorResult, name: str) -> MetricResult | None:
+    return row.prevalence if name == "prevalence" else row.statistics.get(name)
+
+
+def _negative(rows: tuple[GeneratorResult, ...], name: str) -> bool:
+    ends = [end for row in rows if (m := _rate(row, name)) is not None for end in (m.low, m.value)]
+    return any(end is not None and end < 0 for end in ends)
+
+
+def _scale(axis: Axes, low: float, percent: bool) -> None:
+    ticks = np.linspace(low, 1, 5)
+    axis.set_xlim(low - 0.03, 1.03)
+    axis.set_xticks(ticks, [f"{100 * tick:.0f}" if percent else f"{tick:g}" for tick in ticks])
+
+
+def reliability_picture(found: dict[str, CalibrationResult]) -> Picture:
+    """A panel per judge: how often it is right at each level of confidence; the diagonal is calibrated."""
+    spoken = []
+    with panels(len(found), row_height=2.9) as (figure, axes):
+        for axis, (name, calibration) in zip(axes, found.items(), strict=True):
+            axis.plot([0, 1], [0, 1], color=GREY, linestyle=(0, (4, 3)), linewidth=1.2)
+            x = [one.confidence for one in calibration.bins]
+            y = [one.accuracy for one in calibration.bins]
+            below = [one.accuracy - (one.accuracy if one.low is None else one.low) for one in calibration.bins]
+            above = [(one.accuracy if one.high is None else one.high) - one.accuracy for one in calibration.bins]
+            axis.errorbar(x, y, yerr=[np.maximum(below, 0), np.maximum(above, 0)], color=COLORS[0], marker="o", ms=4.5)
+            axis.set_title(_short(name))
+            axis.set_xlabel("confidence", fontsize=10.5)
+            axis.set_ylabel("share right", fontsize=10.5)
+            axis.set_xlim(-0.02, 1.02)
+            axis.set_ylim(-0.02, 1.02)
+            axis.grid()
+            points = (
+                f"{100 * one.confidence:.0f} % sure, {100 * one.accuracy:.0f} % right" for one in calibration.bins
+            )
+            spoken.append(f"{name}: {'; '.join(points)}")
+    alt = f"Reliability diagram with intervals; on the dashed diagonal a judge is calibrated. {'. '.join(spoken)}."
+    return Picture("reliability", "Reliability of stated confidence", alt, figure)
+
+
+def risk_coverage_picture(found: dict[str, CalibrationResult]) -> Picture:
+    """The error among the verdicts that are kept, by the share that is kept."""
+    spoken = []
+    with rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH_IN, 3.4), layout="constrained")
+        axis = figure.add_subplot()
+        for color, (name, calibration) in zip(COLORS, found.items(), strict=False):
+            axis.plot(calibration.coverage, calibration.risk, color=color, label=_short(name), linewidth=1.8)
+            half = int(np.argmin(np.abs(np.asarray(calibration.coverage) - 0.5)))
+            spoken.append(
+                f"{name}: {100 * calibration.risk[-1]:.1f} % wrong of all, {100 * calibration.risk[half]:.1f} % wrong "
+                f"of the surest {100 * calibration.coverage[half]:.0f} %"
+            )
+        axis.set_xlim(0, 1.02)
+        axis.set_ylim(bottom=0)
+        axis.set_xticks(np.linspace(0, 1, 5), ["0", "25", "50", "75", "100"])
+        axis.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
+        axis.set_xlabel("verdicts kept, surest first, %")
+        axis.set_ylabel("wrong among them, %")
+        axis.grid()
+        axis.legend(loc="best")
+    return Picture("risk_coverage", "Risk and coverage", f"Risk-coverage curve. {'; '.join(spoken)}.", figure)
+
+
+def confidence_picture(found: dict[str, CalibrationResult]) -> Picture:
+    """A panel per judge: how many right and wrong verdicts there are in each tenth of confidence."""
+    spoken = []
+    middle = np.arange(10) / 10 + 0.05
+    with panels(len(found), row_height=2.6) as (figure, axes):
+        for axis, (name, calibration) in zip(axes, found.items(), strict=True):
+            right, wrong = np.array(calibration.n_right), np.array(calibration.n_wrong)
+            axis.bar(middle, right, width=0.085, color=COLORS[0], label="right")
+            axis.bar(middle, wrong, width=0.085, bottom=right, color=COLORS[1], hatch="///", label="wrong")
+            axis.set_title(_short(name))
+            axis.set_xlabel("confidence", fontsize=10.5)
+            axis.set_xlim(0, 1)
+            axis.grid(axis="y")
+            axis.legend(loc="upper left")
+            counts = (
+                f"{10 * i} to {10 * i + 10} %: {r:,} right, {w:,} wrong"
+                for i, (r, w) in enumerate(zip(right, wrong, strict=True))
+                if r + w
+            )
+            spoken.append(f"{name}: {'; '.join(counts)}")
+    alt = f"Distribution of stated confidence over right and wrong verdicts. {'. '.join(spoken)}."
+    return Picture("confidences", "How confidences are spread", alt, figure)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 24 else name[:23] + "…"

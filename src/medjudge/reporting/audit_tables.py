@@ -1,0 +1,288 @@
+"""The audit as rows of text: what the page and the terminal show of agreement, generators, confidence and pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from medjudge.metrics.agreement import STATISTICS
+from medjudge.metrics.audit import Audit, CalibrationResult, GeneratorResult, JudgeAudit, PairResult
+from medjudge.metrics.findings import RATES
+from medjudge.metrics.measured import MetricResult
+from medjudge.metrics.results import Results
+from medjudge.metrics.statements import p_value
+from medjudge.reporting.inputs import DASH, MINUS
+
+SHARES = frozenset({"balanced_accuracy", "f1_positive", "macro_f1", "weighted_f1"})
+"""Statistics in [0, 1] that are shown in per cent beside the shares of rows; coefficients have three decimals."""
+GENERATOR_COLUMNS = ("accuracy", "tpr", "tnr", "f1_positive", "macro_f1", "mcc", "gwet_ac1")
+SHORT = {
+    "accuracy": "Accuracy",
+    "tpr": "TPR",
+    "tnr": "TNR",
+    "f1_positive": "Positive F1",
+    "macro_f1": "Macro-F1",
+    "mcc": "MCC",
+    "gwet_ac1": "AC1",
+    "kappa": "Kappa",
+    "kappa_quadratic": "Quadratic kappa",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A number and, under it, its interval; `why` says how it was made."""
+
+    text: str
+    under: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A table: its caption, column heads, and rows of a head and cells."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    note: str = ""
+
+
+def in_percent(name: str) -> bool:
+    """Whether a statistic is shown in per cent."""
+    return name in SHARES or STATISTICS[name].proportion
+
+
+def statistic_cell(metric: MetricResult | None, *, percent: bool, digits: int = 3) -> Cell:
+    """A statistic with its interval; a dash where it is absent or undefined."""
+    if metric is None or metric.value is None:
+        return Cell(DASH)
+    ends = ""
+    if metric.low is not None and metric.high is not None:
+        ends = f"{number(metric.low, percent, digits)} to {number(metric.high, percent, digits)}"
+    return Cell(number(metric.value, percent, digits), ends, f"{metric.method}, n = {metric.n:,}")
+
+
+def number(value: float | None, percent: bool, digits: int = 3) -> str:
+    """0.2604 -> "26.0" in per cent, "0.260" otherwise."""
+    if value is None:
+        return DASH
+    shown = f"{100 * value:.1f}" if percent else f"{round(value, digits) + 0.0:.{digits}f}"
+    return shown.replace("-", MINUS)
+
+
+def agreement_grid(results: Results, audit: Audit) -> Grid:
+    """Every statistic (rows) of every judge and baseline (columns)."""
+    judges = {name: audit.judges[name] for name in results.models if name in audit.judges}
+    first = next(iter(judges.values()))
+    rows = tuple(
+        (
+            _title(name) + (", %" if in_percent(name) else ""),
+            tuple(statistic_cell(judge.statistics.get(name), percent=in_percent(name)) for judge in judges.values()),
+        )
+        for name in first.statistics
+    )
+    sizes = tuple(Cell(f"{results.models[name].n:,}") for name in judges)
+    unread = tuple(Cell(f"{results.models[name].n_unparsed:,}") for name in judges)
+    return Grid(
+        "Agreement with the experts",
+        tuple(judges),
+        (("n", sizes), ("Unparsed", unread), *rows),
+        note=(
+            "Accuracy, F1 and MCC take all rows, and an unreadable answer is wrong; kappa, AC, alpha, ICC and "
+            "correlations take the rows with a verdict, because an unreadable answer has no place on a scale. Shares "
+            "of rows have Wilson's interval with the groups' design effect, all others a bootstrap over groups."
+        ),
+    )
+
+
+def _title(name: str) -> str:
+    title = STATISTICS[name].title
+    return title[0].upper() + title[1:]
+
+
+def generator_grid(name: str, judge: JudgeAudit) -> Grid:
+    """One judge by the generators whose answers it judged."""
+    binary = any(row.prevalence is not None for row in judge.generators)
+    shown = [
+        key
+        for key in GENERATOR_COLUMNS
+        if any(key in row.statistics for row in judge.generators) and not (binary and key == "macro_f1")
+    ]
+    columns = ["n", "Unparsed"]
+    columns += ["Gold positive, %", "Judged positive, %", "Always-positive F1, %"] if binary else []
+    columns += [SHORT[key] + (", %" if in_percent(key) else "") for key in shown] + ["Detectable from chance, points"]
+    rows = []
+    for row in judge.generators:
+        cells = [Cell(f"{row.n:,}", "" if row.n_groups == row.n else f"{row.n_groups:,} groups")]
+        cells.append(Cell(f"{row.n_unparsed:,}"))
+        if binary:
+            cells += [statistic_cell(rate, percent=True) for rate in (row.prevalence, row.positive_rate)]
+            cells.append(Cell(number(row.always_positive_f1, True)))
+        cells += [statistic_cell(row.statistics.get(key), percent=in_percent(key)) for key in shown]
+        cells.append(Cell(number(row.minimum_detectable, True)))
+        rows.append((row.generator, tuple(cells)))
+    return Grid(
+        f"{name} by generator",
+        tuple(columns),
+        tuple(rows),
+        note=(
+            "Prevalence differs between generators, and accuracy, F1 and kappa move with it; TPR and TNR do not. "
+            "Always-positive F1 is what calling everything positive earns. The last column is the smallest distance of "
+            "accuracy from chance that this generator's rows detect with 80 % power."
+        ),
+    )
+
+
+def heterogeneity_grid(name: str, judge: JudgeAudit) -> Grid:
+    """Whether rates differ between generators by more than chance."""
+    rows = tuple(
+        (
+            RATES[found.outcome][0].upper() + RATES[found.outcome][1:],
+            (
+                Cell(f"{found.n:,}"),
+                Cell(number(found.sd, True)),
+                Cell(number(found.sampling_sd, True)),
+                Cell(number(found.excess_sd, True)),
+                Cell(f"{found.statistic:.2f}", f"df {found.df}"),
+                Cell(p_value(found.p).removeprefix("p = "), found.method),
+            ),
+        )
+        for found in judge.heterogeneity
+    )
+    return Grid(
+        f"Do the generators differ? {name}",
+        ("n", "SD across generators", "SD from sampling alone", "SD left over", "Statistic", "p"),
+        rows,
+        note="Standard deviations in points. What is left over is what sampling does not explain.",
+    )
+
+
+def pair_grid(audit: Audit, level: float) -> Grid:
+    """All judges against each other, with p corrected for the number of tests."""
+    tested = list(dict.fromkeys(name for pair in audit.pairs for name in pair.tests))
+    columns = ["n", "Only first right", "Only second right", "McNemar p", "p, Holm"]
+    for name in tested:
+        columns += [f"{SHORT[name]}, difference", "p, Holm"]
+    columns += ["Detectable, points", "Rows needed"]
+    return Grid(
+        "Judges against each other",
+        tuple(columns),
+        tuple((f"{pair.a} minus {pair.b}", _pair_cells(pair, tested)) for pair in audit.pairs),
+        note=(
+            f"Statistics: paired permutation of whole groups, {100 * level:g} % bootstrap interval. Holm's correction "
+            f"covers all {audit.n_tests} tests of this table. Detectable: the smallest difference in accuracy that "
+            "these rows detect with 80 % power; rows needed: those that would detect the difference seen."
+        ),
+    )
+
+
+def _pair_cells(pair: PairResult, tested: list[str]) -> tuple[Cell, ...]:
+    cells = [Cell(f"{pair.n:,}"), Cell(f"{pair.only_a:,}"), Cell(f"{pair.only_b:,}")]
+    cells += [Cell(_p(pair.p), pair.method), Cell(_p(pair.adjusted_p))]
+    for name in tested:
+        test = pair.tests.get(name)
+        cells.append(statistic_cell(None if test is None else test.difference, percent=in_percent(name)))
+        cells.append(Cell(_p(None if test is None else test.adjusted_p)))
+    cells.append(Cell(number(pair.power.minimum_detectable, True)))
+    cells.append(Cell(DASH if pair.power.rows_needed is None else f"{pair.power.rows_needed:,}"))
+    return tuple(cells)
+
+
+def _p(p: float | None) -> str:
+    return DASH if p is None else p_value(p).removeprefix("p = ").removeprefix("p ")
+
+
+def calibration_grid(audit: Audit) -> Grid | None:
+    """Calibration by judge; None where no judge states a confidence."""
+    found = calibrated(audit)
+    if not found:
+        return None
+    rows = {
+        "n": [Cell(f"{c.n:,}", f"{c.n_without:,} without a confidence" if c.n_without else "") for c in found.values()],
+        "Mean confidence, %": [Cell(number(c.mean_confidence, True)) for c in found.values()],
+        "Right, %": [Cell(number(c.accuracy, True)) for c in found.values()],
+        "ECE, equal-mass bins": [
+            Cell(number(c.ece, False), f"calibrated: {number(c.ece_if_calibrated, False)}, p {_p(c.calibrated_p)}")
+            for c in found.values()
+        ],
+        "Calibration error, debiased": [Cell(number(c.rms_error, False)) for c in found.values()],
+        "Brier score": [statistic_cell(c.brier, percent=False) for c in found.values()],
+        "of which reliability": [Cell(number(c.brier_parts["reliability"], False, 4)) for c in found.values()],
+        "of which resolution": [Cell(number(c.brier_parts["resolution"], False, 4)) for c in found.values()],
+        "of which uncertainty": [Cell(number(c.brier_parts["uncertainty"], False, 4)) for c in found.values()],
+        "Log loss, nats": [statistic_cell(c.log_loss, percent=False) for c in found.values()],
+        "AURC": [statistic_cell(c.aurc, percent=False) for c in found.values()],
+        "AURC above the best order": [Cell(number(c.excess_aurc, False)) for c in found.values()],
+    }
+    return Grid(
+        "Confidence",
+        tuple(found),
+        tuple((head, tuple(cells)) for head, cells in rows.items()),
+        note=(
+            "Over readable verdicts with a confidence. ECE is biased upward: beside it stands what a perfectly "
+            "calibrated judge with the same confidences would show. AURC is the mean error when the least sure "
+            "verdicts are left out one after the other; lower is better."
+        ),
+    )
+
+
+def threshold_grid(audit: Audit) -> Grid | None:
+    """Thresholds for wanted error rates, by judge; None where no judge states a confidence."""
+    found = calibrated(audit)
+    if not found:
+        return None
+    rows = []
+    for name, calibration in found.items():
+        for rule in calibration.selective:
+            none = rule.threshold is None
+            accepted = (
+                "all" if rule.threshold is not None and rule.threshold < 0 else f"above {rule.threshold or 0:.3f}"
+            )
+            rows.append(
+                (
+                    f"{name}, at most {100 * rule.max_error:g} % wrong",
+                    (
+                        Cell("none keeps it" if none else accepted),
+                        Cell(number(rule.coverage, True)),
+                        Cell(number(rule.error, True)),
+                        Cell(f"{rule.n:,}"),
+                    ),
+                )
+            )
+    return Grid(
+        "When to ask a person",
+        ("Accept a confidence", "Accepted here, %", "Wrong among them, %", "n"),
+        tuple(rows),
+        note=(
+            "Learn-then-test: for new cases like these, the share of wrong among accepted verdicts stays below "
+            "the wanted rate; this fails for at most 10 % of calibration sets. One row per group is used."
+        ),
+    )
+
+
+def calibrated(audit: Audit) -> dict[str, CalibrationResult]:
+    """The judges that state a confidence."""
+    return {name: judge.calibration for name, judge in audit.judges.items() if judge.calibration is not None}
+
+
+def with_generators(audit: Audit) -> dict[str, tuple[GeneratorResult, ...]]:
+    """The judges whose rows name several generators."""
+    return {name: judge.generators for name, judge in audit.judges.items() if len(judge.generators) > 1}
+
+
+def page_grids(results: Results) -> dict[str, list[Grid]]:
+    """Section -> its tables; empty lists leave a section out."""
+    audit = results.audit
+    if audit is None:
+        return {"agreement": [], "pairs": [], "generators": [], "confidence": []}
+    grids = (calibration_grid(audit), threshold_grid(audit))
+    return {
+        "agreement": [agreement_grid(results, audit)],
+        "pairs": [pair_grid(audit, results.level)] if audit.pairs else [],
+        "generators": [
+            grid
+            for name in with_generators(audit)
+            for grid in (generator_grid(name, audit.judges[name]), heterogeneity_grid(name, audit.judges[name]))
+        ],
+        "confidence": [grid for grid in grids if grid is not None],
+    }
