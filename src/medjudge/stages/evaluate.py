@@ -178,8 +178,8 @@ def _evaluate(
     measured = _measure_reasoning(recipe, cases, train, judgements, answers)
     if measured is not None:
         results = results.model_copy(update={"reasoning": _reasoning_results(recipe, cases, measured, results)})
-    said = (*baselines.notes, *([LABELS_STATEMENT] if config.mode == "labels" else []))
-    results = results.model_copy(update={"statements": (*results.statements, *said)})
+    notes = (*baselines.notes, *([LABELS_STATEMENT] if config.mode == "labels" else []))
+    results = results.model_copy(update={"statements": (*results.statements, *notes)})
     artifacts.write_json(out_dir / artifacts.RESULTS, results.to_json())
     rows = [
         _verdict_row(name, case, judgement, answer)
