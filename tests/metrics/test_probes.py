@@ -6,6 +6,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from medjudge.errors import DataError
 from medjudge.metrics.probes import flip_rate, self_consistency
+from medjudge.metrics.statements import flip_statement
 from medjudge.records import Unparsed, Verdict
 
 RNG = np.random.default_rng
@@ -88,3 +89,21 @@ def test_self_consistency_needs_two_samples(samples):
 def test_all_unreadable():
     found = self_consistency(np.full((3, 2), -1), np.arange(3), np.zeros(3, int), n_resamples=20, rng=RNG(0))
     assert (found.agreement.value, found.unanimous.value, found.majority_accuracy.value) == (0, 0, 0)
+
+
+def test_flips_in_words():
+    before, after = answers(["0"] * 100 + ["1"]), answers(["1"] * 10 + ["0"] * 90 + [None])
+    found = flip_rate(before, after, same(101), {}, positive="1", rng=RNG(0))
+    low, high = proportion_confint(10, 100, method="wilson")
+    assert flip_statement("padding", found) == (
+        f"Probe 'padding' changed 10.0 % ({100 * low:.1f} to {100 * high:.1f}) of 100 verdicts, towards positive by "
+        "+10.0 points on balance; 1 answer became unreadable."
+    )
+    back = flip_rate(answers(["1"] * 10 + ["0"] * 90), answers(["0"] * 100), same(100), {}, positive="1", rng=RNG(0))
+    assert "away from positive by 10.0 points" in flip_statement("swap", back)
+    even = flip_rate(answers(["0", "1"] * 20), answers(["1", "0"] * 20), same(40), {}, positive="1", rng=RNG(0))
+    assert "on balance" not in flip_statement("swap", even)
+    nothing = flip_rate(answers(["0"]), answers([None]), same(1), {}, rng=RNG(0))
+    assert flip_statement("swap", nothing) == (
+        "Probe 'swap': no case was answered readably both times; 1 answer became unreadable."
+    )
