@@ -17,7 +17,7 @@ from medjudge.records import Unparsed, Verdict
 from tests.modeling.models import save_base
 from tests.small_runs import write_rows
 
-SETTINGS = {"form": "answer_only", "instructions": "terse", "max_completion_tokens": 8}
+SETTINGS = {"form": "answer_only", "instructions": "terse", "max_completion_tokens": 16}
 
 
 @pytest.fixture(scope="module")

@@ -142,6 +142,7 @@ def test_evaluation_alone_renders(report_inputs, tmp_path):
             "comparisons": (),
             "leakage": {},
             "reference": None,
+            "audit": None,
             "skipped_baselines": {"word_counts": "there are no training rows."},
         }
     )

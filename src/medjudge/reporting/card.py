@@ -1,7 +1,7 @@
 """The model card: Hugging Face metadata, test results, and the topics of TRIPOD-LLM as far as the run knows them.
 
-Every claim is one of the results' statements or a number of its tables. What a run cannot know stands there as a
-question to its authors, not as an answer. Topics: Gallifant et al. (2025), The TRIPOD-LLM reporting guideline,
+Every claim is one of the results' statements or a number of its tables. What a run cannot know is left
+to its authors. Topics: Gallifant et al. (2025), The TRIPOD-LLM reporting guideline,
 doi:10.1038/s41591-024-03425-5.
 """
 
@@ -123,8 +123,8 @@ def tripod_topics(inputs: ReportInputs, name: str) -> dict[str, str]:
         "Data": _data_topic(inputs),
         "Analytical methods": (
             f"{100 * results.level:g} % intervals resample {results.n_groups:,} groups of cases; McNemar's test and a "
-            "paired permutation of groups compare judges, with Holm's correction in the audit; unreadable answers "
-            f"count as wrong. Seed {results.seed}."
+            "paired permutation of groups compare judges, with Holm's correction; unreadable answers count as "
+            f"wrong. Seed {results.seed}."
         ),
         "LLM output": f"One of {labels}; {model.n_unparsed:,} of {model.n:,} answers could not be read.",
         "Annotation": f"Expert labels came with the rows. Who rated them, and how well they agree: {TO_ADD}",
