@@ -37,7 +37,7 @@ from medjudge.reporting.inputs import (
     value_text,
 )
 from medjudge.reporting.reasoning_tables import reasoning_grids
-from medjudge.reporting.variants import variants_grid
+from medjudge.reporting.variants import variants_grid, variants_picture
 from medjudge.rewards.checks import CHECKS
 
 FIGURES_DIR = "figures"

@@ -165,7 +165,7 @@ class LlmReward:
         asked = [i for i, value in enumerate(values) if value is not None and _rationale(rollouts[i])]
         self.n_without_gold += values.count(None)
         self.n_unread += len(values) - values.count(None) - len(asked)
-        marks = self.scorer.mark([reasoning_case(rollouts[i].case, _rationale(rollouts[i])) for i in asked])
+        marks = self.scorer.mark([_as_seen(rollouts[i]) for i in asked])
         for i, mark in zip(asked, marks, strict=True):
             values[i] = mark.share if mark is not None else None
         return values
@@ -186,6 +186,11 @@ class LlmReward:
         }
 
 
+def _as_seen(rollout: Rollout) -> Case:
+    """The judge is shown what the policy was shown, not evidence that was cut from its prompt."""
+    return reasoning_case(replace(rollout.case, inputs=rollout.inputs), _rationale(rollout))
+
+
 def _rationale(rollout: Rollout) -> str:
     return rollout.judgement.rationale.strip() if isinstance(rollout.judgement, Verdict) else ""
 
@@ -198,6 +203,7 @@ def llm_reward(context: RewardContext) -> LlmReward:
     settings = context.settings.llm
     engine, client = open_judge(settings, context.device)
     contract = ReasoningContract(
+        instructions=settings.instructions,
         lenient=settings.lenient,
         max_prompt_tokens=settings.max_prompt_tokens,
         max_completion_tokens=settings.max_completion_tokens,

@@ -225,7 +225,7 @@ def _turns(contract: TaskContract, case: Case, tokenizer: Tokenizer) -> list[Mes
 
 
 def _encoded(contract: TaskContract, case: Case, shown: Case, text: str, ids: list[int]) -> Encoded:
-    """A prompt of `shown`, with what of `case` it leaves out. Evidence that the contract wants none of is not missed."""
+    """A prompt of `shown`, with what of `case` it leaves out. Evidence that no prompt shows is not missed."""
     if shown is case:
         return Encoded(text, ids, None)
     name = contract.packed_field or ""
