@@ -271,8 +271,8 @@ def print_thresholds(n_sets: int) -> None:
 def main() -> None:
     """Print the tables asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", type=int, default=2000, help="simulated sets per line")
-    parser.add_argument("--resamples", type=int, default=1000)
+    parser.add_argument("--sets", type=int, default=1000, help="simulated sets per line")
+    parser.add_argument("--resamples", type=int, default=600)
     parser.add_argument("--parts", default="statistics,differences,corrections,thresholds")
     given = parser.parse_args()
     start = time.perf_counter()
@@ -284,7 +284,7 @@ def main() -> None:
     if "corrections" in parts:
         print_corrections(given.sets // 2)
     if "thresholds" in parts:
-        print_thresholds(given.sets // 2)
+        print_thresholds(given.sets)
     print(f"\n{time.perf_counter() - start:.0f} s")
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from medjudge import artifacts
 from medjudge.config import Recipe, recipe_from_tree
-from medjudge.errors import ConfigError, RunError
+from medjudge.errors import ConfigError, DataError, RunError
 from medjudge.pipeline import run_recipe
 from tests.small_runs import small_tree, write_rows, write_toml
 
@@ -112,11 +112,16 @@ def test_lora_sft_then_full_grpo_without_merge_stage(tmp_path: Path) -> None:
     # An adapter on a base from nothing earns no reward in six steps; the decay is what moves the weights here.
     tree["grpo"] |= {"tuning": "full", "kl_coef": 0.05, "num_iterations": 2, "max_steps": 4, "micro_batch": 4}
     tree["grpo"] |= {"weight_decay": 0.5}
-    run_dir = run_recipe(recipe_from_tree(tree), CONSOLE)
+    # A policy that never learned the format cannot learn from rewards: the pre-flight says so, and must be overruled.
+    with pytest.raises(DataError, match=r"pre-flight failed \(the policy's own answers can be told apart: no\)"):
+        run_recipe(recipe_from_tree(tree), CONSOLE)
+    run_dir = run_recipe(recipe_from_tree(tree), CONSOLE, force=True)
+    assert artifacts.read_json(run_dir / "grpo" / artifacts.PREFLIGHT)["forced"] is True
     sft = artifacts.read_json(run_dir / "sft" / artifacts.MANIFEST)["summary"]
     assert sft["merge"]["max_logit_difference"] < 1e-3
     assert sft["trainable_parameters"] < sft["parameters"] / 5
     grpo = artifacts.read_json(run_dir / "grpo" / artifacts.MANIFEST)["summary"]
+    assert grpo["preflight"] == "forced"
     assert grpo["parent_sha256"] == sft["weights_sha256"]
     assert grpo["weights_sha256"] != sft["weights_sha256"]
     assert any("kl" in entry for entry in artifacts.read_json(run_dir / "grpo" / artifacts.HISTORY))
@@ -177,6 +182,9 @@ def test_kill_during_sft_and_grpo_ends_with_equal_metrics(finished: tuple[Recipe
     for stage in ("base", "sft", "grpo", "merge"):
         assert weights(run_dir, stage) == weights(uninterrupted, stage), stage
     assert metrics(run_dir) == metrics(uninterrupted)
+    for name in (artifacts.DOCTOR, artifacts.PREFLIGHT):
+        reports = [artifacts.read_json(folder / "grpo" / name) for folder in (run_dir, uninterrupted)]
+        assert len({json.dumps({**report, "seconds": 0}, sort_keys=True) for report in reports}) == 1, name
     for stage in ("sft", "grpo"):
         history = artifacts.read_json(run_dir / stage / artifacts.HISTORY)
         assert [e["step"] for e in history] == [

@@ -49,6 +49,7 @@ RESULTS = "results.json"
 VERDICTS = "verdicts.jsonl"
 COMMANDS = "commands.json"
 REPORT = "index.html"
+CARD = "MODEL_CARD.md"
 
 VERSIONED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "numpy", "scikit-learn")
 """Packages whose versions stand in each manifest."""

@@ -27,7 +27,6 @@ StageName = Literal["prepare", "base", "sft", "grpo", "merge", "evaluate", "repo
 STAGE_NAMES: tuple[StageName, ...] = ("prepare", "base", "sft", "grpo", "merge", "evaluate", "report")
 TINY_BASE = "builtin:tiny"
 SCRATCH_BASE = "builtin:scratch"
-DEMO_RECIPE = Path(__file__).parent / "data" / "builtin" / "recipes" / "demo.toml"
 VARIANT_JUDGE = "variant:"
 """`judge = "variant:NAME"`: the model that another variant of the recipe trains."""
 SPLIT_SOURCES = ("train", "grpo", "validation", "test")
@@ -125,11 +124,11 @@ class DataConfig(Settings):
 class ModelConfig(Settings):
     """The base model and how it is loaded."""
 
-    base: str = TINY_BASE
+    base: str = SCRATCH_BASE
     """A hub id, a local folder, or one of two that need no hub.
 
-    `builtin:tiny` ships with medjudge: some million parameters that have read its fact base. `builtin:scratch` is as
-    small and built from nothing by the base stage, on the training split's text."""
+    `builtin:scratch`: some million parameters, built from nothing by the base stage on the training split's text.
+    `builtin:tiny`: as small, pretrained on medjudge's own fact base by `make tiny-base`."""
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] | None = None
@@ -550,17 +549,6 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
-
-
-def demo_recipe(task: str, seed: int, runs_dir: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The shipped recipe for one task, `runs_dir/demo-TASK` unless `seed` is not its own. Raises ConfigError."""
-    if task not in TASKS:
-        raise ConfigError(f"--task is {task!r}{_did_you_mean(task, TASKS)}. Known: {', '.join(TASKS)}.")
-    profile = [] if task == "mcq" else [f"profile={task}"]
-    recipe = load_recipe(DEMO_RECIPE, [*profile, *overrides])
-    if seed == recipe.seed:
-        return recipe.model_copy(update={"runs_dir": runs_dir})
-    return recipe.model_copy(update={"seed": seed, "name": f"{recipe.name}-seed{seed}", "runs_dir": runs_dir})
 
 
 def recipe_from_tree(tree: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str = "recipe") -> Recipe:

@@ -254,7 +254,8 @@ def _signature(source: str) -> str:
         ]
         return artifacts.sha256_json(stats)
     if source == TINY_BASE:
-        return artifacts.sha256_file(BUILTIN_DIR / "tiny" / "model.safetensors")
+        weights = BUILTIN_DIR / "tiny" / "model.safetensors"
+        return artifacts.sha256_file(weights) if weights.exists() else source
     if source.startswith(BUILTIN):
         return artifacts.sha256_json([artifacts.sha256_file(p) for p in source_files(source)])
     return artifacts.sha256_file(path) if path.is_file() else source

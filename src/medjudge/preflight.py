@@ -18,6 +18,7 @@ from medjudge import artifacts
 from medjudge.config import SCRATCH_BASE, Recipe
 from medjudge.data.store import read_split
 from medjudge.errors import ConfigError, MedjudgeError
+from medjudge.inference.engine import fit_for_inference
 from medjudge.modeling.chain import base_folder, start_of, training_split
 from medjudge.modeling.grpo import rewarded_cases
 from medjudge.modeling.load import load_tokenizer, load_weights, quiet_libraries
@@ -45,7 +46,7 @@ def preflight(recipe: Recipe, console: Console, *, force: bool = False) -> Prefl
     console.print(f"[bold]pre-flight[/] of {recipe.name}: {len(cases):,} rows of split {recipe.grpo.split!r}\n")
     sample, context = None, None
     if folder is not None and recipe.grpo.preflight.prompts:
-        model = load_weights(folder, recipe.model, tokenizer)
+        model = fit_for_inference(load_weights(folder, recipe.model, tokenizer))
         context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         sample = draw_sample(recipe, cases, model, tokenizer, policy, is_start=is_start)
     result = run_preflight(

@@ -342,6 +342,7 @@ def test_generated_sets_are_sources() -> None:
         "appropriateness.py",
         "principles.jsonl",
         "variants.jsonl",
+        "parts.py",
     }
 
 

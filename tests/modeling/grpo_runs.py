@@ -1,4 +1,4 @@
-"""GRPO runs of a few steps on a model of some ten thousand parameters, with what the policy writes scripted if need be."""
+"""GRPO runs of a few steps on a model of some ten thousand parameters; what the policy writes can be scripted."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from medjudge.inference.local import LocalEngine
 from rich.console import Console
 
 from medjudge.config import BaseConfig, GrpoConfig, ModelConfig
-from medjudge.modeling.grpo import ContractGrpoTrainer, train_grpo
+from medjudge.inference.engine import Engine
+from medjudge.modeling.grpo import ContractGroupedTrainer, ContractGrpoTrainer, train_grpo
 from medjudge.modeling.load import load_tokenizer, load_weights
 from medjudge.modeling.tiny import build_model, build_tokenizer
 from medjudge.records import Case, Verdict
@@ -23,14 +23,14 @@ from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.encoding import encode_all, stop_token_ids
 
 CONTRACT = AppropriatenessContract(form="answer_only", system_prompt="", max_prompt_tokens=64, max_completion_tokens=40)
-REASONED = AppropriatenessContract(form="reasoning", system_prompt="", max_prompt_tokens=64, max_completion_tokens=64)
+REASONED = AppropriatenessContract(form="reasoning", system_prompt="", max_prompt_tokens=64, max_completion_tokens=48)
 STYLES = {  # how the styled model reasons -> (share, whether its answer is then right)
     "as the rule says": (0.55, True),
     "pain is old new left right deep far near low high mild": (0.15, False),
     "so it is yes so it is yes so it is yes": (0.15, False),
     "it is certain": (0.15, False),
 }
-SHAPE = BaseConfig(vocab_size=400, hidden_size=48, n_layers=2, n_heads=2, intermediate_size=96)
+SHAPE = BaseConfig(vocab_size=400, hidden_size=48, n_layers=1, n_heads=2, intermediate_size=96)
 PROCEDURES = ("CT contrast", "MRI plain", "Radiography")
 CPU = ModelConfig(device="cpu", dtype="float32")
 
@@ -60,6 +60,11 @@ def wrong(case: Case, by: int = 1) -> str:
     return LABELS[(LABELS.index(str(case.gold)) + by) % 3]
 
 
+def leaning(cases: Sequence[Case]) -> list[Case]:
+    """Each case five times, three times with its own label and once with each other: a policy with a choice left."""
+    return [replace(case, gold=label) for case in cases for label in (*[str(case.gold)] * 2, *LABELS)]
+
+
 def styled(cases: Sequence[Case]) -> list[Case]:
     """Each case many times: reasons in each style by its share, with a wrong label where the style is wrong."""
     return [
@@ -70,10 +75,10 @@ def styled(cases: Sequence[Case]) -> list[Case]:
     ]
 
 
-def save_taught(folder: Path, steps: int = 60, *, styles: bool = False) -> Path:
-    """A model that mostly answers in form, and mostly right; with `styles`, one that reasons in one of four ways."""
+def save_taught(folder: Path, steps: int = 150, *, styles: bool = False) -> Path:
+    """A model that answers in form, right in three of five samples; with `styles`, one that reasons in four ways."""
     contract = REASONED if styles else CONTRACT
-    cases = styled(make_cases(96)) if styles else make_cases(96)
+    cases = (styled if styles else leaning)(make_cases(96))
     tokenizer = build_tokenizer(
         [t for case in cases[:500] for t in (contract.messages(case)[0]["content"], contract.target(case))],
         SHAPE.vocab_size,
@@ -104,7 +109,7 @@ def held_out_judge(contract: TaskContract, tokenizer: Any, cases: Sequence[Case]
     """Real greedy answers of the real weights."""
 
     def judge(model: Any) -> str:
-        completions = LocalEngine(model, tokenizer).complete(contract, cases)
+        completions = Engine(model, tokenizer).generate(contract, cases)
         judged = [contract.parse(case.case_id, c.text) for case, c in zip(cases, completions, strict=True)]
         return "".join(
             "1" if isinstance(j, Verdict) and j.label == case.gold else "0"
@@ -127,7 +132,8 @@ def script_policy(patch: pytest.MonkeyPatch, write: Script) -> None:
             completions.append(ids[: CONTRACT.max_completion_tokens])
         return completions, None
 
-    patch.setattr(ContractGrpoTrainer, "_generate_single_turn", generate)
+    for trainer in (ContractGrpoTrainer, ContractGroupedTrainer):
+        patch.setattr(trainer, "_generate_single_turn", generate)
 
 
 def grpo(

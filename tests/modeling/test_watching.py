@@ -1,23 +1,32 @@
 """Each fault injected into a real GRPO run of a few steps: exactly its cause is named.
 
-Training, sampling, rewards, gradients and held-out answers are real; where a fault lies in what a policy says, the policy
-is scripted, where it lies in a reward, the reward is.
+Training, sampling, rewards, gradients and held-out answers are real; where a fault lies in what a policy says, the
+policy is scripted, where it lies in a reward, the reward is.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from rich.console import Console
+from trl.trainer.utils import add_fused_lm_head
 
+from medjudge import artifacts
+from medjudge.modeling.load import load_tokenizer, load_weights
+from medjudge.modeling.watching import DoctorWatch, set_temperature
 from medjudge.records import Case, Rollout
 from medjudge.rewards.composition import KNOWN
 from medjudge.rewards.doctor import SIGNS
 from medjudge.rewards.rules import RewardRule
 from tests.modeling.grpo_runs import (
     CONTRACT,
+    CPU,
     LABELS,
     REASONED,
     answer,
@@ -55,8 +64,21 @@ def reward(patch: pytest.MonkeyPatch, name: str, pays: Callable[[Rollout], float
 
 def hack(model_dir: Path, work: Path, patch: pytest.MonkeyPatch, **settings: Any) -> dict[str, Any]:
     """A run long enough for the policy to find what pays, with held-out answers judged beside it."""
-    given = {"contract": REASONED, "learning_rate": 2e-3, "max_steps": 20, **settings}
-    return grpo(model_dir, work, patch, held_out=make_cases(48, "h"), **given)
+    doctor = {"window_steps": 3, "window_groups": 12, "held_out_every": 6}
+    given = {"contract": REASONED, "learning_rate": 1e-3, "group_size": 8, "doctor": doctor, **settings}
+    return grpo(model_dir, work, patch, held_out=make_cases(24, "h"), micro_batch=4 * given["group_size"], **given)
+
+
+def sharpen_after(step: int, patch: pytest.MonkeyPatch) -> None:
+    """The logits become thirty times as large, which leaves the likeliest token and no choice."""
+    looked = DoctorWatch.on_step_end
+
+    def on_step_end(self: Any, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        looked(self, args, state, control, **rest)
+        if state.global_step == step:
+            self.trainer.model.model.norm.weight.data *= 30
+
+    patch.setattr(DoctorWatch, "on_step_end", on_step_end)
 
 
 def run_of(name: str, models: Mapping[str, Path], work: Path, patch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -95,26 +117,25 @@ def run_of(name: str, models: Mapping[str, Path], work: Path, patch: pytest.Monk
             script_policy(patch, half_right)
             bonus = {"entropy_coef": 5.0}
             return grpo(taught, work, patch, learning_rate=5e-3, max_steps=12, trl=bonus)
-        case "entropy_collapse":  # one label is paid whatever the case, and soon it is all that is said
-            reward(patch, "favourite", lambda rollout: float(LABELS[1] in rollout.completion.text))
-            return grpo(
-                taught, work, patch, learning_rate=1e-3, max_steps=20, rewards={"favourite": 1.0, "format": 0.5}
-            )
+        case "entropy_collapse":  # from the third step on the policy says what is likeliest, whatever the case
+            sharpen_after(2, patch)
+            return grpo(taught, work, patch, max_steps=6)
         case "not_finite":
             script_policy(patch, half_right)
             return grpo(taught, work, patch, learning_rate=1e30)
         case "hacking_repetition":
-            reward(patch, "eager", lambda rollout: rollout.completion.text.count("yes") / 3)
-            return hack(styled, work, patch, rewards={"eager": 1.0})
+            reward(patch, "eager", lambda rollout: min(4, rollout.completion.text.count("yes")) / 4)
+            return hack(styled, work, patch, rewards={"eager": 1.0}, max_steps=16)
         case "hacking_length":
             reward(patch, "thorough", lambda rollout: len(set(rollout.completion.text.split())) / 20)
-            return hack(styled, work, patch, rewards={"thorough": 1.0})
+            return hack(styled, work, patch, rewards={"thorough": 1.0}, max_steps=18)
         case "hacking_format":
             reward(patch, "certain", lambda rollout: float("certain" in rollout.completion.text))
-            return hack(styled, work, patch, rewards={"certain": 1.0, "accuracy": 0.2})
-        case "overfitting":  # the rows' labels are noise: learning them costs what was known
-            noise = make_cases(24, labels=[*LABELS[1:], LABELS[0]])
-            return hack(taught, work, patch, contract=CONTRACT, cases=noise, rewards={"accuracy": 1.0})
+            return hack(styled, work, patch, rewards={"certain": 1.0}, max_steps=12)
+        case "overfitting":  # the labels of these rows are wrong: learning them by heart costs what was known
+            wrong_rows = make_cases(24, labels=[*LABELS[1:], LABELS[0]])
+            script_policy(patch, lambda step, case, i: gold(case) if i <= step // 3 else answer(wrong(case)))
+            return hack(taught, work, patch, contract=CONTRACT, cases=wrong_rows, group_size=4, max_steps=12)
     raise AssertionError(name)
 
 
@@ -130,3 +151,104 @@ def test_exactly_the_injected_cause_is_named(
     report = run_of(name, models, tmp_path / "work", monkeypatch)
     causes = [finding for finding in report["findings"] if finding["explained_by"] is None]
     assert [finding["name"] for finding in causes] == [name], (report["findings"], report["series"], report["held_out"])
+
+
+# --- what is done about it --------------------------------------------------------------------------------------------
+
+
+class PulledPlugError(Exception):
+    """The run is cut off."""
+
+
+def pull_plug_at(step: int, patch: pytest.MonkeyPatch) -> None:
+    """The next run ends without a word in the middle of this step."""
+    looked = DoctorWatch.on_step_end
+
+    def on_step_end(self: Any, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        if state.global_step == step:
+            raise PulledPlugError
+        looked(self, args, state, control, **rest)
+
+    patch.setattr(DoctorWatch, "on_step_end", on_step_end)
+
+
+def test_a_cut_off_run_names_and_does_the_same(
+    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With everything on that draws or changes something: resampling, a raised temperature, held-out answers."""
+    settings: dict[str, Any] = {
+        "max_steps": 8,
+        "save_steps": 2,
+        "temperature": 0.5,
+        "kl_coef": 0.02,
+        "learning_rate": 1e-3,
+        "held_out": make_cases(12, "h"),
+        "doctor": {"policy": "act", "held_out_every": 3, "max_resamples": 1},
+        "rewards": {"format": 1.0},  # soon all groups are alike
+    }
+    whole = grpo(models["taught"], tmp_path / "whole", monkeypatch, **settings)
+    with monkeypatch.context() as patch:
+        pull_plug_at(7, patch)
+        with pytest.raises(PulledPlugError):
+            grpo(models["taught"], tmp_path / "cut", monkeypatch, **settings)
+    assert artifacts.latest_checkpoint(tmp_path / "cut") is not None
+    resumed = grpo(models["taught"], tmp_path / "cut", monkeypatch, **settings)
+    assert resumed == whole
+    assert sum(whole["series"]["resampled"]) > 0
+    assert any("temperature raised from 0.50 to 0.57" in action["what"] for action in whole["actions"])
+    assert [row["step"] for row in whole["held_out"]] == [0, 3, 6, 8]
+
+
+def test_stop_saves_and_ends_and_is_not_trained_on(
+    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script_policy(monkeypatch, lambda step, case, i: gold(case) if int(case.case_id[1:]) % 2 else answer(wrong(case)))
+    settings: dict[str, Any] = {"max_steps": 6, "doctor": {"policy": "stop"}}
+    report = grpo(models["taught"], tmp_path / "work", monkeypatch, **settings)
+    assert (report["stopped_step"], report["n_steps"]) == (2, 2)
+    assert report["actions"] == [{"step": 2, "what": "stopped and saved: all groups are without spread"}]
+    checkpoint = artifacts.latest_checkpoint(tmp_path / "work")
+    assert checkpoint is not None
+    assert checkpoint.name == "checkpoint-2"
+    assert grpo(models["taught"], tmp_path / "work", monkeypatch, **settings) == report  # cut off after it had stopped
+
+
+def test_what_is_named_is_said_at_once_with_what_to_do(
+    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script_policy(monkeypatch, lambda step, case, i: f"[{i}] {gold(case)}")
+    with Console(file=io.StringIO(), width=160) as console:
+        grpo(models["taught"], tmp_path / "work", monkeypatch, console=console)
+        said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "doctor, step 2: no completion can be read." in said
+    assert "32 of 32 completions (steps 1 to 2) could not be read" in said
+    assert "All begin with '['." in said
+    assert "medjudge preflight" in said
+    assert said.count("doctor, step") == 1
+
+
+@pytest.mark.parametrize("temperature", [0.7, 2.0])
+def test_log_probabilities_follow_a_changed_temperature(models: dict[str, Path], temperature: float) -> None:
+    tokenizer = load_tokenizer(models["taught"], None)
+    model = load_weights(models["taught"], CPU, tokenizer)
+    ids = torch.tensor([tokenizer("<answer>May Be Appropriate</answer>")["input_ids"]])
+    with torch.no_grad():
+        logits = model(input_ids=ids).logits[:, :-1]
+    add_fused_lm_head(model, temperature=1.0, outputs=("log_probs", "entropy"))
+    trainer = SimpleNamespace(
+        temperature=1.0,
+        generation_config=SimpleNamespace(),
+        generation_kwargs={},
+        use_vllm=False,
+        model=model,
+        ref_model=None,
+        args=SimpleNamespace(cast_lm_head_to_fp32=False),
+        accelerator=SimpleNamespace(unwrap_model=lambda model: model),
+    )
+    set_temperature(trainer, temperature)
+    with torch.no_grad():
+        out = model(input_ids=ids, labels=ids, fused_lm_head=True)
+    expected = torch.log_softmax(logits / temperature, -1)
+    torch.testing.assert_close(out.log_probs, expected.gather(-1, ids[:, 1:, None]).squeeze(-1), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(out.entropy, -(expected.exp() * expected).sum(-1), atol=1e-5, rtol=1e-4)
+    assert (trainer.generation_config.temperature, trainer.generation_kwargs["temperature"]) == (temperature,) * 2

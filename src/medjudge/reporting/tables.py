@@ -25,6 +25,10 @@ from medjudge.reporting.reasoning_tables import reasoning_grids
 _TERMINAL_METRICS = ("accuracy", "macro_f1", "f1_positive", "pearson", "schema_pass_rate", "valid_json_rate")
 
 
+_PAGE_ONLY = {"Unparsed", "Accuracy, %", "Positive F1, %", "AC1", "Statistic", "SD left over"}
+"""Columns of the audit's tables that a terminal is too narrow for."""
+
+
 def results_table(results: Results, *, all_metrics: bool = False) -> Table:
     """Models by metrics with intervals, n and n_unparsed; baselines dimmed. `Console.print` shows it.
 
@@ -67,7 +71,7 @@ def audit_tables(results: Results) -> list[Table]:
 
 
 def grid_table(grid: Grid, *, noted: bool = True) -> Table:
-    """A grid for the terminal. `noted`: with its small print."""
+    """A grid for the terminal, without what only the page has room for. `noted`: with its small print."""
     table = Table(
         title=grid.caption,
         title_justify="left",
@@ -75,11 +79,12 @@ def grid_table(grid: Grid, *, noted: bool = True) -> Table:
         caption_justify="left",
         caption_style="dim",
     )
-    table.add_column("")
-    for column in grid.columns:
-        table.add_column(column, justify="right")
+    kept = [place for place, column in enumerate(grid.columns) if column not in _PAGE_ONLY]
+    table.add_column("", overflow="fold")
+    for place in kept:
+        table.add_column(grid.columns[place], justify="right", min_width=6)
     for head, cells in grid.rows:
-        table.add_row(Text(head), *(_stacked(cell) for cell in cells))
+        table.add_row(Text(head), *(_stacked(cells[place]) for place in kept))
     return table
 
 

@@ -13,7 +13,7 @@ from medjudge.records import Case, Completion, Rollout, Unparsed, Verdict
 from medjudge.rewards.composition import RewardPlan, RuleReward, ScoredRollout
 from medjudge.rewards.observation import ALL, CLIP_CHARS, BatchFacts, Evidence, Observed, facts_of, shown
 from medjudge.tasks.contract import TaskContract
-from medjudge.tasks.encoding import Encoded, between_prompt_and_answer, decode, stop_token_ids
+from medjudge.tasks.encoding import Encoded, between_prompt_and_answer, decode, merges_with_answer, stop_token_ids
 from medjudge.tasks.text import THINK_OPEN
 
 COSTLY_CASES = 32
@@ -21,8 +21,6 @@ COSTLY_CASES = 32
 BROKEN_CASES = 8
 TOLERANCE = 1e-6
 MANY_TRUNCATED = 0.25
-MANY_CUT = 0.1
-"""Share of shortened prompts that is worth a warning."""
 
 Status = Literal["passed", "warning", "failed", "skipped"]
 
@@ -202,6 +200,8 @@ def check_other_rows(answered: Sequence[Answer], own: Sequence[Paid], others: Se
     """(b) A row's neighbour's answer earns the most only where the two rows share a label."""
     pairs = list(zip(_neighbours(answered), others, strict=True))
     differing = [paid for (a, b), paid in pairs if a.rollout.case.gold != b.rollout.case.gold and paid.most is not None]
+    if any(_why_short(answer, paid) for answer, paid in zip(answered, own, strict=True)):
+        return Check("shuffled", "skipped", "The rows' own answers fall short, so other rows' answers prove nothing.")
     if not differing:
         return Check("shuffled", "skipped", "No two rows have different labels: other rows' answers prove nothing.")
     too_well = [
@@ -395,7 +395,7 @@ def pass_rates(sampled: Sequence[Observed]) -> dict[str, float]:
 
 def check_template(contract: TaskContract, answer: Answer, tokenizer: Any) -> Check:
     """The prompt ends exactly where the template begins an answer, and begins once."""
-    prompt_ids, prompt_text = answer.encoded.prompt_ids, answer.encoded.prompt_text
+    prompt_ids = answer.encoded.prompt_ids
     causes = []
     between = between_prompt_and_answer(contract, answer.rollout.case, tokenizer) or ""
     if THINK_OPEN in between and not contract.thinking:
@@ -414,10 +414,17 @@ def check_template(contract: TaskContract, answer: Answer, tokenizer: Any) -> Ch
         causes.append(
             f"Prompts begin with {tokenizer.bos_token!r} twice: the template or the tokenizer adds one too many."
         )
-    if not decode(tokenizer, prompt_ids, ()).rstrip().endswith(prompt_text.rstrip()[-40:]):
-        causes.append("The prompt's tokens do not decode to its text: the tokenizer changes what the template writes.")
     told = f"A prompt of {len(prompt_ids):,} tokens, then the answer, then {shown(_stop_text(tokenizer))}."
-    return Check("template", "failed" if causes else "passed", told, tuple(causes))
+    if causes:
+        return Check("template", "failed", told, tuple(causes))
+    if merges_with_answer(tokenizer, answer.encoded, answer.rollout.completion.text):
+        cause = (
+            "Tokenised as one text, the end of the prompt and the start of the answer share a token. Here they are "
+            "tokenised apart, as rollouts are, but the model was pretrained on the joint token: end the template's "
+            "generation prompt with a control token or a line break, not with a space."
+        )
+        return Check("template", "warning", told, (cause,))
+    return Check("template", "passed", told)
 
 
 def _stop_text(tokenizer: Any) -> str:
@@ -447,8 +454,6 @@ def check_lengths(
     if share > max_cut_share:
         cause = f"{share:.0%} of the prompts lose words: raise `task.max_prompt_tokens`, or allow it by "
         return Check("lengths", "failed", told, (f"{cause}`grpo.preflight.max_cut_share`.",))
-    if share > MANY_CUT:
-        return Check("lengths", "warning", told, (f"{share:.0%} of the prompts lose words.",))
     return Check("lengths", "passed", told)
 
 

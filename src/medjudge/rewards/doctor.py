@@ -167,8 +167,8 @@ EXPLAINS: dict[str, frozenset[str]] = {
     "all_wrong": _DEAD,
     "entropy_collapse": _DEAD - {"entropy_collapse"},
     "no_spread": frozenset({"constant_component", "zero_gradient"}),
-    "hacking_repetition": _HACKED,
-    "hacking_length": _HACKED,
+    "hacking_repetition": _HACKED | {"hacking_length", "hacking_format"},
+    "hacking_length": _HACKED | {"hacking_format"},
     "hacking_format": _HACKED,
     "overfitting": _HACKED | {"all_correct"},
 }

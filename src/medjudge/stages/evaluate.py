@@ -27,7 +27,7 @@ from medjudge.data.splits import seeded_sample
 from medjudge.data.store import read_split
 from medjudge.errors import ConfigError, DataError
 from medjudge.inference.endpoint import EndpointClient, EndpointEngine, is_endpoint, parse_endpoint
-from medjudge.metrics.baselines import Baselines, trivial_baselines
+from medjudge.metrics.baselines import Baselines, every_baseline
 from medjudge.metrics.reasoning import ReasoningResults, summarise_reasoning
 from medjudge.metrics.results import Results, summarise
 from medjudge.progress import Bar
@@ -150,7 +150,7 @@ def _evaluate(
     }
     rng = np.random.default_rng(config.seed)
     baselines = (
-        trivial_baselines(train, cases, labels=contract.labels, positive=contract.positive, rng=rng)
+        every_baseline(train, cases, kind=contract.kind, labels=contract.labels, positive=contract.positive, rng=rng)
         if config.baselines
         else Baselines({}, {})
     )
@@ -178,8 +178,8 @@ def _evaluate(
     measured = _measure_reasoning(recipe, cases, train, judgements, answers)
     if measured is not None:
         results = results.model_copy(update={"reasoning": _reasoning_results(recipe, cases, measured, results)})
-    if config.mode == "labels":
-        results = results.model_copy(update={"statements": (*results.statements, LABELS_STATEMENT)})
+    notes = (*baselines.notes, *([LABELS_STATEMENT] if config.mode == "labels" else []))
+    results = results.model_copy(update={"statements": (*results.statements, *notes)})
     artifacts.write_json(out_dir / artifacts.RESULTS, results.to_json())
     rows = [
         _verdict_row(name, case, judgement, answer)

@@ -17,6 +17,7 @@ from medjudge.config import Recipe, ReportConfig
 from medjudge.errors import RunError
 from medjudge.metrics.results import Results
 from medjudge.metrics.variants import Variants
+from medjudge.reporting.card import write_card
 from medjudge.reporting.html import write_report
 from medjudge.reporting.inputs import ReportInputs, VerdictRow
 from medjudge.reporting.tables import audit_tables, grid_table, results_table, usage_table
@@ -28,7 +29,9 @@ TRAINED = ("base", "sft", "grpo")
 
 def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[str, Any]:
     """Writes `index.html` and `figures/` from what the other stages left."""
-    path = write_report(gather(run_dir, recipe.report), out_dir)
+    inputs = gather(run_dir, recipe.report)
+    write_card(inputs, out_dir)
+    path = write_report(inputs, out_dir)
     return {"n_bytes": path.stat().st_size}
 
 
@@ -48,7 +51,9 @@ def rewrite(folder: Path, console: Console) -> None:
     with run_dir.lock():
         out = folder / "report"
         out.mkdir(exist_ok=True)
-        write_report(gather(folder, config), out)
+        inputs = gather(folder, config)
+        write_card(inputs, out)
+        write_report(inputs, out)
 
 
 def gather(folder: Path, config: ReportConfig) -> ReportInputs:

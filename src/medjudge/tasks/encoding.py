@@ -212,6 +212,11 @@ def between_prompt_and_answer(contract: TaskContract, case: Case, tokenizer: Tok
     return before.removeprefix(prompt) if found and before.startswith(prompt) else None
 
 
+def merges_with_answer(tokenizer: Tokenizer, prompt: Encoded, answer: str) -> bool:
+    """Whether the tokenizer, given both as one text, joins the end of the prompt with the start of the answer."""
+    return _tokenise(tokenizer, [prompt.prompt_text + answer])[0][: len(prompt.prompt_ids)] != prompt.prompt_ids
+
+
 def _turns(contract: TaskContract, case: Case, tokenizer: Tokenizer) -> list[Message]:
     facts = _facts(tokenizer)
     turns: list[Message] = [{**turn, "content": _defuse(turn["content"], facts)} for turn in contract.messages(case)]
