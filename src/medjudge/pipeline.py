@@ -115,6 +115,9 @@ def stage_inputs(name: str, recipe: Recipe, run_dir: artifacts.RunDir) -> dict[s
         inputs["splits trained on"] = [recipe.sft.split, recipe.grpo.split]
     if name == "evaluate":
         inputs |= {f"model {model}": _signature(path) for model, path in recipe.evaluate.extra_models.items()}
+    judges = {"grpo": recipe.grpo.reward_settings.llm.judge, "evaluate": recipe.evaluate.llm.judge}
+    if judge := judges.get(name):
+        inputs["judge"] = _signature(judge)
     for before in stage.after:
         if not _is_active(before, recipe):
             continue

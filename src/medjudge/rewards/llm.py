@@ -199,6 +199,7 @@ def llm_reward(context: RewardContext) -> LlmReward:
     settings = context.settings.llm
     engine, client = open_judge(settings, context.device)
     contract = ReasoningContract(
+        instructions=settings.instructions,
         lenient=settings.lenient,
         max_prompt_tokens=settings.max_prompt_tokens,
         max_completion_tokens=settings.max_completion_tokens,
