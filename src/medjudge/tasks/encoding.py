@@ -230,11 +230,7 @@ def _turns(contract: TaskContract, case: Case, tokenizer: Tokenizer) -> list[Mes
 
 
 def _encoded(contract: TaskContract, case: Case, shown: Case, text: str, ids: list[int]) -> Encoded:
-<<<<<<< HEAD
-    """A prompt of `shown`, with what of `case` it leaves out. Evidence that the contract does not use is not missed."""
-=======
     """A prompt of `shown`, with what of `case` it leaves out. Evidence that no prompt shows is not missed."""
->>>>>>> w-rewards
     if shown is case:
         return Encoded(text, ids, None)
     name = contract.packed_field or ""
