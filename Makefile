@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml constraints.txt
 setup: $(STAMP)  ## make .venv and install
 
 demo: $(STAMP)  ## train and compare a tiny judge on embedded data
-	$(BIN)/medjudge demo
+	$(BIN)/medjudge run recipes/demo.toml
 
 test: $(STAMP)  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not gpu"

@@ -42,8 +42,8 @@ from medjudge.tasks.reasoning import Marks, ReasoningContract
 
 FAULTS = ("HTTP 500", "HTTP 429", "dropped before", "dropped after", "silence")
 FAULT_RATE = 0.2
-TIMEOUT_S = 20.0
-REQUESTS_PER_MINUTE = 360
+TIMEOUT_S = 45.0
+REQUESTS_PER_MINUTE = 180
 SERVER_LIMIT_PER_S = 8
 WORDS = (
     "effusion",
@@ -286,14 +286,14 @@ def make_reward(url: str, model: Path, cache: Path, **over: Any) -> tuple[LlmRew
         cache=cache,
         concurrency=8,
         timeout_s=TIMEOUT_S,
-        max_retries=10,
+        max_retries=6,
         requests_per_minute=REQUESTS_PER_MINUTE,
         usd_per_million_in=0.15,
         usd_per_million_out=0.60,
     )
     client = EndpointClient(Endpoint(str(model), url), settings)
     scorer = ReasoningScorer(EndpointEngine(client), ReasoningContract(max_completion_tokens=16), **over)
-    return LlmReward(scorer), client
+    return LlmReward(scorer, client), client
 
 
 def main() -> None:
@@ -335,7 +335,7 @@ def run(n: int, root: Path, server: Server, proxy: Proxy) -> bool:
     time.sleep(0.5)  # the proxy counts an answer after it has sent it
 
     contract = reward.scorer.contract
-    prompts = [contract.messages(reasoning_case(r.case, r.judgement.rationale)) for r in rollouts]  # type: ignore[union-attr]
+    prompts = [contract.messages(reasoning_case(rollout)) for rollout in rollouts]
     expected = [marks_of([dict(turn) for turn in prompt]).share for prompt in prompts]
     with open_cache(cache) as kept:
         n_rows = kept._db.execute("SELECT COUNT(*) FROM replies").fetchone()[0]

@@ -42,10 +42,14 @@ PREFLIGHT = "preflight.json"
 FORCED = ".forced"
 DOCTOR = "doctor.json"
 JUDGES = "judges.json"
+TIMINGS = "timings.json"
+VARIANTS = "compare.json"
+COMPARE = "compare"
 RESULTS = "results.json"
 VERDICTS = "verdicts.jsonl"
 COMMANDS = "commands.json"
 REPORT = "index.html"
+CARD = "MODEL_CARD.md"
 
 VERSIONED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "numpy", "scikit-learn")
 """Packages whose versions stand in each manifest."""
@@ -214,10 +218,28 @@ class RunDir:
         """Whether `--force` was given."""
         return (self.path / FORCED).exists()
 
+    def adopt(self, name: str, other: RunDir) -> None:
+        """Takes over a finished stage of another run that was made from the very same inputs; no byte is copied.
+
+        Files are linked, as no finished stage is ever written to again.
+        """
+        copy = self.path / f".{name}.adopted"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(other.stage(name), copy, copy_function=_link)
+        shutil.rmtree(self.work(name), ignore_errors=True)
+        _move_into_place(copy, self.stage(name))
+
     def discard(self, name: str) -> None:
         """Forgets a stage, finished or begun."""
         shutil.rmtree(self.work(name), ignore_errors=True)
         shutil.rmtree(self.stage(name), ignore_errors=True)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without links, or another one
+        shutil.copy2(source, target)
 
 
 def _as_json(value: Any) -> Any:

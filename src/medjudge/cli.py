@@ -3,7 +3,6 @@
     medjudge init appropriateness          a commented recipe to start from
     medjudge check-data rows.jsonl ...     is this data fit to train and to test on?
     medjudge data build mcq                synthetic rows of a built-in set
-    medjudge demo                          all of what follows, on built-in data, in minutes
     medjudge preflight recipe.toml         can the rewards be earned, and by the right answers only?
     medjudge run recipe.toml               prepare -> base -> sft -> grpo -> merge -> evaluate -> report
     medjudge evaluate ...                  any models on any labelled rows
@@ -114,31 +113,6 @@ def build_data(
 
 
 @app.command()
-def demo(
-    task: Annotated[str, typer.Option("--task", help="mcq, equivalence, rubric or appropriateness.")] = "mcq",
-    seed: Annotated[int, typer.Option(help="Seed of the trainings; the rows and their splits stay.")] = 42,
-    runs_dir: Annotated[Path, typer.Option("--out", help="Where run folders go.")] = Path("runs"),
-    overrides: Overrides = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier demo of this task and seed.")] = False,
-) -> None:
-    """Train and compare a tiny judge on built-in synthetic data: minutes on two cores, no hub, no GPU.
-
-    The shipped base model is fine-tuned, sharpened by GRPO, merged, and compared with itself and with baselines on
-    questions that none of its training asked. The recipe is `recipes/demo.toml` of the repository.
-    """
-    from medjudge.config import demo_recipe
-
-    recipe = demo_recipe(task, seed, runs_dir, overrides or [])
-    from medjudge.pipeline import run_recipe
-
-    out = console()
-    run_dir = run_recipe(recipe, out, fresh=fresh)
-    from medjudge.stages.report import print_outcome
-
-    print_outcome(run_dir, out)
-
-
-@app.command()
 def preflight(recipe_path: RecipeFile, overrides: Overrides = None, force: Force = False) -> None:
     """Prove, in seconds, that the rewards can be earned and only by right answers. Exits with 1 if not."""
     from medjudge.config import load_recipe
@@ -165,10 +139,13 @@ def run(
     ] = False,
     force: Force = False,
 ) -> None:
-    """Run a recipe's stages in order. Unchanged stages are skipped; a cut-off one resumes from its last checkpoint."""
-    from medjudge.config import load_recipe
+    """Run a recipe's stages in order. Unchanged stages are skipped; a cut-off one resumes from its last checkpoint.
 
-    recipe = load_recipe(recipe_path, overrides or [])
+    A recipe with variants runs each of them, what they share once, and lays the results side by side.
+    """
+    from medjudge.config import load_variants
+
+    recipe, variants = load_variants(recipe_path, overrides or [])
     from medjudge.pipeline import active_stages, run_recipe
 
     active_stages(recipe, first, last)
@@ -176,7 +153,13 @@ def run(
     if dry_run:
         from medjudge.plan import print_plan
 
-        print_plan(recipe, out, first=first, last=last)
+        for one in variants.values() or [recipe]:
+            print_plan(one, out, first=first, last=last)
+        return
+    if variants:
+        from medjudge.variants import run_variants
+
+        run_variants(recipe, variants, out, first=first, last=last, fresh=fresh, force=force)
         return
     run_dir = run_recipe(recipe, out, first=first, last=last, fresh=fresh, force=force)
     if active_stages(recipe, first, last)[-1] in ("evaluate", "report"):
@@ -278,7 +261,7 @@ def score(
         reference=reference,
         seed=seed,
     )
-    score_files(verdicts, contract, out, console(), options)
+    score_files(verdicts, contract, out, options)
     from medjudge.stages.report import print_outcome
 
     print_outcome(out, console())

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from medjudge.errors import ConfigError
 from medjudge.records import AdapterStep
-from medjudge.rewards.settings import RewardSettings
+from medjudge.rewards.settings import EmbeddingSettings, LlmSettings, RewardSettings
 from medjudge.settings import EndpointSettings, Settings
 from medjudge.tasks.catalog import TASKS, Task
 from medjudge.tasks.contract import TaskContract
@@ -27,7 +27,8 @@ StageName = Literal["prepare", "base", "sft", "grpo", "merge", "evaluate", "repo
 STAGE_NAMES: tuple[StageName, ...] = ("prepare", "base", "sft", "grpo", "merge", "evaluate", "report")
 TINY_BASE = "builtin:tiny"
 SCRATCH_BASE = "builtin:scratch"
-DEMO_RECIPE = Path(__file__).parent / "data" / "builtin" / "recipes" / "demo.toml"
+VARIANT_JUDGE = "variant:"
+"""`judge = "variant:NAME"`: the model that another variant of the recipe trains."""
 SPLIT_SOURCES = ("train", "grpo", "validation", "test")
 """Splits that may have a source of their own."""
 
@@ -123,11 +124,11 @@ class DataConfig(Settings):
 class ModelConfig(Settings):
     """The base model and how it is loaded."""
 
-    base: str = TINY_BASE
+    base: str = SCRATCH_BASE
     """A hub id, a local folder, or one of two that need no hub.
 
-    `builtin:tiny` ships with medjudge: some million parameters that have read its fact base. `builtin:scratch` is as
-    small and built from nothing by the base stage, on the training split's text."""
+    `builtin:scratch`: some million parameters, built from nothing by the base stage on the training split's text.
+    `builtin:tiny`: as small, pretrained on medjudge's own fact base by `make tiny-base`."""
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] | None = None
@@ -400,12 +401,31 @@ class EvaluateConfig(Settings):
     """Judge only so many cases of the split, drawn by the seed."""
     batch_tokens: int = Field(16384, ge=64)
     """Prompt and completion tokens per batch of generation."""
+    reasoning: bool = False
+    """Also compare the reasoning with the experts': embedding alignment, medical entities, citations, a judge's marks.
+    Needs the `embeddings` extra."""
+    embedding: EmbeddingSettings = EmbeddingSettings()
+    """What the alignment of reasoning is measured with."""
+    llm: LlmSettings = LlmSettings()
+    """The judge that marks reasoning; without `judge` it is not marked."""
+    entities: str = "builtin"
+    """What finds medical entities: `builtin`, a list of the package's own terms, or `spacy:PIPELINE` (`en_core_sci_sm`,
+    ...), installed by its own instructions."""
     baselines: bool = True
     """Majority, always-positive, chance and a word-count logistic regression fitted on the training split."""
     level: float = Field(0.95, gt=0.5, lt=1)
     n_resamples: int = Field(2000, ge=100)
     """Bootstrap resamples, drawn over groups."""
     seed: int = 42
+
+    @field_validator("entities")
+    @classmethod
+    def _entities_are_known(cls, value: str) -> str:
+        if value != "builtin" and not value.removeprefix("spacy:"):
+            raise ValueError("`spacy:` names no pipeline: write spacy:en_core_sci_sm, for instance")
+        if value != "builtin" and not value.startswith("spacy:"):
+            raise ValueError(f"entities are found by `builtin` or `spacy:PIPELINE`, got {value!r}")
+        return value
 
     @field_validator("extra_models")
     @classmethod
@@ -506,6 +526,18 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Order: the file, then `profile` and `stages`-like plain overrides that choose a profile, then the profile, then all
     overrides again, so that what is said on the command line always wins.
     """
+    return recipe_from_tree(_read_toml(path), overrides, where=str(path))
+
+
+def load_variants(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, dict[str, Recipe]]:
+    """The recipe, and its variants by name, in order: each the recipe with `[variants.NAME]` laid over it.
+
+    A variant's run folder lies in the recipe's. Empty where the recipe has no variants.
+    """
+    return variants_from_tree(_read_toml(path), overrides, where=str(path))
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -514,30 +546,24 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
             f"cannot read recipe {path}: {reason}. `medjudge init KIND` writes one to start from."
         ) from None
     try:
-        tree = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
-    return recipe_from_tree(tree, overrides, where=str(path))
-
-
-def demo_recipe(task: str, seed: int, runs_dir: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The shipped recipe for one task, `runs_dir/demo-TASK` unless `seed` is not its own. Raises ConfigError."""
-    if task not in TASKS:
-        raise ConfigError(f"--task is {task!r}{_did_you_mean(task, TASKS)}. Known: {', '.join(TASKS)}.")
-    profile = [] if task == "mcq" else [f"profile={task}"]
-    recipe = load_recipe(DEMO_RECIPE, [*profile, *overrides])
-    if seed == recipe.seed:
-        return recipe.model_copy(update={"runs_dir": runs_dir})
-    return recipe.model_copy(update={"seed": seed, "name": f"{recipe.name}-seed{seed}", "runs_dir": runs_dir})
 
 
 def recipe_from_tree(tree: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str = "recipe") -> Recipe:
     """As `load_recipe`, from a parsed tree. `where` names it in messages."""
+    return variants_from_tree(tree, overrides, where=where)[0]
+
+
+def variants_from_tree(
+    tree: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str = "recipe"
+) -> tuple[Recipe, dict[str, Recipe]]:
+    """As `load_variants`, from a parsed tree."""
     settings = [_parse_override(text) for text in overrides]
     merged: dict[str, Any] = json.loads(json.dumps(tree, default=str))
     profiles = merged.pop("profiles", {})
-    if not isinstance(profiles, dict) or not all(isinstance(overlay, dict) for overlay in profiles.values()):
-        raise ConfigError(f"{where}: `profiles` must hold tables such as [profiles.tiny.sft].")
+    _check_overlays(profiles, "profiles", where)
     profile = next((value for keys, value in reversed(settings) if keys == ["profile"]), merged.get("profile"))
     if profile is not None:
         if profile not in profiles:
@@ -554,13 +580,49 @@ def recipe_from_tree(tree: Mapping[str, Any], overrides: Sequence[str] = (), *, 
         raise ConfigError(
             f"{where}: task.kind is {kind!r}{_did_you_mean(str(kind), TASKS)}. Known: {', '.join(TASKS)}."
         )
+    overlays = merged.pop("variants", {})
+    _check_overlays(overlays, "variants", where)
     recipe = _validate(merged, where=where)
     # Every profile must hold keys that exist, also those not in use: a typo there would wait for its day.
     for name, overlay in profiles.items():
         trial = json.loads(json.dumps(merged))
         _overlay(trial, overlay)
+        trial.pop("variants", None)
         _validate(trial, where=f"{where} [profiles.{name}]")
-    return recipe
+    variants: dict[str, Recipe] = {}
+    for name, overlay in overlays.items():
+        trial = json.loads(json.dumps(merged))
+        _overlay(trial, overlay)
+        for keys, value in settings:
+            _set(trial, keys, value)
+        trial |= {"name": name, "runs_dir": str(recipe.run_dir)}
+        _name_judges(trial, variants, where=f"{where} [variants.{name}]")
+        variants[name] = _validate(trial, where=f"{where} [variants.{name}]")
+    return recipe, variants
+
+
+def _check_overlays(overlays: Any, kind: str, where: str) -> None:
+    if not isinstance(overlays, dict) or not all(isinstance(overlay, dict) for overlay in overlays.values()):
+        raise ConfigError(f"{where}: `{kind}` must hold tables such as [{kind}.NAME.sft].")
+
+
+def _name_judges(tree: dict[str, Any], earlier: Mapping[str, Recipe], *, where: str) -> None:
+    """`judge = "variant:NAME"` becomes the folder of the model that an earlier variant trains."""
+    places = (("grpo", "reward_settings", "llm"), ("evaluate", "llm"))
+    for place in places:
+        section: Any = tree
+        for key in place:
+            section = section.get(key, {}) if isinstance(section, dict) else {}
+        judge = section.get("judge") if isinstance(section, dict) else None
+        if not isinstance(judge, str) or not judge.startswith(VARIANT_JUDGE):
+            continue
+        name = judge.removeprefix(VARIANT_JUDGE)
+        if name not in earlier:
+            raise ConfigError(
+                f"{where}: `{'.'.join(place)}.judge` is {judge!r}, but no variant before it has that name: "
+                f"{', '.join(earlier) or 'it is the first'}."
+            )
+        section["judge"] = str(earlier[name].run_dir / "sft" / "model")
 
 
 def _validate(tree: Mapping[str, Any], *, where: str) -> Recipe:

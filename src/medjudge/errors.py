@@ -3,6 +3,7 @@
 MedjudgeError
 ├── ConfigError      a recipe, an override or a command-line argument
 ├── DataError        a source file, a row, a split, a leak
+│   └── NotRewardableError rows that lack the gold which the recipe's rewards compare with
 ├── ModelError       a model folder, a tokenizer, a template, a device
 │   ├── LineageError an adapter or merge whose parent is not the one it was made from
 │   └── EndpointError a model behind an endpoint that cannot be reached, refuses, or fails too often
@@ -24,6 +25,10 @@ class ConfigError(MedjudgeError):
 
 class DataError(MedjudgeError):
     """A source file, a row or a split that cannot be used."""
+
+
+class NotRewardableError(DataError):
+    """Rows that lack the gold which the recipe's rewards compare with: there is nothing to train on."""
 
 
 class ModelError(MedjudgeError):

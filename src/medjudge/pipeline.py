@@ -50,7 +50,16 @@ STAGES: dict[str, Stage] = {
 }
 """In the order a project meets them."""
 
-NOT_INPUTS = (artifacts.HISTORY, artifacts.PREFLIGHT, artifacts.DOCTOR, artifacts.JUDGES, artifacts.LINT)
+NOT_SHARED = ("evaluate", "report")
+"""Stages that name the run itself: each run makes its own."""
+NOT_INPUTS = (
+    artifacts.HISTORY,
+    artifacts.PREFLIGHT,
+    artifacts.TIMINGS,
+    artifacts.DOCTOR,
+    artifacts.JUDGES,
+    artifacts.LINT,
+)
 """Outputs of a stage that later stages do not read: a change in them alone makes nothing stale."""
 
 
@@ -106,6 +115,9 @@ def stage_inputs(name: str, recipe: Recipe, run_dir: artifacts.RunDir) -> dict[s
         inputs["splits trained on"] = [recipe.sft.split, recipe.grpo.split]
     if name == "evaluate":
         inputs |= {f"model {model}": _signature(path) for model, path in recipe.evaluate.extra_models.items()}
+    judges = {"grpo": recipe.grpo.reward_settings.llm.judge, "evaluate": recipe.evaluate.llm.judge}
+    if judge := judges.get(name):
+        inputs["judge"] = _signature(judge)
     for before in stage.after:
         if not _is_active(before, recipe):
             continue
@@ -128,10 +140,12 @@ def run_recipe(
     last: str | None = None,
     fresh: bool = False,
     force: bool = False,
+    siblings: Sequence[artifacts.RunDir] = (),
 ) -> Path:
     """Runs the stages `first` to `last`. Returns the run folder.
 
     fresh: forget those stages' earlier results and begun work. force: go on over a failed pre-flight, and record it.
+    siblings: runs whose finished stages are taken over where they were made from the same inputs.
     """
     names = active_stages(recipe, first, last)
     run_dir = artifacts.RunDir(recipe.run_dir)
@@ -148,7 +162,7 @@ def run_recipe(
         for name in names:
             if fresh:
                 run_dir.discard(name)
-            _run_stage(name, recipe, run_dir, console)
+            _run_stage(name, recipe, run_dir, console, siblings)
     return run_dir.path
 
 
@@ -163,12 +177,19 @@ def _check_parts(recipe: Recipe, names: Sequence[str]) -> None:
             EndpointClient(parse_endpoint(where), recipe.evaluate.endpoint_of(name))
 
 
-def _run_stage(name: str, recipe: Recipe, run_dir: artifacts.RunDir, console: Console) -> None:
+def _run_stage(
+    name: str, recipe: Recipe, run_dir: artifacts.RunDir, console: Console, siblings: Sequence[artifacts.RunDir]
+) -> None:
     inputs = stage_inputs(name, recipe, run_dir)
     current, why = run_dir.is_current(name, inputs)
     if current:
         console.print(f"[dim]{name:9} unchanged, skipped[/]")
         return
+    for sibling in siblings:
+        if name not in NOT_SHARED and sibling.is_current(name, inputs)[0]:
+            run_dir.adopt(name, sibling)
+            console.print(f"[dim]{name:9} the same as that of {sibling.path.name}, taken from there[/]")
+            return
     console.print(f"[bold]{name:9}[/] {STAGES[name].title} [dim]({why})[/]")
     started = time.monotonic()
     work = run_dir.begin(name, inputs)
@@ -233,7 +254,8 @@ def _signature(source: str) -> str:
         ]
         return artifacts.sha256_json(stats)
     if source == TINY_BASE:
-        return artifacts.sha256_file(BUILTIN_DIR / "tiny" / "model.safetensors")
+        weights = BUILTIN_DIR / "tiny" / "model.safetensors"
+        return artifacts.sha256_file(weights) if weights.exists() else source
     if source.startswith(BUILTIN):
         return artifacts.sha256_json([artifacts.sha256_file(p) for p in source_files(source)])
     return artifacts.sha256_file(path) if path.is_file() else source

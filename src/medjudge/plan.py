@@ -133,6 +133,8 @@ def _training_table(
             steps = n_steps(rows, recipe.sft.epochs, per_step, recipe.sft.max_steps)
         else:
             per_step, completions = recipe.grpo.prompts_per_step, recipe.grpo.completions_per_step
+            if recipe.grpo.algorithm == "all_action":  # which reads each prompt once, labels included
+                completions = per_step
             n_cases = min(len(cases), recipe.grpo.max_cases or len(cases))
             steps = grpo_order(n_cases, recipe.grpo, recipe.seed)[1]
         tokens = memory = "not known"
@@ -148,7 +150,12 @@ def _training_table(
             n_trainable = n_all if config.tuning == "full" else _lora_parameters(model, config.lora)
             trainable = f"{n_trainable:,} of {n_all:,}"
             if width:
-                has_reference = stage == "grpo" and config.tuning == "full" and recipe.grpo.kl_coef > 0
+                has_reference = (
+                    stage == "grpo"
+                    and config.tuning == "full"
+                    and recipe.grpo.kl_coef > 0
+                    and recipe.grpo.algorithm == "grpo"
+                )
                 memory = _memory(model, n_all, n_trainable, config.micro_batch, width, recipe, has_reference)
         table.add_row(stage, f"{per_step:,}", f"{completions:,}", f"{steps:,}", tokens, trainable, memory)
     return table

@@ -49,6 +49,8 @@ class EndpointSettings(Settings):
     """Further attempts after a dropped connection, a timeout, HTTP 408, 409, 429 or 5xx."""
     retry_wait_s: float = Field(0.5, gt=0)
     """Wait before the first retry. It doubles each time up to 30 s; half to all of it is waited, by chance."""
+    max_outage_s: float = Field(300.0, ge=0)
+    """How long a server that has answered may be out of reach, as in a restart, before attempts count."""
     max_retry_after_s: float = Field(120.0, gt=0)
     """Longest wait that a server may ask for (`Retry-After`); a call that is asked to wait longer has failed."""
     max_failed_share: float = Field(0.05, ge=0, le=1)

@@ -28,7 +28,7 @@ from medjudge.records import Verdict
 from medjudge.stages.prepare import prepare_splits
 from medjudge.tasks.contract import TaskContract
 
-AT_LEAST = {"mcq": 4000, "equivalence": 3000, "rubric": 2000, "appropriateness": 1500}
+AT_LEAST = {"mcq": 4000, "equivalence": 3000, "rubric": 2000, "appropriateness": 1500, "marks": 1500}
 TASKS: dict[str, dict[str, Any]] = {
     **{name: {"kind": drawn.kind} for name, drawn in GENERATORS.items()},
     "equivalence-fr": {"kind": "equivalence", "language": "fr"},
@@ -342,6 +342,7 @@ def test_generated_sets_are_sources() -> None:
         "appropriateness.py",
         "principles.jsonl",
         "variants.jsonl",
+        "parts.py",
     }
 
 

@@ -158,7 +158,7 @@ def scripted(script: Script, port: int = 0) -> Iterator[Scripted]:
 
 def client_of(url: str, cache: Any, **settings: Any) -> EndpointClient:
     """A client with short waits and a cache of its own."""
-    short: dict[str, Any] = {"retry_wait_s": 0.01, "timeout_s": 5, "cache": cache, "api_key_env": ""}
+    short: dict[str, Any] = {"retry_wait_s": 0.01, "timeout_s": 5, "max_outage_s": 0, "cache": cache, "api_key_env": ""}
     return EndpointClient(Endpoint("judge", url), EndpointSettings(**{**short, **settings}))
 
 

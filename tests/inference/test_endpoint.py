@@ -226,8 +226,31 @@ def test_what_must_fail_for_every_call_stops_at_once(tmp_path: Path, action: Act
     assert len(server.bodies) <= 2
 
 
+@pytest.mark.parametrize(("max_outage_s", "n_requests"), [(60.0, 8), (0.0, 3)])
+def test_a_server_that_restarts_is_waited_for(tmp_path: Path, max_outage_s: float, n_requests: int) -> None:
+    def script(text: str, before: int) -> Action:
+        return Drop() if text == "in the restart" and before < 7 else Say(text)
+
+    with scripted(script) as server:
+        client = client_of(server.url, tmp_path / "c", max_retries=2, max_outage_s=max_outage_s)
+        client.ask([user("first")], max_tokens=1)
+        [answer] = client.ask([user("in the restart")], max_tokens=1)
+    assert isinstance(answer, Reply) == (max_outage_s > 0)
+    assert server.asked.count("in the restart") == n_requests
+
+
+def test_a_prompt_that_breaks_its_connection_is_not_waited_for(tmp_path: Path) -> None:
+    """Others are answered meanwhile, so the server is not down: attempts count."""
+    with scripted(lambda text, before: Drop() if text == "bad" else Hang(0.05) if before == 0 else Say(text)) as server:
+        client = client_of(server.url, tmp_path / "c", max_retries=2, max_outage_s=5, concurrency=2, retry_wait_s=0.1)
+        answers = client.ask([user("bad"), *(user(str(i)) for i in range(15))], max_tokens=1)
+    assert isinstance(answers[0], Failure)
+    assert texts(answers[1:]) == [str(i) for i in range(15)]
+
+
 def test_a_server_that_is_not_there_is_named_soon(tmp_path: Path) -> None:
-    client = client_of(f"http://127.0.0.1:{free_port()}/v1", tmp_path / "c", max_retries=2, concurrency=2)
+    url = f"http://127.0.0.1:{free_port()}/v1"
+    client = client_of(url, tmp_path / "c", max_retries=2, max_outage_s=600, concurrency=2)
     with pytest.raises(EndpointError, match=r"cannot reach 'judge' at 127.0.0.1:\d+: connection failed .*, 3 attempts"):
         client.ask([user(f"q{i}") for i in range(50)], max_tokens=1)
     assert client.usage.n_requests <= 6
@@ -462,7 +485,8 @@ def test_sixty_scorings_under_faults_a_limit_and_a_restart(tmp_path: Path) -> No
         concurrency=6,
         requests_per_minute=6000,
         retry_wait_s=0.1,
-        max_retries=8,
+        max_retries=4,
+        max_outage_s=30,
     )
     worker = threading.Thread(target=lambda: answers.extend(client.ask(prompts, max_tokens=8)))
     with scripted(script, port) as server:

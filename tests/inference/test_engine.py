@@ -108,12 +108,19 @@ def test_labels_are_scored_as_single_rows_are(loaded: tuple[Any, Any], batch_tok
 def test_one_seed_gives_one_sample(loaded: tuple[Any, Any]) -> None:
     engine = Engine(*loaded)
 
-    def drawn(seed: int) -> list[str]:
+    def drawn(seed: int) -> list[list[str]]:
         generator = torch.Generator().manual_seed(seed)
-        return [answer.text for answer in engine.generate(CONTRACT, CASES, Sampling(temperature=1.5), generator)]
+        answers = engine.sample(CONTRACT, CASES, 3, Sampling(temperature=1.5), generator)
+        return [[answer.text for answer in own] for own in answers]
 
-    assert drawn(1) == drawn(1)
-    assert drawn(1) != drawn(2)
+    state = torch.random.get_rng_state()
+    first = drawn(1)
+    assert first == drawn(1)
+    assert first != drawn(2)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert len(first) == len(CASES)
+    assert all(len(own) == 3 for own in first)
+    assert any(len(set(own)) > 1 for own in first)
 
 
 def test_a_frame_is_given_and_not_scored() -> None:

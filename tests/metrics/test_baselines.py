@@ -1,18 +1,32 @@
+import itertools
+import sys
+
 import numpy as np
 import pytest
+from rouge_score.rouge_scorer import RougeScorer
+from sklearn.metrics import balanced_accuracy_score
 
-from medjudge.errors import DataError
+from medjudge.errors import ConfigError, DataError
+from medjudge.inference.embeddings import sentence_embedder
 from medjudge.metrics.baselines import (
     BASELINES,
+    LEXICAL,
+    TRIVIAL,
     always_positive,
     chance,
     chance_accuracy,
+    compared_texts,
+    fit_cutpoints,
+    lexical_baselines,
     majority,
+    rouge_l,
+    token_f1,
     trivial_baselines,
     word_counts,
 )
 from medjudge.metrics.classification import classification_metrics, code_outcomes
 from medjudge.records import Case
+from tests.shared_data import shared_rows
 
 LABELS = ("0", "1")
 TRAIN = [
@@ -64,7 +78,7 @@ def test_word_counts_with_words_that_never_recur():
 
 def test_every_baseline_answers_every_case():
     baselines = trivial_baselines(TRAIN, HELD_OUT, labels=LABELS, positive="1", rng=np.random.default_rng(0))
-    assert set(baselines.judgements) == set(BASELINES)
+    assert set(baselines.judgements) == set(TRIVIAL)
     assert not baselines.skipped
     for answers in baselines.judgements.values():
         assert [answer.case_id for answer in answers] == ["h0", "h1", "h2"]
@@ -89,3 +103,163 @@ def test_a_baseline_that_cannot_be_made_is_left_out_with_its_reason(train, skipp
 def test_no_labels():
     with pytest.raises(DataError, match="empty label set"):
         chance_accuracy(())
+
+
+def test_token_f1_by_hand():
+    # "a b b" and "b b c": two shared words of three and three
+    assert token_f1("a b b", "b b c") == pytest.approx(2 * 2 / 6)
+    assert token_f1("FIÈVRE.", "fièvre") == 1
+    assert token_f1("", "x") == token_f1("?", "?") == 0
+
+
+def test_rouge_l_by_hand_and_by_the_package():
+    # longest common run of "the cat sat" and "the dog sat down": the sat. 2*2/(3+4)
+    assert rouge_l("the cat sat", "the dog sat down") == pytest.approx(4 / 7)
+    assert rouge_l("fièvre élevée", "fièvre") == pytest.approx(2 / 3)
+    assert rouge_l("", "x") == 0
+    scorer = RougeScorer(["rougeL"])
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        a, b = (" ".join(rng.choice(list("abcdefgh"), rng.integers(1, 90))) for _ in range(2))
+        assert rouge_l(a, b) == pytest.approx(scorer.score(b, a)["rougeL"].fmeasure), (a, b)
+
+
+@pytest.mark.parametrize("n_labels", [2, 3, 4])
+def test_cutpoints_are_the_best_of_all(n_labels):
+    """Against every choice of cutpoints on short rows with ties."""
+    rng = np.random.default_rng(n_labels)
+    for _ in range(25):
+        likeness = np.round(rng.random(12), 1)
+        gold = rng.integers(0, n_labels, 12)
+        edges = np.unique(np.r_[-1.0, likeness + 0.05, 2.0])
+        best = max(
+            recall_mean(gold, np.searchsorted(cuts, likeness, side="right"))
+            for cuts in itertools.combinations_with_replacement(edges, n_labels - 1)
+        )
+        found = fit_cutpoints(likeness, gold, n_labels)
+        assert len(found) == n_labels - 1
+        assert (np.diff(found) >= 0).all()
+        assert recall_mean(gold, np.searchsorted(found, likeness, side="right")) == pytest.approx(best)
+
+
+def recall_mean(gold, said):
+    return np.mean([(said[gold == k] == k).mean() for k in np.unique(gold)])
+
+
+def test_cutpoints_by_hand():
+    assert fit_cutpoints(np.array([0.1, 0.2, 0.8, 0.9]), np.array([0, 0, 1, 1]), 2) == pytest.approx([0.5])
+    # more likeness never means a lower label: turned round, nothing beats one label for all
+    assert fit_cutpoints(np.array([0.1, 0.9]), np.array([1, 0]), 2)[0] in (-1, 2)
+    # a label without rows takes no place
+    assert fit_cutpoints(np.array([0.1, 0.9]), np.array([0, 2]), 3) == pytest.approx([0.5, 0.5])
+
+
+def equivalence(case_id, candidate, reference, gold, group):
+    return Case(case_id, {"question": "q", "candidate": candidate, "reference": reference}, gold=gold, group=group)
+
+
+PAIRS = [
+    equivalence(f"t{i}", *texts, group=f"q{i}")
+    for i, texts in enumerate(
+        [
+            ("une fièvre élevée", "la fièvre élevée", "1"),
+            ("une toux sèche", "toux sèche persistante", "1"),
+            ("le rein droit", "une toux sèche", "0"),
+            ("aspirine", "une fièvre élevée", "0"),
+        ]
+    )
+]
+
+
+def test_lexical_baselines_tell_like_from_unlike():
+    held_out = [
+        equivalence("a", "fièvre très élevée", "une fièvre élevée", "1", "h0"),
+        equivalence("b", "un autre mot", "rein gauche", "0", "h1"),
+        Case("c", {"question": "q", "candidate": "x"}, gold="0"),  # no reference: nothing alike
+    ]
+    found = lexical_baselines(PAIRS, held_out, labels=LABELS, texts=("candidate", "reference"))
+    assert set(found.judgements) == set(LEXICAL)
+    for name, answers in found.judgements.items():
+        assert labels_of(answers) == ["1", "0", "0"], name
+        assert [answer.case_id for answer in answers] == ["a", "b", "c"]
+        assert found.fitted[name].train_balanced_accuracy == 1
+        assert len(found.fitted[name].cutpoints) == 1
+    assert (found.n_train, found.n_train_dropped, found.skipped) == (4, 0, {})
+
+
+def test_lexical_baselines_never_learn_from_an_evaluated_question():
+    """A training row of an evaluated question would turn the cutpoint round; it is dropped, and counted."""
+    leak = [equivalence(f"leak{i}", "la fièvre élevée", "la fièvre élevée", "0", "h0") for i in range(20)]
+    held_out = [equivalence("a", "la fièvre élevée", "la fièvre élevée", "1", "h0")]
+    found = lexical_baselines([*PAIRS, *leak], held_out, labels=LABELS, texts=("candidate", "reference"))
+    assert (found.n_train, found.n_train_dropped) == (4, 20)
+    assert all(labels_of(answers) == ["1"] for answers in found.judgements.values())
+    nothing_left = lexical_baselines(leak, held_out, labels=LABELS, texts=("candidate", "reference"))
+    assert set(nothing_left.skipped) == set(LEXICAL)
+    assert "found 0 of 20 labelled rows" in nothing_left.skipped["bleu"]
+
+
+def test_words_alone_are_needed_by_tfidf_only():
+    marks = [equivalence(str(i), "?", "!" if i % 2 else "?", str(i % 2), f"g{i}") for i in range(4)]
+    found = lexical_baselines(marks, PAIRS, labels=LABELS, texts=("candidate", "reference"))
+    assert "needs words" in found.skipped["tfidf_cosine"]
+    assert "token_f1" in found.judgements
+
+
+def test_embeddings_are_used_where_they_are_given():
+    def embed(texts):
+        return np.array([[text.count("e"), text.count("o")] for text in texts], dtype=float)
+
+    found = lexical_baselines(PAIRS, PAIRS[:1], labels=LABELS, texts=("candidate", "reference"), embed=embed)
+    assert found.skipped == {}  # the same row in training and evaluation is dropped with its question
+    assert found.n_train_dropped == 1
+    assert set(found.judgements) == {*LEXICAL, "embedding_cosine"}
+    assert set(found.judgements) < set(BASELINES)
+
+
+def test_embeddings_without_the_extra_say_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(ConfigError, match=r"medjudge\[embeddings\]"):
+        sentence_embedder("any")
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "texts"),
+    [
+        ("equivalence", {}, ("candidate", "reference")),
+        ("rubric", {"reference": "x"}, ("output", "reference")),
+        ("rubric", {"input": "x"}, ("output", "input")),
+        ("mcq", {}, None),
+        ("appropriateness", {}, None),
+    ],
+)
+def test_which_texts_are_compared(kind, inputs, texts):
+    assert compared_texts(kind, [Case("x", inputs)]) == texts
+
+
+def test_the_french_judge_set_leaves_out_the_training_rows_of_its_questions():
+    """332 of the published training rows reuse an evaluation candidate: cutpoints do without their questions."""
+    rows = shared_rows("data", "fr_oeqa_judge", "fr_oeqa_judge.jsonl")
+    cases = {
+        part: [
+            Case(
+                f"{part}{i}",
+                {name: row[name] for name in ("question", "candidate", "reference")},
+                gold=str(row["label"]),
+                group=row["question"],
+            )
+            for i, row in enumerate(rows)
+            if row["split"] == part
+        ]
+        for part in ("train", "eval")
+    }
+    found = lexical_baselines(cases["train"], cases["eval"], labels=LABELS, texts=("candidate", "reference"))
+    evaluated = {case.inputs["question"] for case in cases["eval"]}
+    clean = [case for case in cases["train"] if case.inputs["question"] not in evaluated]
+    assert found.n_train == len(clean)
+    assert found.n_train + found.n_train_dropped == len(cases["train"]) == 508
+    assert found.n_train_dropped > 100
+    gold = [case.gold for case in cases["eval"]]
+    for name, answers in found.judgements.items():
+        assert len(answers) == 300
+        assert 0.4 < balanced_accuracy_score(gold, labels_of(answers)) < 0.85, name

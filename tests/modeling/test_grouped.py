@@ -389,7 +389,6 @@ def test_packing_by_hand() -> None:
     #                                prompt  c1      c3   prompt
     assert packed.ids.tolist() == [[7, 8, 11, 12, 31, 4, 5, 6]]
     assert packed.positions.tolist() == [[0, 1, 2, 3, 2, 0, 1, 2]]
-    assert packed.documents.tolist() == [[0, 0, 0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 2, 0, 0, 0]]
     assert packed.predictors.tolist() == [1, 2, 3, 7, 1, 4]
     assert packed.labels.tolist() == [[11, 12, 13, 21, 31, 32]]
     values = torch.arange(1.0, 7.0)[None]
@@ -412,9 +411,13 @@ def allowed(packed: Packed) -> Tensor:
 def test_blocks_let_each_token_see_its_prompt_and_itself(layout: Layout) -> None:
     inputs = batch(layout, has_old=False)
     packed = pack(*(inputs[k] for k in ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")))
-    groups, parts = packed.documents
-    same = (groups[:, None] == groups) & ((parts == 0) | (parts[:, None] == parts))
-    assert torch.equal(allowed(packed), same & torch.ones_like(same).tril())
+    # The group of each token and its part of it: 0 for the prompt, else the completion without its last token.
+    sizes = [(n_prompt, *(n - 1 for n in ns if n)) for n_prompt, ns in layout]
+    owners = [(g, p) for g, parts in enumerate(sizes) for p, n in enumerate(parts) for _ in range(n)]
+    expected = [
+        [q[0] == k[0] and k[1] in (0, q[1]) and j <= i for j, k in enumerate(owners)] for i, q in enumerate(owners)
+    ]
+    assert allowed(packed).tolist() == expected
     ends = [0, *(block.end for block in packed.blocks)]
     assert [block.start for block in packed.blocks] == ends[:-1]
     assert ends[-1] == packed.ids.shape[1]

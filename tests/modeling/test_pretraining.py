@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +12,9 @@ from rich.console import Console
 from medjudge import artifacts
 from medjudge.config import BaseConfig
 from medjudge.data.generators.corpus import Document
+from medjudge.errors import ModelError
 from medjudge.modeling.lineage import read_lineage, weights_sha256
-from medjudge.modeling.load import TINY_DIR, load_tokenizer, resolve
+from medjudge.modeling.load import resolve
 from medjudge.modeling.pretraining import (
     PretrainingPlan,
     Windows,
@@ -30,7 +32,7 @@ CHAT: Document = [{"role": "user", "content": "Which nerve?"}, {"role": "assista
 TEXT = "The deltoid is supplied by the axillary nerve."
 
 
-def few(rng: random.Random) -> list[Document]:
+def few(rng: random.Random, number: int = 0) -> list[Document]:
     return [TEXT, CHAT] * 20
 
 
@@ -107,7 +109,7 @@ def test_it_learns_and_repeats_itself() -> None:
     assert logs[0][-1]["loss"] < 0.5 * logs[0][0]["loss"]
 
 
-def test_build_writes_a_whole_model_folder(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_build_writes_a_whole_model_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("medjudge.data.generators.corpus.epoch", few)
     plan = PretrainingPlan(n_steps=2, batch_size=2, window=32, log_every=1)
     summary = build(tmp_path / "tiny", Console(quiet=True), plan, SHAPE)
@@ -122,16 +124,7 @@ def test_build_writes_a_whole_model_folder(tmp_path, monkeypatch) -> None:  # ty
     assert not (tmp_path / "tiny.new").exists()
 
 
-def test_the_shipped_model_is_the_one_its_card_and_log_describe() -> None:
-    folder = resolve("builtin:tiny")
-    assert folder == TINY_DIR
-    log = artifacts.read_json(folder / "training_log.json")
-    lineage = read_lineage(folder)
-    assert lineage is not None
-    assert weights_sha256(folder) == log["weights_sha256"] == lineage.weights_sha256
-    assert 3e6 <= log["n_parameters"] <= 8e6
-    assert sum(path.stat().st_size for path in folder.iterdir()) < 16 * 2**20
-    assert log["weights_sha256"] in (folder / "README.md").read_text(encoding="utf-8")
-    tokenizer = load_tokenizer(folder)
-    for text in ("Which nerve supplies the deltoid?", "Le muscle deltoïde est innervé par le nerf axillaire."):
-        assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
+def test_weights_that_were_not_made_are_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("medjudge.modeling.load.TINY_DIR", tmp_path / "tiny")
+    with pytest.raises(ModelError, match="make tiny-base"):
+        resolve("builtin:tiny")

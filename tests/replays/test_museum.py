@@ -17,7 +17,7 @@ def test_replay_fails_as_published_and_is_stopped_here(name: str) -> None:
     assert museum.output(name) == QUOTED[name]  # after a change that is meant: python -m tests.replays page
 
 
-@pytest.mark.parametrize(("name", "guard"), museum.GUARDS, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(("name", "guard"), museum.GUARDS, ids=[name for name, _ in museum.GUARDS])
 def test_without_its_guard_the_replay_fails(name: str, guard: Guard) -> None:
     line = f"{name} | {guard.name} | fails: {museum.without(name, guard)}\n"
     assert line in QUOTED["unguarded"]

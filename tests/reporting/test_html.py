@@ -57,6 +57,8 @@ def test_all_sections_in_order(written):
         "Findings",
         "Metrics",
         "Comparisons on the same rows",
+        "Agreement",
+        "Confidence",
         "Confusion matrices",
         "Per class",
         "Wrong and unreadable answers",
@@ -80,7 +82,7 @@ def test_self_contained(written):
 def test_every_picture_has_a_text_alternative_and_is_a_file_too(written):
     path, page = written
     files = sorted((path.parent / "figures").iterdir())
-    assert len(page.images) == len(files) == 8
+    assert len(page.images) == len(files) == 11
     assert all(len(image["alt"]) > 40 for image in page.images)
     embedded = {base64.b64decode(image["src"].partition(",")[2]) for image in page.images}
     assert embedded == {file.read_bytes() for file in files}
@@ -140,6 +142,7 @@ def test_evaluation_alone_renders(report_inputs, tmp_path):
             "comparisons": (),
             "leakage": {},
             "reference": None,
+            "audit": None,
             "skipped_baselines": {"word_counts": "there are no training rows."},
         }
     )

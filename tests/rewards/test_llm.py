@@ -6,6 +6,7 @@ import itertools
 import json
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from medjudge.rewards.settings import LlmSettings, RewardSettings
 from medjudge.settings import EndpointSettings
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.contract import TaskContract
-from medjudge.tasks.reasoning import Marks
 from tests.inference.scripted_endpoint import Action, Say, Status, scripted
 from tests.modeling.models import save_base
 from tests.small_runs import small_tree, write_rows
@@ -224,11 +224,11 @@ def test_a_local_judge_that_is_not_there_is_named_before_training() -> None:
         llm_reward(context(judge="./nowhere/at/all"))
 
 
-def test_the_reasoning_of_a_case_reads_as_its_prompt_does() -> None:
-    case = reasoning_case(rollout("x").case, "generated")
-    assert case.case_id == "c"
-    assert Marks(1, 2, 3).mean == 2.0
-    assert case.inputs["trainee"] == "generated"
+def test_the_judge_sees_what_the_policy_saw() -> None:
+    asked = rollout("generated")
+    shown = replace(asked.completion, shown={"condition": "pain"})
+    assert reasoning_case(asked).inputs["case"] == "condition: pain\nvariant: adult"
+    assert reasoning_case(replace(asked, completion=shown)).inputs["case"] == "condition: pain"
 
 
 # --- in a run ---------------------------------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ def test_preflight_stops_a_parser_that_does_not_know_its_own_answers() -> None:
         Deaf(form="answer_only", max_completion_tokens=64), orders(), build_tokenizer(TEXT, 320), plan_of(ACR)
     )
     assert found.n_at_maximum == 0
-    with pytest.raises(DataError, match=r"0 of 12 gold answers .*1.5 at most.*expected one <answer> tag"):
+    with pytest.raises(DataError, match=r"0 of 12 gold answers earn the maximum, 1.5.*expected one <answer> tag"):
         require_earnable(found)
 
 

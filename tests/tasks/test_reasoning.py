@@ -39,7 +39,7 @@ def test_marks_by_hand() -> None:
     marks = CONTRACT.read_marks(f" \n{GOOD}\n")
     assert marks == Marks(7, 8, 6)
     assert (marks.mean, marks.share) == (7.0, 0.7)  # (7 + 8 + 6) / 3, and a tenth of it
-    assert CONTRACT.parse("c1", GOOD) == Verdict("c1", "21")
+    assert CONTRACT.parse("c1", GOOD) == Verdict("c1", "21", rationale=GOOD)
     assert Marks(0, 0, 0).share == 0.0
 
 

@@ -234,10 +234,12 @@ class EndpointClient:
 
     async def _answer(self, key: str, body: dict[str, Any], sitting: _Sitting) -> Reply | Failure:
         """The reply to one prompt, kept on disk; or why there is none after all attempts."""
-        n_attempts = 0
+        n_attempts = n_tries = 0
+        outage_s = 0.0
         while True:
+            n_answers = self.usage.n_new
             outcome = await self._attempt(body, sitting)
-            n_attempts += 1
+            n_tries += 1
             if isinstance(outcome, Reply):
                 sitting.cache.put(key, outcome)
                 self._count(key, outcome, from_cache=False)
@@ -246,13 +248,19 @@ class EndpointClient:
                 sitting.give_up(outcome.hopeless)
             if sitting.stop.is_set():
                 return Failure(outcome.reason)
+            # Out of reach for every call, though it has answered before: a restart, which is no fault of this prompt.
+            is_outage = outcome.unreachable and 0 < n_answers == self.usage.n_new
+            if not is_outage or outage_s >= self.settings.max_outage_s:
+                n_attempts += 1
             if not outcome.retry or n_attempts > self.settings.max_retries:
-                return self._failed(outcome, n_attempts, sitting)
+                return self._failed(outcome, n_tries, sitting)
             self.usage.n_retries += 1
             self._note(f"{self.usage.n_retries:,} retries, last after: {outcome.reason}")
-            backoff_s = min(self.settings.retry_wait_s * 2 ** (n_attempts - 1), LONGEST_BACKOFF_S)
             # Many calls fail together; what they wait is drawn, so that they do not come back together.
-            await sitting.sleep(backoff_s * random.uniform(0.5, 1.0))
+            backoff_s = min(self.settings.retry_wait_s * 2 ** min(n_tries - 1, 20), LONGEST_BACKOFF_S)
+            backoff_s *= random.uniform(0.5, 1.0)
+            outage_s += backoff_s if is_outage else 0.0
+            await sitting.sleep(backoff_s)
 
     async def _attempt(self, body: dict[str, Any], sitting: _Sitting) -> Reply | _Trouble:
         limit = body["limit"]

@@ -20,7 +20,7 @@ from medjudge.inference.rollouts import GREEDY, MIN_PREFIX, Sampling, batches, r
 from medjudge.modeling.load import check_context
 from medjudge.records import Case, Completion, LabelScores
 from medjudge.tasks.contract import TaskContract
-from medjudge.tasks.encoding import LabelIds, decode, encode_all, encode_labels, stop_token_ids
+from medjudge.tasks.encoding import Encoded, LabelIds, decode, encode_all, encode_labels, stop_token_ids
 
 MAX_LOGITS = 1 << 26
 """Logits per batch of label scoring: 256 MiB in float32."""
@@ -37,7 +37,6 @@ class Engine:
         self.batch_tokens = batch_tokens
         self.on_progress = on_progress or (lambda n: None)
 
-    @torch.inference_mode()
     def generate(
         self,
         contract: TaskContract,
@@ -45,7 +44,19 @@ class Engine:
         sampling: Sampling = GREEDY,
         generator: torch.Generator | None = None,
     ) -> list[Completion]:
-        """One completion per case, in the order of the cases, ended by the stop token or the contract's limit.
+        """One completion per case, as `sample` gives them."""
+        return [drawn[0] for drawn in self.sample(contract, cases, 1, sampling, generator)]
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        contract: TaskContract,
+        cases: Sequence[Case],
+        n_per_case: int,
+        sampling: Sampling,
+        generator: torch.Generator | None = None,
+    ) -> list[list[Completion]]:
+        """`n_per_case` completions of each case, in the order of the cases, ended by the stop token or the limit.
 
         generator: a CPU generator for sampling; None draws from torch's global one.
         """
@@ -55,9 +66,10 @@ class Engine:
         longest = max(map(len, prompts), default=0) + n_new
         check_context(self.model, longest)
         if why_not(self.model, longest) is None:
-            rows = roll_out(
+            drawn = roll_out(
                 self.model,
                 prompts,
+                n_per_prompt=n_per_case,
                 sampling=sampling,
                 stop_ids=stop_ids,
                 max_new_tokens=n_new,
@@ -65,16 +77,18 @@ class Engine:
                 batch_tokens=self.batch_tokens,
                 on_progress=self.on_progress,
             )
-            drawn = [row[0] for row in rows]
         else:
-            drawn = self._generate_plainly(prompts, n_new, sampling, generator)
-        completions = []
-        for row, ids in zip(encoded, drawn, strict=True):
-            n_tokens = next((k + 1 for k, token in enumerate(ids) if token in stop_ids), len(ids))
-            stopped = n_tokens > 0 and ids[n_tokens - 1] in stop_ids
-            text = decode(self.tokenizer, ids[:n_tokens], stop_ids)
-            completions.append(Completion(text, n_tokens, stopped, row.n_words_cut, row.shown))
-        return completions
+            repeated = [ids for ids in prompts for _ in range(n_per_case)]
+            rows = self._generate_plainly(repeated, n_new, sampling, generator)
+            drawn = [rows[i : i + n_per_case] for i in range(0, len(rows), n_per_case)]
+        return [[self._read(row, ids, stop_ids) for ids in own] for row, own in zip(encoded, drawn, strict=True)]
+
+    def _read(self, row: Encoded, ids: Sequence[int], stop_ids: Sequence[int]) -> Completion:
+        n_tokens = next((k + 1 for k, token in enumerate(ids) if token in stop_ids), len(ids))
+        stopped = n_tokens > 0 and ids[n_tokens - 1] in stop_ids
+        return Completion(
+            decode(self.tokenizer, ids[:n_tokens], stop_ids), n_tokens, stopped, row.n_words_cut, row.shown
+        )
 
     @torch.inference_mode()
     def label_logprobs(

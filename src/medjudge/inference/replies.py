@@ -157,6 +157,11 @@ class Usage:
         self.reasons[reason] += 1
 
     @property
+    def n_new(self) -> int:
+        """Answers that this run asked for."""
+        return self.n_answered - self.n_from_cache
+
+    @property
     def n_prompts(self) -> int:
         """Distinct prompts, answered or failed."""
         return self.n_answered + self.n_failed

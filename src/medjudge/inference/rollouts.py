@@ -25,7 +25,6 @@ from transformers import (
 
 from medjudge.errors import ModelError
 from medjudge.inference.prefix import (
-    Continuation,
     Prompts,
     common_prefix,
     device_of,
@@ -187,12 +186,24 @@ class _Decoding:
             width = max(len(ids) for ids in prompt_ids)
             padded = [[ids[0]] * (width - len(ids)) + list(ids) for ids in prompt_ids]
             self.seen = torch.tensor([padded[slot] for slot in slots], device=device)
+        self.unseen = torch.empty(len(slots), 0, dtype=torch.long, device=device)
+        self.context = prompts.continuation(self.slots)
+        self.logits = prompts.logits[torch.tensor(self.slots, device=device)]
 
     def run(self) -> list[list[int]]:
         """The completions, in the order of the rows."""
-        context = self.prompts.continuation(self.slots)
-        logits = self.prompts.logits[torch.tensor(self.slots, device=self.rows.device)]
+        self.decode()
+        stops = set(self.stops.tolist())
+        completions = []
+        for ids in self.tokens.tolist():
+            end = next((k + 1 for k, token in enumerate(ids) if token in stops), len(ids))
+            completions.append(ids[:end])
+        return completions
+
+    def decode(self) -> None:
+        """Fills `tokens`. Between two looks at which rows are done, nothing here waits for a GPU."""
         check_every = 1 if self.rows.device.type == "cpu" else GPU_CHECK_EVERY
+        logits = self.logits
         for step in range(self.max_new_tokens):
             drawn = self._draw(logits, step)
             self.tokens[self.rows, step] = drawn
@@ -206,18 +217,15 @@ class _Decoding:
                 if not len(live):
                     break
                 drawn = drawn[live]
-                self._keep(live, context)
-            logits = forward(self.model, drawn[:, None], self.positions, context)[:, -1]
+                self._keep(live)
+            logits = forward(self.model, drawn[:, None], self.positions, self.context)[:, -1]
             self.positions = self.positions + 1
-        return self._cut()
 
     def _draw(self, logits: Tensor, step: int) -> Tensor:
-        scores = logits.float()
-        ids = self.seen if self.seen is not None else self.tokens[self.rows, :step]
-        scores = self.processors(ids, scores)
+        scores = self.processors(self.unseen if self.seen is None else self.seen, logits.float())
         return scores.argmax(-1) if self.sampling.greedy else invert_cdf(scores, self.uniform[self.rows, step])
 
-    def _keep(self, live: Tensor, context: Continuation) -> None:
+    def _keep(self, live: Tensor) -> None:
         """Drops the rows that are done. Prompts that nobody continues stay until half of them are such."""
         self.slots = [self.slots[i] for i in live.tolist()]
         self.rows, self.positions, self.is_done = self.rows[live], self.positions[live], self.is_done[live]
@@ -228,15 +236,7 @@ class _Decoding:
             self.prompts = self.prompts.keep(still)
             place = {slot: k for k, slot in enumerate(still)}
             self.slots = [place[slot] for slot in self.slots]
-        context.keep(live, self.prompts.grids(self.slots))
-
-    def _cut(self) -> list[list[int]]:
-        stops = set(self.stops.tolist())
-        completions = []
-        for ids in self.tokens.tolist():
-            end = next((k + 1 for k, token in enumerate(ids) if token in stops), len(ids))
-            completions.append(ids[:end])
-        return completions
+        self.context.keep(live, self.prompts.grids(self.slots))
 
 
 def invert_cdf(scores: Tensor, uniform: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ from medjudge.metrics.comparison import (
     power_against_chance,
     power_of_pair,
 )
+from medjudge.metrics.correction import gold_rate, prediction_powered_rate, rogan_gladen
 from medjudge.metrics.generators import (
     GeneratorRow,
     Heterogeneity,
@@ -42,7 +43,7 @@ from medjudge.metrics.generators import (
     heterogeneity,
     self_preference,
 )
-from medjudge.metrics.intervals import design_effect
+from medjudge.metrics.intervals import clustered_wilson, design_effect
 from medjudge.metrics.measured import Frozen, MetricResult, finite, measured
 
 FloatArray = NDArray[np.float64]
@@ -66,8 +67,9 @@ class JudgeRows:
     """(n,) who wrote what was judged; "" where unknown."""
     confidence: FloatArray
     """(n,) in [0, 1]; nan where the judge gave none."""
-    unrated: Sequence[str] = ()
-    """Its labels for cases that no expert rated."""
+    unrated: Sequence[str | None] = ()
+    """Its labels for cases that no expert rated; None where it could not be read."""
+    unrated_groups: Sequence[str] = ()
 
 
 class PowerResult(Frozen):
@@ -170,6 +172,19 @@ class CalibrationResult(Frozen):
     selective: tuple[SelectiveResult, ...]
 
 
+class CorrectionResult(Frozen):
+    """The pass rate on cases that no expert rated, from a judge that errs in known ways."""
+
+    n_unrated: int
+    n_rated: int
+    judged: MetricResult
+    """Share that the judge calls positive on the unrated cases, as it stands."""
+    gold: MetricResult
+    """Share positive on the rated cases alone."""
+    rogan_gladen: MetricResult
+    prediction_powered: MetricResult
+
+
 class JudgeAudit(Frozen):
     """One judge or baseline."""
 
@@ -179,9 +194,10 @@ class JudgeAudit(Frozen):
     heterogeneity: tuple[HeterogeneityResult, ...] = ()
     self_preference: SelfPreferenceResult | None = None
     calibration: CalibrationResult | None = None
+    correction: CorrectionResult | None = None
 
 
-class TestResult(Frozen):
+class PermutationResult(Frozen):
     """A paired permutation test of one statistic; `adjusted_p` by Holm over the family."""
 
     difference: MetricResult
@@ -201,7 +217,7 @@ class PairResult(Frozen):
     method: str
     adjusted_p: float
     """McNemar's p, by Holm over the family."""
-    tests: dict[str, TestResult]
+    tests: dict[str, PermutationResult]
     power: PowerResult
 
 
@@ -275,6 +291,7 @@ def _audit(
         ),
         self_preference=None if preference is None else _preference_result(preference),
         calibration=_calibration(rows, level=level, n_resamples=n_resamples, rng=rng),
+        correction=_correction(rows, level=level, n_resamples=n_resamples, rng=rng),
     )
 
 
@@ -360,6 +377,42 @@ def _calibration(
             selective_threshold(confidence, correct, max_error=max_error, groups=groups, rng=rng)
             for max_error in MAX_ERRORS
         ],
+    )
+
+
+def _correction(
+    rows: JudgeRows, *, level: float, n_resamples: int, rng: np.random.Generator
+) -> CorrectionResult | None:
+    """The true positive rate of the unrated cases; None without any, or without a positive label."""
+    outcomes = rows.outcomes
+    if outcomes.positive is None or not rows.unrated:
+        return None
+    said = np.array([label == outcomes.labels[outcomes.positive] for label in rows.unrated])
+    labelled, gold = outcomes.predicted == outcomes.positive, outcomes.gold == outcomes.positive
+    # Alone is each row in a group of its own on both sides; the estimators then need no groups.
+    alone = len(set(outcomes.groups.tolist())) == len(gold) and len(set(rows.unrated_groups)) == len(said)
+    new = None if alone else np.unique(np.asarray(rows.unrated_groups, dtype=str), return_inverse=True)[1]
+    old = None if alone else outcomes.groups
+    return CorrectionResult(
+        n_unrated=len(said),
+        n_rated=len(gold),
+        judged=measured(clustered_wilson(said, new, level=level)),
+        gold=measured(gold_rate(gold, old, level=level)),
+        rogan_gladen=measured(
+            rogan_gladen(
+                said,
+                labelled,
+                gold,
+                groups=new,
+                labelled_groups=old,
+                level=level,
+                n_resamples=n_resamples,
+                rng=rng,
+            )
+        ),
+        prediction_powered=measured(
+            prediction_powered_rate(said, labelled, gold, groups=new, labelled_groups=old, level=level)
+        ),
     )
 
 
@@ -464,7 +517,7 @@ def _pair(name_a: str, name_b: str, a: Outcomes, b: Outcomes, level: float, n_re
         method=test.method,
         adjusted_p=test.p,
         tests={
-            name: TestResult(difference=measured(differences[name]), p=finite(permuted[name].p), adjusted_p=None)
+            name: PermutationResult(difference=measured(differences[name]), p=finite(permuted[name].p), adjusted_p=None)
             for name in names
         },
         power=_power_result(power),

@@ -5,6 +5,8 @@ Whatever is learnt is learnt from training rows. Each baseline answers with verd
 
 from __future__ import annotations
 
+import re
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,13 +23,37 @@ MAJORITY = "majority"
 ALWAYS_POSITIVE = "always_positive"
 CHANCE = "chance"
 WORD_COUNTS = "word_counts"
+TOKEN_F1 = "token_f1"
+ROUGE_L = "rouge_l"
+BLEU = "bleu"
+CHRF = "chrf"
+TFIDF = "tfidf_cosine"
+EMBEDDING = "embedding_cosine"
 
-BASELINES = {
+LEXICAL = {
+    TOKEN_F1: "words shared by the two texts (F1)",
+    ROUGE_L: "longest common run of words, gaps allowed (ROUGE-L F1)",
+    BLEU: "sentence BLEU (sacreBLEU, effective order)",
+    CHRF: "chrF (sacreBLEU)",
+    TFIDF: "cosine of TF-IDF vectors, vocabulary of the training rows",
+}
+"""Judges that only hold two texts against each other; cutpoints fitted on training rows whose question is not
+evaluated."""
+
+TRIVIAL = {
     MAJORITY: "the commonest label of the training rows, for every case",
     ALWAYS_POSITIVE: "the positive label for every case",
     CHANCE: "labels drawn uniformly",
     WORD_COUNTS: "logistic regression on counts of words and word pairs, fitted on the training rows",
 }
+BASELINES = {**TRIVIAL, **LEXICAL, EMBEDDING: "cosine of sentence embeddings"}
+"""Every baseline by name, in words."""
+
+FloatArray = NDArray[np.float64]
+Embed = Callable[[Sequence[str]], FloatArray]
+Similarity = Callable[[Sequence[tuple[str, str]]], FloatArray]
+
+_WORD = re.compile(r"(?u)\b\w+\b")
 
 _MIN_DF = 2
 """Words seen in one training row alone cannot carry over to another."""
@@ -42,6 +68,37 @@ class Baselines:
 
     judgements: dict[str, list[Judgement]]
     skipped: dict[str, str]
+    notes: tuple[str, ...] = ()
+    """What must be known of how they were fitted, as sentences."""
+
+
+def every_baseline(
+    train: Sequence[Case],
+    cases: Sequence[Case],
+    *,
+    kind: str,
+    labels: Sequence[str],
+    positive: str | None,
+    rng: np.random.Generator,
+) -> Baselines:
+    """Trivial and lexical baselines, all fitted on the training rows whose question (group) is not evaluated.
+
+    kind: of the contract; it and the cases say whether there are two texts whose likeness means something.
+    """
+    evaluated = {_question(case) for case in cases}
+    clean = [case for case in train if _question(case) not in evaluated]
+    trivial = trivial_baselines(clean, cases, labels=labels, positive=positive, rng=rng)
+    texts = compared_texts(kind, cases)
+    if texts is None or not train:
+        return trivial
+    lexical = lexical_baselines(clean, cases, labels=labels, texts=texts)
+    note = (
+        f"Baselines were fitted on {len(clean):,} of {len(train):,} training rows: the questions of the other "
+        f"{len(train) - len(clean):,} are among those evaluated."
+        if len(clean) < len(train)
+        else f"Baselines were fitted on {len(train):,} training rows, whose questions are not among those evaluated."
+    )
+    return Baselines({**trivial.judgements, **lexical.judgements}, {**trivial.skipped, **lexical.skipped}, (note,))
 
 
 def trivial_baselines(
@@ -138,7 +195,7 @@ def _count_words(texts: Sequence[str]) -> tuple[Any, Any]:
     for min_df in (_MIN_DF, 1):  # in a handful of rows no word may occur twice
         # The pattern keeps words of one character: "T 4", "grade 2".
         vectorizer = CountVectorizer(
-            ngram_range=(1, 2), min_df=min_df, max_features=_MAX_FEATURES, token_pattern=r"(?u)\b\w+\b"
+            ngram_range=(1, 2), min_df=min_df, max_features=_MAX_FEATURES, token_pattern=_WORD.pattern
         )
         try:
             return vectorizer, vectorizer.fit_transform(texts)
@@ -153,13 +210,12 @@ def _joined(case: Case) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Lexical:
-    """One similarity of two texts, as a judge: its cutpoints are fitted on training rows."""
+    """How one similarity of two texts became a judge."""
 
-    name: str
     cutpoints: tuple[float, ...]
-    """K - 1 ascending similarities; a case gets the label whose place is the number of cutpoints at or below its
-    own."""
-    n_train: int
+    """K - 1 ascending likenesses; a case's label is the one at the place that counts the cutpoints at or below it."""
+    train_balanced_accuracy: float
+    """What these cutpoints reach on the rows that they were fitted on: not a result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +226,19 @@ class LexicalBaselines:
     fitted: dict[str, Lexical]
     skipped: dict[str, str]
     n_train: int
-    """Labelled training rows whose group is not evaluated: those that thresholds and vocabulary were fitted on."""
+    """Labelled training rows whose group is not evaluated: those that cutpoints and vocabulary were fitted on."""
     n_train_dropped: int
     """Labelled training rows left out because their group (question) is evaluated."""
+
+
+def compared_texts(kind: str, cases: Sequence[Case]) -> tuple[str, str] | None:
+    """The two input fields whose likeness could stand in for a judgement of this contract kind; None if it has none.
+
+    A rubric case without a reference is compared with its input: what the output should follow.
+    """
+    if kind == "rubric" and not any("reference" in case.inputs for case in cases):
+        return ("output", "input")
+    return {"equivalence": ("candidate", "reference"), "rubric": ("output", "reference")}.get(kind)
 
 
 def lexical_baselines(
@@ -181,19 +247,162 @@ def lexical_baselines(
     *,
     labels: Sequence[str],
     texts: tuple[str, str],
-    embed: Callable[[Sequence[str]], NDArray[np.float64]] | None = None,
+    embed: Embed | None = None,
 ) -> LexicalBaselines:
-    """Token F1, ROUGE-L, BLEU, chrF, TF-IDF cosine and, with `embed`, embedding cosine of two input fields.
+    """Token F1, ROUGE-L, BLEU, chrF, TF-IDF cosine and, with `embed`, embedding cosine of two input fields, as judges.
 
-    texts: (judged field, compared-with field), as `COMPARED_TEXTS[contract.kind]`. labels: lowest first; more
-    similarity never means a lower label. embed: texts -> (n, d) vectors. Cutpoints maximise balanced accuracy on the
-    training rows whose group is not among the evaluated ones. A case that lacks a field counts as similarity 0.
+    texts: (judged field, field compared with), as `compared_texts` gives them. labels: lowest first; more likeness
+    never means a lower label. embed: texts -> (n, d) vectors. Everything is fitted on training rows whose group is not
+    among the evaluated ones: the vocabulary, and the cutpoints, which maximise balanced accuracy there. A case that
+    lacks a field has likeness 0. Without training rows of two labels all are skipped, with the reason.
     """
-    raise NotImplementedError
+    evaluated = {_question(case) for case in cases}
+    rated = [case for case in train if case.gold is not None]
+    kept = [case for case in rated if _question(case) not in evaluated]
+    judgements: dict[str, list[Judgement]] = {}
+    fitted: dict[str, Lexical] = {}
+    skipped: dict[str, str] = {}
+    if len({case.gold for case in kept}) < 2:
+        reason = (
+            "lexical baselines need training rows of two labels whose question is not evaluated, found "
+            f"{len(kept)} of {len(rated)} labelled rows."
+        )
+        skipped = dict.fromkeys([*LEXICAL, *([EMBEDDING] if embed else [])], reason)
+        return LexicalBaselines({}, {}, skipped, len(kept), len(rated) - len(kept))
+    gold = np.array([list(labels).index(str(case.gold)) for case in kept])
+    train_pairs, pairs = [_texts(case, texts) for case in kept], [_texts(case, texts) for case in cases]
+    for name, likeness in _similarities(train_pairs, embed).items():
+        try:
+            seen, new = likeness(train_pairs), likeness(pairs)
+        except DataError as error:
+            skipped[name] = str(error)
+            continue
+        cutpoints = fit_cutpoints(seen, gold, len(labels))
+        places = np.searchsorted(cutpoints, new, side="right")
+        judgements[name] = [Verdict(case.case_id, labels[at]) for case, at in zip(cases, places, strict=True)]
+        reached = _balanced_accuracy(np.searchsorted(cutpoints, seen, side="right"), gold)
+        fitted[name] = Lexical(tuple(float(c) for c in cutpoints), reached)
+    return LexicalBaselines(judgements, fitted, skipped, len(kept), len(rated) - len(kept))
 
 
-COMPARED_TEXTS: dict[str, tuple[str, str]] = {
-    "equivalence": ("candidate", "reference"),
-    "rubric": ("output", "reference"),
-}
-"""Contract kind -> the two input fields whose likeness could stand in for a judgement; other kinds have none."""
+def fit_cutpoints(likeness: FloatArray, gold: NDArray[np.int64], n_labels: int) -> FloatArray:
+    """(n_labels - 1,) ascending cutpoints that maximise balanced accuracy, found among all by dynamic programming.
+
+    likeness: (n,) in [-1, 1]; gold: (n,) codes, lowest label first. A cutpoint lies half-way between two neighbouring
+    likenesses; -1 is below and 2 above all of them. Of equally good ones the lowest.
+    """
+    values = np.unique(likeness)
+    # right[k, i]: share of label k's rows among the i lowest values.
+    right = np.zeros((n_labels, len(values) + 1))
+    place = np.searchsorted(values, likeness)
+    for code in range(n_labels):
+        rows = gold == code
+        if rows.any():
+            right[code, 1:] = np.cumsum(np.bincount(place[rows], minlength=len(values))) / rows.sum()
+    # best[i]: most that labels 0..k can get right with the i lowest values.
+    best, choices = right[0], []
+    for code in range(1, n_labels):
+        start = best - right[code]
+        lowest = np.maximum.accumulate(start)
+        # Where the running maximum was first reached: the lowest of equally good cutpoints.
+        choices.append(np.maximum.accumulate(np.where(start > np.r_[-np.inf, lowest[:-1]], np.arange(len(start)), 0)))
+        best = lowest + right[code]
+    cuts, at = [], len(values)
+    for choice in reversed(choices):
+        at = int(choice[at])
+        cuts.append(at)
+    edges = np.r_[-1.0, (values[:-1] + values[1:]) / 2, 2.0]
+    return np.asarray(edges[np.array(cuts[::-1], dtype=int)])
+
+
+def _balanced_accuracy(said: NDArray[np.int64], gold: NDArray[np.int64]) -> float:
+    return float(np.mean([(said[gold == code] == code).mean() for code in np.unique(gold)]))
+
+
+def token_f1(text: str, other: str) -> float:
+    """F1 of the words two texts share, each as often as it occurs; 0 if either has none.
+
+    Source: Rajpurkar et al. (2016), arXiv:1606.05250; without its removal of English articles.
+    """
+    a, b = Counter(_words(text)), Counter(_words(other))
+    shared = sum((a & b).values())
+    return 2 * shared / (a.total() + b.total()) if shared else 0.0
+
+
+def rouge_l(text: str, other: str) -> float:
+    """F1 of the longest common subsequence of words; 0 if either has none.
+
+    Ours, because the package `rouge-score` drops every letter outside a-z: "fièvre" would be "fi" and "vre". On texts
+    in plain ASCII the two agree. Source: Lin (2004), https://aclanthology.org/W04-1013.
+    """
+    a, b = _words(text), _words(other)
+    if not a or not b:
+        return 0.0
+    places: dict[str, int] = {}
+    for i, word in enumerate(a):
+        places[word] = places.get(word, 0) | 1 << i
+    # Bit-parallel LCS of Hyyrö (2004): a zero bit is a word of `a` that the subsequence has reached.
+    full = row = (1 << len(a)) - 1
+    for word in b:
+        match = row & places.get(word, 0)
+        row = ((row + match) | (row - match)) & full
+    return 2 * (len(a) - row.bit_count()) / (len(a) + len(b))
+
+
+def _similarities(train: Sequence[tuple[str, str]], embed: Embed | None) -> dict[str, Similarity]:
+    """Name -> likeness of pairs of texts; whatever is learnt is learnt from the training pairs."""
+    found: dict[str, Similarity] = {
+        TOKEN_F1: lambda pairs: np.array([token_f1(a, b) for a, b in pairs]),
+        ROUGE_L: lambda pairs: np.array([rouge_l(a, b) for a, b in pairs]),
+        BLEU: _bleu,
+        CHRF: _chrf,
+        TFIDF: lambda pairs: _tfidf(train, pairs),
+    }
+    if embed is not None:
+        found[EMBEDDING] = lambda pairs: _cosine(embed([a for a, _ in pairs]), embed([b for _, b in pairs]))
+    return found
+
+
+def _bleu(pairs: Sequence[tuple[str, str]]) -> FloatArray:
+    from sacrebleu.metrics import BLEU as SentenceBleu  # noqa: N811  (the constant has the name)
+
+    # Shorter texts than four words have no 4-grams: the effective order leaves out what cannot occur.
+    metric = SentenceBleu(lowercase=True, effective_order=True)
+    return np.array([metric.sentence_score(a, [b]).score / 100 for a, b in pairs])
+
+
+def _chrf(pairs: Sequence[tuple[str, str]]) -> FloatArray:
+    from sacrebleu.metrics import CHRF as SentenceChrf  # noqa: N811
+
+    metric = SentenceChrf(lowercase=True)
+    return np.array([metric.sentence_score(a, [b]).score / 100 for a, b in pairs])
+
+
+def _tfidf(train: Sequence[tuple[str, str]], pairs: Sequence[tuple[str, str]]) -> FloatArray:
+    """Cosine of TF-IDF vectors, vocabulary and document frequencies from the training pairs alone."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectorizer = TfidfVectorizer(token_pattern=_WORD.pattern, sublinear_tf=True)
+    try:
+        vectorizer.fit([text for pair in train for text in pair])
+    except ValueError:  # scikit-learn's word for an empty vocabulary
+        raise DataError("the TF-IDF baseline needs words: the training rows' fields hold none.") from None
+    a, b = (vectorizer.transform([pair[side] for pair in pairs]) for side in (0, 1))
+    return np.asarray(a.multiply(b).sum(axis=1), dtype=np.float64).ravel()
+
+
+def _cosine(a: FloatArray, b: FloatArray) -> FloatArray:
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return np.asarray(np.where(lengths > 0, (a * b).sum(1) / np.where(lengths > 0, lengths, 1.0), 0.0))
+
+
+def _texts(case: Case, fields: tuple[str, str]) -> tuple[str, str]:
+    return case.inputs.get(fields[0], ""), case.inputs.get(fields[1], "")
+
+
+def _question(case: Case) -> str:
+    return case.group or case.case_id
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())

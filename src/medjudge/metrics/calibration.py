@@ -32,7 +32,9 @@ Bins = Literal["mass", "width"]
 
 CLIP = 1e-6
 """Confidences closer than this to 0 or 1 are moved to it before a logarithm is taken."""
-_N_COVERAGES = 20
+_N_COVERAGES = 50
+_PROPOSING_SHARE = 0.2
+"""Share of the groups that propose thresholds; of .2, .3 and .4 it lost the least coverage."""
 _PARAMETERS = {"temperature": ("temperature",), "platt": ("slope", "intercept"), "isotonic": ("x", "y")}
 
 
@@ -331,6 +333,8 @@ def calibration_report(
     code = np.arange(len(given)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     n_without = int((~stated).sum())
     given, right, code = given[stated], right[stated], np.unique(code[stated], return_inverse=True)[1]
+    highest_first = np.argsort(-given, kind="stable")  # saves the resamples a sorting each
+    given, right, code = given[highest_first], right[highest_first], code[highest_first]
     n = len(given)
 
     ece = expected_calibration_error(given, right, n_bins=n_bins)
@@ -441,42 +445,43 @@ def selective_threshold(
     max_error: float,
     delta: float = 0.1,
     groups: ArrayLike | None = None,
-    rng: np.random.Generator | None = None,
+    rng: np.random.Generator,
 ) -> SelectiveRule:
-    """The lowest threshold at which at most `max_error` of the *accepted* verdicts are wrong, surely but for `delta`.
+    """A low threshold at which at most `max_error` of the *accepted* verdicts are wrong, surely but for `delta`.
 
     The error among accepted verdicts does not fall monotonically with the threshold (raising it can remove more right
-    verdicts than wrong ones), so conformal risk control, which needs a monotone loss, does not apply. Instead 20
-    coverages, fixed beforehand, are each tested exactly: given the confidence that marks a coverage, the verdicts above
-    it are a random sample of all such verdicts, and the number wrong among m of them is binomial. Bonferroni over the
-    20 keeps the chance of any false promise below delta, and of the thresholds that pass the loosest is taken.
-    confidence: (n,), nan is never accepted. groups: rows of a group are not independent, so one row per group is drawn
-    by `rng`, and the promise is for a row of a new group. Raises DataError for shares outside (0, 1), no rows, or
-    groups without `rng`.
-    Source: Angelopoulos et al. (2021), Learn then Test, arXiv:2110.01052; Geifman & El-Yaniv (2017), arXiv:1705.08500.
+    verdicts than wrong ones), so conformal risk control, which needs a monotone loss, does not apply. Instead a fifth
+    of the groups, drawn by `rng`, proposes thresholds, strictest that is likely to pass first; the others test them in
+    that order, each at level `delta`, until one fails, and the last that passed stands. Because the order was fixed
+    before the testing rows were looked at, the chance of any false promise is at most `delta`.
+    confidence: (n,), nan is never accepted. groups: (n,) codes, None for independent rows, which are tested by the
+    exact binomial; groups of several rows by a betting test of their sums, and the promise is then for rows of new
+    groups of the same sizes. Raises DataError for shares outside (0, 1) or no rows.
+    Source: Angelopoulos et al. (2021), Learn then Test, arXiv:2110.01052 (fixed-sequence testing, its order from a
+    split); Waudby-Smith & Ramdas (2024), doi:10.1093/jrsssb/qkad009 (betting); selective error: Geifman &
+    El-Yaniv (2017), arXiv:1705.08500.
     """
-    from scipy.stats import binom
-
     given, right = _for_threshold(confidence, correct, max_error)
     if not 0 < delta < 1:
-        raise DataError(
-            f"delta is the share of calibration sets for which the promise may fail: got {delta:g}, not in (0, 1)."
-        )
-    if groups is not None:
-        if rng is None:
-            raise DataError("rows in groups are thinned to one per group by chance: give `rng`.")
-        chosen = _one_per_group(np.asarray(groups), rng)
-        given, right = given[chosen], right[chosen]
-    n = len(given)
-    descending = np.sort(given)[::-1]
-    ranks = np.arange(1, _N_COVERAGES + 1) * n // _N_COVERAGES
-    marks = np.where(ranks >= n, -1.0, descending[np.minimum(ranks, n - 1)])
-    above = given > marks[:, None]
-    kept, wrong = above.sum(1), (above * (1 - right)).sum(1)
-    p = binom.cdf(wrong, kept, max_error)
-    passing = marks[(kept > 0) & (p <= delta / _N_COVERAGES)]
-    threshold = max(float(passing.min()), -1.0) if len(passing) else None
-    accepted = np.zeros(n, dtype=bool) if threshold is None else given > threshold
+        raise DataError(f"`delta` is the share of sets for which the promise may fail: got {delta:g}, not in (0, 1).")
+    code = np.arange(len(given)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    n_groups = int(code.max()) + 1
+    order = rng.permutation(n_groups)
+    n_proposing = max(1, int(_PROPOSING_SHARE * n_groups))
+    proposing = np.isin(code, order[:n_proposing])
+    threshold = None
+    for mark in _proposed(given[proposing], right[proposing], int((~proposing).sum()), max_error):
+        accepted = (given > mark) & ~proposing
+        if n_groups == len(given):
+            passes = _binomial_passes(int((1 - right[accepted]).sum()), int(accepted.sum()), max_error, delta)
+        else:
+            excess = np.bincount(code, weights=accepted * (1 - right - max_error), minlength=n_groups)
+            scaled = excess[order[n_proposing:]] / np.bincount(code).max() + max_error
+            passes = _betting_passes(scaled, max_error, delta)
+        if not passes:
+            break
+        threshold = max(float(mark), -1.0)
+    accepted = np.zeros(len(given), dtype=bool) if threshold is None else given > threshold
     return SelectiveRule(
         threshold=threshold,
         max_error=max_error,
@@ -486,10 +491,48 @@ def selective_threshold(
             f"{100 * delta:g} % of calibration sets"
         ),
         method="learn-then-test",
-        n=n,
+        n=n_groups,
         coverage=float(accepted.mean()),
         error=float(1 - right[accepted].mean()) if accepted.any() else float("nan"),
     )
+
+
+def _proposed(confidence: FloatArray, correct: FloatArray, n_testing: int, max_error: float) -> FloatArray:
+    """Thresholds to be tested, in order: from the likeliest to pass on `n_testing` rows to looser ones."""
+    from scipy.stats import binom
+
+    n = len(confidence)
+    descending = np.sort(confidence)[::-1]
+    ranks = np.arange(1, _N_COVERAGES + 1) * n // _N_COVERAGES
+    marks = np.where(ranks >= n, -1.0, descending[np.minimum(ranks, n - 1)])
+    above = confidence > marks[:, None]
+    kept, wrong = above.sum(1), (above * (1 - correct)).sum(1)
+    expected = np.round(kept / n * n_testing)
+    p = binom.cdf(np.round((wrong + 0.5) / (kept + 1) * expected), expected, max_error)
+    return np.asarray(marks[int(p.argmin()) :])
+
+
+def _binomial_passes(n_wrong: int, n: int, max_error: float, delta: float) -> bool:
+    """Whether an error rate above `max_error` would give so few wrong with probability at most `delta`."""
+    from scipy.stats import binom
+
+    return n > 0 and bool(binom.cdf(n_wrong, n, max_error) <= delta)
+
+
+def _betting_passes(values: FloatArray, mean: float, delta: float) -> bool:
+    """Whether independent values in [0, 1] show, at level `delta`, that their expectation is below `mean`.
+
+    A gambler bets on it one value after another, as much as the spread so far advises; if the expectation were `mean`
+    or more, a capital of 1 would reach 1 / delta with probability at most `delta`.
+    """
+    if not len(values):
+        return False
+    t = np.arange(1, len(values) + 1)
+    centre = (0.5 + np.cumsum(values)) / (1 + t)
+    spread = (0.25 + np.cumsum((values - centre) ** 2)) / (1 + t)
+    before = np.concatenate([[0.25], spread[:-1]])  # a bet may look back only
+    bet = np.minimum(0.9 / (1 - mean), np.sqrt(2 * np.log(1 / delta) / (len(values) * before)))
+    return bool(np.cumsum(np.log1p(bet * (mean - values))).max() >= np.log(1 / delta))
 
 
 def risk_control_threshold(
@@ -574,12 +617,6 @@ def _for_threshold(confidence: ArrayLike, correct: ArrayLike, max_error: float) 
     return np.where(missing, -2.0, given), right
 
 
-def _one_per_group(groups: NDArray[Any], rng: np.random.Generator) -> IntArray:
-    """A random row of each group."""
-    order = rng.permutation(len(groups))
-    return np.asarray(order[np.unique(groups[order], return_index=True)[1]])
-
-
 def _bin_codes(confidence: FloatArray, n_bins: int, bins: Bins) -> IntArray:
     """(n,) bin of each row, 0 upward without gaps."""
     if bins == "width":
@@ -651,16 +688,23 @@ def _aurc_of_weights(confidence: FloatArray, correct: FloatArray) -> Callable[[F
     starts = np.flatnonzero(np.diff(code[order], prepend=-1))
     wrong = (1 - correct)[order]
 
+    in_order = bool((np.diff(order) == 1).all())
+    distinct = len(starts) == len(order)
+
     def aurc(weights: FloatArray) -> FloatArray:
-        sorted_weights = weights[:, order]
-        count = np.add.reduceat(sorted_weights, starts, axis=1)
-        errors = np.add.reduceat(sorted_weights * wrong, starts, axis=1)
-        before, errors_before = np.cumsum(count, 1) - count, np.cumsum(errors, 1) - errors
-        total = count.sum(1)
-        harmonic = _harmonic(int(total.max()))
-        span = harmonic[(before + count).astype(np.int64)] - harmonic[before.astype(np.int64)]
-        slope = np.divide(errors, count, out=np.zeros_like(count), where=count > 0)
-        return np.asarray((errors + (errors_before - slope * before) * span).sum(1) / total)
+        by_confidence = weights if in_order else weights[:, order]
+        if distinct:
+            count, errors, share = by_confidence, by_confidence * wrong, wrong
+        else:
+            count = np.add.reduceat(by_confidence, starts, axis=1)
+            errors = np.add.reduceat(by_confidence * wrong, starts, axis=1)
+            share = np.divide(errors, count, out=np.zeros_like(count), where=count > 0)
+        kept = np.cumsum(count, axis=1)
+        total = kept[:, -1]
+        span = np.diff(_harmonic(int(total.max()))[kept.astype(np.int64)], prepend=0.0, axis=1)
+        errors_before = np.cumsum(errors, axis=1) - errors
+        span *= errors_before - share * (kept - count)
+        return np.asarray((errors.sum(1) + span.sum(1)) / total)
 
     return aurc
 

@@ -19,8 +19,8 @@ from medjudge.metrics.intervals import Estimate, bootstrap_sums, expanded_interv
 FloatArray = NDArray[np.float64]
 EXACT_BELOW = 25
 """Discordant rows below which McNemar's test is exact."""
-_CHUNK_ENTRIES = 4_000_000
-"""Signs held at once: 32 MB."""
+_CHUNK_ENTRIES = 400_000
+"""Signs held at once: 3 MB."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from medjudge.metrics.audit import (
         Audit,
         CalibrationResult,
+        CorrectionResult,
         GeneratorResult,
         HeterogeneityResult,
         JudgeAudit,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         PowerResult,
         SelfPreferenceResult,
     )
+    from medjudge.metrics.measured import MetricResult
 
 RATES = {
     "prevalence": "the share of gold positives",
@@ -44,6 +46,8 @@ def of_audit(audit: Audit, chance: Mapping[str, float], level: float) -> list[st
             sentences.append(self_preference_sentence(name, judge.self_preference))
         if judge.calibration is not None:
             sentences.append(calibration_sentence(name, judge.calibration, alpha))
+        if judge.correction is not None:
+            sentences.append(correction_sentence(name, judge.correction))
     return sentences
 
 
@@ -78,7 +82,7 @@ def _reach(power: PowerResult) -> str:
 
 def power_sentence(name: str, power: PowerResult, chance: float) -> str:
     """What the rows could show of a judge's distance from chance."""
-    grouped = f", which count as {power.n / power.design_effect:,.0f}" if power.design_effect > 1.005 else ""
+    grouped = f", which count as {power.n / power.design_effect:,.0f}," if power.design_effect > 1.005 else ""
     if power.minimum_detectable is None:
         could = "detect no distance from chance with 80 % power"
     else:
@@ -163,3 +167,20 @@ def calibration_sentence(name: str, found: CalibrationResult, alpha: float) -> s
         "overconfident" if gap > 0.01 else "underconfident" if gap < -0.01 else "miscalibrated, though right on average"
     )
     return f"{name} is {word}: {means}; {ece}."
+
+
+def correction_sentence(name: str, found: CorrectionResult) -> str:
+    """The judged pass rate of the unrated cases, and what it is likely to be."""
+    return (
+        f"On {counted(found.n_unrated, 'case')} without an expert label {name} calls {percent(found.judged.value)} "
+        f"positive. Corrected by its errors on {counted(found.n_rated, 'rated case')}: "
+        f"{_estimate(found.rogan_gladen)} by Rogan-Gladen, if its errors are the same there; "
+        f"{_estimate(found.prediction_powered)} by prediction-powered inference, if the rated cases are a random "
+        f"sample; the rated cases alone say {_estimate(found.gold)}."
+    )
+
+
+def _estimate(metric: MetricResult) -> str:
+    if metric.low is None or metric.high is None:
+        return percent(metric.value)
+    return f"{percent(metric.value)} ({100 * metric.low:.1f} to {100 * metric.high:.1f})"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from medjudge.metrics.intervals import Estimate
-from medjudge.records import Judgement
+from medjudge.errors import DataError
+from medjudge.metrics.intervals import Estimate, bootstrap_sums, clustered_wilson
+from medjudge.records import Judgement, Verdict
 
+FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 
@@ -61,11 +65,44 @@ def flip_rate(
     n_resamples: int = 1000,
     rng: np.random.Generator,
 ) -> FlipResult:
-    """All mappings by case id; expected: label before -> label that a fair judge gives after. Takes ids of `expected`.
+    """Compares the answers to the cases in `expected` with those to the same cases changed. All mappings by case id.
 
-    Raises DataError if an id lacks an answer.
+    expected: case id -> label before -> label that a fair judge gives after. groups: case id -> group; "" or absent is
+    a group of its own. Raises DataError if there is no case, or one lacks an answer.
     """
-    raise NotImplementedError
+    if not expected:
+        raise DataError("the probe changed no case: there are no flips to count.")
+    for case_id in expected:
+        if case_id not in before or case_id not in after:
+            raise DataError(f"case {case_id!r} was not answered both before and after the probe: judge it again.")
+    wanted: list[str] = []
+    given: list[str] = []
+    codes: list[str] = []
+    n_became = 0
+    for case_id, mapping in expected.items():
+        first, second = before[case_id], after[case_id]
+        if isinstance(first, Verdict) and isinstance(second, Verdict):
+            wanted.append(mapping[first.label])
+            given.append(second.label)
+            codes.append(f"group {groups[case_id]}" if groups.get(case_id) else f"case {case_id}")
+        else:
+            n_became += isinstance(first, Verdict)
+    flips = np.array([w != g for w, g in zip(wanted, given, strict=True)], dtype=np.float64)
+    shift = None
+    if positive is not None:
+        moved = np.array([(g == positive) - (w == positive) for w, g in zip(wanted, given, strict=True)], dtype=float)
+        shift = _mean(moved, codes, level=level, n_resamples=n_resamples, rng=rng)
+    matrix: dict[str, dict[str, int]] = {}
+    for (w, g), count in sorted(Counter(zip(wanted, given, strict=True)).items()):
+        matrix.setdefault(w, {})[g] = count
+    return FlipResult(
+        n=len(wanted),
+        n_unreadable=len(expected) - len(wanted),
+        n_became_unreadable=n_became,
+        flips=clustered_wilson(flips, codes, level=level),
+        to_positive=shift,
+        matrix=matrix,
+    )
 
 
 def self_consistency(
@@ -77,6 +114,43 @@ def self_consistency(
     n_resamples: int = 1000,
     rng: np.random.Generator,
 ) -> SelfConsistency:
-    """samples: (n, k) label codes, -1 unreadable; groups: (n,); gold: (n,) codes. Raises DataError for k < 2 or n =
-    0."""
-    raise NotImplementedError
+    """samples: (n, k) label codes, -1 unreadable; groups: (n,); gold: (n,) codes. Raises DataError for k < 2 or n = 0.
+
+    Source: Wang et al. (2023), arXiv:2203.11171 (the majority of samples).
+    """
+    codes = np.asarray(samples)
+    if codes.ndim != 2 or codes.shape[0] == 0 or codes.shape[1] < 2:
+        raise DataError(f"self-consistency needs two samples or more of each case, got an array of {codes.shape}.")
+    n, k = codes.shape
+    counts = np.stack([(codes == code).sum(1) for code in range(int(codes.max()) + 1)] or [np.zeros(n)], axis=1)
+    agreement = (counts * (counts - 1)).sum(1) / (k * (k - 1))
+    mean = partial(_mean, groups=groups, level=level, n_resamples=n_resamples, rng=rng)
+    majority = single = None
+    if gold is not None:
+        right = np.where(counts.max(1) > 0, counts.argmax(1), -1) == np.asarray(gold)
+        majority = clustered_wilson(right, groups, level=level)
+        single = mean((codes == np.asarray(gold)[:, None]).mean(1))
+    return SelfConsistency(
+        n=n,
+        k=k,
+        n_unparsed=int((codes < 0).sum()),
+        agreement=mean(agreement),
+        unanimous=clustered_wilson(counts.max(1) == k, groups, level=level),
+        majority_accuracy=majority,
+        single_accuracy=single,
+    )
+
+
+def _mean(
+    values: FloatArray, groups: ArrayLike, *, level: float, n_resamples: int, rng: np.random.Generator
+) -> Estimate:
+    """A mean over rows with an expanded bootstrap over groups."""
+    if not len(values):
+        return Estimate(np.nan, np.nan, np.nan, 0, "")
+    _, code = np.unique(np.asarray(groups), return_inverse=True)
+    sums = np.zeros((int(code.max()) + 1, 2))
+    np.add.at(sums, code, np.stack([values, np.ones(len(values))], axis=1))
+    interval = bootstrap_sums(
+        sums, lambda s: {"mean": s[..., 0] / s[..., 1]}, n_resamples=n_resamples, rng=rng, level=level
+    )["mean"]
+    return Estimate(float(values.mean()), interval.low, interval.high, len(values), interval.method)

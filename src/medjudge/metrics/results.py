@@ -33,6 +33,7 @@ from medjudge.metrics.comparison import compare_with_chance, mcnemar, pair, pair
 from medjudge.metrics.intervals import bootstrap_interval, resample_sums
 from medjudge.metrics.measured import Frozen
 from medjudge.metrics.measured import MetricResult as MetricResult
+from medjudge.metrics.reasoning import ReasoningResults
 from medjudge.metrics.statements import make_statements
 from medjudge.records import Case, Judgement, Unparsed, Verdict
 
@@ -152,6 +153,8 @@ class Results(Frozen):
     statements: tuple[str, ...] = ()
     audit: Audit | None = None
     """The fuller analysis; None in results of an earlier program."""
+    reasoning: ReasoningResults | None = None
+    """The reasoning beside the labels; None where the recipe did not ask for it."""
 
     def of_role(self, role: Literal["model", "baseline"]) -> dict[str, ModelResult]:
         """The models, or the baselines, by name and in order."""
@@ -288,14 +291,17 @@ def judge_rows(cases: Sequence[Case], judgements: Sequence[Judgement], outcomes:
     """One judge's outcomes with what the audit needs beside them, row by row, and its verdicts on unrated cases."""
     generators = {case.case_id: case.slices.get(GENERATOR, "") for case in cases}
     confidence = {j.case_id: j.confidence for j in judgements if isinstance(j, Verdict)}
+    groups = {case.case_id: case.group for case in cases}
     measured_ids = set(outcomes.case_ids)
+    unrated = [j for j in judgements if j.case_id not in measured_ids]
     return JudgeRows(
         outcomes,
         generators=[generators[case_id] for case_id in outcomes.case_ids],
         confidence=np.array(
             [math.nan if (c := confidence.get(case_id)) is None else c for case_id in outcomes.case_ids], dtype=float
         ),
-        unrated=[j.label for j in judgements if isinstance(j, Verdict) and j.case_id not in measured_ids],
+        unrated=[j.label if isinstance(j, Verdict) else None for j in unrated],
+        unrated_groups=[groups.get(j.case_id) or f"case {j.case_id}" for j in unrated],
     )
 
 

@@ -7,15 +7,13 @@ claim from resting on rows that resemble each other. Nothing is claimed from few
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from medjudge.records import AdapterStep
 
 if TYPE_CHECKING:
-    from medjudge.metrics.calibration import CalibrationReport, SelectiveRule
-    from medjudge.metrics.comparison import Power
-    from medjudge.metrics.generators import Heterogeneity, SelfPreference
     from medjudge.metrics.probes import FlipResult
     from medjudge.metrics.results import ComparisonResult, MetricResult, ModelResult, Results
 
@@ -237,36 +235,18 @@ def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def chance_statement(name: str, accuracy: float, chance: float, p: float, power: Power, *, differs: bool) -> str:
-    """ "28.0 % is not above chance (25.0 %), p = .23, n = 100; 554 rows would be needed to detect 6.5 points."."""
-    raise NotImplementedError
-
-
-def pair_statement(a: str, b: str, p: float, power: Power, *, differs: bool) -> str:
-    """What a paired comparison could have shown, in one sentence."""
-    raise NotImplementedError
-
-
-def heterogeneity_statement(result: Heterogeneity, *, alpha: float = 0.05) -> str:
-    """Whether a rate differs between generators, with how much of the spread sampling explains."""
-    raise NotImplementedError
-
-
-def self_preference_statement(result: SelfPreference) -> str:
-    """Whether the judge favours its own family, as far as the interval supports it."""
-    raise NotImplementedError
-
-
-def calibration_statement(report: CalibrationReport) -> str:
-    """Over- or underconfident, by how much, and whether ECE is above what a calibrated judge would show."""
-    raise NotImplementedError
-
-
-def selective_statement(rule: SelectiveRule) -> str:
-    """What a threshold promises and what it costs."""
-    raise NotImplementedError
-
-
 def flip_statement(probe: str, result: FlipResult) -> str:
-    """How often a probe changed the judge's mind."""
-    raise NotImplementedError
+    """How often a probe changed the judge's mind; probe: its title, as in "padding"."""
+    unread = (
+        f"; {counted(result.n_became_unreadable, 'answer')} became unreadable" if result.n_became_unreadable else ""
+    )
+    if not result.n:
+        return f"Probe {probe!r}: no case was answered readably both times{unread}."
+    ends = "" if math.isnan(result.flips.low) else f" ({100 * result.flips.low:.1f} to {100 * result.flips.high:.1f})"
+    sentence = f"Probe {probe!r} changed {percent(result.flips.value)}{ends} of {counted(result.n, 'verdict')}"
+    shift = result.to_positive
+    if shift is not None and shift.low > 0:
+        sentence += f", towards positive by {signed(100 * shift.value)} points on balance"
+    elif shift is not None and shift.high < 0:
+        sentence += f", away from positive by {signed(-100 * shift.value).removeprefix('+')} points on balance"
+    return f"{sentence}{unread}."

@@ -74,8 +74,6 @@ class Packed:
     """(1, m): the scored tokens; -100 where none is, so that a loss over nothing still has a graph."""
     scored: Tensor
     """(n_rows, n_completion): the completion tokens that are neither padding nor masked as truncated."""
-    documents: Tensor
-    """(2, n): the group and the completion (0 for the prompt) of each token, for a block mask over the whole row."""
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float | None, dropout: float) -> Tensor:
         """Attention over (1, heads, n, head_dim), grouped-query heads included."""
@@ -127,26 +125,20 @@ def pack(prompt_ids: Tensor, prompt_mask: Tensor, completion_ids: Tensor, comple
 
     ids: list[int] = []
     positions: list[int] = []
-    groups: list[int] = []
-    parts: list[int] = []
     blocks: list[Block] = []
     predictors: list[list[int]] = [[] for _ in lengths]
-    for group, (prompt, rows) in enumerate(members.items()):
+    for prompt, rows in members.items():
         start, n_prompt = len(ids), len(prompt)
         end = start + n_prompt
         ids += prompt
         positions += range(n_prompt)
-        groups += [group] * n_prompt
-        parts += [0] * n_prompt
         blocks.append(Block(start, end, None, None))
         rows = [row for row in rows if lengths[row]]
-        for part, row in enumerate(rows, start=1):
+        for row in rows:
             n = lengths[row] - 1
             predictors[row] = [end - 1, *range(len(ids), len(ids) + n)]
             ids += completions[row][:n]
             positions += range(n_prompt, n_prompt + n)
-            groups += [group] * n
-            parts += [part] * n
         sizes = [lengths[row] - 1 for row in rows if lengths[row] > 1]
         blocks += _completion_blocks(sizes, (start, end), device)
     places = [place for row in predictors for place in row]
@@ -157,7 +149,6 @@ def pack(prompt_ids: Tensor, prompt_mask: Tensor, completion_ids: Tensor, comple
         torch.tensor(places or [0], device=device),
         completion_ids[scored.to(device)][None] if places else torch.full((1, 1), -100, device=device),
         scored.to(device),
-        torch.tensor([groups, parts], device=device),
     )
 
 
@@ -166,9 +157,10 @@ def _completion_blocks(sizes: Sequence[int], prompt: tuple[int, int], device: to
 
     A block of b tokens computes b * (P + b) scores where b * (P + C) are needed, and copies the P keys of the prompt:
     with b near P / 4, at most a quarter of the scores are in vain, and about 4 * G * C keys are copied. Both are linear
-    in G * C, which neither one block for all completions nor one for each would be.
+    in G * C, which neither one block for all completions nor one for each would be. On a GPU blocks are up to the
+    prompt's length, since a launch there costs more than scores computed in vain.
     """
-    limit = (prompt[1] - prompt[0]) // 4
+    limit = (prompt[1] - prompt[0]) // (1 if device.type == "cuda" else 4)
     blocks: list[Block] = []
     start, waiting = prompt[1], list(sizes)
     while waiting:

@@ -226,4 +226,6 @@ def train_grpo(
             trainer.load_stopped(checkpoint)
     finally:
         watch.close()
+    seconds = [entry["step_time"] for entry in trainer.state.log_history if "step_time" in entry]
+    artifacts.write_json(work / artifacts.TIMINGS, seconds)
     return trainer.model, clean_history(trainer.state.log_history), doctor.report()

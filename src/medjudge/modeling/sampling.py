@@ -7,39 +7,35 @@ from typing import Any
 
 import torch
 
-from medjudge.config import Recipe
+from medjudge.config import GrpoConfig, Recipe
 from medjudge.inference.engine import Engine
 from medjudge.inference.rollouts import Sampling
 from medjudge.modeling.grpo import grpo_order
-from medjudge.records import Case
+from medjudge.records import Case, Completion
 from medjudge.rewards.checks import PolicySample
+from medjudge.tasks.contract import TaskContract
 
 
 def draw_sample(
     recipe: Recipe, cases: Sequence[Case], model: Any, tokenizer: Any, policy: str, *, is_start: bool
 ) -> PolicySample:
-    """A group of completions for each of the first cases that GRPO would train on, drawn with the recipe's seed.
+    """What the policy answers to the first cases that GRPO would train on. `policy`: which weights, in words."""
+    order, _ = grpo_order(len(cases), recipe.grpo, recipe.seed)
+    chosen = tuple(cases[i] for i in list(dict.fromkeys(order))[: recipe.grpo.preflight.prompts])
+    completions = sample_policy(recipe.contract, chosen, model, tokenizer, recipe.grpo, seed=recipe.seed)
+    return PolicySample(policy, is_start, chosen, completions)
 
-    policy: which weights these are, in words. Leaves torch's random state and the model's mode as they were.
-    """
-    config = recipe.grpo
-    order, _ = grpo_order(len(cases), config, recipe.seed)
-    chosen = tuple(cases[i] for i in list(dict.fromkeys(order))[: config.preflight.prompts])
-    sampling = Sampling(
-        temperature=config.temperature,
-        top_k=config.top_k,
-        top_p=config.top_p,
-        min_p=config.min_p,
-        repetition_penalty=config.repetition_penalty,
-    )
-    size, was_training = config.group_size, model.training
+
+def sample_policy(
+    contract: TaskContract, cases: Sequence[Case], model: Any, tokenizer: Any, config: GrpoConfig, *, seed: int
+) -> tuple[tuple[Completion, ...], ...]:
+    """(n_cases, group_size) completions at the recipe's temperature. Leaves the random state as it found it."""
+    sampling = Sampling(config.temperature, config.top_k, config.top_p, config.min_p, config.repetition_penalty)
+    was_training = model.training
     try:
-        drawn = Engine(model, tokenizer, batch_tokens=recipe.evaluate.batch_tokens).generate(
-            recipe.contract,
-            [case for case in chosen for _ in range(size)],
-            sampling,
-            torch.Generator().manual_seed(recipe.seed),
+        drawn = Engine(model, tokenizer).sample(
+            contract, cases, config.group_size, sampling, torch.Generator().manual_seed(seed)
         )
     finally:
         model.train(was_training)
-    return PolicySample(policy, is_start, chosen, tuple(tuple(drawn[i : i + size]) for i in range(0, len(drawn), size)))
+    return tuple(tuple(row) for row in drawn)

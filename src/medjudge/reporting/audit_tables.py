@@ -102,8 +102,12 @@ def _title(name: str) -> str:
 
 def generator_grid(name: str, judge: JudgeAudit) -> Grid:
     """One judge by the generators whose answers it judged."""
-    shown = [key for key in GENERATOR_COLUMNS if any(key in row.statistics for row in judge.generators)]
     binary = any(row.prevalence is not None for row in judge.generators)
+    shown = [
+        key
+        for key in GENERATOR_COLUMNS
+        if any(key in row.statistics for row in judge.generators) and not (binary and key == "macro_f1")
+    ]
     columns = ["n", "Unparsed"]
     columns += ["Gold positive, %", "Judged positive, %", "Always-positive F1, %"] if binary else []
     columns += [SHORT[key] + (", %" if in_percent(key) else "") for key in shown] + ["Detectable from chance, points"]
@@ -140,7 +144,7 @@ def heterogeneity_grid(name: str, judge: JudgeAudit) -> Grid:
                 Cell(number(found.sampling_sd, True)),
                 Cell(number(found.excess_sd, True)),
                 Cell(f"{found.statistic:.2f}", f"df {found.df}"),
-                Cell(p_value(found.p).removeprefix("p = "), found.method),
+                Cell(_p(found.p), found.method),
             ),
         )
         for found in judge.heterogeneity

@@ -71,6 +71,9 @@ class Picture:
             self.figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
         return buffer.getvalue()
 
+    def _repr_png_(self) -> bytes:
+        return self.png()
+
 
 def result_pictures(results: Results) -> list[Picture]:
     """Metrics by model, differences to the reference (if there is one), and a confusion matrix per model."""
@@ -230,7 +233,7 @@ def training_picture(stage: str, history: Sequence[Mapping[str, Any]]) -> Pictur
         {key for entry in history for key in entry if key.startswith("rewards/") and key.endswith("/mean")}
     )
     is_grpo = bool(components) or any("reward" in entry for entry in history)
-    panels = [
+    wanted = [
         _Panel("Reward", {"total": "reward"}),
         _Panel("Reward components", {key.split("/")[1]: key for key in components}),
         _Panel("Zero-variance groups, share", {"share": "frac_reward_zero_std"}, from_zero=True),
@@ -242,8 +245,8 @@ def training_picture(stage: str, history: Sequence[Mapping[str, Any]]) -> Pictur
         _Panel("Gradient norm", {"norm": "grad_norm"}, from_zero=True),
     ]
     if not is_grpo:
-        panels = [panel for panel in panels if panel.title in ("Loss", "Gradient norm")]
-    drawn = [(panel, curves) for panel in panels if (curves := _curves(panel, history))]
+        wanted = [panel for panel in wanted if panel.title in ("Loss", "Gradient norm")]
+    drawn = [(panel, curves) for panel in wanted if (curves := _curves(panel, history))]
     if not drawn:
         return None
     spoken = []

@@ -36,6 +36,8 @@ from medjudge.reporting.inputs import (
     shown_metric,
     value_text,
 )
+from medjudge.reporting.reasoning_tables import reasoning_grids
+from medjudge.reporting.variants import variants_grid, variants_picture
 from medjudge.rewards.checks import CHECKS
 
 FIGURES_DIR = "figures"
@@ -48,6 +50,8 @@ def write_report(report_inputs: ReportInputs, out_dir: Path) -> Path:
     """
     results = report_inputs.results
     pictures = result_pictures(results) + audit_pictures(results) + training_pictures(report_inputs.histories)
+    if report_inputs.variants is not None:
+        pictures.insert(0, variants_picture(report_inputs.variants))
     folder = out_dir / FIGURES_DIR
     folder.mkdir(parents=True, exist_ok=True)
     embedded = [Embedded(picture, picture.png()) for picture in pictures]
@@ -101,6 +105,9 @@ def render_html(report_inputs: ReportInputs, pictures: Sequence[Embedded]) -> st
         confusions=[p for p in pictures if p.is_a("confusion_")],
         curves=[p for p in pictures if p.is_a("training_")],
         grids=page_grids(results),
+        variants=variants_grid(report_inputs.variants) if report_inputs.variants else None,
+        variant_pictures=[p for p in pictures if p.is_a("variants")],
+        reasoning_grids=reasoning_grids(results.reasoning, results.level) if results.reasoning else [],
         forests=[p for p in pictures if p.is_a("generators_")],
         confidence_pictures=[p for p in pictures if p.is_a("reliability", "risk_coverage", "confidences")],
         per_class=_per_class(results),

@@ -9,6 +9,7 @@ from typing import Any
 from medjudge.metrics.baselines import CHANCE
 from medjudge.metrics.results import MetricResult, ModelResult, Results
 from medjudge.metrics.statements import differs_from_chance, signed
+from medjudge.metrics.variants import Variants
 
 METRIC_NAMES = {
     "accuracy": "Accuracy",
@@ -60,6 +61,8 @@ class ReportInputs:
     """Finding -> number of rows."""
     data: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Split -> named counts, such as `{"cases": 5033, "groups": 660}`."""
+    variants: Variants | None = None
+    """Where the models are a recipe's variants: the table that lays them side by side."""
     preflight: Mapping[str, Any] = field(default_factory=dict)
     """What was proven before GRPO, as `preflight.json` holds it."""
     doctor: Mapping[str, Any] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from medjudge.metrics.results import ModelResult, Results
-from medjudge.reporting.audit_tables import Cell, page_grids
+from medjudge.reporting.audit_tables import Cell, Grid, page_grids
 from medjudge.reporting.inputs import (
     DASH,
     chance_text,
@@ -20,8 +20,13 @@ from medjudge.reporting.inputs import (
     shown_metric,
     value_text,
 )
+from medjudge.reporting.reasoning_tables import reasoning_grids
 
 _TERMINAL_METRICS = ("accuracy", "macro_f1", "f1_positive", "pearson", "schema_pass_rate", "valid_json_rate")
+
+
+_PAGE_ONLY = {"Unparsed", "Accuracy, %", "Positive F1, %", "AC1", "Statistic", "SD left over"}
+"""Columns of the audit's tables that a terminal is too narrow for."""
 
 
 def results_table(results: Results, *, all_metrics: bool = False) -> Table:
@@ -58,16 +63,29 @@ def results_table(results: Results, *, all_metrics: bool = False) -> Table:
 def audit_tables(results: Results) -> list[Table]:
     """Generators, and judges against each other, where there are any; the page has the rest."""
     grids = page_grids(results)
+    reasoning = reasoning_grids(results.reasoning, results.level)[:1] if results.reasoning else []
     tables = []
     for grid in (*grids["generators"], *grids["pairs"]):
-        table = Table(title=grid.caption, title_justify="left")
-        table.add_column("")
-        for column in grid.columns:
-            table.add_column(column, justify="right")
-        for head, cells in grid.rows:
-            table.add_row(Text(head), *(_stacked(cell) for cell in cells))
-        tables.append(table)
-    return tables
+        tables.append(grid_table(grid, noted=False))
+    return [*tables, *map(grid_table, reasoning)]
+
+
+def grid_table(grid: Grid, *, noted: bool = True) -> Table:
+    """A grid for the terminal, without what only the page has room for. `noted`: with its small print."""
+    table = Table(
+        title=grid.caption,
+        title_justify="left",
+        caption=grid.note if noted else None,
+        caption_justify="left",
+        caption_style="dim",
+    )
+    kept = [place for place, column in enumerate(grid.columns) if column not in _PAGE_ONLY]
+    table.add_column("", overflow="fold")
+    for place in kept:
+        table.add_column(grid.columns[place], justify="right", min_width=6)
+    for head, cells in grid.rows:
+        table.add_row(Text(head), *(_stacked(cells[place]) for place in kept))
+    return table
 
 
 def _stacked(cell: Cell) -> Text:

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from medjudge.errors import ConfigError, DataError
+from medjudge.errors import ConfigError, NotRewardableError
 from medjudge.records import Case, Rollout
 from medjudge.rewards.rules import REWARDS, RewardRule, has_what_it_needs
 from medjudge.rewards.settings import RewardSettings
@@ -177,11 +177,11 @@ def reward_plan(recipe: Recipe, cases: Sequence[Case]) -> RewardPlan:
 
 
 def rewardable(plan: RewardPlan, cases: Sequence[Case]) -> list[Case]:
-    """The cases that have the gold which every reward needs. Raises DataError if none has."""
+    """The cases that have the gold which every reward needs. Raises NotRewardableError if none has."""
     found = [case for case in cases if plan.most(case) is not None]
     if not found:
         lacking = [name for name, reward in plan.rewards.items() if not any(reward.most(c) is not None for c in cases)]
-        raise DataError(
+        raise NotRewardableError(
             f"no row of {len(cases)} has the gold that the reward {' and '.join(lacking) or 'plan'} compares with: an "
             "expert's label, for rewards on reasoning the expert's reasoning. Map the column in `data.fields`, or take "
             "rewards that these rows can pay."

@@ -40,10 +40,11 @@ class Engine(Protocol):
         """One completion per case, in the order of the cases."""
 
 
-def reasoning_case(case: Case, generated: str) -> Case:
-    """What the judge model is shown of a case: its inputs, the expert's reasons, and the generated ones."""
-    inputs = "\n".join(f"{name}: {text}" for name, text in case.inputs.items())
-    return Case(case.case_id, {"case": inputs, "expert": case.reason or "", "trainee": generated})
+def reasoning_case(rollout: Rollout) -> Case:
+    """What the judge model is shown: the inputs that the policy saw, the expert's reasons, and the policy's."""
+    case, shown = rollout.case, rollout.completion.shown or rollout.case.inputs
+    inputs = "\n".join(f"{name}: {text}" for name, text in shown.items())
+    return Case(case.case_id, {"case": inputs, "expert": case.reason or "", "trainee": _rationale(rollout)})
 
 
 @dataclass
@@ -165,7 +166,7 @@ class LlmReward:
         asked = [i for i, value in enumerate(values) if value is not None and _rationale(rollouts[i])]
         self.n_without_gold += values.count(None)
         self.n_unread += len(values) - values.count(None) - len(asked)
-        marks = self.scorer.mark([reasoning_case(rollouts[i].case, _rationale(rollouts[i])) for i in asked])
+        marks = self.scorer.mark([reasoning_case(rollouts[i]) for i in asked])
         for i, mark in zip(asked, marks, strict=True):
             values[i] = mark.share if mark is not None else None
         return values
@@ -198,6 +199,7 @@ def llm_reward(context: RewardContext) -> LlmReward:
     settings = context.settings.llm
     engine, client = open_judge(settings, context.device)
     contract = ReasoningContract(
+        instructions=settings.instructions,
         lenient=settings.lenient,
         max_prompt_tokens=settings.max_prompt_tokens,
         max_completion_tokens=settings.max_completion_tokens,

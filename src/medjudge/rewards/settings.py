@@ -30,7 +30,10 @@ class LlmSettings(Settings):
     """Reward `llm`: a judge model marks generated against gold reasoning."""
 
     judge: str | None = None
-    """A model folder, a hub id, or an endpoint as `openai:MODEL@URL`. The reward cannot be had without one."""
+    """A model folder, a hub id, or an endpoint as `openai:MODEL@URL`; in a variant also `variant:NAME`, what another
+    variant trains. The reward cannot be had without one."""
+    instructions: Literal["full", "terse"] = "full"
+    """`terse`: one line instead of the scale, for a tiny judge that was trained under it."""
     lenient: bool = False
     """Also accept marks in a code fence or behind a thinking block."""
     max_reasks: int = Field(1, ge=0)

@@ -27,10 +27,14 @@ from medjudge.data.splits import seeded_sample
 from medjudge.data.store import read_split
 from medjudge.errors import ConfigError, DataError
 from medjudge.inference.endpoint import EndpointClient, EndpointEngine, is_endpoint, parse_endpoint
-from medjudge.metrics.baselines import Baselines, trivial_baselines
-from medjudge.metrics.results import summarise
+from medjudge.metrics.baselines import Baselines, every_baseline
+from medjudge.metrics.reasoning import ReasoningResults, summarise_reasoning
+from medjudge.metrics.results import Results, summarise
 from medjudge.progress import Bar
-from medjudge.records import Case, Completion, Judgement, LabelScores, Unparsed, Verdict
+from medjudge.records import Case, Completion, Judgement, LabelScores, Rollout, Unparsed, Verdict
+from medjudge.rewards.composition import RewardContext
+from medjudge.rewards.measures import Measured, extractor_of, measure_reasoning
+from medjudge.rewards.settings import RewardSettings
 from medjudge.tasks.contract import TaskContract
 
 LABELS_STATEMENT = (
@@ -146,7 +150,7 @@ def _evaluate(
     }
     rng = np.random.default_rng(config.seed)
     baselines = (
-        trivial_baselines(train, cases, labels=contract.labels, positive=contract.positive, rng=rng)
+        every_baseline(train, cases, kind=contract.kind, labels=contract.labels, positive=contract.positive, rng=rng)
         if config.baselines
         else Baselines({}, {})
     )
@@ -171,13 +175,17 @@ def _evaluate(
         usage={name: one.usage for name, one in said.items() if one.usage is not None},
         train_n=len(train) or None,
     )
-    if config.mode == "labels":
-        results = results.model_copy(update={"statements": (*results.statements, LABELS_STATEMENT)})
+    measured = _measure_reasoning(recipe, cases, train, judgements, answers)
+    if measured is not None:
+        results = results.model_copy(update={"reasoning": _reasoning_results(recipe, cases, measured, results)})
+    notes = (*baselines.notes, *([LABELS_STATEMENT] if config.mode == "labels" else []))
+    results = results.model_copy(update={"statements": (*results.statements, *notes)})
     artifacts.write_json(out_dir / artifacts.RESULTS, results.to_json())
     rows = [
         _verdict_row(name, case, judgement, answer)
+        | ({"reasoning": measured.numbers[name][i].to_json()} if measured is not None else {})
         for name in models
-        for case, judgement, answer in zip(cases, judgements[name], answers[name], strict=True)
+        for i, (case, judgement, answer) in enumerate(zip(cases, judgements[name], answers[name], strict=True))
     ]
     rows += [
         _verdict_row(name, case, judgement, None)
@@ -193,6 +201,45 @@ def _evaluate(
         "n_prompts_shortened": {name: sum(a.n_words_cut > 0 for a in done) for name, done in answers.items()},
         **{f"accuracy {name}": round(r.metrics["accuracy"].value or 0.0, 4) for name, r in results.models.items()},
     }
+
+
+def _measure_reasoning(
+    recipe: Recipe,
+    cases: Sequence[Case],
+    train: Sequence[Case],
+    judgements: Mapping[str, Sequence[Judgement]],
+    answers: Mapping[str, Sequence[Answer]],
+) -> Measured | None:
+    """The reasoning of every model's completions; None where the recipe does not ask for it, or nothing was written."""
+    config = recipe.evaluate
+    if not config.reasoning or config.mode == "labels":
+        return None
+    rollouts = {
+        name: [
+            Rollout(case, judgement, answer)
+            for case, judgement, answer in zip(cases, judgements[name], done, strict=True)
+            if isinstance(answer, Completion)
+        ]
+        for name, done in answers.items()
+    }
+    settings = RewardSettings(embedding=config.embedding, llm=config.llm)
+    known = [case for case in train if case.reason] or cases
+    context = RewardContext(recipe.contract, known, settings, config.seed, recipe.model.device)
+    return measure_reasoning(rollouts, context, extractor_of(config.entities))
+
+
+def _reasoning_results(recipe: Recipe, cases: Sequence[Case], measured: Measured, results: Results) -> ReasoningResults:
+    config = recipe.evaluate
+    return summarise_reasoning(
+        measured.numbers,
+        [case.group or case.case_id for case in cases],
+        reference=str(results.reference),
+        level=config.level,
+        n_resamples=config.n_resamples,
+        seed=config.seed,
+        facts=measured.facts,
+        not_measured=measured.not_measured,
+    )
 
 
 Answer = Completion | LabelScores

@@ -16,9 +16,12 @@ from medjudge import artifacts
 from medjudge.config import Recipe, ReportConfig
 from medjudge.errors import RunError
 from medjudge.metrics.results import Results
+from medjudge.metrics.variants import Variants
+from medjudge.reporting.card import write_card
 from medjudge.reporting.html import write_report
 from medjudge.reporting.inputs import ReportInputs, VerdictRow
-from medjudge.reporting.tables import audit_tables, results_table, usage_table
+from medjudge.reporting.tables import audit_tables, grid_table, results_table, usage_table
+from medjudge.reporting.variants import variants_grid
 
 TRAINED = ("base", "sft", "grpo")
 """Stages that may have left a training log."""
@@ -26,7 +29,9 @@ TRAINED = ("base", "sft", "grpo")
 
 def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[str, Any]:
     """Writes `index.html` and `figures/` from what the other stages left."""
-    path = write_report(gather(run_dir, recipe.report), out_dir)
+    inputs = gather(run_dir, recipe.report)
+    write_card(inputs, out_dir)
+    path = write_report(inputs, out_dir)
     return {"n_bytes": path.stat().st_size}
 
 
@@ -46,7 +51,9 @@ def rewrite(folder: Path, console: Console) -> None:
     with run_dir.lock():
         out = folder / "report"
         out.mkdir(exist_ok=True)
-        write_report(gather(folder, config), out)
+        inputs = gather(folder, config)
+        write_card(inputs, out)
+        write_report(inputs, out)
 
 
 def gather(folder: Path, config: ReportConfig) -> ReportInputs:
@@ -73,6 +80,7 @@ def gather(folder: Path, config: ReportConfig) -> ReportInputs:
             name: {"cases": split["n_cases"], "groups": split["n_groups"]}
             for name, split in data.get("splits", {}).items()
         },
+        variants=Variants.model_validate(variants) if (variants := _read(evaluated / artifacts.VARIANTS, {})) else None,
         preflight=preflight if "checks" in preflight else {},  # an older run's file has another form
         doctor=_read(folder / "grpo" / artifacts.DOCTOR, {}),
         description=recipe.get("description", ""),
@@ -88,6 +96,9 @@ def print_outcome(folder: Path, console: Console) -> None:
     if not path.exists():
         return
     results = Results.from_json(artifacts.read_json(path))
+    if variants := _read(evaluated / artifacts.VARIANTS, {}):
+        console.print()
+        console.print(grid_table(variants_grid(Variants.model_validate(variants))))
     console.print()
     console.print(results_table(results))
     console.print()

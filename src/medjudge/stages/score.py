@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
+from pydantic import ValidationError
 
 from medjudge import artifacts
-from medjudge.config import DataConfig
+from medjudge.config import DataConfig, ReportConfig
 from medjudge.data.leakage import LeakageReport, check_leakage
 from medjudge.data.sources import parse_fields, parse_where, read_source
 from medjudge.data.verdict_files import (
@@ -30,7 +30,7 @@ from medjudge.data.verdict_files import (
     verdict_line,
 )
 from medjudge.errors import ConfigError, DataError
-from medjudge.metrics.baselines import BASELINES, Baselines, trivial_baselines
+from medjudge.metrics.baselines import BASELINES, Baselines, every_baseline
 from medjudge.metrics.results import Results, summarise
 from medjudge.metrics.statements import counted
 from medjudge.records import Case, Judgement
@@ -77,7 +77,6 @@ def score_files(
     paths: Sequence[str],
     contract: TaskContract | LabelScale,
     out_dir: Path,
-    console: Console,
     options: ScoreOptions,
 ) -> Results:
     """Writes `results.json`, `verdicts.jsonl` and the page. The folder `out_dir` appears whole or not at all."""
@@ -91,9 +90,10 @@ def score_files(
         artifacts.write_json(work / artifacts.COMMANDS, [shlex.join(["medjudge", *sys.argv[1:]])])
         artifacts.write_json(work / artifacts.RESULTS, scored.results.to_json())
         artifacts.write_text(work / artifacts.VERDICTS, _lines(scored))
-        from medjudge.stages.report import rewrite
+        from medjudge.reporting.html import write_report
+        from medjudge.stages.report import gather
 
-        rewrite(work, console)
+        write_report(gather(work, ReportConfig(title=f"{out_dir.name}: {scored.results.task}")), work)
         if out_dir.exists():
             out_dir.rmdir()
         work.rename(out_dir)
@@ -150,7 +150,7 @@ def score(paths: Sequence[str], contract: TaskContract | LabelScale, options: Sc
         families=options.families,
     )
     partners = _without_partner(judgements, facts, in_gold)
-    results = results.model_copy(update={"statements": (*results.statements, *partners)})
+    results = results.model_copy(update={"statements": (*results.statements, *partners, *baselines.notes)})
     completions = {key: text for file in files.values() for key, text in file.completions.items()}
     return Scored(results, cases, {**judgements, **baselines.judgements}, completions)
 
@@ -229,14 +229,15 @@ def _baselines(
     rated = [case for case in cases if case.gold is not None]
     if not rated:
         raise DataError("no case has an expert label: there is nothing to measure against. Check --gold.")
-    found = trivial_baselines(
+    found = every_baseline(
         train,
         cases,
+        kind=contract.kind,
         labels=contract.labels,
         positive=contract.positive,
         rng=np.random.default_rng(options.seed),
     )
-    return Baselines(dict(found.judgements), dict(found.skipped)), leakage, len(train) or None
+    return Baselines(dict(found.judgements), dict(found.skipped), found.notes), leakage, len(train) or None
 
 
 def _train_fields(contract: TaskContract, gold_columns: Mapping[str, str]) -> dict[str, str]:
@@ -280,13 +281,12 @@ def parse_pairs(pairs: Sequence[str]) -> dict[str, str]:
     return parse_fields([part for pair in pairs for part in pair.split(",")])
 
 
-def label_scale(labels: str, *, ordered: bool, positive: str | None) -> LabelScale:
+def label_scale(labels: str, ordered: bool = False, positive: str | None = None) -> LabelScale:
     """The scale of `--labels a,b,c`. Of two labels the second is positive unless `positive` names the first."""
     names = tuple(part.strip() for part in labels.split(","))
     if positive is None and len(names) == 2 and not ordered:
         positive = names[1]
     try:
         return LabelScale(labels=names, ordered=ordered, positive=positive)
-    except ValueError as error:
-        said = str(error).splitlines()[2].strip().removeprefix("Value error, ").partition(" [type=")[0]
-        raise ConfigError(f"--labels: {said}.") from None
+    except ValidationError as error:
+        raise ConfigError(f"--labels: {error.errors()[0]['msg'].removeprefix('Value error, ')}.") from None

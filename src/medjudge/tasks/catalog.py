@@ -1,4 +1,4 @@
-"""The four tasks on one screen."""
+"""The four tasks, and the marking of reasoning, on one screen."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.mcq import McqContract
+from medjudge.tasks.reasoning import ReasoningContract
 from medjudge.tasks.rubric import RubricContract
 
 TASKS: dict[str, type[TaskContract]] = {
@@ -17,9 +18,11 @@ TASKS: dict[str, type[TaskContract]] = {
     "equivalence": EquivalenceContract,
     "rubric": RubricContract,
     "appropriateness": AppropriatenessContract,
+    "marks": ReasoningContract,
 }
 
 Task = Annotated[
-    McqContract | EquivalenceContract | RubricContract | AppropriatenessContract, Field(discriminator="kind")
+    McqContract | EquivalenceContract | RubricContract | AppropriatenessContract | ReasoningContract,
+    Field(discriminator="kind"),
 ]
 """The `[task]` section of a recipe."""

@@ -230,12 +230,13 @@ def _turns(contract: TaskContract, case: Case, tokenizer: Tokenizer) -> list[Mes
 
 
 def _encoded(contract: TaskContract, case: Case, shown: Case, text: str, ids: list[int]) -> Encoded:
-    """A prompt of `shown`, with what of `case` it leaves out."""
+    """A prompt of `shown`, with what of `case` it leaves out. Evidence that no prompt shows is not missed."""
     if shown is case:
         return Encoded(text, ids, None)
-    n_cut = sum(map(n_words, case.inputs.values())) - sum(map(n_words, shown.inputs.values()))
     name = contract.packed_field or ""
-    n_snippets = len(given_ids(case.inputs.get(name, ""))) - len(given_ids(shown.inputs.get(name, "")))
+    whole = {key: value for key, value in case.inputs.items() if key != name or contract.packed_tokens != 0}
+    n_cut = sum(map(n_words, whole.values())) - sum(map(n_words, shown.inputs.values()))
+    n_snippets = len(given_ids(whole.get(name, ""))) - len(given_ids(shown.inputs.get(name, "")))
     return Encoded(text, ids, None, n_words_cut=n_cut, n_snippets_cut=n_snippets, shown=shown.inputs)
 
 

@@ -200,8 +200,7 @@ def _draw_label(pairs: list[tuple[Variant, Rating]], n: int, rng: random.Random,
 
 def _row(variant: Variant, rating: Rating, text: str, rng: random.Random, evidence: bool) -> Row:
     principle = load_principles()[rating.principle]
-    conclusion = rng.choice(CONCLUSIONS[rating.label])
-    conclusion = conclusion.replace("{P}", rating.procedure).replace("{p}", _inside(rating.procedure))
+    conclusion = concluded(rating.procedure, rating.label, rng)
     row: Row = {
         "condition": variant.condition,
         "variant": text,
@@ -219,6 +218,11 @@ def _row(variant: Variant, rating: Rating, text: str, rng: random.Random, eviden
         "language": "en",
         "synthetic": True,
     }
+
+
+def concluded(procedure: str, label: str, rng: random.Random) -> str:
+    """A sentence that gives a procedure its rating."""
+    return rng.choice(CONCLUSIONS[label]).replace("{P}", procedure).replace("{p}", _inside(procedure))
 
 
 def _snippets(variant: Variant, principle: Principle, rng: random.Random) -> list[dict[str, str]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from medjudge.data import facts
-from medjudge.data.generators import answers, appropriateness, equivalence, mcq, parts, phrasing, rubric
+from medjudge.data.generators import answers, appropriateness, equivalence, marks, mcq, parts, phrasing, rubric
 
 SEED = 42
 """Seed of the default draws."""
@@ -69,4 +69,5 @@ GENERATORS: dict[str, GeneratedSet] = {
     "appropriateness-bare": GeneratedSet(
         "appropriateness", 3000, BY_VARIANT, partial(appropriateness.generate, evidence=False), _from_table
     ),
+    "marks": GeneratedSet("marks", 3000, BY_VARIANT, marks.generate, lambda: (*_from_table(), Path(marks.__file__))),
 }

@@ -1,0 +1,168 @@
+import numpy as np
+import pytest
+from tests.shared_data import shared_rows
+
+from medjudge.data.probes import AUTHORITY, PADDING, language_of, probe_cases, probes_for
+from medjudge.errors import ConfigError
+from medjudge.records import Case
+from medjudge.tasks.appropriateness import AppropriatenessContract
+from medjudge.tasks.equivalence import EquivalenceContract
+from medjudge.tasks.mcq import McqContract
+from medjudge.tasks.rubric import RubricContract
+
+EQUIVALENCE = Case(
+    "e1",
+    {
+        "question": "Quelle est la cause de la fièvre ?",
+        "candidate": "La grippe est la cause. Elle est virale.",
+        "reference": "Une grippe.",
+    },
+    gold="1",
+    group="g",
+    slices={"generator": "x", "paraphrase_candidate": "C'est la grippe.", "translation_question": "What is the cause?"},
+)
+MCQ = Case("m1", {"question": "Which?", "opa": "a0", "opb": "b0", "opc": "c0", "opd": "d0"}, gold="B")
+RUBRIC = Case(
+    "r1",
+    {"input": "Say it.", "output": "It is said.", "criteria": "Is it?", "rubric": "- Score 0: no\n- Score 1: yes"},
+    gold="1",
+)
+APPROPRIATENESS = Case(
+    "a1", {"condition": "Headache", "variant": "Sudden onset.", "procedure": "CT"}, gold="Usually Appropriate"
+)
+TASKS = [
+    (EquivalenceContract(), EQUIVALENCE),
+    (McqContract(), MCQ),
+    (RubricContract(points=2), RUBRIC),
+    (AppropriatenessContract(), APPROPRIATENESS),
+]
+
+
+def probed(name, case, contract, seed=0):
+    return probe_cases(name, [case], contract, rng=np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize(("contract", "case"), TASKS)
+def test_a_probe_changes_the_prompt_and_nothing_else(contract, case):
+    for name in probes_for(contract):
+        for found in probed(name, case, contract):
+            assert found.contract.messages(found.case) != contract.messages(case), name
+            assert (found.case.case_id, found.case.group, found.case.slices) == (case.case_id, case.group, case.slices)
+            assert set(found.expected) == set(contract.labels) == set(found.expected.values())
+            assert found.case.gold == found.expected[case.gold]
+            assert set(found.case.inputs) == set(case.inputs)
+
+
+def test_which_probes_fit():
+    everywhere = {"verbosity", "authority", "formatting", "rewording", "paraphrase", "translation"}
+    assert set(probes_for(TASKS[0][0])) == everywhere | {"swap", "language"}
+    assert set(probes_for(TASKS[1][0])) == everywhere | {"position"}
+    assert set(probes_for(TASKS[2][0])) == everywhere | {"position"}
+    assert set(probes_for(TASKS[3][0])) == everywhere
+
+
+def test_swap():
+    (found,) = probed("swap", EQUIVALENCE, EquivalenceContract())
+    assert found.case.inputs["candidate"] == "Une grippe."
+    assert found.case.inputs["reference"] == EQUIVALENCE.inputs["candidate"]
+    assert found.case.inputs["question"] == EQUIVALENCE.inputs["question"]
+    assert found.expected == {"0": "0", "1": "1"}
+
+
+def test_the_right_option_keeps_its_text_wherever_it_moves():
+    letters = {"A": "opa", "B": "opb", "C": "opc", "D": "opd"}
+    shifts = set()
+    for seed in range(20):
+        (found,) = probed("position", MCQ, McqContract(), seed)
+        for old, new in found.expected.items():
+            assert found.case.inputs[letters[new]] == MCQ.inputs[letters[old]]
+        assert found.case.gold == found.expected["B"] != "B"
+        shifts.add(found.case.gold)
+    assert shifts == {"A", "C", "D"}
+
+
+@pytest.mark.parametrize("text", ["All of the above", "Both A and C", "none of these options", "a, b", "A & D"])
+def test_options_that_speak_of_their_place_are_left_alone(text):
+    case = Case("m", {**MCQ.inputs, "opd": text}, gold="A")
+    assert probed("position", case, McqContract()) == []
+
+
+def test_the_rubric_is_read_highest_score_first():
+    (found,) = probed("position", RUBRIC, RubricContract(points=2))
+    assert found.case.inputs["rubric"] == "- Score 1: yes\n- Score 0: no"
+    own = Case("r", {"input": "x", "output": "y"}, gold="1")
+    contract = RubricContract(points=2, criteria="c", rubric={"0": "no", "1": "yes"})
+    (found,) = probed("position", own, contract)
+    assert found.case.inputs["rubric"] == "- Score 1: yes\n- Score 0: no"
+    assert probed("position", own, RubricContract(points=2, criteria="c", rubric="free words")) == []
+
+
+def test_additions_speak_the_texts_language():
+    (french,) = probed("verbosity", EQUIVALENCE, EquivalenceContract())  # English instructions, French texts
+    assert french.case.inputs["candidate"] == f"{EQUIVALENCE.inputs['candidate']}\n{PADDING['fr']}"
+    (english,) = probed("verbosity", RUBRIC, RubricContract(points=2))
+    assert english.case.inputs["output"].endswith(PADDING["en"])
+    (french,) = probed("authority", EQUIVALENCE, EquivalenceContract())
+    assert french.case.inputs["candidate"].startswith(AUTHORITY["fr"])
+    assert french.case.inputs["reference"] == EQUIVALENCE.inputs["reference"]
+
+
+def test_formatting_keeps_every_sentence():
+    (found,) = probed("formatting", EQUIVALENCE, EquivalenceContract())
+    assert found.case.inputs["candidate"] == "- **La grippe est la cause.**\n- Elle est virale."
+    marked = Case("e", {**EQUIVALENCE.inputs, "candidate": "It is **bold**."}, gold="1")
+    assert probed("formatting", marked, EquivalenceContract()) == []
+
+
+def test_instructions_and_their_language_change_in_the_contract_alone():
+    contract = EquivalenceContract(lenient=True, max_prompt_tokens=512)
+    (reworded,) = probed("rewording", EQUIVALENCE, contract)
+    assert reworded.case == EQUIVALENCE
+    assert reworded.contract == EquivalenceContract(lenient=True, max_prompt_tokens=512, instructions="terse")
+    (switched,) = probed("language", EQUIVALENCE, contract)
+    assert switched.contract.language == "fr"
+    (back,) = probed("language", EQUIVALENCE, switched.contract)
+    assert back.contract == contract
+    assert probed("rewording", EQUIVALENCE, EquivalenceContract(system_prompt="mine")) == []
+
+
+def test_texts_that_a_row_carries_take_their_fields_place():
+    (found,) = probed("paraphrase", EQUIVALENCE, EquivalenceContract())
+    assert found.case.inputs == {**EQUIVALENCE.inputs, "candidate": "C'est la grippe."}
+    (found,) = probed("translation", EQUIVALENCE, EquivalenceContract())
+    assert found.case.inputs["question"] == "What is the cause?"
+    assert probed("paraphrase", MCQ, McqContract()) == []
+
+
+def test_the_same_seed_gives_the_same_probes():
+    cases = [Case(str(i), MCQ.inputs, gold="A") for i in range(10)]
+    one, two, other = (probe_cases("position", cases, McqContract(), rng=np.random.default_rng(s)) for s in (1, 1, 2))
+    assert one == two != other
+
+
+@pytest.mark.parametrize(("name", "message"), [("nudge", "no probe 'nudge'"), ("swap", "does not fit the task 'mcq'")])
+def test_refusals(name, message):
+    with pytest.raises(ConfigError, match=message):
+        probe_cases(name, [MCQ], McqContract(), rng=np.random.default_rng(0))
+
+
+def test_language():
+    assert language_of("Le patient est fébrile") == "fr"
+    assert language_of("The patient is feverish") == "en"
+    assert language_of("12 mg") == "en"
+
+
+def test_probes_on_real_rows():
+    rows = shared_rows("data", "fr_oeqa_judge", "fr_oeqa_judge.jsonl")[:200]
+    contract = EquivalenceContract()
+    cases = [contract.read_case(row, str(i)) for i, row in enumerate(rows)]
+    for name in probes_for(contract):
+        found = probe_cases(name, cases, contract, rng=np.random.default_rng(0))
+        if name in ("paraphrase", "translation"):
+            assert found == []
+        elif name == "formatting":
+            assert 0 < len(found) < 200  # many candidates are markdown already
+        else:
+            assert len(found) == 200
+    french = [language_of(case.inputs["question"]) for case in cases]
+    assert french.count("fr") >= 198

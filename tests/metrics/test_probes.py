@@ -1,0 +1,109 @@
+import math
+
+import numpy as np
+import pytest
+from statsmodels.stats.proportion import proportion_confint
+
+from medjudge.errors import DataError
+from medjudge.metrics.probes import flip_rate, self_consistency
+from medjudge.metrics.statements import flip_statement
+from medjudge.records import Unparsed, Verdict
+
+RNG = np.random.default_rng
+
+
+def answers(labels):
+    return {
+        str(i): Unparsed(str(i), "", "none") if label is None else Verdict(str(i), label)
+        for i, label in enumerate(labels)
+    }
+
+
+def same(n, labels="01"):
+    return {str(i): {x: x for x in labels} for i in range(n)}
+
+
+def test_flips_by_hand():
+    before, after = answers(["0", "0", "1", "1", None, "1"]), answers(["1", "0", "0", "1", "1", None])
+    found = flip_rate(before, after, same(6), {}, positive="1", n_resamples=50, rng=RNG(0))
+    assert (found.n, found.n_unreadable, found.n_became_unreadable) == (4, 2, 1)
+    assert found.flips.value == 0.5
+    assert (found.flips.low, found.flips.high) == pytest.approx(proportion_confint(2, 4, method="wilson"))
+    assert found.to_positive.value == 0  # one up, one down
+    assert found.matrix == {"0": {"0": 1, "1": 1}, "1": {"0": 1, "1": 1}}
+
+
+def test_a_label_that_moves_with_its_option_is_no_flip():
+    before, after = answers(["A", "B"]), answers(["B", "B"])
+    moved = {"A": "B", "B": "C"}
+    found = flip_rate(before, after, {"0": moved, "1": moved}, {}, n_resamples=50, rng=RNG(0))
+    assert found.flips.value == 0.5
+    assert found.matrix == {"B": {"B": 1}, "C": {"B": 1}}
+    assert found.to_positive is None
+
+
+def test_only_probed_cases_count_and_groups_widen():
+    n = 40
+    before, after = answers(["0"] * n), answers(["1"] * 20 + ["0"] * 20)
+    expected = {key: value for key, value in same(n).items() if int(key) < 30}
+    apart = flip_rate(before, after, expected, {}, positive="1", rng=RNG(0))
+    together = flip_rate(before, after, expected, {str(i): f"g{i // 5}" for i in range(n)}, positive="1", rng=RNG(0))
+    assert apart.n == 30
+    assert apart.flips.value == together.flips.value == pytest.approx(20 / 30)
+    assert apart.to_positive.value == pytest.approx(20 / 30)
+    assert together.flips.high - together.flips.low > 1.5 * (apart.flips.high - apart.flips.low)
+
+
+def test_what_cannot_be_compared():
+    with pytest.raises(DataError, match="changed no case"):
+        flip_rate({}, {}, {}, {}, rng=RNG(0))
+    with pytest.raises(DataError, match="'1' was not answered"):
+        flip_rate(answers(["0", "0"]), answers(["0"]), same(2), {}, rng=RNG(0))
+    nothing = flip_rate(answers([None]), answers(["0"]), same(1), {}, positive="1", rng=RNG(0))
+    assert (nothing.n, nothing.n_unreadable, nothing.n_became_unreadable) == (0, 1, 0)
+    assert math.isnan(nothing.flips.value)
+
+
+def test_self_consistency_by_hand():
+    #                 two of three pairs differ   all agree    unreadable agrees with nothing
+    samples = np.array([[0, 0, 1], [1, 1, 1], [1, -1, -1], [-1, -1, -1]])
+    found = self_consistency(samples, np.arange(4), np.array([0, 1, 0, 1]), n_resamples=100, rng=RNG(0))
+    assert (found.n, found.k, found.n_unparsed) == (4, 3, 5)
+    assert found.agreement.value == pytest.approx((1 / 3 + 1 + 0 + 0) / 4)
+    assert found.unanimous.value == 0.25
+    assert (
+        found.majority_accuracy.value == 0.5
+    )  # 0 and 1 right; the third is one readable sample, wrong; the fourth none
+    assert found.single_accuracy.value == pytest.approx((2 / 3 + 1 + 0 + 0) / 4)
+    assert self_consistency(samples, np.arange(4), rng=RNG(0)).majority_accuracy is None
+    ties = self_consistency(np.array([[1, 0], [0, 1]]), np.arange(2), np.array([0, 0]), rng=RNG(0))
+    assert ties.majority_accuracy.value == 1  # the first label of equals
+
+
+@pytest.mark.parametrize("samples", [np.zeros((3, 1), int), np.zeros((0, 2), int), np.zeros(3, int)])
+def test_self_consistency_needs_two_samples(samples):
+    with pytest.raises(DataError, match="two samples or more"):
+        self_consistency(samples, np.arange(len(samples)), rng=RNG(0))
+
+
+def test_all_unreadable():
+    found = self_consistency(np.full((3, 2), -1), np.arange(3), np.zeros(3, int), n_resamples=20, rng=RNG(0))
+    assert (found.agreement.value, found.unanimous.value, found.majority_accuracy.value) == (0, 0, 0)
+
+
+def test_flips_in_words():
+    before, after = answers(["0"] * 100 + ["1"]), answers(["1"] * 10 + ["0"] * 90 + [None])
+    found = flip_rate(before, after, same(101), {}, positive="1", rng=RNG(0))
+    low, high = proportion_confint(10, 100, method="wilson")
+    assert flip_statement("padding", found) == (
+        f"Probe 'padding' changed 10.0 % ({100 * low:.1f} to {100 * high:.1f}) of 100 verdicts, towards positive by "
+        "+10.0 points on balance; 1 answer became unreadable."
+    )
+    back = flip_rate(answers(["1"] * 10 + ["0"] * 90), answers(["0"] * 100), same(100), {}, positive="1", rng=RNG(0))
+    assert "away from positive by 10.0 points" in flip_statement("swap", back)
+    even = flip_rate(answers(["0", "1"] * 20), answers(["1", "0"] * 20), same(40), {}, positive="1", rng=RNG(0))
+    assert "on balance" not in flip_statement("swap", even)
+    nothing = flip_rate(answers(["0"]), answers([None]), same(1), {}, rng=RNG(0))
+    assert flip_statement("swap", nothing) == (
+        "Probe 'swap': no case was answered readably both times; 1 answer became unreadable."
+    )
