@@ -283,7 +283,7 @@ def main() -> None:
     if "differences" in parts:
         print_differences(given.sets, given.resamples)
     if "corrections" in parts:
-        print_corrections(given.sets // 2)
+        print_corrections(given.sets)
     if "thresholds" in parts:
         print_thresholds(given.sets)
     print(f"\n{time.perf_counter() - start:.0f} s")

@@ -61,8 +61,8 @@ def wrong(case: Case, by: int = 1) -> str:
 
 
 def leaning(cases: Sequence[Case]) -> list[Case]:
-    """Each case five times, three times with its own label and once with each other: a policy with a choice left."""
-    return [replace(case, gold=label) for case in cases for label in (*[str(case.gold)] * 2, *LABELS)]
+    """Each case seven times, five times with its own label and once with each other: a policy with a choice left."""
+    return [replace(case, gold=label) for case in cases for label in (*[str(case.gold)] * 4, *LABELS)]
 
 
 def styled(cases: Sequence[Case]) -> list[Case]:
@@ -76,7 +76,7 @@ def styled(cases: Sequence[Case]) -> list[Case]:
 
 
 def save_taught(folder: Path, steps: int = 150, *, styles: bool = False) -> Path:
-    """A model that answers in form, right in three of five samples; with `styles`, one that reasons in four ways."""
+    """A model that answers in form, right in five of seven samples; with `styles`, one that reasons in four ways."""
     contract = REASONED if styles else CONTRACT
     cases = (styled if styles else leaning)(make_cases(96))
     tokenizer = build_tokenizer(

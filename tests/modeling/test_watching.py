@@ -70,13 +70,13 @@ def hack(model_dir: Path, work: Path, patch: pytest.MonkeyPatch, **settings: Any
 
 
 def sharpen_after(step: int, patch: pytest.MonkeyPatch) -> None:
-    """The logits become thirty times as large, which leaves the likeliest token and no choice."""
+    """The logits become a thousand times as large, which leaves the likeliest token and no choice."""
     looked = DoctorWatch.on_step_end
 
     def on_step_end(self: Any, args: Any, state: Any, control: Any, **rest: Any) -> None:
         looked(self, args, state, control, **rest)
         if state.global_step == step:
-            self.trainer.model.model.norm.weight.data *= 30
+            self.trainer.model.model.norm.weight.data *= 1000
 
     patch.setattr(DoctorWatch, "on_step_end", on_step_end)
 
@@ -119,7 +119,8 @@ def run_of(name: str, models: Mapping[str, Path], work: Path, patch: pytest.Monk
             return grpo(taught, work, patch, learning_rate=5e-3, max_steps=12, trl=bonus)
         case "entropy_collapse":  # from the third step on the policy says what is likeliest, whatever the case
             sharpen_after(2, patch)
-            return grpo(taught, work, patch, max_steps=6)
+            half_known = [*make_cases(12), *make_cases(12, "d", labels=[*LABELS[1:], LABELS[0]])]
+            return grpo(taught, work, patch, max_steps=6, learning_rate=1e-9, cases=half_known)
         case "not_finite":
             script_policy(patch, half_right)
             return grpo(taught, work, patch, learning_rate=1e30)
@@ -134,8 +135,9 @@ def run_of(name: str, models: Mapping[str, Path], work: Path, patch: pytest.Monk
             return hack(styled, work, patch, rewards={"certain": 1.0}, max_steps=12)
         case "overfitting":  # the labels of these rows are wrong: learning them by heart costs what was known
             wrong_rows = make_cases(24, labels=[*LABELS[1:], LABELS[0]])
-            script_policy(patch, lambda step, case, i: gold(case) if i <= step // 3 else answer(wrong(case)))
-            return hack(taught, work, patch, contract=CONTRACT, cases=wrong_rows, group_size=4, max_steps=12)
+            script_policy(patch, lambda step, case, i: gold(case) if i <= min(2, step // 3) else answer(wrong(case)))
+            given = {"contract": CONTRACT, "cases": wrong_rows, "group_size": 4, "max_steps": 12, "learning_rate": 5e-3}
+            return hack(taught, work, patch, **given)
     raise AssertionError(name)
 
 
@@ -217,9 +219,9 @@ def test_what_is_named_is_said_at_once_with_what_to_do(
     models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script_policy(monkeypatch, lambda step, case, i: f"[{i}] {gold(case)}")
-    with Console(file=io.StringIO(), width=160) as console:
-        grpo(models["taught"], tmp_path / "work", monkeypatch, console=console)
-        said = console.file.getvalue()  # type: ignore[attr-defined]
+    out = io.StringIO()
+    grpo(models["taught"], tmp_path / "work", monkeypatch, console=Console(file=out, width=160))
+    said = out.getvalue()
     assert "doctor, step 2: no completion can be read." in said
     assert "32 of 32 completions (steps 1 to 2) could not be read" in said
     assert "All begin with '['." in said
