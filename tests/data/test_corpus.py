@@ -32,7 +32,7 @@ def test_parts_divide_every_relation_about_one_to_two() -> None:
 @pytest.mark.parametrize("name", GENERATORS)
 def test_no_row_of_a_set_asks_about_what_the_base_was_asked(name: str) -> None:
     asked = {fact.id for fact in facts_of("pretraining")} | {v.id for v in appropriateness.variants_of("pretraining")}
-    column = "variant_id" if name.startswith("appropriateness") else "fact_id"
+    column = "fact_id" if GENERATORS[name].group_by == ("block_id",) else GENERATORS[name].group_by[0]
     assert not asked & {row[column] for row in GENERATORS[name].rows(500)}
 
 
