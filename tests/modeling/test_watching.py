@@ -220,7 +220,7 @@ def test_what_is_named_is_said_at_once_with_what_to_do(
 ) -> None:
     script_policy(monkeypatch, lambda step, case, i: f"[{i}] {gold(case)}")
     out = io.StringIO()
-    grpo(models["taught"], tmp_path / "work", monkeypatch, console=Console(file=out, width=160))
+    grpo(models["taught"], tmp_path / "work", monkeypatch, console=Console(file=out, width=400))
     said = out.getvalue()
     assert "doctor, step 2: no completion can be read." in said
     assert "32 of 32 completions (steps 1 to 2) could not be read" in said
