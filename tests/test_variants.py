@@ -39,6 +39,8 @@ def test_the_command_line_wins_over_a_variant_and_a_profile_may_change_one() -> 
     found = variants_from_tree(tree, ["profile=p", "name=y"])[1]
     assert (list(found), found["a"].seed, found["a"].grpo.max_steps) == (["a", "b"], 7, 9)
     assert found["b"].run_dir == Path("runs/y/b")
+    tree["profiles"]["p"]["variants"]["a"] = False
+    assert list(variants_from_tree(tree, ["profile=p"])[1]) == ["b"]
 
 
 def judged(name: str) -> dict[str, Any]:

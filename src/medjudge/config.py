@@ -532,7 +532,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 def load_variants(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, dict[str, Recipe]]:
     """The recipe, and its variants by name, in order: each the recipe with `[variants.NAME]` laid over it.
 
-    A variant's run folder lies in the recipe's. Empty where the recipe has no variants.
+    A variant's run folder lies in the recipe's. A profile takes a variant out with `variants.NAME = false`. Empty where
+    the recipe has none.
     """
     return variants_from_tree(_read_toml(path), overrides, where=str(path))
 
@@ -581,6 +582,7 @@ def variants_from_tree(
             f"{where}: task.kind is {kind!r}{_did_you_mean(str(kind), TASKS)}. Known: {', '.join(TASKS)}."
         )
     overlays = merged.pop("variants", {})
+    overlays = {name: overlay for name, overlay in overlays.items() if overlay is not False}
     _check_overlays(overlays, "variants", where)
     recipe = _validate(merged, where=where)
     # Every profile must hold keys that exist, also those not in use: a typo there would wait for its day.
