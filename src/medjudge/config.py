@@ -533,8 +533,8 @@ def load_variants(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, di
     """The recipe, and its variants by name, in order: each the recipe with `[variants.NAME]` laid over it.
 
     The command line wins over a variant too, but in a table that the variant replaces whole (`_replace = true`), which
-    is its own. A variant's run folder lies in the recipe's. A profile takes a variant out with `variants.NAME = false`. Empty where
-    the recipe has none.
+    is its own. A variant's run folder lies in the recipe's. A profile takes a variant out with `variants.NAME = false`.
+    Empty where the recipe has none.
     """
     return variants_from_tree(_read_toml(path), overrides, where=str(path))
 
