@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medjudge.config import Recipe, load_recipe, recipe_from_tree
+from medjudge.config import Recipe, load_recipe, load_variants, recipe_from_tree
 from medjudge.errors import ConfigError
 from medjudge.stages.init import recipe_text
 from medjudge.tasks.catalog import TASKS
@@ -17,9 +17,10 @@ RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_recipe_and_profiles_load(path: Path) -> None:
-    load_recipe(path)
+    load_variants(path)
     for profile in tomllib.loads(path.read_text(encoding="utf-8")).get("profiles", {}):
-        assert load_recipe(path, [f"profile={profile}"]).profile == profile
+        recipe, variants = load_variants(path, [f"profile={profile}"])
+        assert {one.profile for one in (recipe, *variants.values())} == {profile}
 
 
 @pytest.mark.parametrize("kind", TASKS)

@@ -39,6 +39,16 @@ def test_the_command_line_wins_over_a_variant_and_a_profile_may_change_one() -> 
     found = variants_from_tree(tree, ["profile=p", "name=y"])[1]
     assert (list(found), found["a"].seed, found["a"].grpo.max_steps) == (["a", "b"], 7, 9)
     assert found["b"].run_dir == Path("runs/y/b")
+    tree["profiles"]["p"]["variants"]["a"] = False
+    assert list(variants_from_tree(tree, ["profile=p"])[1]) == ["b"]
+
+
+def test_a_table_that_a_variant_replaces_is_its_own() -> None:
+    variants = {"a": {}, "b": {"data": {"_replace": True, "source": "builtin:mcq"}}}
+    tree = {**BASE, "data": {"source": "x"}, "variants": variants}
+    found = variants_from_tree(tree, ["data.source=mine.jsonl", "grpo.max_steps=2"])[1]
+    assert [one.data.source for one in found.values()] == ["mine.jsonl", "builtin:mcq"]
+    assert [one.grpo.max_steps for one in found.values()] == [2, 2]
 
 
 def judged(name: str) -> dict[str, Any]:

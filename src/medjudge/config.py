@@ -532,7 +532,9 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 def load_variants(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, dict[str, Recipe]]:
     """The recipe, and its variants by name, in order: each the recipe with `[variants.NAME]` laid over it.
 
-    A variant's run folder lies in the recipe's. Empty where the recipe has no variants.
+    The command line wins over a variant too, but in a table that the variant replaces whole (`_replace = true`), which
+    is its own. A variant's run folder lies in the recipe's. A profile takes a variant out with `variants.NAME = false`.
+    Empty where the recipe has none.
     """
     return variants_from_tree(_read_toml(path), overrides, where=str(path))
 
@@ -581,6 +583,7 @@ def variants_from_tree(
             f"{where}: task.kind is {kind!r}{_did_you_mean(str(kind), TASKS)}. Known: {', '.join(TASKS)}."
         )
     overlays = merged.pop("variants", {})
+    overlays = {name: overlay for name, overlay in overlays.items() if overlay is not False}
     _check_overlays(overlays, "variants", where)
     recipe = _validate(merged, where=where)
     # Every profile must hold keys that exist, also those not in use: a typo there would wait for its day.
@@ -593,12 +596,21 @@ def variants_from_tree(
     for name, overlay in overlays.items():
         trial = json.loads(json.dumps(merged))
         _overlay(trial, overlay)
+        own = _replaced(overlay)
         for keys, value in settings:
-            _set(trial, keys, value)
+            if not any(tuple(keys[: len(place)]) == place for place in own):
+                _set(trial, keys, value)
         trial |= {"name": name, "runs_dir": str(recipe.run_dir)}
         _name_judges(trial, variants, where=f"{where} [variants.{name}]")
         variants[name] = _validate(trial, where=f"{where} [variants.{name}]")
     return recipe, variants
+
+
+def _replaced(overlay: Mapping[str, Any], at: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """The keys of the tables that an overlay replaces whole."""
+    tables = {(*at, key): value for key, value in overlay.items() if isinstance(value, Mapping)}
+    inner = [place for key, value in tables.items() for place in _replaced(value, key)]
+    return [*(key for key, value in tables.items() if value.get("_replace")), *inner]
 
 
 def _check_overlays(overlays: Any, kind: str, where: str) -> None:

@@ -66,11 +66,20 @@ def recipe_text(kind: str) -> str:
                 *[line for f, what in contract.fields.items() for line in _comment(f"  {f}: {what}")],
             ]
         lines += [*_settings(section, skip=("source",) if name == "data" else ()), ""]
-        for field, info in section.model_fields.items():
-            inner = _section_type(info.annotation)
-            if inner is not None:
-                lines += [f"# [{name}.{field}]", *_comment(_first_line(inner.__doc__)), *_settings(inner), ""]
+        lines += _inner_sections(name, section)
     return "\n".join(lines)
+
+
+def _inner_sections(name: str, section: type[Settings]) -> list[str]:
+    """`# [section.inner]` with its settings, at whatever depth."""
+    lines = []
+    for field, info in section.model_fields.items():
+        inner = _section_type(info.annotation)
+        if inner is not None:
+            place = f"{name}.{field}"
+            lines += [f"# [{place}]", *_comment(_first_line(inner.__doc__)), *_settings(inner), ""]
+            lines += _inner_sections(place, inner)
+    return lines
 
 
 def _settings(section: type[Settings], skip: tuple[str, ...] = ()) -> list[str]:

@@ -37,6 +37,8 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
 
 def rewrite(folder: Path, console: Console) -> None:
     """Writes the page of a run folder, or of a folder that `medjudge evaluate` made, again."""
+    if (folder / artifacts.COMPARE / artifacts.RESULTS).exists():  # a recipe with variants
+        folder = folder / artifacts.COMPARE
     if (folder / artifacts.RESULTS).exists():  # made by `medjudge evaluate`
         write_report(gather(folder, ReportConfig()), folder)
         return
@@ -91,7 +93,7 @@ def gather(folder: Path, config: ReportConfig) -> ReportInputs:
 
 def print_outcome(folder: Path, console: Console) -> None:
     """The table and the statements of a run, and where its page lies; nothing where it was not evaluated."""
-    evaluated = folder / "evaluate" if (folder / "evaluate").is_dir() else folder
+    evaluated = next((f for f in (folder / "evaluate", folder / artifacts.COMPARE) if f.is_dir()), folder)
     path = evaluated / artifacts.RESULTS
     if not path.exists():
         return
@@ -110,7 +112,8 @@ def print_outcome(folder: Path, console: Console) -> None:
         console.print()
     for statement in (*results.statements, *(results.audit.statements if results.audit else ())):
         console.print(Padding.indent(Text(f"- {statement}"), 1))
-    page = next((p for p in (folder / "report" / artifacts.REPORT, folder / artifacts.REPORT) if p.exists()), None)
+    pages = (folder / "report" / artifacts.REPORT, evaluated / artifacts.REPORT)
+    page = next((page for page in pages if page.exists()), None)
     console.print(f"\nreport: {page}" if page else f"\nresults: {path}", soft_wrap=True)
 
 
