@@ -392,25 +392,24 @@ def show(title: str, rows: Sequence[dict[str, Any]], console: Console) -> None:
     console.print(table)
 
 
-def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """CPU seconds a step of each shape, both arms, with the ratio."""
+def draw(rows: Sequence[dict[str, Any]], path: Path, clock: str = "cpu_s") -> None:
+    """Seconds a step of each shape by one clock, both arms, with the ratio."""
+    times_faster = f"times_faster_{clock.removesuffix('_s')}"
     figure, axis = plt.subplots(figsize=(8, 0.5 * len(rows) + 1.5), layout="constrained")
     for k, arm in enumerate(ARMS):
         axis.barh(
             np.arange(len(rows)) + 0.2 * (2 * k - 1),
-            [row[arm].get("cpu_s", 0) for row in rows],
+            [row[arm].get(clock, 0) for row in rows],
             height=0.38,
             color=COLOURS[arm],
             label=LABELS[arm],
         )
     for i, row in enumerate(rows):
-        said = (
-            f" {row['times_faster_cpu']:.1f}x" if "times_faster_cpu" in row else f" {row['stock'].get('gave_up', '')}"
-        )
-        axis.text(row["grouped"].get("cpu_s", 0), i + 0.2, said, va="center", fontsize=8)
+        said = f" {row[times_faster]:.1f}x" if times_faster in row else f" {row['stock'].get('gave_up', '')}"
+        axis.text(row["grouped"].get(clock, 0), i + 0.2, said, va="center", fontsize=8)
     axis.set_yticks(range(len(rows)), [str(Shape(**row["shape"])) for row in rows], fontsize=8)
     axis.invert_yaxis()
-    axis.set_xlabel("CPU seconds per GRPO step (median)")
+    axis.set_xlabel(f"{'CPU ' if clock == 'cpu_s' else ''}seconds per GRPO step (median)")
     axis.legend()
     figure.savefig(path, dpi=150)
     plt.close(figure)

@@ -272,7 +272,8 @@ class GroupedGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no typ
             return f"the model does not take packed groups ({type(error).__name__})"
         finally:
             self.model.train(was_training)
-        return disagreement(ours, theirs)
+        is_exact = self.model.dtype == torch.float32 and not (self.args.bf16 or self.args.fp16)
+        return disagreement(ours, theirs, is_exact=is_exact)
 
     def _stock_because(self, what: str, reason: str | None) -> bool:
         """Whether there is a reason for stock TRL; a new one is told."""
