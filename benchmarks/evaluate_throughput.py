@@ -1,23 +1,25 @@
 """Cases judged per second: one row at a time, batched `generate`, lm-evaluation-harness and medjudge's engine.
 
-    python benchmarks/evaluate_throughput.py [--rounds 5] [--cases 32]
+    python benchmarks/evaluate_throughput.py [--rounds 5] [--cases 48] [--layers 8 --intermediate 4096]
 
 The task is the free-text one: a JSON verdict with letter, confidence and reason, by a small judge that this program
-trains once. The loop is the published notebook's: one prompt, one `generate`, in bfloat16 and in float32. The harness
-(pip install medjudge[bench]) runs its HF backend on the same prompts, stop string and limit, at the fastest of several
-batch sizes. Labels mode reads the letter's probabilities inside the JSON frame and writes nothing.
+trains once and pads with weights that add nothing: it answers as it did, and costs as one of 27 M parameters. The loop
+is the published notebook's: one prompt, one `generate`, in bfloat16 and in float32. The harness (pip install
+medjudge[bench]) runs its HF backend on the same prompts, stop string and limit, at the fastest of several batch sizes.
+Labels mode reads the letter's probabilities inside the JSON frame and writes nothing.
 """
 
 from __future__ import annotations
 
 import copy
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from judges import make, recipe
+from judges import make, padded, recipe
 from medjudge.data.store import read_split
 from medjudge.inference.engine import Engine, fit_for_inference
 from medjudge.inference.prefix import common_prefix, read_prefix, read_prompts
@@ -35,13 +37,16 @@ BATCH_SIZES = (8, 16, 32, 64)
 def main() -> None:
     """Trains or finds the judge, runs the arms in turn, reports."""
     parser = arguments(__doc__)
-    parser.add_argument("--cases", type=int, default=32)
-    parser.add_argument("--sft-steps", type=int, default=120)
+    parser.add_argument("--cases", type=int, default=48)
+    parser.add_argument("--sft-steps", type=int, default=240)
+    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--intermediate", type=int, default=4096)
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--without-lm-eval", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     quiet_libraries()
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     wanted = recipe(
         {
             "kind": "mcq",
@@ -56,6 +61,7 @@ def main() -> None:
     run_dir = make(wanted)
     contract = wanted.contract
     model, tokenizer, _ = load_any(run_dir / "sft" / "model", wanted.model)
+    model = padded(model, options.layers, options.intermediate)
     cases = list(read_split(run_dir / "prepare" / "test.jsonl"))[: options.cases]
     half = copy.deepcopy(model).bfloat16()
     peers = Peers(contract, cases, tokenizer)

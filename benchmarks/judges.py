@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from medjudge.config import Recipe, recipe_from_tree
@@ -37,6 +39,30 @@ def recipe(
     }
     name = hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
     return recipe_from_tree({"name": f"{task['kind']}-{name}", **tree})
+
+
+def padded(model: Any, n_layers: int, intermediate: int) -> Any:
+    """The same judge at the cost of a larger one: wider MLPs and further layers whose outputs are all zero.
+
+    Its answers are those of the small judge, which takes minutes to train where one of this size takes an hour.
+    """
+    config = copy.deepcopy(model.config)
+    n_own = config.num_hidden_layers
+    config.num_hidden_layers, config.intermediate_size = n_layers, intermediate
+    config.layer_types = ["full_attention"] * n_layers
+    torch.manual_seed(0)
+    large = type(model)(config)
+    own = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, parameter in large.named_parameters():
+            is_extra = ".layers." in name and int(name.split(".layers.")[1].split(".")[0]) >= n_own
+            if "down_proj" in name or ("o_proj" in name and is_extra):
+                parameter.zero_()
+            if not is_extra:
+                part = tuple(slice(0, size) for size in own[name].shape)
+                parameter[part] = own[name]
+    large.generation_config = model.generation_config
+    return large.to(next(model.parameters()).dtype).eval()
 
 
 def make(wanted: Recipe) -> Path:
