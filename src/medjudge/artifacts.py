@@ -47,6 +47,9 @@ VARIANTS = "compare.json"
 COMPARE = "compare"
 RESULTS = "results.json"
 VERDICTS = "verdicts.jsonl"
+SUITE = "suite.json"
+SET = "set.json"
+ANSWERS = ".answers"
 COMMANDS = "commands.json"
 REPORT = "index.html"
 CARD = "MODEL_CARD.md"
@@ -85,6 +88,19 @@ def sha256_file(path: Path) -> str:
     """Hex digest of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def path_signature(path: Path) -> str | None:
+    """What tells that a path changed: a file's content, size and time of a folder's files; None where nothing is."""
+    if path.is_dir():
+        return sha256_json(
+            [
+                (str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns)
+                for p in sorted(path.rglob("*"))
+                if p.is_file()
+            ]
+        )
+    return sha256_file(path) if path.is_file() else None
 
 
 def sha256_json(value: Any) -> str:

@@ -7,6 +7,7 @@
     medjudge run recipe.toml               prepare -> base -> sft -> grpo -> merge -> evaluate -> report
     medjudge evaluate ...                  any models on any labelled rows
     medjudge score verdicts.csv --gold ..  any judge's verdicts, from any program, against the experts
+    medjudge bench rubric ...              judges on the published rubric benchmark
     medjudge report runs/NAME              the page of a run, again
     medjudge lineage MODEL_DIR             which weights came from which
     medjudge info                          versions, devices, optional parts
@@ -267,6 +268,69 @@ def score(
     print_outcome(out, console())
 
 
+bench_app = typer.Typer(help="Judges on published benchmarks.", no_args_is_help=True)
+app.add_typer(bench_app, name="bench")
+
+
+@bench_app.command("rubric")
+def bench_rubric(
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="NAME=PATH_OR_ID or NAME=openai:MODEL@URL, as often as needed."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the results; the same command goes on in it.")
+    ] = None,
+    data: Annotated[
+        list[str] | None, typer.Option("--data", help="NAME=PATH: a local copy of a set, or rows of your own.")
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Sets by name, also `a,b`; `published`: the published suite. Default: those of --data, or it."
+        ),
+    ] = None,
+    show: Annotated[bool, typer.Option("--list", help="Show the sets and the rubrics; judge nothing.")] = False,
+    max_cases: Annotated[
+        int | None, typer.Option(help="At most so many cases per set, drawn by the seed.", min=1)
+    ] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="generate: write answers; labels: score the scores alone, one pass per case.")
+    ] = None,
+    rubric: Annotated[
+        list[str] | None, typer.Option("--rubric", help="NAME=PRESET_OR_TOML: what a set is judged by.")
+    ] = None,
+    recipe: Annotated[Path | None, typer.Option(help="Take form, wording and other settings from a recipe.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Load adapters on these weights; they must be the adapters' parent.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Judge the sets of the rubric-judge benchmark, and lay the numbers beside the published scheme's."""
+    if show:
+        from medjudge.stages.info import print_benchmark_sets
+
+        print_benchmark_sets(console())
+        return
+    if not model or out is None:
+        raise ConfigError("name a judge with --model NAME=PATH_OR_ID and a folder with --out; --list shows the sets.")
+    settings = _bench_recipe(recipe, mode, max_cases, overrides or [])
+    names = [name.strip() for one in only or [] for name in one.split(",") if name.strip()]
+    from medjudge.stages.bench import BenchOptions, run_benchmark
+
+    options = BenchOptions(
+        models=_named(model),
+        only=names,
+        copies=_named(data or [], "--data", "NAME=PATH"),
+        rubrics=_named(rubric or [], "--rubric", "NAME=PRESET_OR_TOML"),
+        parent=base,
+    )
+    run_benchmark(settings, options, out, console())
+    from medjudge.stages.report import print_outcome
+
+    print_outcome(out, console())
+
+
 @app.command()
 def report(run_dir: Annotated[Path, typer.Argument(help="A run folder, such as runs/demo.")]) -> None:
     """Write the page and the pictures of a run again, and print its table."""
@@ -318,14 +382,28 @@ def _task_and_data(
     return _task_data_rest(task, recipe, mapping, overrides)[:2]
 
 
-def _named(models: list[str]) -> dict[str, str]:
+def _bench_recipe(recipe: Path | None, mode: str | None, max_cases: int | None, overrides: list[str]) -> Any:
+    """The settings of a benchmark: a recipe's, or room for long passages and for feedback."""
+    from medjudge.config import load_recipe, recipe_from_tree
+
+    asked = {"evaluate.mode": mode, "evaluate.max_cases": max_cases}
+    settings = [*overrides, *(f"{key}={value}" for key, value in asked.items() if value is not None)]
+    if recipe is not None:
+        return load_recipe(recipe, settings)
+    task = {"kind": "rubric", "max_prompt_tokens": 8192, "max_completion_tokens": 1024}
+    if mode == "labels":
+        task["form"] = "score_only"  # feedback cannot be scored; --set task.form=feedback leaves it empty
+    return recipe_from_tree({"name": "bench", "task": task}, settings, where="--set")
+
+
+def _named(pairs: list[str], option: str = "--model", form: str = "NAME=PATH_OR_ID") -> dict[str, str]:
     named: dict[str, str] = {}
-    for text in models:
+    for text in pairs:
         name, equals, where = text.partition("=")
         if not equals or not name or not where:
-            raise ConfigError(f"--model takes NAME=PATH_OR_ID, got {text!r}.")
+            raise ConfigError(f"{option} takes {form}, got {text!r}.")
         if name in named:
-            raise ConfigError(f"--model names {name!r} twice. Every model needs a name of its own.")
+            raise ConfigError(f"{option} names {name!r} twice: expected each name once.")
         named[name] = where
     return named
 

@@ -22,6 +22,7 @@ from medjudge.rewards.settings import EmbeddingSettings, LlmSettings, RewardSett
 from medjudge.settings import EndpointSettings, Settings
 from medjudge.tasks.catalog import TASKS, Task
 from medjudge.tasks.contract import TaskContract
+from medjudge.tasks.presets import rubric_text
 
 StageName = Literal["prepare", "base", "sft", "grpo", "merge", "evaluate", "report"]
 STAGE_NAMES: tuple[StageName, ...] = ("prepare", "base", "sft", "grpo", "merge", "evaluate", "report")
@@ -638,10 +639,22 @@ def _name_judges(tree: dict[str, Any], earlier: Mapping[str, Recipe], *, where: 
 
 
 def _validate(tree: Mapping[str, Any], *, where: str) -> Recipe:
+    tree = _with_preset(tree, where)
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(f"{where}: " + "\n  ".join(_explain(tree, item) for item in error.errors())) from None
+
+
+def _with_preset(tree: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """`task.preset`, a rubric by name or its TOML file, becomes the scale, criteria and rubric that it stands for."""
+    task = tree.get("task")
+    if not isinstance(task, dict) or task.get("kind") != "rubric" or task.get("preset") is None:
+        return tree
+    if taken := [key for key in ("criteria", "rubric") if task.get(key) is not None]:
+        raise ConfigError(f"{where}: `task.preset` and `task.{taken[0]}` both say what to judge: give one of the two.")
+    rest = {key: value for key, value in task.items() if key != "preset"}
+    return {**tree, "task": {**rest, **rubric_text(str(task["preset"])).task_settings()}}
 
 
 def _explain(tree: Mapping[str, Any], item: Any) -> str:

@@ -245,17 +245,9 @@ def _signature(source: str) -> str:
     from medjudge.data.facts import BUILTIN_DIR
     from medjudge.data.rows import BUILTIN, source_files
 
-    path = Path(source)
-    if path.is_dir():
-        stats: Sequence[tuple[str, int, int]] = [
-            (str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns)
-            for p in sorted(path.rglob("*"))
-            if p.is_file()
-        ]
-        return artifacts.sha256_json(stats)
     if source == TINY_BASE:
         weights = BUILTIN_DIR / "tiny" / "model.safetensors"
         return artifacts.sha256_file(weights) if weights.exists() else source
     if source.startswith(BUILTIN):
         return artifacts.sha256_json([artifacts.sha256_file(p) for p in source_files(source)])
-    return artifacts.sha256_file(path) if path.is_file() else source
+    return artifacts.path_signature(Path(source)) or source

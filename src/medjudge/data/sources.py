@@ -62,7 +62,39 @@ def read_cases(
     bad_rows: Literal["refuse", "set_aside"] = "refuse",
     duplicates: Literal["keep", "drop", "refuse"] = "drop",
 ) -> CaseTable:
-    """The cases of `source` under `contract`.
+    """The cases of `source` under `contract`: `cases_of` over its rows."""
+    return cases_of(
+        iter_rows(source),
+        source,
+        contract,
+        fields=fields,
+        values=values,
+        where=where,
+        case_id=case_id,
+        group_by=group_by,
+        slices=slices,
+        max_rows=max_rows,
+        bad_rows=bad_rows,
+        duplicates=duplicates,
+    )
+
+
+def cases_of(
+    rows: Iterable[Row | Rejected],
+    source: str,
+    contract: TaskContract,
+    *,
+    fields: Mapping[str, str] | None = None,
+    values: Mapping[str, Mapping[str, str]] | None = None,
+    where: Mapping[str, Plain] | None = None,
+    case_id: str | None = None,
+    group_by: Sequence[str] = (),
+    slices: Sequence[str] = (),
+    max_rows: int | None = None,
+    bad_rows: Literal["refuse", "set_aside"] = "refuse",
+    duplicates: Literal["keep", "drop", "refuse"] = "drop",
+) -> CaseTable:
+    """The cases that `rows` describe under `contract`; `source` names them in messages.
 
     A column is named as in the file; `options.A` and `scores.0` reach into a column that holds an object or a list.
     `fields` maps contract fields onto columns, `values` replaces values of a contract field, `where` keeps the rows
@@ -84,7 +116,7 @@ def read_cases(
     read: list[_Read] = []
     rejected: list[Rejected] = []
     n_rows = n_filtered = 0
-    for row in iter_rows(source):
+    for row in rows:
         n_rows += 1
         if isinstance(row, Rejected):
             rejected.append(row)

@@ -81,13 +81,7 @@ class Embedded:
 
 def render_html(report_inputs: ReportInputs, pictures: Sequence[Embedded]) -> str:
     """The page as text; it names no other file and no other host."""
-    environment = Environment(
-        loader=PackageLoader("medjudge.reporting"),
-        autoescape=select_autoescape(["j2"], default=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template_environment()
     results = report_inputs.results
     return environment.get_template("report.html.j2").render(
         inputs=report_inputs,
@@ -116,6 +110,17 @@ def render_html(report_inputs: ReportInputs, pictures: Sequence[Embedded]) -> st
         checks=CHECKS,
         recipe=flatten(report_inputs.recipe),
         data_columns=list(dict.fromkeys(column for row in report_inputs.data.values() for column in row)),
+    )
+
+
+def template_environment() -> Environment:
+    """Jinja over this package's templates: everything is escaped, and a name that is not given is an error."""
+    return Environment(
+        loader=PackageLoader("medjudge.reporting"),
+        autoescape=select_autoescape(["j2"], default=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 

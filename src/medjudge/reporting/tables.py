@@ -70,8 +70,8 @@ def audit_tables(results: Results) -> list[Table]:
     return [*tables, *map(grid_table, reasoning)]
 
 
-def grid_table(grid: Grid, *, noted: bool = True) -> Table:
-    """A grid for the terminal, without what only the page has room for. `noted`: with its small print."""
+def grid_table(grid: Grid, *, noted: bool = True, whole: bool = False) -> Table:
+    """A grid for the terminal, without what only the page has room for unless `whole`. `noted`: with its small print."""
     table = Table(
         title=grid.caption,
         title_justify="left",
@@ -79,7 +79,7 @@ def grid_table(grid: Grid, *, noted: bool = True) -> Table:
         caption_justify="left",
         caption_style="dim",
     )
-    kept = [place for place, column in enumerate(grid.columns) if column not in _PAGE_ONLY]
+    kept = [place for place, column in enumerate(grid.columns) if whole or column not in _PAGE_ONLY]
     table.add_column("", overflow="fold")
     for place in kept:
         table.add_column(grid.columns[place], justify="right", min_width=6)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -36,6 +36,10 @@ from medjudge.rewards.composition import RewardContext
 from medjudge.rewards.measures import Measured, extractor_of, measure_reasoning
 from medjudge.rewards.settings import RewardSettings
 from medjudge.tasks.contract import TaskContract
+
+if TYPE_CHECKING:
+    from medjudge.inference.engine import Engine
+    from medjudge.modeling.lineage import Lineage
 
 LABELS_STATEMENT = (
     "Labels were scored, no text was written: every case has a verdict, and what is said here of formats and unparsed "
@@ -69,7 +73,7 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     leakage = LeakageReport.from_json(artifacts.read_json(run_dir / "prepare" / artifacts.LEAKAGE))
     # The settings behind the numbers lie beside them, whatever the run's recipe says later.
     artifacts.write_json(out_dir / artifacts.RECIPE, recipe.model_dump(mode="json"))
-    return _evaluate(recipe, models, cases, train, leakage, out_dir, console, split=config.split)
+    return evaluate_cases(recipe, models, cases, train, leakage, out_dir, console, split=config.split)
 
 
 def evaluate_folder(
@@ -114,7 +118,7 @@ def evaluate_folder(
     work.mkdir(parents=True)
     try:
         artifacts.write_json(work / artifacts.COMMANDS, [shlex.join(["medjudge", *sys.argv[1:]])])
-        _evaluate(
+        evaluate_cases(
             recipe, models, table.cases, train_cases, leakage, work, console, split=Path(data).name, parent=parent
         )
         if out_dir.exists():
@@ -124,7 +128,7 @@ def evaluate_folder(
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _evaluate(
+def evaluate_cases(
     recipe: Recipe,
     models: Mapping[str, str],
     cases: Sequence[Case],
@@ -136,7 +140,7 @@ def _evaluate(
     split: str,
     parent: str | None = None,
 ) -> dict[str, Any]:
-    """Answers, judgements, baselines, results; the two files."""
+    """Answers, judgements, baselines, results; the two files. Answers that `out_dir` keeps are not asked for again."""
     contract, config = recipe.contract, recipe.evaluate
     clients = _endpoint_clients(recipe, models, console)
     said = {
@@ -276,7 +280,7 @@ def _kept(out_dir: Path, name: str) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answers:
+class ModelAnswers:
     """What one model said of the cases, in their order."""
 
     answers: list[Answer]
@@ -296,7 +300,7 @@ def _answer_once(
     out_dir: Path,
     console: Console,
     parent: str | None,
-) -> _Answers:
+) -> ModelAnswers:
     """The answers of one model; what a cut-off evaluation had finished comes from its work folder.
 
     An endpoint's answers lie in a cache of their own, and what failed there is asked for again.
@@ -305,13 +309,22 @@ def _answer_once(
     if client is not None:
         return replace(_ask(name, client, recipe, cases, console), seconds=time.monotonic() - started)
     path = _kept(out_dir, name)
-    kind = LabelScores if recipe.evaluate.mode == "labels" else Completion
     if path.exists():
         kept = artifacts.read_json(path)
-        return _Answers(**{**kept, "answers": [kind(**answer) for answer in kept["answers"]]})
+        return ModelAnswers(**{**kept, "answers": [read_answer(recipe, answer) for answer in kept["answers"]]})
     answers = replace(_answer(name, where, recipe, cases, console, parent), seconds=time.monotonic() - started)
-    artifacts.write_json(path, asdict(answers))
+    keep_answers(out_dir, name, answers)
     return answers
+
+
+def keep_answers(out_dir: Path, name: str, answers: ModelAnswers) -> None:
+    """Leaves a local model's answers where `evaluate_cases` looks for them."""
+    artifacts.write_json(_kept(out_dir, name), asdict(answers))
+
+
+def read_answer(recipe: Recipe, kept: Mapping[str, Any]) -> Answer:
+    """An answer as `asdict` wrote it."""
+    return LabelScores(**kept) if recipe.evaluate.mode == "labels" else Completion(**kept)
 
 
 def _endpoint_clients(recipe: Recipe, models: Mapping[str, str], console: Console) -> dict[str, EndpointClient]:
@@ -336,18 +349,35 @@ def _endpoint_clients(recipe: Recipe, models: Mapping[str, str], console: Consol
     return clients
 
 
-def _ask(name: str, client: EndpointClient, recipe: Recipe, cases: Sequence[Case], console: Console) -> _Answers:
+def _ask(name: str, client: EndpointClient, recipe: Recipe, cases: Sequence[Case], console: Console) -> ModelAnswers:
     """Completions of a model behind an endpoint."""
     with Bar(f"evaluate {name}", len(cases), console) as bar:
         client.on_progress, client.on_note = bar.advance, bar.note
         completions = EndpointEngine(client).generate(recipe.contract, cases)
-    return _Answers([*completions], client.record(), client.usage.to_json(client.settings))
+    return ModelAnswers([*completions], client.record(), client.usage.to_json(client.settings))
 
 
 def _answer(
     name: str, where: str, recipe: Recipe, cases: Sequence[Case], console: Console, parent: str | None
-) -> _Answers:
+) -> ModelAnswers:
     """One model's answers, and its lineage if it has one. The model is let go before the next is loaded."""
+    engine, lineage = load_engine(name, where, recipe, console, parent)
+    if lineage is not None and lineage.contract_sha256 not in (None, recipe.contract.fingerprint()):
+        raise ConfigError(
+            f"{where} was trained under contract {str(lineage.contract_sha256)[:16]}, but this evaluation asks under "
+            f"{recipe.contract.fingerprint()[:16]}: the `[task]` settings differ. Evaluate with the recipe that it "
+            "was trained with (--recipe), or train it under this one."
+        )
+    with Bar(f"evaluate {name}", len(cases), console) as bar:
+        engine.on_progress = bar.advance
+        answers = ask_engine(engine, recipe, cases)
+    return ModelAnswers(answers, lineage.to_json() if lineage is not None else None)
+
+
+def load_engine(
+    name: str, where: str, recipe: Recipe, console: Console, parent: str | None
+) -> tuple[Engine, Lineage | None]:
+    """A local model ready to answer, and its lineage if it has one."""
     from medjudge.inference.engine import Engine, fit_for_inference
     from medjudge.modeling.lineage import load_any
     from medjudge.modeling.load import resolve
@@ -357,21 +387,14 @@ def _answer(
     model, tokenizer, lineage = load_any(folder, recipe.model, parent=parent if is_adapter else None)
     if is_adapter and lineage is None:
         console.print(f"  {name}: this adapter has no {artifacts.LINEAGE}, so its parent could not be checked.")
-    if lineage is not None and lineage.contract_sha256 not in (None, recipe.contract.fingerprint()):
-        raise ConfigError(
-            f"{where} was trained under contract {str(lineage.contract_sha256)[:16]}, but this evaluation asks under "
-            f"{recipe.contract.fingerprint()[:16]}: the `[task]` settings differ. Evaluate with the recipe that it "
-            "was trained with (--recipe), or train it under this one."
-        )
-    model = fit_for_inference(model)
-    with Bar(f"evaluate {name}", len(cases), console) as bar:
-        engine = Engine(model, tokenizer, batch_tokens=recipe.evaluate.batch_tokens, on_progress=bar.advance)
-        answers: list[Answer] = (
-            [*engine.label_logprobs(recipe.contract, cases)]
-            if recipe.evaluate.mode == "labels"
-            else [*engine.generate(recipe.contract, cases)]
-        )
-    return _Answers(answers, lineage.to_json() if lineage is not None else None)
+    return Engine(fit_for_inference(model), tokenizer, batch_tokens=recipe.evaluate.batch_tokens), lineage
+
+
+def ask_engine(engine: Engine, recipe: Recipe, cases: Sequence[Case]) -> list[Answer]:
+    """One answer per case, in the recipe's mode."""
+    if recipe.evaluate.mode == "labels":
+        return [*engine.label_logprobs(recipe.contract, cases)]
+    return [*engine.generate(recipe.contract, cases)]
 
 
 def _verdict_row(name: str, case: Case, judgement: Judgement, answer: Answer | None) -> dict[str, Any]:

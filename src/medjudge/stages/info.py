@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from medjudge import artifacts
+from medjudge.data.benchmarks import SETS
+from medjudge.tasks.presets import presets
 
 OPTIONAL: dict[str, tuple[str, str]] = {
     "sentence_transformers": ("embeddings", "sentence-embedding rewards and reasoning alignment; carries its model"),
@@ -47,3 +49,26 @@ def print_info(console: Console) -> None:
         parts.add_row(module, "[green]present[/]" if here else "[dim]missing[/]", unlocks + how)
     console.print()
     console.print(parts)
+
+
+def print_benchmark_sets(console: Console) -> None:
+    """The benchmark's sets with source and licence, and the rubrics by name."""
+    table = Table(title="Sets of the rubric-judge benchmark", title_justify="left", caption_justify="left")
+    table.caption = (
+        "* the published suite (Flow-Judge-v0.1), judged where nothing else is asked for. Other sources: "
+        "--data NAME=PATH, a file or, for RAGTruth, the folder of its two files."
+    )
+    for head in ("set", "what it is", "points", "rows", "source", "licence"):
+        table.add_column(head, justify="right" if head in ("points", "rows") else "left", overflow="fold")
+    for name, one in SETS.items():
+        table.add_row(
+            name + (" *" if one.is_published else ""),
+            one.title,
+            str(one.points),
+            "" if one.n_rows is None else f"{one.n_rows:,}",
+            one.source or "a local copy",
+            one.licence,
+        )
+    console.print(table)
+    console.print()
+    console.print(f"Rubrics for --rubric and `task.preset`: {', '.join(presets())}.")

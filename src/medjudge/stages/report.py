@@ -15,11 +15,13 @@ from rich.text import Text
 from medjudge import artifacts
 from medjudge.config import Recipe, ReportConfig
 from medjudge.errors import RunError
+from medjudge.metrics.published import SuiteResults
 from medjudge.metrics.results import Results
 from medjudge.metrics.variants import Variants
 from medjudge.reporting.card import write_card
 from medjudge.reporting.html import write_report
 from medjudge.reporting.inputs import ReportInputs, VerdictRow
+from medjudge.reporting.suite import left_out_text, suite_grids, write_suite_page
 from medjudge.reporting.tables import audit_tables, grid_table, results_table, usage_table
 from medjudge.reporting.variants import variants_grid
 
@@ -39,13 +41,19 @@ def rewrite(folder: Path, console: Console) -> None:
     """Writes the page of a run folder, or of a folder that `medjudge evaluate` made, again."""
     if (folder / artifacts.COMPARE / artifacts.RESULTS).exists():  # a recipe with variants
         folder = folder / artifacts.COMPARE
+    if (folder / artifacts.SUITE).exists():  # made by `medjudge bench`
+        suite = SuiteResults.from_json(artifacts.read_json(folder / artifacts.SUITE))
+        for name, one in suite.sets.items():
+            write_report(gather(folder / name, ReportConfig(title=f"{name}: {one.title}")), folder / name)
+        write_suite_page(suite, folder, _read(folder / artifacts.COMMANDS, []))
+        return
     if (folder / artifacts.RESULTS).exists():  # made by `medjudge evaluate`
         write_report(gather(folder, ReportConfig()), folder)
         return
     if not (folder / "evaluate" / artifacts.RESULTS).exists():
         raise RunError(
             f"{folder} holds no {artifacts.RESULTS}. Name a run folder that was evaluated, such as runs/demo, "
-            "or the --out folder of `medjudge evaluate`."
+            "or the --out folder of `medjudge evaluate` or `medjudge bench`."
         )
     tree = artifacts.read_json(folder / artifacts.RECIPE)
     config = ReportConfig.model_validate(tree["report"])
@@ -93,6 +101,9 @@ def gather(folder: Path, config: ReportConfig) -> ReportInputs:
 
 def print_outcome(folder: Path, console: Console) -> None:
     """The table and the statements of a run, and where its page lies; nothing where it was not evaluated."""
+    if (folder / artifacts.SUITE).exists():
+        _print_suite(folder, console)
+        return
     evaluated = next((f for f in (folder / "evaluate", folder / artifacts.COMPARE) if f.is_dir()), folder)
     path = evaluated / artifacts.RESULTS
     if not path.exists():
@@ -115,6 +126,21 @@ def print_outcome(folder: Path, console: Console) -> None:
     pages = (folder / "report" / artifacts.REPORT, evaluated / artifacts.REPORT)
     page = next((page for page in pages if page.exists()), None)
     console.print(f"\nreport: {page}" if page else f"\nresults: {path}", soft_wrap=True)
+
+
+def _print_suite(folder: Path, console: Console) -> None:
+    """The benchmark's tables, and where its pages lie."""
+    suite = SuiteResults.from_json(artifacts.read_json(folder / artifacts.SUITE))
+    grids = suite_grids(suite)
+    for grid in grids:
+        console.print()
+        console.print(grid_table(grid, noted=grid is grids[-1], whole=True))
+    for name, one in suite.sets.items():
+        if one.left_out:
+            console.print(Padding.indent(Text(f"- {name}: left out: {left_out_text(one)}"), 1))
+    for note in suite.notes:
+        console.print(Padding.indent(Text(f"- {note}"), 1))
+    console.print(f"\nreport: {folder / artifacts.REPORT}", soft_wrap=True)
 
 
 def _verdicts(path: Path, results: Results) -> dict[str, list[VerdictRow]]:

@@ -1,0 +1,78 @@
+"""The benchmark as tables and one page: each number as we score it, and as the published scheme does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from medjudge import __version__, artifacts
+from medjudge.metrics.published import IN_PERCENT, METRICS, JudgeOnSet, SetResult, SuiteResults
+from medjudge.reporting.audit_tables import Cell, Grid, number
+from medjudge.reporting.html import template_environment
+from medjudge.reporting.inputs import DASH
+
+BINARY = ("accuracy", "precision", "recall", "f1")
+SCALES = ("accuracy", "f1", "pearson", "spearman", "kendall")
+NOTE = (
+    "Upper value: what cannot be read counts as wrong. Value after 'pub.': the published scheme, which drops it first "
+    "and writes 0 where more than 20 % is dropped. Correlations: over answers that were read."
+)
+
+
+def suite_grids(suite: SuiteResults) -> list[Grid]:
+    """One table for pass-or-fail sets, one for scales of three and five points; those without a set are left out."""
+    grids = []
+    for caption, columns, points in (
+        ("Pass or fail; precision, recall and F1 of 1", BINARY, (2,)),
+        ("Three and five points; F1 is the macro average", SCALES, (3, 5)),
+    ):
+        rows = [
+            (f"{set_name} · {name}" if len(suite.models) > 1 else set_name, _cells(judge, columns))
+            for set_name, one in suite.sets.items()
+            if one.points in points
+            for name, judge in one.judges.items()
+        ]
+        if rows:
+            heads = tuple(METRICS[name] + (", %" if name in IN_PERCENT else "") for name in columns)
+            grids.append(Grid(caption, ("n", "Unparsed", *heads), tuple(rows), NOTE))
+    return grids
+
+
+def _cells(judge: JudgeOnSet, columns: tuple[str, ...]) -> tuple[Cell, ...]:
+    dropped = judge.published.n_dropped
+    cells = [Cell(f"{judge.n:,}"), Cell(f"{judge.n_unparsed:,}", f"pub. {dropped:,}")]
+    for name in columns:
+        percent = name in IN_PERCENT
+        ours, theirs = judge.honest.get(name), judge.published.metrics.get(name)
+        shown = DASH if ours is None else number(ours.value, percent)
+        why = ""
+        if ours is not None and ours.low is not None and ours.high is not None:
+            why = f"{number(ours.low, percent)} to {number(ours.high, percent)}, {ours.method}, n = {ours.n:,}"
+        under = "pub. 0, too many dropped" if judge.published.is_zeroed else f"pub. {number(theirs, percent)}"
+        cells.append(Cell(shown, under, why))
+    return tuple(cells)
+
+
+def left_out_text(one: SetResult) -> str:
+    """Why rows take no part, with their numbers."""
+    return "; ".join(f"{reason} ({count:,})" for reason, count in one.left_out.items()) or DASH
+
+
+def write_suite_page(suite: SuiteResults, folder: Path, commands: list[Any]) -> Path:
+    """Writes `index.html` of a benchmark's folder; the pages of its sets lie beside it. Returns its path."""
+    page = (
+        template_environment()
+        .get_template("suite.html.j2")
+        .render(
+            suite=suite,
+            title=f"{folder.absolute().name}: rubric-judge benchmark",
+            version=__version__,
+            grids=suite_grids(suite),
+            n_cases=sum(one.n_cases for one in suite.sets.values()),
+            left_out=left_out_text,
+            commands=commands,
+        )
+    )
+    path = folder / artifacts.REPORT
+    artifacts.write_text(path, page)
+    return path

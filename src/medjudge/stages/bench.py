@@ -1,0 +1,375 @@
+"""The rubric-judge benchmark: `medjudge bench rubric --model mine=PATH --data halubench=FILE --out DIR`.
+
+The folder is a run with a stage per set: a finished set that nothing has changed is skipped, and the answers of local
+models are kept in small parts, so a run that was cut off goes on, and another contestant costs its own answers alone.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from medjudge import __version__, artifacts
+from medjudge.config import DataConfig, Recipe, ReportConfig
+from medjudge.data.benchmarks import SETS, BenchmarkRows, Chosen, choose_sets, read_benchmark
+from medjudge.data.leakage import LeakageReport
+from medjudge.data.splits import seeded_sample
+from medjudge.errors import ConfigError, DataError
+from medjudge.inference.endpoint import EndpointClient, is_endpoint, parse_endpoint
+from medjudge.metrics.published import (
+    JudgeOnSet,
+    SetResult,
+    SuiteResults,
+    honest_values,
+    last_score,
+    published_values,
+)
+from medjudge.metrics.results import Results
+from medjudge.progress import Bar
+from medjudge.records import Case
+from medjudge.reporting.html import write_report
+from medjudge.reporting.suite import write_suite_page
+from medjudge.settings import without_transport
+from medjudge.stages.evaluate import ModelAnswers, ask_engine, evaluate_cases, keep_answers, load_engine, read_answer
+from medjudge.stages.report import gather
+from medjudge.tasks.presets import rubric_text
+from medjudge.tasks.rubric import RubricContract
+
+if TYPE_CHECKING:
+    from medjudge.inference.engine import Engine
+    from medjudge.modeling.lineage import Lineage
+
+PART = 200
+"""Cases whose answers are kept at once: what a cut-off run may have to do again."""
+NOT_INPUTS = frozenset({"split", "models", "extra_models", "endpoints", "batch_tokens", "baselines"})
+"""Settings of `[evaluate]` that do not matter here, or that stand among a set's inputs in another form."""
+
+
+@dataclass(frozen=True, slots=True)
+class BenchOptions:
+    """What a command asks for beside its recipe."""
+
+    models: Mapping[str, str]
+    """Name -> folder, hub id or endpoint; the first is the one that others are compared with."""
+    only: Sequence[str] = ()
+    copies: Mapping[str, str] = field(default_factory=dict)
+    """Set -> local copy."""
+    rubrics: Mapping[str, str] = field(default_factory=dict)
+    """Set -> preset or TOML file."""
+    parent: str | None = None
+    """The weights that adapters are loaded on."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One set with what it is judged under."""
+
+    chosen: Chosen
+    recipe: Recipe
+    rows: BenchmarkRows
+    cases: tuple[Case, ...]
+    inputs: Mapping[str, Any]
+    """Everything that its results depend on."""
+
+    @property
+    def name(self) -> str:
+        return self.chosen.name
+
+
+def run_benchmark(recipe: Recipe, options: BenchOptions, out_dir: Path, console: Console) -> SuiteResults:
+    """Judges the chosen sets with every model. Writes a folder per set, `suite.json` and the page.
+
+    All rows are read before the first model is asked. Raises ConfigError or DataError for what cannot work.
+    """
+    out_dir = out_dir.absolute()
+    _check_folder(out_dir)
+    _check_endpoints(recipe, options.models)
+    jobs = [_job(one, recipe, options) for one in _choose(options)]
+    run_dir = artifacts.RunDir(out_dir)
+    with run_dir.lock():
+        _record_command(out_dir)
+        pending = []
+        for job in jobs:
+            current, why = run_dir.is_current(job.name, job.inputs)
+            if current:
+                console.print(f"[dim]{job.name:24} unchanged, skipped[/]")
+            else:
+                pending.append(job)
+                console.print(f"[bold]{job.name:24}[/] {len(job.cases):,} cases [dim]({why})[/]")
+        notes = _ask_local_models(pending, options, run_dir, console)
+        for job in pending:
+            _finish(job, options, run_dir, notes.get(job.name, ()), console)
+        suite = _collect(jobs, options, run_dir)
+        artifacts.write_json(out_dir / artifacts.SUITE, suite.model_dump(mode="json"))
+        write_suite_page(suite, out_dir, artifacts.read_json(out_dir / artifacts.COMMANDS))
+    return suite
+
+
+def _check_folder(out_dir: Path) -> None:
+    if out_dir.exists() and not out_dir.is_dir():
+        raise ConfigError(f"--out {out_dir} is a file: name a folder.")
+    begun = (out_dir / artifacts.COMMANDS).exists() and (out_dir / ".lock").exists()
+    if out_dir.exists() and any(out_dir.iterdir()) and not begun:
+        raise ConfigError(f"--out {out_dir} is not empty and holds no benchmark: name a new folder.")
+
+
+def _check_endpoints(recipe: Recipe, models: Mapping[str, str]) -> None:
+    """What an endpoint lacks shows before a local model has answered for hours. Nothing is asked."""
+    for name, where in models.items():
+        if is_endpoint(where):
+            if recipe.evaluate.mode == "labels":
+                raise ConfigError(
+                    f"--mode labels: an endpoint ({name}) gives no probabilities of labels. Take generate."
+                )
+            EndpointClient(parse_endpoint(where), recipe.evaluate.endpoint_of(name))
+
+
+def _record_command(out_dir: Path) -> None:
+    path = out_dir / artifacts.COMMANDS
+    commands: list[str] = artifacts.read_json(path) if path.exists() else []
+    command = shlex.join(["medjudge", *sys.argv[1:]])
+    artifacts.write_json(path, list(dict.fromkeys([*commands, command]))[-20:])
+
+
+# --- rows and contracts -----------------------------------------------------------------------------------------------
+
+
+def _choose(options: BenchOptions) -> list[Chosen]:
+    copies, rubrics = options.copies, options.rubrics
+    own = {name for name in copies if name not in SETS and name in rubrics}
+    chosen = choose_sets(options.only, copies, own)
+    if unused := [name for name in rubrics if name not in {one.name for one in chosen}]:
+        raise ConfigError(f"--rubric names {', '.join(unused)}, which is not among the sets that are judged.")
+    if both := [one.name for one in chosen if one.name in rubrics and one.benchmark.preset is None and not one.is_own]:
+        raise ConfigError(f"--rubric {both[0]}: each row of this set brings a rubric of its own.")
+    return chosen
+
+
+def set_contract(one: Chosen, base: RubricContract, rubric: str | None) -> RubricContract:
+    """The contract of a set: its scale and rubric, and the base's form, wording and limits."""
+    named = rubric or one.benchmark.preset
+    settings: dict[str, Any] = {"points": one.benchmark.points, "criteria": None, "rubric": None}
+    if named is not None:
+        text = rubric_text(named)
+        if not one.is_own and text.points != one.benchmark.points:
+            raise ConfigError(
+                f"--rubric {one.name}={named} has {text.points} points, but the set is rated on {one.benchmark.points}."
+            )
+        settings = text.task_settings()
+    return RubricContract.model_validate({**base.model_dump(), **settings})
+
+
+def _job(one: Chosen, recipe: Recipe, options: BenchOptions) -> _Job:
+    if not isinstance(recipe.task, RubricContract):
+        raise ConfigError(f"the recipe is for {recipe.task.kind!r}: this benchmark is for rubric judges.")
+    contract = set_contract(one, recipe.task, options.rubrics.get(one.name))
+    own = recipe.model_copy(update={"name": one.name, "task": contract})
+    rows = read_benchmark(one.name, one.source, contract, one.benchmark.load, one.benchmark.slices)
+    rated = [case for case in rows.table.cases if case.gold is not None]
+    if not rated:
+        raise DataError(f"{one.source}: no row has a score, there is nothing to measure {one.name} against.")
+    cases = seeded_sample(rated, recipe.evaluate.max_cases, recipe.evaluate.seed)
+    tree = without_transport(own.model_dump(mode="json"))
+    inputs = {
+        "version": __version__,
+        "task": tree["task"],
+        "model": tree["model"],
+        "evaluate": {key: value for key, value in tree["evaluate"].items() if key not in NOT_INPUTS},
+        "cases": artifacts.sha256_json([case.to_json() for case in cases]),
+        "parent": options.parent,
+        **{f"model {name}": _identity(where) for name, where in options.models.items()},
+        "endpoints": without_transport({name: own.evaluate.endpoint_of(name).model_dump() for name in options.models}),
+        "order": list(options.models),
+    }
+    return _Job(one, own, rows, cases, inputs)
+
+
+def _identity(where: str) -> list[str | None]:
+    return [where, None if is_endpoint(where) else artifacts.path_signature(Path(where).expanduser())]
+
+
+# --- answers of local models ------------------------------------------------------------------------------------------
+
+
+def _ask_local_models(
+    jobs: Sequence[_Job], options: BenchOptions, run_dir: artifacts.RunDir, console: Console
+) -> dict[str, list[str]]:
+    """Every local model's answers to every set, each model loaded once and only where an answer is missing.
+
+    Returns set -> what is to be known about its models.
+    """
+    notes: dict[str, list[str]] = {}
+    for name, where in options.models.items():
+        if is_endpoint(where):
+            continue
+        engine: Engine | None = None
+        loaded: Lineage | None = None
+        for job in jobs:
+            kept = _KeptAnswers.of(run_dir.path, name, where, job)
+            done = len(kept.read(job.recipe))
+            if done < len(job.cases) or not kept.header.exists():
+                if engine is None:
+                    from medjudge.modeling.load import quiet_libraries
+
+                    quiet_libraries()
+                    engine, loaded = load_engine(name, where, job.recipe, console, options.parent)
+                if not kept.header.exists():
+                    artifacts.write_json(kept.header, {"lineage": None if loaded is None else loaded.to_json()})
+                with Bar(f"{job.name} {name}", len(job.cases), console) as bar:
+                    bar.advance(done)
+                    engine.on_progress = bar.advance
+                    for start in range(done, len(job.cases), PART):
+                        started = time.monotonic()
+                        answers = ask_engine(engine, job.recipe, job.cases[start : start + PART])
+                        kept.add(start, answers, time.monotonic() - started)
+            lineage = kept.lineage()
+            if lineage and lineage.get("contract_sha256") not in (None, job.recipe.contract.fingerprint()):
+                notes.setdefault(job.name, []).append(
+                    f"{name} was trained under another contract than it is asked under here: its answers' form may be "
+                    "one that this set does not ask for. --recipe takes form and wording from its training's recipe."
+                )
+            keep_answers(
+                run_dir.begin(job.name, job.inputs),
+                name,
+                ModelAnswers(kept.read(job.recipe), lineage, None, kept.seconds()),
+            )
+    return notes
+
+
+@dataclass(frozen=True, slots=True)
+class _KeptAnswers:
+    """One model's answers to one set, in parts, each written whole or not at all."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, out_dir: Path, name: str, where: str, job: _Job) -> _KeptAnswers:
+        """Where they lie: by what they depend on, so that nothing else makes them stale."""
+        asked = {
+            "model": [name, *job.inputs[f"model {name}"], job.inputs["parent"], job.inputs["model"]],
+            "task": job.recipe.contract.fingerprint(),
+            "mode": job.recipe.evaluate.mode,
+            "cases": artifacts.sha256_json([[case.case_id, dict(case.inputs)] for case in job.cases]),
+            "version": __version__,
+        }
+        folder = out_dir / artifacts.ANSWERS / artifacts.sha256_json(asked)[:16]
+        folder.mkdir(parents=True, exist_ok=True)
+        return cls(folder)
+
+    @property
+    def header(self) -> Path:
+        return self.folder / artifacts.LINEAGE
+
+    def parts(self) -> list[Path]:
+        return sorted(self.folder.glob("part-*.json"))
+
+    def read(self, recipe: Recipe) -> list[Any]:
+        """The answers of all parts, in the order of the cases."""
+        return [read_answer(recipe, one) for part in self.parts() for one in artifacts.read_json(part)["answers"]]
+
+    def add(self, start: int, answers: Sequence[Any], seconds: float) -> None:
+        part = {"answers": [asdict(one) for one in answers], "seconds": round(seconds, 3)}
+        artifacts.write_json(self.folder / f"part-{start:07}.json", part)
+
+    def seconds(self) -> float:
+        return float(sum(artifacts.read_json(part)["seconds"] for part in self.parts()))
+
+    def lineage(self) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = artifacts.read_json(self.header)["lineage"]
+        return found
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
+
+
+def _finish(
+    job: _Job, options: BenchOptions, run_dir: artifacts.RunDir, notes: Sequence[str], console: Console
+) -> None:
+    """Endpoints are asked, everything is measured, and the set's folder moves into place."""
+    started = time.monotonic()
+    work = run_dir.begin(job.name, job.inputs)
+    none_known = LeakageReport((), {}, DataConfig().leakage.near_duplicate_threshold)
+    artifacts.write_json(work / artifacts.RECIPE, job.recipe.model_dump(mode="json"))
+    artifacts.write_json(work / artifacts.COMMANDS, artifacts.read_json(run_dir.path / artifacts.COMMANDS))
+    summary = evaluate_cases(
+        job.recipe, options.models, job.cases, (), none_known, work, console, split=job.name, parent=options.parent
+    )
+    result = _set_result(job, Results.from_json(artifacts.read_json(work / artifacts.RESULTS)), work)
+    artifacts.write_json(work / artifacts.SET, {"notes": list(notes), "result": result.model_dump(mode="json")})
+    write_report(gather(work, ReportConfig(title=f"{job.name}: {job.chosen.benchmark.title}")), work)
+    wall_s = time.monotonic() - started
+    run_dir.finish(
+        job.name,
+        config=job.recipe.model_dump(mode="json"),
+        inputs=job.inputs,
+        summary=summary,
+        seed=job.recipe.evaluate.seed,
+        wall_s=wall_s,
+    )
+
+
+def _set_result(job: _Job, results: Results, work: Path) -> SetResult:
+    said: dict[str, list[str | None]] = {name: [] for name in results.of_role("model")}
+    gold: dict[str, list[str]] = {name: [] for name in said}
+    with (work / artifacts.VERDICTS).open(encoding="utf-8", newline="\n") as lines:
+        for line in lines:
+            row = json.loads(line)
+            if row["model"] in said:
+                gold[row["model"]].append(row["gold"])
+                is_text = row["completion"] is not None
+                said[row["model"]].append(last_score(row["completion"], results.labels) if is_text else row["label"])
+    left_out = dict(job.rows.left_out)
+    if n_bad := len(job.rows.table.rejected):
+        left_out[f"cannot be read, such as {job.rows.table.rejected[0]}"] = n_bad
+    if n_unrated := sum(case.gold is None for case in job.rows.table.cases):
+        left_out["without a score"] = n_unrated
+    if n_not_drawn := len(job.rows.table.cases) - n_unrated - len(job.cases):
+        left_out["not drawn (--max-cases)"] = n_not_drawn
+    return SetResult(
+        title=job.chosen.benchmark.title,
+        source=job.chosen.source,
+        licence=job.chosen.benchmark.licence,
+        points=len(results.labels),
+        n_rows=job.rows.table.n_rows + sum(job.rows.left_out.values()),
+        n_cases=len(job.cases),
+        left_out=left_out,
+        judges={
+            name: JudgeOnSet(
+                n=results.models[name].n,
+                n_unparsed=results.models[name].n_unparsed,
+                honest=honest_values(name, results),
+                published=published_values(gold[name], said[name], results.labels),
+            )
+            for name in said
+        },
+    )
+
+
+def _collect(jobs: Sequence[_Job], options: BenchOptions, run_dir: artifacts.RunDir) -> SuiteResults:
+    """The sets of this command, and those of earlier ones in the folder where the same models were judged alike."""
+    asked = {key: jobs[0].inputs[key] for key in jobs[0].inputs if key.startswith("model ") or key == "order"}
+    mode = jobs[0].recipe.evaluate.mode
+    found = {}
+    own = [job.name for job in jobs]
+    for path in sorted(run_dir.path.glob(f"*/{artifacts.SET}")):
+        name = path.parent.name
+        inputs = (run_dir.manifest(name) or {}).get("inputs", {})
+        alike = inputs.get("evaluate", {}).get("mode") == mode and all(inputs.get(key) == asked[key] for key in asked)
+        if name in own or alike:
+            found[name] = artifacts.read_json(path)
+    known = list(SETS)
+    order = sorted(found, key=lambda name: (known.index(name) if name in known else len(known), name))
+    return SuiteResults(
+        models=tuple(options.models),
+        mode=mode,
+        sets={name: SetResult.model_validate(found[name]["result"]) for name in order},
+        notes=tuple(f"{name}: {note}" for name in order for note in found[name]["notes"]),
+    )
