@@ -8,6 +8,7 @@
     medjudge evaluate ...                  any models on any labelled rows
     medjudge score verdicts.csv --gold ..  any judge's verdicts, from any program, against the experts
     medjudge bench rubric ...              judges on the published rubric benchmark
+    medjudge export lm-eval DIR            the same tasks for lm-evaluation-harness
     medjudge report runs/NAME              the page of a run, again
     medjudge lineage MODEL_DIR             which weights came from which
     medjudge info                          versions, devices, optional parts
@@ -329,6 +330,58 @@ def bench_rubric(
     from medjudge.stages.report import print_outcome
 
     print_outcome(out, console())
+
+
+export_app = typer.Typer(help="Tasks for other evaluation programs.", no_args_is_help=True)
+app.add_typer(export_app, name="export")
+
+
+@export_app.command("lm-eval")
+def export_lm_eval(
+    out: Annotated[
+        Path, typer.Argument(help="The folder to write; it must not exist yet, or be empty.", metavar="DIR")
+    ],
+    task: Annotated[str | None, typer.Option("--task", help="The task of --data, unless --recipe says it.")] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Labelled rows: a file, a hub or builtin data set.")
+    ] = None,
+    bench: Annotated[
+        list[str] | None, typer.Option("--bench", help="A set of the rubric benchmark, NAME or NAME=PATH.")
+    ] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="generate: answers are written; labels: multiple choice by log-probability.")
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="A model: shorten prompts and end labels as is done here for it.")
+    ] = None,
+    recipe: Annotated[Path | None, typer.Option(help="Take task, fields and other settings from a recipe.")] = None,
+    mapping: Annotated[list[str] | None, typer.Option("--map", help="FIELD=COLUMN where the names differ.")] = None,
+    where: Annotated[list[str] | None, typer.Option(help="Keep rows with COLUMN=VALUE.")] = None,
+    rubric: Annotated[
+        list[str] | None, typer.Option("--rubric", help="NAME=PRESET_OR_TOML: what a benchmark set is judged by.")
+    ] = None,
+    max_cases: Annotated[int | None, typer.Option(help="At most so many rows, drawn by the seed.", min=1)] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Write tasks for lm-evaluation-harness: any rows, sets of the benchmark, or the four tasks on built-in rows."""
+    settings = [*(overrides or []), *([f"evaluate.mode={mode}"] if mode is not None else [])]
+    own = None
+    if data is not None or task is not None:
+        _, data_config, loaded = _task_data_rest(task, recipe, mapping, settings)
+        own = loaded.model_copy(update={"data": data_config})
+    base = own if own is not None and not bench else _bench_recipe(recipe, mode, None, overrides or [])
+    from medjudge.stages.export import ExportOptions, export_lm_eval
+
+    sets = {name: path if equals else None for name, equals, path in (one.partition("=") for one in bench or [])}
+    options = ExportOptions(
+        sets=sets,
+        rubrics=_named(rubric or [], "--rubric", "NAME=PRESET_OR_TOML"),
+        source=data,
+        where=where or [],
+        tokenizer=tokenizer,
+        max_cases=max_cases,
+    )
+    export_lm_eval(own, base, options, out, console())
 
 
 @app.command()

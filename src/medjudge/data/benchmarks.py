@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from medjudge.data.rows import HUB, Rejected, Row, iter_rows
 from medjudge.data.sources import CaseTable, cases_of
 from medjudge.errors import ConfigError, DataError
 from medjudge.tasks.contract import RowError, TaskContract
+from medjudge.tasks.presets import rubric_text
+from medjudge.tasks.rubric import RubricContract
 from medjudge.tasks.text import describe, describe_label, is_missing, whole_number
 
 Values = Mapping[str, object]
@@ -477,3 +479,17 @@ def choose_sets(only: Sequence[str], copies: Mapping[str, str], own: Iterable[st
             benchmark = BenchmarkSet(name, 5, own_fields, None, None, "your own", None)
             chosen.append(Chosen(name, benchmark, copies[name], is_own=True))
     return chosen
+
+
+def set_contract(one: Chosen, base: RubricContract, rubric: str | None) -> RubricContract:
+    """The contract of a set: its scale and rubric, and the base's form, wording and limits."""
+    named = rubric or one.benchmark.preset
+    settings: dict[str, Any] = {"points": one.benchmark.points, "criteria": None, "rubric": None}
+    if named is not None:
+        text = rubric_text(named)
+        if not one.is_own and text.points != one.benchmark.points:
+            raise ConfigError(
+                f"--rubric {one.name}={named} has {text.points} points, but the set is rated on {one.benchmark.points}."
+            )
+        settings = text.task_settings()
+    return RubricContract.model_validate({**base.model_dump(), **settings})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ BINARY = ("accuracy", "precision", "recall", "f1")
 SCALES = ("accuracy", "f1", "pearson", "spearman", "kendall")
 NOTE = (
     "Upper value: what cannot be read counts as wrong. Value after 'pub.': the published scheme, which drops it first "
-    "and writes 0 where more than 20 % is dropped. Correlations: over answers that were read."
+    "and writes 0 for everything where that is more than 20 % (*). Correlations: over answers that were read."
 )
 
 
@@ -34,8 +35,8 @@ def suite_grids(suite: SuiteResults) -> list[Grid]:
         ]
         if rows:
             heads = tuple(METRICS[name] + (", %" if name in IN_PERCENT else "") for name in columns)
-            grids.append(Grid(caption, ("n", "Unparsed", *heads), tuple(rows), NOTE))
-    return grids
+            grids.append(Grid(caption, ("n", "Unparsed", *heads), tuple(rows)))
+    return [*grids[:-1], *(replace(grid, note=NOTE) for grid in grids[-1:])]
 
 
 def _cells(judge: JudgeOnSet, columns: tuple[str, ...]) -> tuple[Cell, ...]:
@@ -48,7 +49,7 @@ def _cells(judge: JudgeOnSet, columns: tuple[str, ...]) -> tuple[Cell, ...]:
         why = ""
         if ours is not None and ours.low is not None and ours.high is not None:
             why = f"{number(ours.low, percent)} to {number(ours.high, percent)}, {ours.method}, n = {ours.n:,}"
-        under = "pub. 0, too many dropped" if judge.published.is_zeroed else f"pub. {number(theirs, percent)}"
+        under = "pub. 0 *" if judge.published.is_zeroed else f"pub. {number(theirs, percent)}"
         cells.append(Cell(shown, under, why))
     return tuple(cells)
 

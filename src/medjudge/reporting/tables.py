@@ -71,7 +71,7 @@ def audit_tables(results: Results) -> list[Table]:
 
 
 def grid_table(grid: Grid, *, noted: bool = True, whole: bool = False) -> Table:
-    """A grid for the terminal, without what only the page has room for unless `whole`. `noted`: with its small print."""
+    """A grid for the terminal; `whole`: also what only a page has room for. `noted`: with its small print."""
     table = Table(
         title=grid.caption,
         title_justify="left",

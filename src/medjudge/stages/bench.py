@@ -19,7 +19,7 @@ from rich.console import Console
 
 from medjudge import __version__, artifacts
 from medjudge.config import DataConfig, Recipe, ReportConfig
-from medjudge.data.benchmarks import SETS, BenchmarkRows, Chosen, choose_sets, read_benchmark
+from medjudge.data.benchmarks import SETS, BenchmarkRows, Chosen, choose_sets, read_benchmark, set_contract
 from medjudge.data.leakage import LeakageReport
 from medjudge.data.splits import seeded_sample
 from medjudge.errors import ConfigError, DataError
@@ -40,7 +40,6 @@ from medjudge.reporting.suite import write_suite_page
 from medjudge.settings import without_transport
 from medjudge.stages.evaluate import ModelAnswers, ask_engine, evaluate_cases, keep_answers, load_engine, read_answer
 from medjudge.stages.report import gather
-from medjudge.tasks.presets import rubric_text
 from medjudge.tasks.rubric import RubricContract
 
 if TYPE_CHECKING:
@@ -151,20 +150,6 @@ def _choose(options: BenchOptions) -> list[Chosen]:
     if both := [one.name for one in chosen if one.name in rubrics and one.benchmark.preset is None and not one.is_own]:
         raise ConfigError(f"--rubric {both[0]}: each row of this set brings a rubric of its own.")
     return chosen
-
-
-def set_contract(one: Chosen, base: RubricContract, rubric: str | None) -> RubricContract:
-    """The contract of a set: its scale and rubric, and the base's form, wording and limits."""
-    named = rubric or one.benchmark.preset
-    settings: dict[str, Any] = {"points": one.benchmark.points, "criteria": None, "rubric": None}
-    if named is not None:
-        text = rubric_text(named)
-        if not one.is_own and text.points != one.benchmark.points:
-            raise ConfigError(
-                f"--rubric {one.name}={named} has {text.points} points, but the set is rated on {one.benchmark.points}."
-            )
-        settings = text.task_settings()
-    return RubricContract.model_validate({**base.model_dump(), **settings})
 
 
 def _job(one: Chosen, recipe: Recipe, options: BenchOptions) -> _Job:

@@ -131,10 +131,9 @@ def print_outcome(folder: Path, console: Console) -> None:
 def _print_suite(folder: Path, console: Console) -> None:
     """The benchmark's tables, and where its pages lie."""
     suite = SuiteResults.from_json(artifacts.read_json(folder / artifacts.SUITE))
-    grids = suite_grids(suite)
-    for grid in grids:
+    for grid in suite_grids(suite):
         console.print()
-        console.print(grid_table(grid, noted=grid is grids[-1], whole=True))
+        console.print(grid_table(grid, whole=True))
     for name, one in suite.sets.items():
         if one.left_out:
             console.print(Padding.indent(Text(f"- {name}: left out: {left_out_text(one)}"), 1))

@@ -187,13 +187,18 @@ def stop_token_ids(tokenizer: Tokenizer) -> list[int]:
     return list(_facts(tokenizer).stop_ids)
 
 
+def stop_text(tokenizer: Tokenizer) -> str:
+    """What every target ends with, as text."""
+    return _facts(tokenizer).stop_text
+
+
 def render_prompt(contract: TaskContract, case: Case, tokenizer: Tokenizer) -> str:
     """The prompt as text, ending where generation starts. Raises ModelError where the template cannot render it.
 
     Where a template refuses or drops the system role, the system text leads the user turn. A control token spelt out in
     a case's text ("<|im_end|>") is broken with a space: no row may end a turn or open one.
     """
-    return _render(tokenizer, _turns(contract, case, tokenizer), thinking=contract.thinking)
+    return _render(tokenizer, prompt_turns(contract, case, tokenizer), thinking=contract.thinking)
 
 
 def between_prompt_and_answer(contract: TaskContract, case: Case, tokenizer: Tokenizer) -> str | None:
@@ -202,7 +207,7 @@ def between_prompt_and_answer(contract: TaskContract, case: Case, tokenizer: Tok
     Empty where the prompt ends where answers begin. A policy trained on finished conversations writes this text itself,
     before every answer. None where the template renders no finished conversation, or changes the turns before it.
     """
-    answered: list[Message] = [*_turns(contract, case, tokenizer), {"role": "assistant", "content": _PROBE}]
+    answered: list[Message] = [*prompt_turns(contract, case, tokenizer), {"role": "assistant", "content": _PROBE}]
     try:
         whole = str(tokenizer.apply_chat_template(answered, tokenize=False, enable_thinking=contract.thinking))
     except jinja2.TemplateError:
@@ -217,7 +222,9 @@ def merges_with_answer(tokenizer: Tokenizer, prompt: Encoded, answer: str) -> bo
     return _tokenise(tokenizer, [prompt.prompt_text + answer])[0][: len(prompt.prompt_ids)] != prompt.prompt_ids
 
 
-def _turns(contract: TaskContract, case: Case, tokenizer: Tokenizer) -> list[Message]:
+def prompt_turns(contract: TaskContract, case: Case, tokenizer: Tokenizer) -> list[Message]:
+    """The turns of a prompt as the tokenizer's template is given them: control tokens broken, a system turn only where
+    the template takes one."""
     facts = _facts(tokenizer)
     turns: list[Message] = [{**turn, "content": _defuse(turn["content"], facts)} for turn in contract.messages(case)]
     if not facts.takes_system and turns[0]["role"] == "system":
