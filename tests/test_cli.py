@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -127,15 +128,18 @@ def test_readme_commands_are_real() -> None:
 
     from medjudge.cli import app
 
-    group = typer.main.get_command(app)
-    commands = group.commands  # type: ignore[attr-defined]
-    code = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
-    lines = re.findall(r"^(?:\.venv/bin/)?medjudge (\S+)(.*)$", code, re.MULTILINE)
+    pages = (text, (README.parent / "docs" / "benchmark.md").read_text(encoding="utf-8"))
+    code = "\n".join(block for page in pages for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL))
+    lines = re.findall(r"^(?:\.venv/bin/)?medjudge (.*)$", code, re.MULTILINE)
     assert lines
-    for command, *rest in lines:
-        assert command in commands, command
-        known = {option for parameter in commands[command].params for option in parameter.opts}
-        for option in re.findall(r"(?<=\s)--[a-z-]+", " ".join(rest)):
-            assert option in known, f"{command} {option}"
+    for line in lines:
+        words = line.partition(" #")[0].split()
+        command: Any = typer.main.get_command(app)
+        while hasattr(command, "commands"):
+            assert words[0] in command.commands, line
+            command = command.commands[words.pop(0)]
+        known = {option for parameter in command.params for option in parameter.opts}
+        for option in (word for word in words if word.startswith("--")):
+            assert option in known, f"{line}: {option}"
     for recipe in re.findall(r"recipes/\w+\.toml", text):
         assert (README.parent / recipe).exists(), recipe

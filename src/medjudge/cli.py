@@ -317,7 +317,7 @@ def bench_rubric(
         raise ConfigError("name a judge with --model NAME=PATH_OR_ID and a folder with --out; --list shows the sets.")
     settings = _bench_recipe(recipe, mode, max_cases, overrides or [])
     names = [name.strip() for one in only or [] for name in one.split(",") if name.strip()]
-    from medjudge.stages.bench import BenchOptions, run_benchmark
+    from medjudge.benchmark import BenchOptions, run_benchmark
 
     options = BenchOptions(
         models=_named(model),

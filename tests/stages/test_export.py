@@ -16,6 +16,7 @@ from rich.console import Console
 from tests.shared_data import require_shared, shared_tokenizer
 
 from medjudge import artifacts
+from medjudge.benchmark import BenchOptions, run_benchmark
 from medjudge.config import BaseConfig, Recipe, recipe_from_tree
 from medjudge.data.sources import read_source
 from medjudge.errors import ConfigError
@@ -247,8 +248,6 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 def test_a_published_set_in_the_harness_and_in_the_benchmark(
     taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from medjudge.stages.bench import BenchOptions, run_benchmark
-
     rows = str(require_shared("data", "prometheus_likert5", "prometheus_likert5.jsonl.gz"))
     base = recipe_from_tree(
         {

@@ -52,12 +52,25 @@ class BenchmarkSet:
     """Rows as published."""
     is_published: bool = False
     """Whether the set belongs to the published suite."""
+    group_by: tuple[str, ...] = ()
+    """What the loader gives that makes a group, where it is not the whole task input."""
     slices: tuple[str, ...] = ()
 
     @property
     def source(self) -> str | None:
         """Where the rows come from unless the user names a copy."""
         return None if self.hub is None else HUB + self.hub
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A set as a command chose it."""
+
+    name: str
+    benchmark: BenchmarkSet
+    source: str
+    is_own: bool = False
+    """Whether the set is the user's own and not one of `SETS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +82,25 @@ class BenchmarkRows:
     """Why rows of the file take no part -> how many."""
 
 
-def read_benchmark(
-    name: str, source: str, contract: TaskContract, load: Loader, slices: Sequence[str] = ()
-) -> BenchmarkRows:
+def read_benchmark(one: Chosen, contract: TaskContract) -> BenchmarkRows:
     """The cases of a set. Rows that cannot be used are set aside with place and reason; repeated rows are kept, so
     that n is that of the published set. Raises DataError where nothing is left."""
     left_out: Counter[str] = Counter()
-    rows = _loaded(_original_rows(name, source), load, left_out)
+    rows = _loaded(_original_rows(one.name, one.source), one.benchmark.load, left_out)
     try:
-        table = cases_of(rows, source, contract, slices=slices, bad_rows="set_aside", duplicates="keep")
+        table = cases_of(
+            rows,
+            one.source,
+            contract,
+            group_by=one.benchmark.group_by,
+            slices=one.benchmark.slices,
+            bad_rows="set_aside",
+            duplicates="keep",
+        )
     except DataError:
         if left_out:
             why = ", ".join(f"{reason} ({count:,})" for reason, count in left_out.items())
-            raise DataError(f"{source}: no row of it belongs to {name}. Left out: {why}.") from None
+            raise DataError(f"{one.source}: no row of it belongs to {one.name}. Left out: {why}.") from None
         raise
     return BenchmarkRows(table, dict(left_out))
 
@@ -221,6 +240,7 @@ def halubench(row: Values, subset: str | None = None) -> Values | str:
         "input": {"Passage": _first(row, "passage", "context"), "Question": _first(row, "question")},
         "output": _first(row, "answer"),
         "score": score,
+        "passage": _first(row, "passage", "context"),
         "subset": name or subset,
     }
 
@@ -254,16 +274,17 @@ def prometheus(row: Values) -> Values:
     if not numbers or any(n is None for n in numbers):
         raise RowError("gpt4_score", describe(scores), "a list of scores")
     middle = statistics.median(n for n in numbers if n is not None)
-    feedback = row.get("gpt4_feedback")
+    instruction, feedback = _first(row, "instruction"), row.get("gpt4_feedback")
     at = numbers.index(int(middle)) if middle in numbers else 0
     return {
-        "input": {"Instruction": _first(row, "instruction")},
+        "input": {"Instruction": instruction},
         "reference": _first(row, "reference_answer", default=None),
         "output": _first(row, "response"),
         "criteria": _first(row, "criteria"),
         "rubric": {str(n): row.get(f"score{n}") for n in range(1, 6)},
         "score": middle,
         "feedback": feedback[at] if isinstance(feedback, Sequence) and len(feedback) == len(numbers) else None,
+        "question": instruction if is_missing(row.get("idx")) else f"{row.get('benchmark') or ''} {row.get('idx')}",
         "generator": row.get("response_source"),
     }
 
@@ -312,6 +333,7 @@ def feedbackqa(row: Values) -> Values | str:
         },
         "output": _first(given, "answer", "section_content"),
         "score": int(middle),
+        "question": _first(row, "question"),
         "site": row.get("site") if nested is None else passage.get("source") if isinstance(passage, Mapping) else None,
     }
 
@@ -368,7 +390,7 @@ def _ragtruth(title: str, task: Literal["QA", "Summary", "Data2txt"], preset: st
 def _halubench(subset: str, n_rows: int | None, hub: str = _HALUBENCH, is_published: bool = False) -> BenchmarkSet:
     load = partial(halubench, subset=subset)
     return BenchmarkSet(
-        f"HaluBench, {subset}", 2, load, "faithfulness_binary", hub, _NONCOMMERCIAL, n_rows, is_published
+        f"HaluBench, {subset}", 2, load, "faithfulness_binary", hub, _NONCOMMERCIAL, n_rows, is_published, ("passage",)
     )
 
 
@@ -404,6 +426,7 @@ SETS: dict[str, BenchmarkSet] = {
         _HALUBENCH,
         _NONCOMMERCIAL,
         14900,
+        group_by=("passage",),
         slices=("subset",),
     ),
     "halubench-drop": _halubench("DROP", 1000),
@@ -417,6 +440,7 @@ SETS: dict[str, BenchmarkSet] = {
         None,
         "Apache-2.0",
         640,
+        group_by=("question",),
         slices=("generator",),
     ),
     "feedbackqa": BenchmarkSet(
@@ -427,23 +451,13 @@ SETS: dict[str, BenchmarkSet] = {
         None,
         "none stated",
         None,
+        group_by=("question",),
         slices=("site",),
     ),
 }
 """In the order of the tables; the published suite first."""
 
 PUBLISHED_SUITE: tuple[str, ...] = tuple(name for name, one in SETS.items() if one.is_published)
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """A set as a command chose it."""
-
-    name: str
-    benchmark: BenchmarkSet
-    source: str
-    is_own: bool = False
-    """Whether the set is the user's own and not one of `SETS`."""
 
 
 def choose_sets(only: Sequence[str], copies: Mapping[str, str], own: Iterable[str] = ()) -> list[Chosen]:

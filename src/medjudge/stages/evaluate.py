@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -36,10 +36,6 @@ from medjudge.rewards.composition import RewardContext
 from medjudge.rewards.measures import Measured, extractor_of, measure_reasoning
 from medjudge.rewards.settings import RewardSettings
 from medjudge.tasks.contract import TaskContract
-
-if TYPE_CHECKING:
-    from medjudge.inference.engine import Engine
-    from medjudge.modeling.lineage import Lineage
 
 LABELS_STATEMENT = (
     "Labels were scored, no text was written: every case has a verdict, and what is said here of formats and unparsed "
@@ -139,12 +135,14 @@ def evaluate_cases(
     *,
     split: str,
     parent: str | None = None,
+    answered: Mapping[str, ModelAnswers] | None = None,
 ) -> dict[str, Any]:
-    """Answers, judgements, baselines, results; the two files. Answers that `out_dir` keeps are not asked for again."""
+    """Answers, judgements, baselines, results; the two files. `answered`: models that need not be asked any more."""
     contract, config = recipe.contract, recipe.evaluate
     clients = _endpoint_clients(recipe, models, console)
     said = {
-        name: _answer_once(name, where, clients.get(name), recipe, cases, out_dir, console, parent)
+        name: (answered or {}).get(name)
+        or _answer_once(name, where, clients.get(name), recipe, cases, out_dir, console, parent)
         for name, where in models.items()
     }
     answers = {name: one.answers for name, one in said.items()}
@@ -309,22 +307,13 @@ def _answer_once(
     if client is not None:
         return replace(_ask(name, client, recipe, cases, console), seconds=time.monotonic() - started)
     path = _kept(out_dir, name)
+    kind = LabelScores if recipe.evaluate.mode == "labels" else Completion
     if path.exists():
         kept = artifacts.read_json(path)
-        return ModelAnswers(**{**kept, "answers": [read_answer(recipe, answer) for answer in kept["answers"]]})
+        return ModelAnswers(**{**kept, "answers": [kind(**answer) for answer in kept["answers"]]})
     answers = replace(_answer(name, where, recipe, cases, console, parent), seconds=time.monotonic() - started)
-    keep_answers(out_dir, name, answers)
+    artifacts.write_json(path, asdict(answers))
     return answers
-
-
-def keep_answers(out_dir: Path, name: str, answers: ModelAnswers) -> None:
-    """Leaves a local model's answers where `evaluate_cases` looks for them."""
-    artifacts.write_json(_kept(out_dir, name), asdict(answers))
-
-
-def read_answer(recipe: Recipe, kept: Mapping[str, Any]) -> Answer:
-    """An answer as `asdict` wrote it."""
-    return LabelScores(**kept) if recipe.evaluate.mode == "labels" else Completion(**kept)
 
 
 def _endpoint_clients(recipe: Recipe, models: Mapping[str, str], console: Console) -> dict[str, EndpointClient]:
@@ -361,23 +350,6 @@ def _answer(
     name: str, where: str, recipe: Recipe, cases: Sequence[Case], console: Console, parent: str | None
 ) -> ModelAnswers:
     """One model's answers, and its lineage if it has one. The model is let go before the next is loaded."""
-    engine, lineage = load_engine(name, where, recipe, console, parent)
-    if lineage is not None and lineage.contract_sha256 not in (None, recipe.contract.fingerprint()):
-        raise ConfigError(
-            f"{where} was trained under contract {str(lineage.contract_sha256)[:16]}, but this evaluation asks under "
-            f"{recipe.contract.fingerprint()[:16]}: the `[task]` settings differ. Evaluate with the recipe that it "
-            "was trained with (--recipe), or train it under this one."
-        )
-    with Bar(f"evaluate {name}", len(cases), console) as bar:
-        engine.on_progress = bar.advance
-        answers = ask_engine(engine, recipe, cases)
-    return ModelAnswers(answers, lineage.to_json() if lineage is not None else None)
-
-
-def load_engine(
-    name: str, where: str, recipe: Recipe, console: Console, parent: str | None
-) -> tuple[Engine, Lineage | None]:
-    """A local model ready to answer, and its lineage if it has one."""
     from medjudge.inference.engine import Engine, fit_for_inference
     from medjudge.modeling.lineage import load_any
     from medjudge.modeling.load import resolve
@@ -387,14 +359,21 @@ def load_engine(
     model, tokenizer, lineage = load_any(folder, recipe.model, parent=parent if is_adapter else None)
     if is_adapter and lineage is None:
         console.print(f"  {name}: this adapter has no {artifacts.LINEAGE}, so its parent could not be checked.")
-    return Engine(fit_for_inference(model), tokenizer, batch_tokens=recipe.evaluate.batch_tokens), lineage
-
-
-def ask_engine(engine: Engine, recipe: Recipe, cases: Sequence[Case]) -> list[Answer]:
-    """One answer per case, in the recipe's mode."""
-    if recipe.evaluate.mode == "labels":
-        return [*engine.label_logprobs(recipe.contract, cases)]
-    return [*engine.generate(recipe.contract, cases)]
+    if lineage is not None and lineage.contract_sha256 not in (None, recipe.contract.fingerprint()):
+        raise ConfigError(
+            f"{where} was trained under contract {str(lineage.contract_sha256)[:16]}, but this evaluation asks under "
+            f"{recipe.contract.fingerprint()[:16]}: the `[task]` settings differ. Evaluate with the recipe that it "
+            "was trained with (--recipe), or train it under this one."
+        )
+    model = fit_for_inference(model)
+    with Bar(f"evaluate {name}", len(cases), console) as bar:
+        engine = Engine(model, tokenizer, batch_tokens=recipe.evaluate.batch_tokens, on_progress=bar.advance)
+        answers: list[Answer] = (
+            [*engine.label_logprobs(recipe.contract, cases)]
+            if recipe.evaluate.mode == "labels"
+            else [*engine.generate(recipe.contract, cases)]
+        )
+    return ModelAnswers(answers, lineage.to_json() if lineage is not None else None)
 
 
 def _verdict_row(name: str, case: Case, judgement: Judgement, answer: Answer | None) -> dict[str, Any]:

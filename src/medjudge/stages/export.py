@@ -231,7 +231,7 @@ def _benchmark(base: Recipe, options: ExportOptions) -> list[_Task]:
     tasks = []
     for one in choose_sets(list(options.sets), copies, own):
         contract = set_contract(one, base.task, options.rubrics.get(one.name))
-        rows = read_benchmark(one.name, one.source, contract, one.benchmark.load, one.benchmark.slices)
+        rows = read_benchmark(one, contract)
         name = "medjudge_" + one.name.replace("-", "_")
         tasks.append(_rated(name, contract, rows.table.cases, one.source, options, base))
     return tasks

@@ -1,7 +1,8 @@
 """The rubric-judge benchmark: `medjudge bench rubric --model mine=PATH --data halubench=FILE --out DIR`.
 
-The folder is a run with a stage per set: a finished set that nothing has changed is skipped, and the answers of local
-models are kept in small parts, so a run that was cut off goes on, and another contestant costs its own answers alone.
+Stands beside the pipeline: its folder is a run with a stage per set. A finished set that nothing has changed is
+skipped, and answers are kept as they come, so a run that was cut off goes on and another contestant costs its own
+answers alone.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
@@ -24,6 +25,7 @@ from medjudge.data.leakage import LeakageReport
 from medjudge.data.splits import seeded_sample
 from medjudge.errors import ConfigError, DataError
 from medjudge.inference.endpoint import EndpointClient, is_endpoint, parse_endpoint
+from medjudge.inference.kept import LocalJudge
 from medjudge.metrics.published import (
     JudgeOnSet,
     SetResult,
@@ -33,21 +35,14 @@ from medjudge.metrics.published import (
     published_values,
 )
 from medjudge.metrics.results import Results
-from medjudge.progress import Bar
 from medjudge.records import Case
 from medjudge.reporting.html import write_report
 from medjudge.reporting.suite import write_suite_page
 from medjudge.settings import without_transport
-from medjudge.stages.evaluate import ModelAnswers, ask_engine, evaluate_cases, keep_answers, load_engine, read_answer
+from medjudge.stages.evaluate import ModelAnswers, evaluate_cases
 from medjudge.stages.report import gather
 from medjudge.tasks.rubric import RubricContract
 
-if TYPE_CHECKING:
-    from medjudge.inference.engine import Engine
-    from medjudge.modeling.lineage import Lineage
-
-PART = 200
-"""Cases whose answers are kept at once: what a cut-off run may have to do again."""
 NOT_INPUTS = frozenset({"split", "models", "extra_models", "endpoints", "batch_tokens", "baselines"})
 """Settings of `[evaluate]` that do not matter here, or that stand among a set's inputs in another form."""
 
@@ -103,9 +98,9 @@ def run_benchmark(recipe: Recipe, options: BenchOptions, out_dir: Path, console:
             else:
                 pending.append(job)
                 console.print(f"[bold]{job.name:24}[/] {len(job.cases):,} cases [dim]({why})[/]")
-        notes = _ask_local_models(pending, options, run_dir, console)
+        answered = _ask_local_models(pending, options, out_dir, console)
         for job in pending:
-            _finish(job, options, run_dir, notes.get(job.name, ()), console)
+            _finish(job, options, run_dir, answered[job.name], console)
         suite = _collect(jobs, options, run_dir)
         artifacts.write_json(out_dir / artifacts.SUITE, suite.model_dump(mode="json"))
         write_suite_page(suite, out_dir, artifacts.read_json(out_dir / artifacts.COMMANDS))
@@ -157,7 +152,7 @@ def _job(one: Chosen, recipe: Recipe, options: BenchOptions) -> _Job:
         raise ConfigError(f"the recipe is for {recipe.task.kind!r}: this benchmark is for rubric judges.")
     contract = set_contract(one, recipe.task, options.rubrics.get(one.name))
     own = recipe.model_copy(update={"name": one.name, "task": contract})
-    rows = read_benchmark(one.name, one.source, contract, one.benchmark.load, one.benchmark.slices)
+    rows = read_benchmark(one, contract)
     rated = [case for case in rows.table.cases if case.gold is not None]
     if not rated:
         raise DataError(f"{one.source}: no row has a score, there is nothing to measure {one.name} against.")
@@ -185,98 +180,40 @@ def _identity(where: str) -> list[str | None]:
 
 
 def _ask_local_models(
-    jobs: Sequence[_Job], options: BenchOptions, run_dir: artifacts.RunDir, console: Console
-) -> dict[str, list[str]]:
-    """Every local model's answers to every set, each model loaded once and only where an answer is missing.
-
-    Returns set -> what is to be known about its models.
-    """
-    notes: dict[str, list[str]] = {}
+    jobs: Sequence[_Job], options: BenchOptions, out_dir: Path, console: Console
+) -> dict[str, dict[str, ModelAnswers]]:
+    """Set -> local model -> its answers. Each model is loaded once, and only where an answer is missing."""
+    found: dict[str, dict[str, ModelAnswers]] = {job.name: {} for job in jobs}
     for name, where in options.models.items():
         if is_endpoint(where):
             continue
-        engine: Engine | None = None
-        loaded: Lineage | None = None
+        judge = LocalJudge(name, where, out_dir / artifacts.ANSWERS, console, parent=options.parent)
         for job in jobs:
-            kept = _KeptAnswers.of(run_dir.path, name, where, job)
-            done = len(kept.read(job.recipe))
-            if done < len(job.cases) or not kept.header.exists():
-                if engine is None:
-                    from medjudge.modeling.load import quiet_libraries
-
-                    quiet_libraries()
-                    engine, loaded = load_engine(name, where, job.recipe, console, options.parent)
-                if not kept.header.exists():
-                    artifacts.write_json(kept.header, {"lineage": None if loaded is None else loaded.to_json()})
-                with Bar(f"{job.name} {name}", len(job.cases), console) as bar:
-                    bar.advance(done)
-                    engine.on_progress = bar.advance
-                    for start in range(done, len(job.cases), PART):
-                        started = time.monotonic()
-                        answers = ask_engine(engine, job.recipe, job.cases[start : start + PART])
-                        kept.add(start, answers, time.monotonic() - started)
-            lineage = kept.lineage()
-            if lineage and lineage.get("contract_sha256") not in (None, job.recipe.contract.fingerprint()):
-                notes.setdefault(job.name, []).append(
-                    f"{name} was trained under another contract than it is asked under here: its answers' form may be "
-                    "one that this set does not ask for. --recipe takes form and wording from its training's recipe."
-                )
-            keep_answers(
-                run_dir.begin(job.name, job.inputs),
-                name,
-                ModelAnswers(kept.read(job.recipe), lineage, None, kept.seconds()),
-            )
-    return notes
+            kept = judge.answers(job.recipe, job.cases, job.name)
+            found[job.name][name] = ModelAnswers(kept.answers, kept.lineage, None, kept.seconds)
+    return found
 
 
-@dataclass(frozen=True, slots=True)
-class _KeptAnswers:
-    """One model's answers to one set, in parts, each written whole or not at all."""
-
-    folder: Path
-
-    @classmethod
-    def of(cls, out_dir: Path, name: str, where: str, job: _Job) -> _KeptAnswers:
-        """Where they lie: by what they depend on, so that nothing else makes them stale."""
-        asked = {
-            "model": [name, *job.inputs[f"model {name}"], job.inputs["parent"], job.inputs["model"]],
-            "task": job.recipe.contract.fingerprint(),
-            "mode": job.recipe.evaluate.mode,
-            "cases": artifacts.sha256_json([[case.case_id, dict(case.inputs)] for case in job.cases]),
-            "version": __version__,
-        }
-        folder = out_dir / artifacts.ANSWERS / artifacts.sha256_json(asked)[:16]
-        folder.mkdir(parents=True, exist_ok=True)
-        return cls(folder)
-
-    @property
-    def header(self) -> Path:
-        return self.folder / artifacts.LINEAGE
-
-    def parts(self) -> list[Path]:
-        return sorted(self.folder.glob("part-*.json"))
-
-    def read(self, recipe: Recipe) -> list[Any]:
-        """The answers of all parts, in the order of the cases."""
-        return [read_answer(recipe, one) for part in self.parts() for one in artifacts.read_json(part)["answers"]]
-
-    def add(self, start: int, answers: Sequence[Any], seconds: float) -> None:
-        part = {"answers": [asdict(one) for one in answers], "seconds": round(seconds, 3)}
-        artifacts.write_json(self.folder / f"part-{start:07}.json", part)
-
-    def seconds(self) -> float:
-        return float(sum(artifacts.read_json(part)["seconds"] for part in self.parts()))
-
-    def lineage(self) -> dict[str, Any] | None:
-        found: dict[str, Any] | None = artifacts.read_json(self.header)["lineage"]
-        return found
+def _notes(job: _Job, answered: Mapping[str, ModelAnswers]) -> list[str]:
+    """What is to be known about a set's models."""
+    asked = job.recipe.contract.fingerprint()
+    return [
+        f"{name} was trained under another contract than it is asked under here: its answers' form may be one that "
+        "this set does not ask for. --recipe takes form and wording from its training's recipe."
+        for name, one in answered.items()
+        if one.lineage is not None and one.lineage.get("contract_sha256") not in (None, asked)
+    ]
 
 
 # --- results ----------------------------------------------------------------------------------------------------------
 
 
 def _finish(
-    job: _Job, options: BenchOptions, run_dir: artifacts.RunDir, notes: Sequence[str], console: Console
+    job: _Job,
+    options: BenchOptions,
+    run_dir: artifacts.RunDir,
+    answered: Mapping[str, ModelAnswers],
+    console: Console,
 ) -> None:
     """Endpoints are asked, everything is measured, and the set's folder moves into place."""
     started = time.monotonic()
@@ -285,10 +222,12 @@ def _finish(
     artifacts.write_json(work / artifacts.RECIPE, job.recipe.model_dump(mode="json"))
     artifacts.write_json(work / artifacts.COMMANDS, artifacts.read_json(run_dir.path / artifacts.COMMANDS))
     summary = evaluate_cases(
-        job.recipe, options.models, job.cases, (), none_known, work, console, split=job.name, parent=options.parent
+        job.recipe, options.models, job.cases, (), none_known, work, console, split=job.name, answered=answered
     )
     result = _set_result(job, Results.from_json(artifacts.read_json(work / artifacts.RESULTS)), work)
-    artifacts.write_json(work / artifacts.SET, {"notes": list(notes), "result": result.model_dump(mode="json")})
+    artifacts.write_json(
+        work / artifacts.SET, {"notes": _notes(job, answered), "result": result.model_dump(mode="json")}
+    )
     write_report(gather(work, ReportConfig(title=f"{job.name}: {job.chosen.benchmark.title}")), work)
     wall_s = time.monotonic() - started
     run_dir.finish(
