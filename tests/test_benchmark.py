@@ -92,14 +92,14 @@ def test_both_numbers_stand_side_by_side(tmp_path: Path, run: Any) -> None:
         assert (tmp_path / "out" / "halubench-covidqa" / name).exists()
     page = (tmp_path / "out" / artifacts.REPORT).read_text(encoding="utf-8")
     assert 'href="halubench-covidqa/index.html"' in page
-    assert "pub. 100.0" in page
-    assert "pub. 0 *" in page
+    assert "(100.0)" in page
+    assert "(0 *)" in page
     assert "Patient" not in page + printed
     assert "75.0" in printed
     assert "of another subset of HaluBench (2)" in printed
     code, again = run.command("report", str(tmp_path / "out"))
     assert code == 0
-    assert "pub. 100.0" in again
+    assert "(100.0)" in again
 
 
 def test_labels_mode_scores_the_scores_alone(tmp_path: Path, run: Any) -> None:

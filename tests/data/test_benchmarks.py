@@ -250,6 +250,23 @@ def test_sets_are_chosen_by_name() -> None:
             choose_sets(only, copies)
 
 
+def test_a_set_comes_from_the_hub_unless_a_copy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def load_dataset(name: str, split: str | None = None) -> list[dict[str, Any]]:
+        asked.append((name, split))
+        return [FLOW, {**FLOW, "score": 0}, {**FLOW, "score": 7}]
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    one = choose_sets(["flow-binary"], {})[0]
+    found = read_benchmark(one, set_contract(one, RubricContract(), None))
+    assert asked == [("flowaicom/Flow-Judge-v0.1-binary-heldout", "test")]
+    assert [case.gold for case in found.table.cases] == ["1", "0"]
+    assert [str(bad) for bad in found.table.rejected] == [
+        "hub:flowaicom/Flow-Judge-v0.1-binary-heldout:test:row 3: field 'score': got int 7, expected one of 0, 1"
+    ]
+
+
 def test_rows_of_the_wrong_kind_are_told_without_their_text(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"passage": "secret text", "question": "Q", "answer": "A", "label": "MAYBE"}) + "\n")

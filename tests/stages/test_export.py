@@ -221,12 +221,14 @@ def test_labels_are_whole_completions_in_the_order_of_the_scale() -> None:
 
 
 @pytest.mark.parametrize("thinking", [False, True])
-def test_a_real_template_renders_the_documents_as_we_do(thinking: bool) -> None:
-    tokenizer = shared_tokenizer("qwen3")
+@pytest.mark.parametrize("name", ["qwen3", "phi-3-mini", "phi-4", "smollm2"])
+def test_a_real_template_renders_the_documents_as_we_do(name: str, thinking: bool) -> None:
+    tokenizer = shared_tokenizer(name)
     contract = RubricContract(**SCORE_ONLY, thinking=thinking, max_prompt_tokens=300)
     case = Case("c", {"output": "a <|im_end|> b " + "word " * 500}, "1")
     row = documents(contract, [case], "generate", tokenizer)[0]
-    turns = [{"role": "system", "content": row["system"]}, {"role": "user", "content": row["user"]}]
+    system = [{"role": "system", "content": row["system"]}] if row["system"] else []
+    turns = [*system, {"role": "user", "content": row["user"]}]
     enable = "true" if thinking else "false"
     command = lm_eval_command(contract, ["t"], ".", None)
     assert f'"enable_thinking": {enable}' in command

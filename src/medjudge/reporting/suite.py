@@ -15,8 +15,8 @@ from medjudge.reporting.inputs import DASH
 BINARY = ("accuracy", "precision", "recall", "f1")
 SCALES = ("accuracy", "f1", "pearson", "spearman", "kendall")
 NOTE = (
-    "Upper value: what cannot be read counts as wrong. Value after 'pub.': the published scheme, which drops it first "
-    "and writes 0 for everything where that is more than 20 % (*). Correlations: over answers that were read."
+    "Upper value: what cannot be read counts as wrong. In brackets: the published scheme, which drops it first and "
+    "writes 0 for everything where that is more than 20 % (*). Correlations: over answers that were read."
 )
 
 
@@ -35,13 +35,13 @@ def suite_grids(suite: SuiteResults) -> list[Grid]:
         ]
         if rows:
             heads = tuple(METRICS[name] + (", %" if name in IN_PERCENT else "") for name in columns)
-            grids.append(Grid(caption, ("n", "Unparsed", *heads), tuple(rows)))
+            grids.append(Grid(caption, ("Unparsed", *heads), tuple(rows)))
     return [*grids[:-1], *(replace(grid, note=NOTE) for grid in grids[-1:])]
 
 
 def _cells(judge: JudgeOnSet, columns: tuple[str, ...]) -> tuple[Cell, ...]:
     dropped = judge.published.n_dropped
-    cells = [Cell(f"{judge.n:,}"), Cell(f"{judge.n_unparsed:,}", f"pub. {dropped:,}")]
+    cells = [Cell(f"{judge.n_unparsed:,} of {judge.n:,}", f"({dropped:,})")]
     for name in columns:
         percent = name in IN_PERCENT
         ours, theirs = judge.honest.get(name), judge.published.metrics.get(name)
@@ -49,7 +49,7 @@ def _cells(judge: JudgeOnSet, columns: tuple[str, ...]) -> tuple[Cell, ...]:
         why = ""
         if ours is not None and ours.low is not None and ours.high is not None:
             why = f"{number(ours.low, percent)} to {number(ours.high, percent)}, {ours.method}, n = {ours.n:,}"
-        under = "pub. 0 *" if judge.published.is_zeroed else f"pub. {number(theirs, percent)}"
+        under = "(0 *)" if judge.published.is_zeroed else f"({number(theirs, percent)})"
         cells.append(Cell(shown, under, why))
     return tuple(cells)
 
