@@ -70,24 +70,22 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shape = BaseConfig(vocab_size=1500, hidden_size=48, n_layers=2, n_heads=2, intermediate_size=96)
     tokenizer = build_tokenizer(texts, shape.vocab_size)
     model: Any = build_model(shape, tokenizer, 0)
+    short = [kind for kind in TASKS if kind != "mcq"]  # which stays unreadable
     rows = [
-        row
-        for kind, own in cases.items()
-        for row in encode_all(settings(kind).contract, own, tokenizer, with_target=True)
+        row for kind in short for row in encode_all(settings(kind).contract, cases[kind], tokenizer, with_target=True)
     ]
+    pairs = [(row.prompt_ids, row.completion_ids or []) for row in rows]
+    width = max(len(prompt) + len(answer) for prompt, answer in pairs)
+    ids = torch.full((len(pairs), width), tokenizer.pad_token_id)
+    labels = torch.full_like(ids, -100)
+    for at, (prompt, answer) in enumerate(pairs):
+        ids[at, : len(prompt) + len(answer)] = torch.tensor([*prompt, *answer])
+        labels[at, len(prompt) : len(prompt) + len(answer)] = torch.tensor(answer)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    for _ in range(25):
-        for start in range(0, len(rows), N_ROWS):
-            batch = [(row.prompt_ids, row.completion_ids) for row in rows[start : start + N_ROWS] if row.completion_ids]
-            width = max(len(prompt) + len(answer) for prompt, answer in batch)
-            ids = torch.full((len(batch), width), tokenizer.pad_token_id)
-            labels = torch.full_like(ids, -100)
-            for at, (prompt, answer) in enumerate(batch):
-                ids[at, : len(prompt) + len(answer)] = torch.tensor([*prompt, *answer])
-                labels[at, len(prompt) : len(prompt) + len(answer)] = torch.tensor(answer)
-            model(input_ids=ids, labels=labels).loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
+    for _ in range(40):
+        model(input_ids=ids, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
     folder = tmp_path_factory.mktemp("taught")
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -152,7 +150,7 @@ def test_the_harness_gives_our_verdicts_row_by_row(
         accuracy = sum(row["correct"] for row in rows.values()) / len(rows)
         assert found["results"][name]["acc,none"] == pytest.approx(accuracy)
     # Otherwise equal numbers would say nothing.
-    assert 4 < n_right < sum(map(len, ours.values()))
+    assert 3 < n_right < sum(map(len, ours.values())), (n_right, n_unparsed)
     assert mode == "labels" or n_unparsed > 0
 
 
