@@ -96,6 +96,7 @@ def test_both_numbers_stand_side_by_side(tmp_path: Path, run: Any) -> None:
     assert "(0 *)" in page
     assert "Patient" not in page + printed
     assert "75.0" in printed
+    assert "gpt: 8 answers (0 from cache), 0 failed, no prices set" in printed
     assert "of another subset of HaluBench (2)" in printed
     code, again = run.command("report", str(tmp_path / "out"))
     assert code == 0
@@ -143,6 +144,7 @@ def test_a_cut_off_run_goes_on_and_a_finished_one_is_skipped(
     asked.clear()
     code, printed = run(*arguments)
     assert (code, asked) == (0, [2]), printed
+    assert "halubench a: goes on after 8 of 10 answers" in printed
     first = suite(tmp_path)
     asked.clear()
     code, printed = run(*arguments)

@@ -271,6 +271,7 @@ def _set_result(job: _Job, results: Results, work: Path) -> SetResult:
                 n_unparsed=results.models[name].n_unparsed,
                 honest=honest_values(name, results),
                 published=published_values(gold[name], said[name], results.labels),
+                usage=results.models[name].usage,
             )
             for name in said
         },

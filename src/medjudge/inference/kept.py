@@ -53,6 +53,8 @@ class LocalJudge:
         if done < len(cases):
             engine = self._loaded(recipe)
             folder.mkdir(parents=True, exist_ok=True)
+            if done:
+                self.console.print(f"  {title} {self.name}: goes on after {done:,} of {len(cases):,} answers")
             with Bar(f"{title} {self.name}", len(cases), self.console) as bar:
                 bar.advance(done)
                 engine.on_progress = bar.advance

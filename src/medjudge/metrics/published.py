@@ -57,6 +57,8 @@ class JudgeOnSet(Frozen):
     honest: dict[str, MetricResult]
     """What could not be read counts as wrong."""
     published: PublishedValues
+    usage: dict[str, Any] | None = None
+    """Of an endpoint: calls, tokens, cost and latency."""
 
 
 class SetResult(Frozen):

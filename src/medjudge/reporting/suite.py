@@ -54,6 +54,20 @@ def _cells(judge: JudgeOnSet, columns: tuple[str, ...]) -> tuple[Cell, ...]:
     return tuple(cells)
 
 
+def usage_lines(suite: SuiteResults) -> list[str]:
+    """What each endpoint was asked over all sets, and what that cost."""
+    lines = []
+    for name in suite.models:
+        used = [one.judges[name].usage or {} for one in suite.sets.values() if name in one.judges]
+        if not any(used):
+            continue
+        answered, cached, failed = (sum(u[key] for u in used) for key in ("n_answered", "n_from_cache", "n_failed"))
+        costs = [u["cost_usd"] for u in used]
+        cost = "no prices set" if None in costs else f"${sum(costs):,.4f} in all"
+        lines.append(f"{name}: {answered:,} answers ({cached:,} from cache), {failed:,} failed, {cost}")
+    return lines
+
+
 def left_out_text(one: SetResult) -> str:
     """Why rows take no part, with their numbers."""
     return "; ".join(f"{reason} ({count:,})" for reason, count in one.left_out.items()) or DASH
@@ -71,6 +85,7 @@ def write_suite_page(suite: SuiteResults, folder: Path, commands: list[Any]) -> 
             grids=suite_grids(suite),
             n_cases=sum(one.n_cases for one in suite.sets.values()),
             left_out=left_out_text,
+            notes=[*suite.notes, *usage_lines(suite)],
             commands=commands,
         )
     )

@@ -21,7 +21,7 @@ from medjudge.metrics.variants import Variants
 from medjudge.reporting.card import write_card
 from medjudge.reporting.html import write_report
 from medjudge.reporting.inputs import ReportInputs, VerdictRow
-from medjudge.reporting.suite import left_out_text, suite_grids, write_suite_page
+from medjudge.reporting.suite import left_out_text, suite_grids, usage_lines, write_suite_page
 from medjudge.reporting.tables import audit_tables, grid_table, results_table, usage_table
 from medjudge.reporting.variants import variants_grid
 
@@ -137,7 +137,7 @@ def _print_suite(folder: Path, console: Console) -> None:
     for name, one in suite.sets.items():
         if one.left_out:
             console.print(Padding.indent(Text(f"- {name}: left out: {left_out_text(one)}"), 1))
-    for note in suite.notes:
+    for note in (*suite.notes, *usage_lines(suite)):
         console.print(Padding.indent(Text(f"- {note}"), 1))
     console.print(f"\nreport: {folder / artifacts.REPORT}", soft_wrap=True)
 
