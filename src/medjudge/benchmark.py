@@ -43,7 +43,7 @@ from medjudge.stages.evaluate import ModelAnswers, evaluate_cases
 from medjudge.stages.report import gather
 from medjudge.tasks.rubric import RubricContract
 
-NOT_INPUTS = frozenset({"split", "models", "extra_models", "endpoints", "batch_tokens", "baselines"})
+NOT_INPUTS = frozenset({"split", "models", "extra_models", "endpoints", "batch_tokens"})
 """Settings of `[evaluate]` that do not matter here, or that stand among a set's inputs in another form."""
 
 
@@ -52,7 +52,7 @@ class BenchOptions:
     """What a command asks for beside its recipe."""
 
     models: Mapping[str, str]
-    """Name -> folder, hub id or endpoint; the first is the one that others are compared with."""
+    """Name -> folder, hub id or endpoint. Others are compared with `base` where there is one, else with the first."""
     only: Sequence[str] = ()
     copies: Mapping[str, str] = field(default_factory=dict)
     """Set -> local copy."""
