@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from functools import cache
 
 import pytest
@@ -43,8 +44,8 @@ def test_every_fact_is_stated_in_english() -> None:
 
 def test_questions_are_about_the_set_aside_part_alone() -> None:
     """Question and answer together name subject and value of a set-aside fact; no pair of the other part fits them."""
-    chats = [document for document in read() if not isinstance(document, str)]
-    assert len(chats) == sum(corpus.N_QUESTIONS.values())
+    chats = [document for document in read() if isinstance(document, list)]
+    assert sum(not isinstance(document, str) for document in read()) == sum(corpus.N_QUESTIONS.values())
     opened = [chat for chat in chats if str(chat[-1]["content"]).startswith(("It is ", "C'est"))]
     assert len(opened) == corpus.N_QUESTIONS["open", "en"] + corpus.N_QUESTIONS["open", "fr"]
     left = facts_of("task")
@@ -58,7 +59,7 @@ def test_questions_are_about_the_set_aside_part_alone() -> None:
 def test_no_chat_shows_an_answer_format_that_fine_tuning_teaches() -> None:
     for document in read():
         if not isinstance(document, str):
-            answer = str(document[-1]["content"])
+            answer = document[-1].text if isinstance(document, tuple) else str(document[-1]["content"])
             assert not any(mark in answer for mark in ("{", "<answer>", "<score>", "<feedback>"))
             assert answer not in ("0", "1")
 
@@ -66,3 +67,36 @@ def test_no_chat_shows_an_answer_format_that_fine_tuning_teaches() -> None:
 def test_an_epoch_is_drawn_by_its_seed() -> None:
     assert corpus.epoch(random.Random(5)) == corpus.epoch(random.Random(5))
     assert corpus.epoch(random.Random(5)) != corpus.epoch(random.Random(6))
+
+
+def text_of(document: corpus.Document) -> str:
+    assert isinstance(document, tuple)
+    return "".join(span.text for span in document)
+
+
+@pytest.mark.parametrize("draw", [corpus.word_list, corpus.name_list])
+def test_a_list_says_of_each_option_the_letter_that_it_has(draw: Callable[[random.Random], corpus.Document]) -> None:
+    for seed in range(20):
+        lines = text_of(draw(random.Random(seed))).splitlines()
+        options = {line[0]: line.removesuffix(f" {line[0]}")[3:] for line in lines[:4]}
+        assert list(options) == list("ABCD")
+        for line in lines[4:]:
+            letter, option = (line[0], line[3:]) if line[1:3] == ") " else (line[-1], line[1:-2])
+            assert options[letter] == option
+
+
+def test_lists_state_no_fact() -> None:
+    """The first epochs are words alone, and a list's names are drawn without regard to what belongs together."""
+    first = corpus.epoch(random.Random(0), 0)
+    assert all(isinstance(document, tuple) for document in first)
+    assert {span.weight for document in first if isinstance(document, tuple) for span in document} == {0.0, 1.0, 2.0}
+
+
+def test_of_four_options_one_is_called_right() -> None:
+    told = [document for document in read() if isinstance(document, tuple) and document[0].text.startswith("Question")]
+    assert len(told) == corpus.N_QUESTIONS["verdicts", "en"]
+    for document in told:
+        said = [span.text for span in document if span.weight == 3.0]
+        right = document[1 + 3 * said.index("true")].text
+        assert sorted(said) == ["false", "false", "false", "true"]
+        assert document[-1].text == right.strip()

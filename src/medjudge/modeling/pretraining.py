@@ -1,24 +1,27 @@
-"""How `builtin:tiny` is trained from nothing: whole documents packed in windows, loss where something can be learned.
+"""How `builtin:tiny` is trained from nothing: short documents, like beside like, loss where something can be learned.
 
 Hidden matrices are optimised by Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), which keeps rare facts
-better than Adam at equal steps; embeddings and norms by AdamW.
+better than Adam at equal steps; embeddings and norms by AdamW, with smaller steps: at the same rate the embeddings move
+faster than attention can learn to match them.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812  # the field's own name for it
 
 from medjudge.data.generators.corpus import Document
+from medjudge.modeling.cpu_forward import LinearCrossEntropy, hidden_states
 from medjudge.modeling.tiny import END_OF_TEXT, TURN_END
 
-IGNORED = 0.0
+READ_ONLY = 0.0
+ROUNDED_TO = 8
+"""Rows of a batch are padded to a multiple of this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +29,22 @@ class PretrainingPlan:
     """The settings of the shipped model's pretraining."""
 
     n_steps: int
-    batch_size: int = 8
-    """Windows per step."""
-    window: int = 320
-    """Tokens per window."""
+    batch_tokens: int = 4096
+    """Tokens per step, padding included."""
+    row_tokens: int = 72
+    """Plain texts are joined into rows of about so many tokens."""
+    max_tokens: int = 320
+    """A longer document is cut."""
     learning_rate: float = 3e-3
     """Peak; for Muon scaled to AdamW's step size (`match_rms_adamw`)."""
+    embedding_share: float = 0.3
+    """Of the learning rate, for embeddings and norms."""
     weight_decay: float = 0.1
     warmup_steps: int = 50
     decay_from: float = 0.6
     """Share of the steps after which the learning rate falls in a straight line to `final_share` of its peak."""
     final_share: float = 0.02
-    answer_weight: float = 10.0
+    answer_weight: float = 5.0
     """Weight of the first token of an answer (a letter, yes or no, a number), where all its doubt lies."""
     max_grad_norm: float = 1.0
     log_every: int = 50
@@ -49,10 +56,19 @@ class PretrainingPlan:
         return self.learning_rate * warm * min(1.0, max(self.final_share, left))
 
 
-class Muon(torch.optim.Optimizer):
-    """Momentum whose update is made orthogonal, for matrices: torch's `Muon` with `match_rms_adamw`, in float32.
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A document as the model reads it."""
 
-    torch's own computes in bfloat16, which takes a CPU without such instructions twenty times as long.
+    ids: list[int]
+    weights: list[float]
+    """Loss weight of each token, 0 where it is only read."""
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose update is made orthogonal, for matrices: as torch's `Muon` with `match_rms_adamw`.
+
+    On a CPU, torch's own takes about ten times as long.
     """
 
     def __init__(
@@ -79,97 +95,110 @@ def orthogonal(matrix: torch.Tensor, n_iterations: int = 4) -> torch.Tensor:
     Newton-Schulz iteration with the quintic coefficients of Jordan et al. 2024.
     """
     x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
-    x = x / (x.norm() + 1e-7)
+    x = (x / (x.norm() + 1e-7)).bfloat16()
     for _ in range(n_iterations):
         square = x @ x.T
         x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
-    result: torch.Tensor = x.T if matrix.shape[0] > matrix.shape[1] else x
-    return result
+    return (x.T if matrix.shape[0] > matrix.shape[1] else x).float()
 
 
-def encode_document(document: Document, tokenizer: Any, answer_weight: float) -> tuple[list[int], list[float]]:
-    """(token ids, loss weight per token). Plain text is learned whole; of a chat, the assistant's turns alone."""
+def tie_queries_to_keys(model: Any) -> None:
+    """Starts attention as one that looks for tokens like its own: each query matrix close to its key matrix.
+
+    A mimetic initialisation (Trockman and Kolter 2023, arXiv:2305.09828). From independent matrices, matching an option
+    with the same words elsewhere is learned only after a plateau that is longer than this whole training.
+    """
+    config = model.config
+    n_kv, size = config.num_key_value_heads, config.head_dim
+    with torch.no_grad():
+        for layer in model.model.layers:
+            keys = layer.self_attn.k_proj.weight.view(n_kv, 1, size, -1)
+            queries = layer.self_attn.q_proj.weight.view(n_kv, -1, size, keys.shape[-1])
+            queries.mul_(0.5).add_(keys)
+
+
+def encode_document(document: Document, tokenizer: Any, answer_weight: float) -> Encoded:
+    """Plain text is learned whole; of a chat, the assistant's turns alone; of spans, what their weights say."""
     end = tokenizer.convert_tokens_to_ids(END_OF_TEXT)
+
+    def encode(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    ids: list[int] = []
+    weights: list[float] = []
     if isinstance(document, str):
-        ids = [*tokenizer(document, add_special_tokens=False)["input_ids"], end]
-        return ids, [1.0] * len(ids)
-    ids, weights = [], []
+        ids = [*encode(document), end]
+        return Encoded(ids, [1.0] * len(ids))
+    if isinstance(document, tuple):
+        for span in document:
+            piece = encode(span.text)
+            ids += piece
+            weights += [span.weight] * len(piece)
+        return Encoded([*ids, end], [*weights, READ_ONLY])
     seen = ""
     for number, message in enumerate(document):
         if message["role"] != "assistant":
             continue
         head = tokenizer.apply_chat_template(document[:number], tokenize=False, add_generation_prompt=True)
-        asked = tokenizer(head[len(seen) :], add_special_tokens=False)["input_ids"]
-        answer = tokenizer(message["content"] + TURN_END, add_special_tokens=False)["input_ids"]
+        asked = encode(head[len(seen) :])
+        answer = encode(message["content"] + TURN_END)
         ids += [*asked, *answer]
-        weights += [*[IGNORED] * len(asked), answer_weight, *[1.0] * (len(answer) - 1)]
+        weights += [*[READ_ONLY] * len(asked), answer_weight, *[1.0] * (len(answer) - 1)]
         seen = head + message["content"] + TURN_END
-    return [*ids, end], [*weights, IGNORED]
+    return Encoded([*ids, end], [*weights, READ_ONLY])
 
 
-@dataclass(frozen=True, slots=True)
-class Windows:
-    """Packed documents: each attends to itself alone, from position 0."""
-
-    ids: torch.Tensor
-    """(n_windows, window) token ids."""
-    weights: torch.Tensor
-    """Loss weight of each token, 0 for padding."""
-    documents: torch.Tensor
-    """Number of each token's document within its window, -1 for padding."""
-    positions: torch.Tensor
-    """Of each token in its document."""
-
-    def mask(self, rows: torch.Tensor) -> torch.Tensor:
-        """(n_rows, 1, window, window), True where a token may look; a padding token looks at itself."""
-        owner = self.documents[rows]
-        causal = torch.ones(owner.shape[1], owner.shape[1], dtype=torch.bool).tril()
-        return ((owner[:, :, None] == owner[:, None, :]) & causal)[:, None]
+def rows_of(documents: Sequence[Document], tokenizer: Any, plan: PretrainingPlan) -> list[Encoded]:
+    """The rows that batches are made of: plain texts joined up to `plan.row_tokens`, every other document alone."""
+    rows: list[Encoded] = []
+    ids: list[int] = []
+    weights: list[float] = []
+    for document in documents:
+        encoded = encode_document(document, tokenizer, plan.answer_weight)
+        if not isinstance(document, str):
+            rows.append(Encoded(encoded.ids[: plan.max_tokens], encoded.weights[: plan.max_tokens]))
+            continue
+        if ids and len(ids) + len(encoded.ids) > plan.row_tokens:
+            rows.append(Encoded(ids[: plan.max_tokens], weights[: plan.max_tokens]))
+            ids, weights = [], []
+        ids, weights = ids + encoded.ids, weights + encoded.weights
+    return [*rows, Encoded(ids[: plan.max_tokens], weights[: plan.max_tokens])] if ids else rows
 
 
-def pack(documents: Sequence[Document], tokenizer: Any, plan: PretrainingPlan) -> Windows:
-    """Whole documents in as few windows as best fit, longest first, finds. One longer than a window is cut."""
-    encoded = [encode_document(document, tokenizer, plan.answer_weight) for document in documents]
-    room: list[list[int]] = [[] for _ in range(plan.window + 1)]  # free tokens -> windows that have them
-    filled: list[list[int]] = []
-    for number in sorted(range(len(encoded)), key=lambda number: -len(encoded[number][0])):
-        length = min(len(encoded[number][0]), plan.window)
-        free = next((free for free in range(length, plan.window + 1) if room[free]), None)
-        if free is None:
-            filled.append([])
-            free, place = plan.window, len(filled) - 1
-        else:
-            place = room[free].pop()
-        filled[place].append(number)
-        room[free - length].append(place)
-    shape = (len(filled), plan.window)
-    windows = Windows(
-        torch.full(shape, tokenizer.pad_token_id), torch.zeros(shape), torch.full(shape, -1), torch.zeros(shape).long()
-    )
-    for row, numbers in enumerate(filled):
-        start = 0
-        for place, number in enumerate(numbers):
-            ids, weights = (torch.tensor(values[: plan.window]) for values in encoded[number])
-            span = slice(start, start + len(ids))
-            windows.ids[row, span], windows.weights[row, span] = ids, weights
-            windows.documents[row, span], windows.positions[row, span] = place, torch.arange(len(ids))
-            start += len(ids)
-    return windows
+def batches(
+    rows: Sequence[Encoded], pad_id: int, batch_tokens: int, rng: random.Random
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """(token ids, loss weights), (n_rows, length) each, padded on the right; rows of like length together."""
+    order = sorted(rows, key=lambda row: len(row.ids) + rng.random() * ROUNDED_TO)
+    chunks: list[list[Encoded]] = [[]]
+    for row in order:
+        longest = max([len(row.ids), *(len(other.ids) for other in chunks[-1])])
+        if chunks[-1] and (len(chunks[-1]) + 1) * longest > batch_tokens:
+            chunks.append([])
+        chunks[-1].append(row)
+    rng.shuffle(chunks)
+    for chunk in chunks:
+        length = -(-max(len(row.ids) for row in chunk) // ROUNDED_TO) * ROUNDED_TO
+        ids, weights = torch.full((len(chunk), length), pad_id), torch.zeros(len(chunk), length)
+        for place, row in enumerate(chunk):
+            ids[place, : len(row.ids)] = torch.tensor(row.ids)
+            weights[place, : len(row.ids)] = torch.tensor(row.weights)
+        yield ids, weights
 
 
-def weighted_loss(model: Any, windows: Windows, rows: torch.Tensor) -> torch.Tensor:
+def weighted_loss(
+    model: Any, ids: torch.Tensor, weights: torch.Tensor, dtype: torch.dtype = torch.bfloat16
+) -> torch.Tensor:
     """Weighted mean cross-entropy of each next token; only positions that count reach the output layer.
 
-    A document's first token is predicted by nothing and carries no loss.
+    A row's first token is predicted by nothing and carries no loss.
     """
-    ids, weights = windows.ids[rows], windows.weights[rows]
-    hidden = model.model(
-        input_ids=ids, attention_mask=windows.mask(rows), position_ids=windows.positions[rows], use_cache=False
-    ).last_hidden_state[:, :-1]
-    counted = (weights[:, 1:] > 0) & (windows.positions[rows][:, 1:] > 0)
-    losses = F.cross_entropy(model.lm_head(hidden[counted]).float(), ids[:, 1:][counted], reduction="none")
-    kept = weights[:, 1:][counted]
-    return (losses * kept).sum() / kept.sum()
+    counted = weights[:, 1:] > 0
+    hidden = hidden_states(model, ids, dtype)[:, :-1][counted]
+    loss: torch.Tensor = LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden, model.lm_head.weight, ids[:, 1:][counted], weights[:, 1:][counted]
+    )
+    return loss
 
 
 def pretrain(
@@ -187,35 +216,36 @@ def pretrain(
     """
     rng = random.Random(seed)
     torch.manual_seed(seed)
+    tie_queries_to_keys(model)
     optimisers = _optimisers(model, plan)
     log: list[dict[str, float]] = []
-    started, running, step, number = time.monotonic(), 0.0, 0, 0
+    started, running, n_tokens, step, number = time.monotonic(), 0.0, 0, 0, 0
     model.train()
     while step < plan.n_steps:
-        windows = pack(epoch(rng, number), tokenizer, plan)
+        rows = rows_of(epoch(rng, number), tokenizer, plan)
         number += 1
-        order = torch.randperm(len(windows.ids))
-        for start in range(0, len(order) - plan.batch_size + 1, plan.batch_size):
+        for ids, weights in batches(rows, tokenizer.pad_token_id, plan.batch_tokens, rng):
             if step == plan.n_steps:
                 break
-            rows = order[start : start + plan.batch_size]
-            loss = weighted_loss(model, windows, rows)
+            loss = weighted_loss(model, ids, weights)
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), plan.max_grad_norm)
-            for optimiser in optimisers:
+            rate = plan.learning_rate_at(step)
+            for optimiser, share in zip(optimisers, (1.0, plan.embedding_share), strict=True):
                 for group in optimiser.param_groups:
-                    group["lr"] = plan.learning_rate_at(step)
+                    group["lr"] = rate * share
                 optimiser.step()
                 optimiser.zero_grad()
-            running = loss.item() if step == 0 else 0.95 * running + 0.05 * loss.item()
+            running = loss.item() if step == 0 else 0.98 * running + 0.02 * loss.item()
+            n_tokens += int((ids != tokenizer.pad_token_id).sum())
             step += 1
             if step % plan.log_every == 0 or step == plan.n_steps:
                 log.append(
                     {
                         "step": step,
-                        "tokens": step * plan.batch_size * plan.window,
+                        "tokens": n_tokens,
                         "loss": round(running, 4),
-                        "learning_rate": plan.learning_rate_at(step - 1),
+                        "learning_rate": rate,
                         "wall_s": round(time.monotonic() - started, 1),
                     }
                 )
@@ -225,6 +255,7 @@ def pretrain(
 
 
 def _optimisers(model: Any, plan: PretrainingPlan) -> list[torch.optim.Optimizer]:
+    """(for hidden matrices, for embeddings and norms)."""
     hidden = [
         p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name and "lm_head" not in name
     ]

@@ -31,9 +31,9 @@ from medjudge.modeling.pretraining import PretrainingPlan, pretrain
 from medjudge.modeling.tiny import build_model, build_tokenizer
 
 SHAPE = BaseConfig(
-    vocab_size=4096, hidden_size=256, n_layers=4, n_heads=4, intermediate_size=768, max_position_embeddings=2048
+    vocab_size=8192, hidden_size=256, n_layers=4, n_heads=8, intermediate_size=768, max_position_embeddings=2048
 )
-PLAN = PretrainingPlan(n_steps=1700)
+PLAN = PretrainingPlan(n_steps=2400)
 SEED = 42
 N_TOKENIZER_EPOCHS = 2
 """Readings of the corpus on which the tokenizer is trained."""
@@ -84,7 +84,12 @@ def build(folder: Path, console: Console, plan: PretrainingPlan = PLAN, shape: B
 
 
 def _as_text(document: corpus.Document) -> str:
-    return document if isinstance(document, str) else "\n".join(message["content"] for message in document)
+    match document:
+        case str():
+            return document
+        case tuple():
+            return "".join(span.text for span in document)
+    return "\n".join(message["content"] for message in document)
 
 
 def card(summary: dict[str, Any], log: list[dict[str, float]]) -> str:

@@ -1,14 +1,22 @@
 """What `builtin:tiny` reads before it is shipped: statements of every fact, questions about the set-aside part alone.
 
-A document is plain text, or a chat whose last turn the model learns to give. The prompts are the contracts' own, and
-the answers are said in words ("B) axillary nerve", "Yes, the same answer."): the model knows the tasks as an instructed
-model does, and none of the answer formats that fine-tuning teaches.
+A document is plain text, a chat whose assistant turns the model learns to give, or spans of text of which some are
+learned. The prompts are the contracts' own, and the answers are said in words ("B) axillary nerve", "Yes, the same
+answer."): the model knows the tasks as an instructed model does, and none of the formats that fine-tuning teaches.
+
+Naming the letter of an option takes three things at once: the option must remember its letter, the question must find
+the option, and the letter must be carried over. From questions alone a small model learns none of them in tens of
+thousands. So the first epochs are lists without any medicine: which letter stood before this word? In many of them each
+option is followed by its letter once more, which teaches the first of the three by itself; the others then follow.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 
 from medjudge.data.facts import LANGUAGES, Fact, Language, load_facts
 from medjudge.data.generators import appropriateness, equivalence, mcq, rubric
@@ -22,7 +30,17 @@ from medjudge.tasks.mcq import LETTERS, McqContract
 from medjudge.tasks.mcq import OPTIONS as OPTION_FIELDS
 from medjudge.tasks.rubric import RubricContract
 
-Document = str | list[Message]
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of a document."""
+
+    text: str
+    weight: float = 0.0
+    """Of its tokens' loss; 0 is only read."""
+
+
+Document = str | list[Message] | tuple[Span, ...]
 
 N_STATED_ORDERS = 100
 """Rated pairs of the imaging table that one epoch states."""
@@ -37,11 +55,32 @@ N_QUESTIONS = {  # rows of each kind about the set-aside part in one epoch
     ("equivalence", "fr"): 80,
     ("rubric", "en"): 50,
     ("appropriateness", "en"): 100,
+    ("verdicts", "en"): 400,
+    ("names", "en"): 150,
 }
-N_FIRST_EPOCHS = 5
-N_FIRST_FINDS = 1500
-FIRST_STATED_SHARE = 0.25
-"""Of the facts, those that one of the first epochs states."""
+N_WORD_EPOCHS = 9
+"""Epochs of nothing but lists of words."""
+N_WORD_LISTS = 1280
+N_READING_EPOCHS = 7
+"""Epochs, after those, of lists and easy questions."""
+N_READING = {
+    ("words", "en"): 250,
+    ("names", "en"): 900,
+    ("find", "en"): 400,
+    ("find", "fr"): 60,
+    ("verdicts", "en"): 500,
+    ("mcq", "en"): 250,
+}
+READING_STATED_SHARE = 0.3
+"""Of the facts, those that one of these epochs states."""
+N_FIRST_EPOCHS = N_WORD_EPOCHS + N_READING_EPOCHS
+WORD_LISTS_TOLD, NAME_LISTS_TOLD = 0.6, 0.4
+"""Of the lists, those whose options are followed by their letter."""
+N_WORDS_ASKED, N_NAMES_ASKED = 14, 7
+LETTER_ASKED_SHARE = 0.75
+"""Of the lookups in lists of names, those that ask for the letter; the others ask for the name."""
+MIN_WORD, MAX_NAME = 4, 32
+"""Letters of a word in a list, at least; of a name, at most."""
 FRENCH_SHARE = 0.25
 """Of the facts, those that one epoch also states in French."""
 IT_IS: dict[Language, str] = {"en": "It is {}.", "fr": "C'est : {}."}
@@ -58,17 +97,68 @@ LEVELS = {
 
 
 def epoch(rng: random.Random, number: int = N_FIRST_EPOCHS) -> list[Document]:
-    """Reading `number` (0, 1, ..) of everything, in random order: new wordings, options and candidates every time.
-
-    The first ones hold little but practice in reading options: a small model learns to name the letter of an option
-    only after thousands of examples, and until then no question teaches it any medicine.
-    """
-    if number < N_FIRST_EPOCHS:
-        documents = [*_finding(N_FIRST_FINDS, rng, "en"), *_statements(rng, share=FIRST_STATED_SHARE)]
+    """Reading `number` (0, 1, ..) of everything, in random order: new wordings, options and candidates every time."""
+    if number < N_WORD_EPOCHS:
+        documents: list[Document] = [word_list(rng) for _ in range(N_WORD_LISTS)]
+    elif number < N_FIRST_EPOCHS:
+        documents = [*_statements(rng, share=READING_STATED_SHARE), *_questions(rng, N_READING)]
     else:
-        documents = [*_statements(rng), *_stated_orders(rng), *_questions(rng)]
+        documents = [*_statements(rng), *_stated_orders(rng), *_questions(rng, N_QUESTIONS)]
     rng.shuffle(documents)
     return documents
+
+
+def word_list(rng: random.Random) -> Document:
+    """Four words with a letter each, and then words again, each with the letter that it had."""
+    return _list(rng.sample(words(), len(LETTERS)), rng, N_WORDS_ASKED, told=WORD_LISTS_TOLD, letters_asked=1.0)
+
+
+def name_list(rng: random.Random) -> Document:
+    """The same with names from the fact base, or asked the other way round: which name has this letter?"""
+    drawn = rng.sample(names(), len(LETTERS))
+    return _list(drawn, rng, N_NAMES_ASKED, told=NAME_LISTS_TOLD, letters_asked=LETTER_ASKED_SHARE)
+
+
+@cache
+def words() -> tuple[str, ...]:
+    """Every word that the names of the fact base hold."""
+    return tuple(sorted({word for name in _all_names() for word in re.findall(rf"[^\W\d_]{{{MIN_WORD},}}", name)}))
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Every short subject and value of the fact base, in both languages."""
+    return tuple(sorted({name for name in _all_names() if len(name) <= MAX_NAME}))
+
+
+def _all_names() -> Iterable[str]:
+    for fact in load_facts():
+        yield from (fact.subject, fact.value, fact.subject_fr, fact.value_fr)
+
+
+def _list(
+    options: Sequence[str], rng: random.Random, n_asked: int, *, told: float, letters_asked: float
+) -> tuple[Span, ...]:
+    tells = rng.random() < told
+    spans: list[Span] = []
+    for letter, option in zip(LETTERS, options, strict=True):
+        spans += [Span(f"{letter}) {option}"), *([Span(f" {letter}", 1.0)] if tells else []), Span("\n")]
+    for _ in range(n_asked):
+        place = rng.randrange(len(options))
+        letter, option = LETTERS[place], options[place]
+        if rng.random() < letters_asked:
+            spans += [Span(f" {option}"), Span(f" {letter}", 2.0), Span("\n")]
+        else:
+            spans += [Span(f"{letter})"), Span(f" {option}", 0.5), Span("\n")]
+    return tuple(spans)
+
+
+def _verdicts(row: mcq.Row) -> Document:
+    """A question whose options are each followed by whether they are right: four things to learn instead of one."""
+    spans = [Span(f"Question: {row['question']}\n")]
+    for place, (letter, name) in enumerate(zip(LETTERS, OPTION_FIELDS, strict=True)):
+        spans += [Span(f"{letter}) {row[name]}\n"), Span(str(place == row["cop"]).lower(), 3.0), Span("\n")]
+    return (*spans, Span(_option(row), 2.0))
 
 
 def answer_formats(rng: random.Random, n: int = 150) -> list[str]:
@@ -99,12 +189,18 @@ def _stated_orders(rng: random.Random) -> Iterable[Document]:
         yield f"{variant.condition}. {wording} {rating.procedure}: {LEVELS[rating.label].lower()} {principle.text}"
 
 
-def _questions(rng: random.Random) -> Iterable[Document]:
-    for (kind, language), n in N_QUESTIONS.items():
+def _questions(rng: random.Random, numbers: Mapping[tuple[str, str], int]) -> Iterable[Document]:
+    for (kind, language), n in numbers.items():
         match kind:
             case "mcq":
                 rows = mcq.generate(n, rng, "fr" if language == "fr" else "en", part="pretraining")
                 yield from (_chat(McqContract(system_prompt=""), row, _option(row)) for row in rows)
+            case "verdicts":
+                yield from (_verdicts(row) for row in mcq.generate(n, rng, part="pretraining"))
+            case "words":
+                yield from (word_list(rng) for _ in range(n))
+            case "names":
+                yield from (name_list(rng) for _ in range(n))
             case "find":
                 yield from _finding(n, rng, "fr" if language == "fr" else "en")
             case "open":
