@@ -6,6 +6,7 @@
     medjudge preflight recipe.toml         can the rewards be earned, and by the right answers only?
     medjudge run recipe.toml               prepare -> base -> sft -> grpo -> merge -> evaluate -> report
     medjudge evaluate ...                  any models on any labelled rows
+    medjudge probe ...                     do changes that should not matter move a judge?
     medjudge score verdicts.csv --gold ..  any judge's verdicts, from any program, against the experts
     medjudge report runs/NAME              the page of a run, again
     medjudge lineage MODEL_DIR             which weights came from which
@@ -199,8 +200,65 @@ def evaluate(
     evaluate_folder(
         contract, data, models, out, console(), data_config, rest, where=where or [], train=train, parent=base
     )
-    from medjudge.stages.report import print_outcome
+    from medjudge.stages.report import print_outcome, rewrite
 
+    rewrite(out, console())
+    print_outcome(out, console())
+
+
+@app.command()
+def probe(
+    data: Annotated[str, typer.Option("--data", help="Labelled rows: a file, a hub or builtin data set.")],
+    model: Annotated[
+        list[str], typer.Option("--model", help="NAME=PATH_OR_ID or NAME=openai:MODEL@URL, as often as needed.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for results.json, probes.jsonl and the page.")],
+    probes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--probe",
+            help="swap (equivalence), position (mcq, rubric), verbosity, authority, formatting, rewording, language "
+            "(equivalence), paraphrase, translation (rows carry columns paraphrase_FIELD, translation_FIELD); as "
+            "often as needed. Default: all that fit the task.",
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Samples per case for self-consistency; 0 draws none. Default 5, labels: 0.")
+    ] = None,
+    max_cases: Annotated[int | None, typer.Option(help="Only so many of the rows, drawn by the seed.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help="The task, unless --recipe says it.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="Take task, fields and other settings from a recipe.")] = None,
+    mapping: Annotated[list[str] | None, typer.Option("--map", help="FIELD=COLUMN where the names differ.")] = None,
+    where: Annotated[list[str] | None, typer.Option(help="Keep rows with COLUMN=VALUE.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Load adapters on these weights; they must be the adapters' parent.")
+    ] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="generate: write answers; labels: score the labels alone, one pass per case.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Do changes that should not matter move a judge? Flip rates with intervals, and agreement with itself.
+
+    Every probe asks each model once more about all rows. A cut-off probe goes on where it stopped.
+    """
+    import json
+
+    settings = [*(overrides or []), f"evaluate.probes={json.dumps(probes or ['all'])}"]
+    settings += [f"evaluate.mode={mode}"] if mode is not None else []
+    settings += [f"evaluate.max_cases={max_cases}"] if max_cases is not None else []
+    if samples is None:
+        asked = _task_data_rest(task, recipe, None, [*settings, "evaluate.samples=0"])[2].evaluate.mode
+        samples = 0 if asked == "labels" else 5
+    settings.append(f"evaluate.samples={samples}")
+    contract, data_config, rest = _task_data_rest(task, recipe, mapping, settings)
+    models = _named(model)
+    from medjudge.stages.evaluate import evaluate_folder
+
+    evaluate_folder(contract, data, models, out, console(), data_config, rest, where=where or [], parent=base)
+    from medjudge.stages.report import print_outcome, rewrite
+
+    rewrite(out, console())
     print_outcome(out, console())
 
 

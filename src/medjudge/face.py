@@ -107,7 +107,7 @@ class Judge:
 
         mode: `generate` writes an answer and reads it; `labels` scores the labels alone, one pass per case.
         """
-        from medjudge.stages.evaluate import Answer, judgement_of
+        from medjudge.inference.contestants import Answer, judgement_of
 
         rows = load_cases(cases, self.contract) if isinstance(cases, str | Path) else list(cases)
         answers: Sequence[Answer] = (

@@ -33,6 +33,7 @@ from medjudge.metrics.comparison import compare_with_chance, mcnemar, pair, pair
 from medjudge.metrics.intervals import bootstrap_interval, resample_sums
 from medjudge.metrics.measured import Frozen
 from medjudge.metrics.measured import MetricResult as MetricResult
+from medjudge.metrics.probes import Probes
 from medjudge.metrics.reasoning import ReasoningResults
 from medjudge.metrics.statements import make_statements
 from medjudge.records import Case, Judgement, Unparsed, Verdict
@@ -155,6 +156,8 @@ class Results(Frozen):
     """The fuller analysis; None in results of an earlier program."""
     reasoning: ReasoningResults | None = None
     """The reasoning beside the labels; None where the recipe did not ask for it."""
+    probes: Probes | None = None
+    """How the judges bear changes that should not move them; None where none was asked for."""
 
     def of_role(self, role: Literal["model", "baseline"]) -> dict[str, ModelResult]:
         """The models, or the baselines, by name and in order."""

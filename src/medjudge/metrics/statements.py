@@ -7,14 +7,13 @@ claim from resting on rows that resemble each other. Nothing is claimed from few
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from medjudge.records import AdapterStep
 
 if TYPE_CHECKING:
-    from medjudge.metrics.probes import FlipResult
+    from medjudge.metrics.probes import ConsistencyResult, ProbeResult
     from medjudge.metrics.results import ComparisonResult, MetricResult, ModelResult, Results
 
 NO_LEAKAGE_CHECK = "Leakage: no check was made between these rows and the rows the models were trained on."
@@ -137,8 +136,10 @@ def _one_label_only(results: Results) -> list[str]:
             if count and label in results.labels
         ]
         if len(given) == 1 and model.n - model.n_unparsed > 1:
+            every = "every case" if not model.n_unparsed else "every case that it answers readably"
             sentences.append(
-                f"{name} gives the label {given[0]!r} in every answer that can be read: it tells nothing apart."
+                f"{name} answers {given[0]!r} to {every}: it tells nothing apart, and is right as often as the experts "
+                "say so."
             )
     return sentences
 
@@ -235,18 +236,36 @@ def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def flip_statement(probe: str, result: FlipResult) -> str:
-    """How often a probe changed the judge's mind; probe: its title, as in "padding"."""
-    unread = (
-        f"; {counted(result.n_became_unreadable, 'answer')} became unreadable" if result.n_became_unreadable else ""
-    )
-    if not result.n:
-        return f"Probe {probe!r}: no case was answered readably both times{unread}."
-    ends = "" if math.isnan(result.flips.low) else f" ({100 * result.flips.low:.1f} to {100 * result.flips.high:.1f})"
-    sentence = f"Probe {probe!r} changed {percent(result.flips.value)}{ends} of {counted(result.n, 'verdict')}"
-    shift = result.to_positive
-    if shift is not None and shift.low > 0:
-        sentence += f", towards positive by {signed(100 * shift.value)} points on balance"
-    elif shift is not None and shift.high < 0:
-        sentence += f", away from positive by {signed(-100 * shift.value).removeprefix('+')} points on balance"
+def flip_statement(judge: str, found: ProbeResult) -> str:
+    """How often a probe changed a judge's mind."""
+    unread = f"; {counted(found.n_became_unreadable, 'answer')} became unreadable" if found.n_became_unreadable else ""
+    probe, flips = found.title, found.flips
+    if not flips.n or flips.value is None:
+        return f"{judge} under {probe!r}: no case was answered readably both times{unread}."
+    ends = "" if flips.low is None or flips.high is None else f" ({100 * flips.low:.1f} to {100 * flips.high:.1f})"
+    sentence = f"{judge} under {probe!r}: {percent(flips.value)}{ends} of {counted(flips.n, 'verdict')} changed"
+    labels = {*found.matrix, *(label for row in found.matrix.values() for label in row)}
+    if len(labels) == 1:
+        sentence += f", all being {labels.pop()!r}: a judge that knows one answer cannot be moved"
+    shift = found.to_positive
+    if shift is not None and shift.value is not None and shift.low is not None and shift.high is not None:
+        if shift.low > 0:
+            sentence += f", towards positive by {signed(100 * shift.value)} points on balance"
+        elif shift.high < 0:
+            sentence += f", away from positive by {signed(-100 * shift.value).removeprefix('+')} points on balance"
     return f"{sentence}{unread}."
+
+
+def consistency_statement(judge: str, found: ConsistencyResult) -> str:
+    """How often a sampled judge contradicts itself: flips without any probe."""
+    apart = found.agreement
+    if apart.value is None:
+        return f"{judge}: self-consistency is undefined on these rows."
+    ends = ""
+    if apart.low is not None and apart.high is not None:
+        ends = f" ({100 * (1 - apart.high):.1f} to {100 * (1 - apart.low):.1f})"
+    return (
+        f"{judge}, sampled {found.k} times at temperature {found.temperature:g}, contradicts itself in "
+        f"{percent(1 - apart.value)}{ends} of pairs of answers to one case, n = {apart.n:,}; all {found.k} agree on "
+        f"{percent(found.unanimous.value)} of the cases."
+    )

@@ -36,6 +36,7 @@ from medjudge.reporting.inputs import (
     shown_metric,
     value_text,
 )
+from medjudge.reporting.probe_tables import probe_grids, probe_pictures
 from medjudge.reporting.reasoning_tables import reasoning_grids
 from medjudge.reporting.variants import variants_grid, variants_picture
 from medjudge.rewards.checks import CHECKS
@@ -49,7 +50,8 @@ def write_report(report_inputs: ReportInputs, out_dir: Path) -> Path:
     The page comes last, so that a page that exists is whole.
     """
     results = report_inputs.results
-    pictures = result_pictures(results) + audit_pictures(results) + training_pictures(report_inputs.histories)
+    pictures = result_pictures(results) + audit_pictures(results) + probe_pictures(results)
+    pictures += training_pictures(report_inputs.histories)
     if report_inputs.variants is not None:
         pictures.insert(0, variants_picture(report_inputs.variants))
     folder = out_dir / FIGURES_DIR
@@ -108,6 +110,8 @@ def render_html(report_inputs: ReportInputs, pictures: Sequence[Embedded]) -> st
         variants=variants_grid(report_inputs.variants) if report_inputs.variants else None,
         variant_pictures=[p for p in pictures if p.is_a("variants")],
         reasoning_grids=reasoning_grids(results.reasoning, results.level) if results.reasoning else [],
+        probe_grids=probe_grids(results),
+        probe_pictures=[p for p in pictures if p.is_a("probes")],
         forests=[p for p in pictures if p.is_a("generators_")],
         confidence_pictures=[p for p in pictures if p.is_a("reliability", "risk_coverage", "confidences")],
         per_class=_per_class(results),

@@ -110,7 +110,8 @@ def print_outcome(folder: Path, console: Console) -> None:
     for table in audit_tables(results):
         console.print(table)
         console.print()
-    for statement in (*results.statements, *(results.audit.statements if results.audit else ())):
+    probed = results.probes.statements if results.probes else ()
+    for statement in (*results.statements, *probed, *(results.audit.statements if results.audit else ())):
         console.print(Padding.indent(Text(f"- {statement}"), 1))
     pages = (folder / "report" / artifacts.REPORT, evaluated / artifacts.REPORT)
     page = next((page for page in pages if page.exists()), None)
