@@ -202,7 +202,7 @@ def evaluate(
     )
     from medjudge.stages.report import print_outcome, rewrite
 
-    rewrite(out, console())
+    rewrite(out, console(), show_text=rest.report.show_text)
     print_outcome(out, console())
 
 
@@ -258,7 +258,7 @@ def probe(
     evaluate_folder(contract, data, models, out, console(), data_config, rest, where=where or [], parent=base)
     from medjudge.stages.report import print_outcome, rewrite
 
-    rewrite(out, console())
+    rewrite(out, console(), show_text=rest.report.show_text)
     print_outcome(out, console())
 
 
@@ -326,11 +326,20 @@ def score(
 
 
 @app.command()
-def report(run_dir: Annotated[Path, typer.Argument(help="A run folder, such as runs/demo.")]) -> None:
+def report(
+    run_dir: Annotated[Path, typer.Argument(help="A run folder, such as runs/demo.")],
+    show_text: Annotated[
+        bool | None,
+        typer.Option(
+            "--show-text/--no-text",
+            help="Put prompt and completion of wrong answers on the page, which is then as confidential as the rows.",
+        ),
+    ] = None,
+) -> None:
     """Write the page and the pictures of a run again, and print its table."""
     from medjudge.stages.report import print_outcome, rewrite
 
-    rewrite(run_dir, console())
+    rewrite(run_dir, console(), show_text=show_text)
     print_outcome(run_dir, console())
 
 

@@ -470,6 +470,9 @@ class ReportConfig(Settings):
     title: str | None = None
     max_disagreements: int = Field(50, ge=0)
     """Wrong or unparsed cases shown per model, by case id."""
+    show_text: bool = False
+    """Also show each of those cases' prompt and completion. They hold what a patient or an author wrote: the page then
+    is as confidential as the rows are."""
 
 
 class Recipe(Settings):

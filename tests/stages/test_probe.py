@@ -162,7 +162,7 @@ def test_an_interrupted_probe_is_resumed_by_the_same_command(
     assert list(tmp_path.glob(".out*")) == []
     probes = results_of(tmp_path / "out").probes
     assert probes is not None
-    assert [probes.judges[name].flips["swap"].n for name in ("mine", "gpt")] == [0, 16]
+    assert [probes.judges[name].flips["swap"].flips.n for name in ("mine", "gpt")] == [0, 16]
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,6 @@ def summarise_probes(
 ) -> Probes:
     """Flip rates and self-consistency of every judge. judgements: judge -> its verdicts on the cases as they are."""
     judges = {}
-    statements: list[str] = []
     for name, probed in answers.items():
         before = {judgement.case_id: judgement for judgement in judgements[name]}
         flips = {
@@ -101,10 +100,10 @@ def summarise_probes(
             for probe, said in probed.probes.items()
         }
         consistency = _consistency(probing, probed) if probed.samples else None
-        judges[name] = JudgeProbes(flips=flips, consistency=consistency)
-        statements += [flip_statement(name, found) for found in flips.values()]
-        statements += [consistency_statement(name, consistency)] if consistency is not None else []
-    return Probes(judges=judges, skipped=dict(probing.skipped), statements=tuple(statements))
+        said = [flip_statement(name, found) for found in flips.values()]
+        said += [consistency_statement(name, consistency)] if consistency is not None else []
+        judges[name] = JudgeProbes(flips=flips, consistency=consistency, statements=tuple(said))
+    return Probes(judges=judges, skipped=dict(probing.skipped))
 
 
 def probe_rows(

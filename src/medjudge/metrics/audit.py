@@ -216,7 +216,7 @@ class PairResult(Frozen):
     p: float
     method: str
     adjusted_p: float
-    """McNemar's p, by Holm over the family."""
+    """McNemar's p, by Holm over the family of accuracy tests."""
     tests: dict[str, PermutationResult]
     power: PowerResult
 
@@ -228,8 +228,13 @@ class Audit(Frozen):
     """Judges first, then baselines."""
     pairs: tuple[PairResult, ...]
     n_tests: int
-    """Tests in the family that Holm's method corrects for."""
+    """Tests of accuracy in the family that Holm's method corrects for: these pairs, and in an evaluation every other
+    comparison that it makes."""
+    n_statistic_tests: int = 0
+    """Permutation tests of other statistics: a family of their own."""
     statements: tuple[str, ...] = ()
+    about: tuple[tuple[str, ...], ...] = ()
+    """The judges that each statement speaks of; none where it speaks of the rows alone."""
 
 
 def audit_judges(
@@ -257,10 +262,13 @@ def audit_judges(
         for name, outcomes in (baselines or {}).items()
     }
     pairs = _pairs({name: rows.outcomes for name, rows in judges.items()}, level, n_resamples, seed)
-    n_tests = len(pairs) + sum(test.p is not None for one in pairs for test in one.tests.values())
-    audit = Audit(judges=audited, pairs=pairs, n_tests=n_tests)
+    n_statistic_tests = sum(test.p is not None for one in pairs for test in one.tests.values())
+    audit = Audit(judges=audited, pairs=pairs, n_tests=len(pairs), n_statistic_tests=n_statistic_tests)
     chance = {name: 1 / len(rows.outcomes.labels) for name, rows in judges.items()}
-    return audit.model_copy(update={"statements": tuple(findings.of_audit(audit, chance, level))})
+    found = findings.of_audit(audit, chance, level)
+    return audit.model_copy(
+        update={"statements": tuple(one.text for one in found), "about": tuple(one.about for one in found)}
+    )
 
 
 def _audit(
@@ -474,14 +482,15 @@ def _pairs(judges: Mapping[str, Outcomes], level: float, n_resamples: int, seed:
     names = list(judges)
     planned = list(combinations(names, 2)) if len(names) <= MAX_ALL_PAIRS else [(name, names[0]) for name in names[1:]]
     found = [_pair(a, b, judges[a], judges[b], level, n_resamples, seed) for a, b in planned]
-    family = {f"{i} mcnemar": one.p for i, one in enumerate(found)}
+    accuracy = adjust_p({str(i): one.p for i, one in enumerate(found)}, method="holm")
+    family: dict[str, float] = {}
     for i, one in enumerate(found):
         family |= {f"{i} {name}": test.p for name, test in one.tests.items() if test.p is not None}
     adjusted = adjust_p(family, method="holm")
     return tuple(
         one.model_copy(
             update={
-                "adjusted_p": adjusted[f"{i} mcnemar"],
+                "adjusted_p": accuracy[str(i)],
                 "tests": {
                     name: test.model_copy(update={"adjusted_p": adjusted.get(f"{i} {name}")})
                     for name, test in one.tests.items()

@@ -90,6 +90,7 @@ class JudgeProbes(Frozen):
 
     flips: dict[str, ProbeResult]
     consistency: ConsistencyResult | None
+    statements: tuple[str, ...] = ()
 
 
 class Probes(Frozen):
@@ -98,7 +99,11 @@ class Probes(Frozen):
     judges: dict[str, JudgeProbes]
     skipped: dict[str, str]
     """Probe -> why no case could be put to it."""
-    statements: tuple[str, ...] = ()
+
+    @property
+    def statements(self) -> tuple[str, ...]:
+        """Every judge's, in order."""
+        return tuple(line for judge in self.judges.values() for line in judge.statements)
 
 
 def probe_result(found: FlipResult, *, title: str, change: str, n_cases: int) -> ProbeResult:

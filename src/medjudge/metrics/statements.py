@@ -1,8 +1,9 @@
 """What the tests support, in plain words. No sentence here says more than an interval and a test behind it.
 
-A difference is claimed only where its interval leaves out zero and McNemar's test rejects; likewise a distance from
-chance. McNemar's and the binomial test take rows as independent, the intervals resample groups: needing both keeps a
-claim from resting on rows that resemble each other. Nothing is claimed from fewer groups than a sign test would need.
+A difference is claimed only where its interval leaves out zero and McNemar's test rejects after Holm's correction for
+all tests of accuracy in these results; likewise, uncorrected, a distance from chance. McNemar's and the binomial test
+take rows as independent, the intervals count groups: needing both keeps a claim from resting on rows that resemble each
+other. Nothing is claimed from fewer groups than a sign test would need.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from medjudge.records import AdapterStep
 
 if TYPE_CHECKING:
     from medjudge.metrics.probes import ConsistencyResult, ProbeResult
-    from medjudge.metrics.results import ComparisonResult, MetricResult, ModelResult, Results
+    from medjudge.metrics.results import ComparisonResult, McNemarResult, MetricResult, ModelResult, Results
 
 NO_LEAKAGE_CHECK = "Leakage: no check was made between these rows and the rows the models were trained on."
 FEW_GROUPS = 30
-"""Below this many groups bootstrap intervals are too narrow: `benchmarks/coverage.py`."""
+"""Below this many groups an interval rests on few observations, and says so; its method allows for it."""
 
 
 def make_statements(results: Results) -> list[str]:
@@ -34,10 +35,16 @@ def make_statements(results: Results) -> list[str]:
 
 
 def is_clear(comparison: ComparisonResult, results: Results) -> bool:
-    """Whether the two judges' accuracies differ: the interval leaves out zero and McNemar's p is below 1 - level."""
+    """Whether the two judges' accuracies differ: the interval leaves out zero and McNemar's corrected p is below
+    1 - level. The one rule by which pages, tables and sentences say so."""
     accuracy = comparison.differences["accuracy"]
-    rejects = comparison.mcnemar.p < 1 - results.level
+    rejects = corrected_p(comparison.mcnemar) < 1 - results.level
     return rejects and _excludes(accuracy.low, accuracy.high, 0.0) and _enough_groups(results)
+
+
+def corrected_p(test: McNemarResult) -> float:
+    """McNemar's p after Holm's correction; as it is in results of an earlier program."""
+    return test.p if test.adjusted_p is None else test.adjusted_p
 
 
 def differs_from_chance(model: ModelResult, results: Results) -> bool:
@@ -94,7 +101,7 @@ def _compared(comparison: ComparisonResult, results: Results) -> str:
     if comparison.mcnemar.only_a + comparison.mcnemar.only_b == 0:
         sentence = f"{a} and {b} are right and wrong on the very same cases (n = {comparison.n:,})"
     else:
-        test = f"McNemar {p_value(comparison.mcnemar.p)}, n = {comparison.n:,}"
+        test = f"McNemar {p_value(comparison.mcnemar.p)}{_correction(comparison, results)}, n = {comparison.n:,}"
         if not is_clear(comparison, results):
             interval = _interval(accuracy.low, accuracy.high, results.level)
             sentence = f"{a} is not distinguishable from {b} in accuracy: {signed(value)} points ({interval}{test})"
@@ -111,6 +118,13 @@ def _compared(comparison: ComparisonResult, results: Results) -> str:
     if comparison.kind == "baseline":
         sentence = sentence[0].upper() + sentence[1:]
     return sentence + "."
+
+
+def _correction(comparison: ComparisonResult, results: Results) -> str:
+    n_tests = results.audit.n_tests if results.audit is not None else 1
+    if n_tests < 2 or comparison.mcnemar.adjusted_p is None:
+        return ""
+    return f" ({p_value(comparison.mcnemar.adjusted_p)} after Holm's correction for {n_tests} tests)"
 
 
 def _against_chance(name: str, model: ModelResult, results: Results) -> str:
@@ -211,7 +225,7 @@ def _scope(results: Results) -> list[str]:
     if results.n_groups < 2:
         sentences.append("All cases belong to one group: no interval can be given.")
     elif results.n_groups < FEW_GROUPS:
-        sentences.append(f"There are only {results.n_groups} groups: the intervals are rough and likely too narrow.")
+        sentences.append(f"There are only {results.n_groups} groups: the intervals are rough.")
     return sentences
 
 

@@ -90,7 +90,8 @@ def agreement_grid(results: Results, audit: Audit) -> Grid:
         note=(
             "Accuracy, F1 and MCC take all rows, and an unreadable answer is wrong; kappa, AC, alpha, ICC and "
             "correlations take the rows with a verdict, because an unreadable answer has no place on a scale. Shares "
-            "of rows have Wilson's interval with the groups' design effect, all others a bootstrap over groups."
+            "of rows have Wilson's interval with the groups' design effect, all others a jackknife over groups, or a "
+            "bootstrap of them where that is undefined."
         ),
     )
 
@@ -170,7 +171,8 @@ def pair_grid(audit: Audit, level: float) -> Grid:
         tuple((f"{pair.a} minus {pair.b}", _pair_cells(pair, tested)) for pair in audit.pairs),
         note=(
             f"Statistics: paired permutation of whole groups, {100 * level:g} % bootstrap interval. Holm's correction "
-            f"covers all {audit.n_tests} tests of this table. Detectable: the smallest difference in accuracy that "
+            f"covers all {audit.n_tests} tests of accuracy on this page, and apart from them the "
+            f"{audit.n_statistic_tests} of other statistics. Detectable: the smallest difference in accuracy that "
             "these rows detect with 80 % power; rows needed: those that would detect the difference seen."
         ),
     )

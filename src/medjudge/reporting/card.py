@@ -53,8 +53,11 @@ def render_card(inputs: ReportInputs, name: str) -> str:
 
 
 def _audit_lines(results: Results, name: str) -> list[str]:
-    """The audit's sentences that speak of this model."""
-    return [line for line in (results.audit.statements if results.audit else ()) if name in line]
+    """The audit's and the probes' sentences that speak of this model, and those of the rows that every model shares."""
+    audit, probes = results.audit, results.probes
+    said = zip(audit.statements, audit.about, strict=False) if audit else ()  # an earlier program noted no subjects
+    lines = [line for line, about in said if name in about or not about]
+    return [*lines, *(probes.judges[name].statements if probes is not None and name in probes.judges else ())]
 
 
 def _statistics(results: Results, name: str) -> Mapping[str, MetricResult]:

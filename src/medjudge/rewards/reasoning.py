@@ -207,6 +207,16 @@ def embedder(settings: EmbeddingSettings, device: str | None = None) -> LazyEmbe
     return LazyEmbedder(settings, device)
 
 
+def embed_or_why_not(settings: EmbeddingSettings, device: str | None = None) -> Embedder | str:
+    """The embedder, or in words why there is none here: for what can do without, such as the embedding baseline."""
+    try:
+        found = embedder(settings, device)
+        found(["a text"])  # a hub's model may be out of reach
+    except (ConfigError, ModelError) as error:
+        return str(error)
+    return found
+
+
 class LazyEmbedder:
     """A sentence-transformers model that is loaded at the first text and remembers the sentences it has seen."""
 

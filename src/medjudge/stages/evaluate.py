@@ -36,8 +36,10 @@ from medjudge.metrics.statements import counted
 from medjudge.records import Case, Completion, Judgement, LabelScores, Rollout, Unparsed, Verdict
 from medjudge.rewards.composition import RewardContext
 from medjudge.rewards.measures import Measured, extractor_of, measure_reasoning
+from medjudge.rewards.reasoning import embed_or_why_not
 from medjudge.rewards.settings import RewardSettings
 from medjudge.tasks.contract import TaskContract
+from medjudge.tasks.text import prompt_text
 
 CARRIED_PREFIXES = tuple(f"{kind}_" for kind in CARRIED)
 """Of slices that hold rewritten texts for a probe: text of a case, which the file of verdicts leaves out."""
@@ -198,7 +200,15 @@ def _evaluate(
     }
     rng = np.random.default_rng(config.seed)
     baselines = (
-        every_baseline(train, cases, kind=contract.kind, labels=contract.labels, positive=contract.positive, rng=rng)
+        every_baseline(
+            train,
+            cases,
+            kind=contract.kind,
+            labels=contract.labels,
+            positive=contract.positive,
+            rng=rng,
+            embed=lambda: embed_or_why_not(config.embedding, recipe.model.device),
+        )
         if config.baselines
         else Baselines({}, {})
     )
@@ -246,6 +256,9 @@ def _evaluate(
     _write_lines(out_dir / artifacts.VERDICTS, rows)
     if probing is not None:
         _write_lines(out_dir / artifacts.PROBES, probe_rows(probing, judgements, probed))
+    if recipe.report.show_text:  # the page is to show prompts, and nothing else keeps them outside of a run
+        prompts = ({"case_id": c.case_id, "prompt": prompt_text(contract.messages(c))} for c in cases)
+        _write_lines(out_dir / artifacts.PROMPTS, prompts)
     for one in said.values():
         one.forget()
     return {
