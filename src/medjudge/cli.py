@@ -6,6 +6,7 @@
     medjudge preflight recipe.toml         can the rewards be earned, and by the right answers only?
     medjudge run recipe.toml               prepare -> base -> sft -> grpo -> merge -> evaluate -> report
     medjudge evaluate ...                  any models on any labelled rows
+    medjudge calibrate MODEL_DIR ...       fit its confidences on a validation split, saved with the model
     medjudge probe ...                     do changes that should not matter move a judge?
     medjudge score verdicts.csv --gold ..  any judge's verdicts, from any program, against the experts
     medjudge report runs/NAME              the page of a run, again
@@ -204,6 +205,37 @@ def evaluate(
 
     rewrite(out, console(), show_text=rest.report.show_text)
     print_outcome(out, console())
+
+
+@app.command()
+def calibrate(
+    model: Annotated[Path, typer.Argument(help="A folder with weights or an adapter.", metavar="MODEL_DIR")],
+    data: Annotated[str, typer.Option("--data", help="Labelled validation rows: never those that are reported.")],
+    kind: Annotated[
+        str, typer.Option("--kind", help="temperature, platt, or isotonic (wants a thousand rows).")
+    ] = "platt",
+    task: Annotated[str | None, typer.Option("--task", help="The task, unless --recipe says it.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="Take task, fields and other settings from a recipe.")] = None,
+    mapping: Annotated[list[str] | None, typer.Option("--map", help="FIELD=COLUMN where the names differ.")] = None,
+    where: Annotated[list[str] | None, typer.Option(help="Keep rows with COLUMN=VALUE.")] = None,
+    base: Annotated[str | None, typer.Option(help="Load an adapter on these weights.")] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="generate: stated confidences; labels: the labels' probabilities.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Fit a judge's confidences on a validation split; `evaluate`, `probe` and `Judge` then use the calibrator."""
+    if kind not in ("temperature", "platt", "isotonic"):
+        raise ConfigError(f"--kind is {kind!r}: expected temperature, platt or isotonic.")
+    settings = [*(overrides or []), *([f"evaluate.mode={mode}"] if mode is not None else [])]
+    _, data_config, rest = _task_data_rest(task, recipe, mapping, settings)
+    from medjudge.stages.calibrate import calibrate_model
+
+    done = calibrate_model(model, data, data_config, rest, kind, console(), where=where or [], parent=base)  # type: ignore[arg-type]
+    console().print(
+        f"wrote {done.path}: {kind}, fitted on {done.n:,} verdicts. ECE on these rows {done.ece_before:.3f} before, "
+        f"{done.ece_after:.3f} after; what it is worth shows on rows it has not seen."
+    )
 
 
 @app.command()

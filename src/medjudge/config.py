@@ -397,6 +397,10 @@ class EvaluateConfig(Settings):
     """How the endpoints among the models are asked."""
     endpoints: Mapping[str, EndpointSettings] = Field(default_factory=dict)
     """Model name -> what differs for it: its limits, its prices."""
+    calibrator: Literal["none", "temperature", "platt", "isotonic"] = "none"
+    """Fits each model's confidences on `calibration_split` before its test confidences are reported, and saves the
+    calibrator with the model. `isotonic` wants a thousand rows."""
+    calibration_split: str = "validation"
     max_cases: int | None = Field(None, ge=1)
     """Judge only so many cases of the split, drawn by the seed."""
     batch_tokens: int = Field(16384, ge=64)
@@ -506,6 +510,11 @@ class Recipe(Settings):
         if "evaluate" in self.stages and self.evaluate.split in learned:
             raise ValueError(
                 f"`evaluate.split` is {self.evaluate.split!r}, which the run trains on: name a held-out split"
+            )
+        if self.evaluate.calibrator != "none" and self.evaluate.calibration_split in (self.evaluate.split, *learned):
+            raise ValueError(
+                f"`evaluate.calibration_split` is {self.evaluate.calibration_split!r}, which the run trains on or "
+                "reports: confidences are fitted on rows that are neither"
             )
         unknown = sorted(set(self.evaluate.models) - {"base", "sft", "grpo"})
         if unknown:

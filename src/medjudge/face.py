@@ -20,6 +20,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from medjudge import artifacts
 from medjudge.config import DataConfig, recipe_from_tree
 from medjudge.data.sources import read_source
 from medjudge.errors import ConfigError, DataError, ModelError
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from medjudge.inference.engine import Engine
+    from medjudge.metrics.calibration import Calibrator
     from medjudge.reporting.figures import Picture
     from medjudge.tasks.scale import LabelScale
 
@@ -102,11 +104,22 @@ class Judge:
             )
         return Engine(fit_for_inference(model), tokenizer, batch_tokens=self.batch_tokens)
 
+    def calibrator(self, mode: Literal["generate", "labels"] = "generate") -> Calibrator | None:
+        """What `medjudge calibrate` saved with the model for this way of asking; `judge` applies it to confidences."""
+        from medjudge.inference.calibrated import read_calibrator
+        from medjudge.modeling.lineage import weights_sha256
+
+        folder = Path(self.model)
+        if not (folder / artifacts.CALIBRATION).exists():
+            return None
+        return read_calibrator(folder, mode=mode, weights_sha256=weights_sha256(folder), contract=self.contract)
+
     def judge(self, cases: Sequence[Case] | str | Path, mode: Literal["generate", "labels"] = "generate") -> Judged:
         """Verdicts on these cases, one per case and in their order.
 
         mode: `generate` writes an answer and reads it; `labels` scores the labels alone, one pass per case.
         """
+        from medjudge.inference.calibrated import apply_to
         from medjudge.inference.contestants import Answer, judgement_of
 
         rows = load_cases(cases, self.contract) if isinstance(cases, str | Path) else list(cases)
@@ -116,6 +129,9 @@ class Judge:
             else self.engine.generate(self.contract, rows)
         )
         said = [judgement_of(self.contract, case, answer) for case, answer in zip(rows, answers, strict=True)]
+        calibrator = self.calibrator(mode)
+        if calibrator is not None:
+            said = apply_to(calibrator, said)
         return Judged(self.name or Path(self.model).name, rows, said, self.contract)
 
     def __repr__(self) -> str:

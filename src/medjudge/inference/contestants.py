@@ -71,6 +71,21 @@ class Contestant:
         return self._client.record() if self._client is not None else self._lineage
 
     @property
+    def folder(self) -> Path | None:
+        """Where a local model lies, beside whose weights a calibrator can be kept; None for an endpoint or a hub id."""
+        folder = Path(self.where)
+        return folder if self._client is None and folder.is_dir() else None
+
+    @property
+    def weights_sha256(self) -> str:
+        """Of the weights in `folder`, as its lineage names them or as they are."""
+        if self._lineage is not None:
+            return str(self._lineage["weights_sha256"])
+        from medjudge.modeling.lineage import weights_sha256
+
+        return weights_sha256(Path(self.where))
+
+    @property
     def usage(self) -> dict[str, Any] | None:
         """Calls, cost and latency of an endpoint."""
         return None if self._client is None else self._client.usage.to_json(self._client.settings)

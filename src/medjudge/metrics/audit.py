@@ -19,7 +19,9 @@ from medjudge.metrics.agreement import agreement_estimates
 from medjudge.metrics.calibration import (
     CalibrationReport,
     SelectiveRule,
+    abstention_rates,
     calibration_report,
+    risk_control_threshold,
     risk_coverage,
     selective_threshold,
 )
@@ -144,6 +146,9 @@ class SelectiveResult(Frozen):
     error: float | None
     n: int
     promise: str
+    method: str = "learn-then-test"
+    abstention: dict[str, dict[str, MetricResult]] = {}  # noqa: RUF012  (pydantic copies it)
+    """`gold label`, `generator` -> value -> share of its verdicts that go to a person; empty without a threshold."""
 
 
 class CalibrationResult(Frozen):
@@ -375,17 +380,41 @@ def _calibration(
     curve = risk_coverage(confidence[stated], correct[stated])
     shown = np.unique(np.linspace(0, len(curve.coverage) - 1, N_CURVE_POINTS).round().astype(int))
     edges = np.linspace(0, 1, N_HISTOGRAM_BINS + 1)
+    rules = [
+        selective_threshold(confidence, correct, max_error=max_error, groups=groups, rng=rng)
+        for max_error in MAX_ERRORS
+    ]
+    rules += [
+        risk_control_threshold(confidence, correct, max_error=max_error, groups=groups) for max_error in MAX_ERRORS
+    ]
     return _calibration_result(
         found,
         coverage=curve.coverage[shown],
         risk=curve.risk[shown],
         n_right=np.histogram(confidence[stated & correct], edges)[0],
         n_wrong=np.histogram(confidence[stated & ~correct], edges)[0],
-        rules=[
-            selective_threshold(confidence, correct, max_error=max_error, groups=groups, rng=rng)
-            for max_error in MAX_ERRORS
-        ],
+        rules=rules,
+        abstention=[_abstention(rule, rows, level) for rule in rules],
     )
+
+
+def _abstention(rule: SelectiveRule, rows: JudgeRows, level: float) -> dict[str, dict[str, MetricResult]]:
+    """Who waits for a person under a rule. What could not be read waits too."""
+    if rule.threshold is None:
+        return {}
+    outcomes = rows.outcomes
+    accepted = rule.accepts(np.where(outcomes.parsed, rows.confidence, np.nan))
+    by = {"gold label": [outcomes.labels[code] for code in outcomes.gold]}
+    if len(set(rows.generators) - {""}) > 1:
+        by["generator"] = list(rows.generators)
+    return {
+        kind: {
+            value: measured(share)
+            for value, share in abstention_rates(accepted, values, outcomes.groups, level=level).items()
+            if value
+        }
+        for kind, values in by.items()
+    }
 
 
 def _correction(
@@ -432,6 +461,7 @@ def _calibration_result(
     n_right: NDArray[np.int64],
     n_wrong: NDArray[np.int64],
     rules: Sequence[SelectiveRule],
+    abstention: Sequence[dict[str, dict[str, MetricResult]]],
 ) -> CalibrationResult:
     curve = found.reliability
     bins = zip(curve.mean_confidence, curve.accuracy, curve.low, curve.high, curve.n, strict=True)
@@ -465,8 +495,10 @@ def _calibration_result(
                 error=finite(rule.error),
                 n=rule.n,
                 promise=rule.promise,
+                method=rule.method,
+                abstention=left,
             )
-            for rule in rules
+            for rule, left in zip(rules, abstention, strict=True)
         ),
     )
 

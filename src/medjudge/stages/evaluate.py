@@ -25,11 +25,13 @@ from medjudge.data.sources import parse_where, read_source
 from medjudge.data.splits import seeded_sample
 from medjudge.data.store import read_split
 from medjudge.errors import ConfigError, DataError
+from medjudge.inference.calibrated import apply_to, fit_on, read_calibrator, save_calibrator
 from medjudge.inference.contestants import Answer, Contestant, Question, endpoint_clients
 from medjudge.inference.contestants import judgement_of as judgement_of
 from medjudge.inference.endpoint import CHARACTERS_PER_TOKEN, is_endpoint
 from medjudge.inference.probing import ALL, Probed, plan_probes, probe_rows, put_to, summarise_probes
 from medjudge.metrics.baselines import Baselines, every_baseline
+from medjudge.metrics.calibration import Calibrator
 from medjudge.metrics.reasoning import ReasoningResults, summarise_reasoning
 from medjudge.metrics.results import Results, summarise
 from medjudge.metrics.statements import counted
@@ -75,7 +77,18 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     leakage = LeakageReport.from_json(artifacts.read_json(run_dir / "prepare" / artifacts.LEAKAGE))
     # The settings behind the numbers lie beside them, whatever the run's recipe says later.
     artifacts.write_json(out_dir / artifacts.RECIPE, recipe.model_dump(mode="json"))
-    return _evaluate(recipe, models, cases, train, leakage, out_dir, console, split=config.split)
+    validation: Sequence[Case] = ()
+    if config.calibrator != "none":
+        path = run_dir / "prepare" / f"{config.calibration_split}{artifacts.SPLIT_SUFFIX}"
+        if not path.exists():
+            raise ConfigError(
+                f"`evaluate.calibrator` is {config.calibrator}, but the data were split without "
+                f"{config.calibration_split!r} (`evaluate.calibration_split`): add it to `data.splits`."
+            )
+        validation = read_split(path)
+    return _evaluate(
+        recipe, models, cases, train, leakage, out_dir, console, split=config.split, validation=validation, is_run=True
+    )
 
 
 def evaluate_folder(
@@ -180,6 +193,8 @@ def _evaluate(
     *,
     split: str,
     parent: str | None = None,
+    validation: Sequence[Case] = (),
+    is_run: bool = False,
 ) -> dict[str, Any]:
     """Answers, judgements, baselines, results; the two files."""
     contract, config = recipe.contract, recipe.evaluate
@@ -188,15 +203,25 @@ def _evaluate(
     said: dict[str, Contestant] = {}
     answers: dict[str, list[Answer]] = {}
     probed: dict[str, Probed] = {}
+    calibrators: dict[str, Calibrator] = {}
+    calibrated: list[str] = []
     for name, where in models.items():
         said[name] = one = Contestant(name, where, recipe, out_dir, console, client=clients.get(name), parent=parent)
         answers[name] = [row[0] for row in one.answers(Question(cases, [contract] * len(cases)))]
         if probing is not None:
             probed[name] = put_to(one, probing)
+        calibrator, told = _calibrator(one, recipe, validation, saved=not is_run)
+        calibrators |= {name: calibrator} if calibrator is not None else {}
+        calibrated += [told] if told else []
         one.close()
     judgements = {
         name: [judgement_of(contract, case, answer) for case, answer in zip(cases, done, strict=True)]
         for name, done in answers.items()
+    }
+    as_stated = judgements
+    judgements = {
+        name: apply_to(calibrators[name], said_of) if name in calibrators else said_of
+        for name, said_of in judgements.items()
     }
     rng = np.random.default_rng(config.seed)
     baselines = (
@@ -239,11 +264,12 @@ def _evaluate(
     if probing is not None:
         results = results.model_copy(update={"probes": summarise_probes(probing, judgements, probed)})
     notes = (*baselines.notes, *([LABELS_STATEMENT] if config.mode == "labels" else []))
-    notes += _sent_whole(contract, cases, list(clients))
+    notes += (*_sent_whole(contract, cases, list(clients)), *calibrated)
     results = results.model_copy(update={"statements": (*results.statements, *notes)})
     artifacts.write_json(out_dir / artifacts.RESULTS, results.to_json())
     rows = [
         _verdict_row(name, case, judgement, answer)
+        | ({"confidence_as_stated": _confidence(as_stated[name][i])} if name in calibrators else {})
         | ({"reasoning": measured.numbers[name][i].to_json()} if measured is not None else {})
         for name in models
         for i, (case, judgement, answer) in enumerate(zip(cases, judgements[name], answers[name], strict=True))
@@ -266,6 +292,45 @@ def _evaluate(
         "n_prompts_shortened": {name: sum(a.n_words_cut > 0 for a in done) for name, done in answers.items()},
         **{f"accuracy {name}": round(r.metrics["accuracy"].value or 0.0, 4) for name, r in results.models.items()},
     }
+
+
+def _calibrator(
+    judge: Contestant, recipe: Recipe, validation: Sequence[Case], *, saved: bool
+) -> tuple[Calibrator | None, str]:
+    """The judge's calibrator and a sentence about it: fitted on `validation`, or else the one saved with the model."""
+    config, contract = recipe.evaluate, recipe.contract
+    if config.calibrator != "none" and validation:
+        answers = judge.answers(Question(validation, [contract] * len(validation), config.calibration_split))
+        said = [judgement_of(contract, case, row[0]) for case, row in zip(validation, answers, strict=True)]
+        try:
+            calibrator = fit_on(config.calibrator, validation, said)
+        except DataError as error:
+            return None, f"{judge.name}'s confidences were not calibrated: {error}"
+        if judge.folder is not None and judge.lineage is not None:  # not into a hub's cache
+            save_calibrator(
+                judge.folder,
+                calibrator,
+                mode=config.mode,
+                weights_sha256=judge.weights_sha256,
+                contract=contract,
+                data=config.calibration_split,
+            )
+        return calibrator, _told(judge.name, calibrator, f"the split {config.calibration_split!r}")
+    if not saved or judge.folder is None:
+        return None, ""
+    found = read_calibrator(judge.folder, mode=config.mode, weights_sha256=judge.weights_sha256, contract=contract)
+    return found, "" if found is None else _told(judge.name, found, "the rows named in its calibration.json")
+
+
+def _told(name: str, calibrator: Calibrator, rows: str) -> str:
+    return (
+        f"{name}'s confidences are calibrated ({calibrator.kind}, fitted on {counted(calibrator.n, 'verdict')} of "
+        f"{rows}); the file of verdicts has them as stated, too."
+    )
+
+
+def _confidence(judgement: Judgement) -> float | None:
+    return judgement.confidence if isinstance(judgement, Verdict) else None
 
 
 def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
