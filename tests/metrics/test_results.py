@@ -152,7 +152,7 @@ def test_a_number_has_one_interval_and_a_pair_one_corrected_p(results):
         assert {"accuracy", "macro_f1"} <= shared
         assert all(model.metrics[key] == audit.judges[name].statistics[key] for key in shared)
     for pair in audit.pairs:
-        comparison = results.comparison(pair.b, pair.a)
+        comparison = results.comparison(pair.a, pair.b)
         assert comparison.mcnemar.adjusted_p == pair.adjusted_p >= comparison.mcnemar.p == pair.p
     family = {frozenset((c.a, c.b)) for c in results.comparisons} | {frozenset((p.a, p.b)) for p in audit.pairs}
     assert audit.n_tests == len(family) == 4  # three pairs of models, and the best of them with the best baseline

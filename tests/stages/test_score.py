@@ -97,7 +97,7 @@ def test_two_judges_are_compared_with_one_correction(tmp_path: Path) -> None:
     audit = score([a, f"other={b}"], BINARY, options()).results.audit
     assert audit is not None
     (pair,) = audit.pairs
-    assert (pair.a, pair.b, pair.only_a, pair.only_b) == ("a", "other", 2, 0)
+    assert (pair.a, pair.b, pair.only_a, pair.only_b) == ("other", "a", 0, 2)
     assert pair.p == pytest.approx(0.5)  # 2 discordant rows, all one way: 2 * (1/2)^2
     # Exact permutation over 2 differing groups: the observed split and its mirror of 4.
     assert pair.tests["f1_positive"].p == pytest.approx(0.5)

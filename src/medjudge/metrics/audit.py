@@ -512,7 +512,10 @@ def tested_statistics(outcomes: Outcomes) -> tuple[str, ...]:
 
 def _pairs(judges: Mapping[str, Outcomes], level: float, n_resamples: int, seed: int) -> tuple[PairResult, ...]:
     names = list(judges)
-    planned = list(combinations(names, 2)) if len(names) <= MAX_ALL_PAIRS else [(name, names[0]) for name in names[1:]]
+    # The later judge less the earlier one, as everywhere.
+    planned = [(b, a) for a, b in combinations(names, 2)]
+    if len(names) > MAX_ALL_PAIRS:
+        planned = [(name, names[0]) for name in names[1:]]
     found = [_pair(a, b, judges[a], judges[b], level, n_resamples, seed) for a, b in planned]
     accuracy = adjust_p({str(i): one.p for i, one in enumerate(found)}, method="holm")
     family: dict[str, float] = {}

@@ -20,14 +20,14 @@ def probe_grids(results: Results) -> list[Grid]:
 
 
 def _flip_grid(probes: Probes, level: float) -> Grid:
-    columns = ["Changed"]
+    columns: list[str] = []
     several = any(found.to_positive for judge in probes.judges.values() for found in judge.flips.values())
     for name in probes.judges:
         columns += [f"{name}: flips, %"] + ([f"{name}: towards positive, points"] if several else [])
         columns += [f"{name}: n", f"{name}: unreadable"]
     rows = []
     for probe, told in _told(probes).items():
-        cells = [Cell(told.change)]
+        cells: list[Cell] = []
         for judge in probes.judges.values():
             found = judge.flips.get(probe)
             cells.append(statistic_cell(None if found is None else found.flips, percent=True))
@@ -36,7 +36,7 @@ def _flip_grid(probes: Probes, level: float) -> Grid:
             cells.append(Cell(DASH if found is None else f"{found.flips.n:,}"))
             became = "" if found is None else f"{found.n_became_unreadable:,} by the change"
             cells.append(Cell(DASH if found is None else f"{found.n_unreadable:,}", became))
-        rows.append((told.title, tuple(cells)))
+        rows.append((f"{told.title}: {told.change}", tuple(cells)))
     left_out = " ".join(f"{name} was put to no case: {why}" for name, why in probes.skipped.items())
     note = (
         f"Flips: share of the verdicts readable both times that are not the ones a fair judge gives, with Wilson's "
@@ -94,7 +94,7 @@ def probe_pictures(results: Results) -> list[Picture]:
     longest = max(len(judge.flips) + (judge.consistency is not None) for judge in results.probes.judges.values())
     spoken = []
     highest = 0.0
-    with panels(len(results.probes.judges), row_height=0.9 + 0.34 * longest, n_columns=1) as (figure, axes):
+    with panels(len(results.probes.judges), row_height=1.1 + 0.34 * longest, n_columns=1) as (figure, axes):
         for axis, color, (name, judge) in zip(axes, COLORS * len(axes), results.probes.judges.items(), strict=False):
             points: list[tuple[str, float, float, float]] = []
             for probe, found in judge.flips.items():
@@ -115,7 +115,8 @@ def probe_pictures(results: Results) -> list[Picture]:
             axis.set_ylim(max(len(points), 1) - 0.5, -0.5)  # where nothing was readable both times the panel is empty
             axis.tick_params(axis="y", length=0)
             axis.grid(axis="x")
-            axis.set_title(f"{name if len(name) <= 40 else name[:39] + '…'}: verdicts changed, %")
+            axis.set_title(name if len(name) <= 30 else name[:29] + "…")
+            axis.set_xlabel("verdicts changed, %", fontsize=10.5)
             listed = "; ".join(
                 f"{title} {number(value, True)} % ({number(low, True)} to {number(high, True)})"
                 for title, value, low, high in points

@@ -26,7 +26,7 @@ from medjudge.reporting.reasoning_tables import reasoning_grids
 _TERMINAL_METRICS = ("accuracy", "macro_f1", "f1_positive", "pearson", "schema_pass_rate", "valid_json_rate")
 
 
-_PAGE_ONLY = {"Unparsed", "Accuracy, %", "Positive F1, %", "AC1", "Statistic", "SD left over", "Changed"}
+_PAGE_ONLY = {"Unparsed", "Accuracy, %", "Positive F1, %", "AC1", "Statistic", "SD left over"}
 """Columns of the audit's tables that a terminal is too narrow for."""
 
 

@@ -249,7 +249,9 @@ class LazyEmbedder:
     def model(self) -> Any:
         """The loaded model. Raises ModelError if there is none."""
         from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()  # of loading weights: ours is the only bar
         is_here = Path(self.where).is_dir()
         try:
             return SentenceTransformer(self.where, device=self.device, local_files_only=is_here)
