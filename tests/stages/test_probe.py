@@ -165,6 +165,32 @@ def test_an_interrupted_probe_is_resumed_by_the_same_command(
     assert [probes.judges[name].flips["swap"].flips.n for name in ("mine", "gpt")] == [0, 16]
 
 
+def test_a_probe_whose_prompts_do_not_fit_is_left_out_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The published instructions are longer than a tiny task's limit: the other probes still stand."""
+    rows = write_rows(tmp_path / "rows.jsonl", 2)
+    given = [
+        "--task",
+        "appropriateness",
+        "--map",
+        "condition=topic",
+        "--set",
+        "task.form=answer_only",
+        "--mode",
+        "labels",
+    ]
+    given += ["--set", "task.instructions=terse", "--set", "task.max_prompt_tokens=150"]
+    given += ["--model", f"tiny={save_base(tmp_path / 'm')}", "--probe", "rewording", "--probe", "verbosity"]
+    code, printed = probe(monkeypatch, capsys, rows, tmp_path / "out", *given)
+    assert code == 0, printed
+    probes = results_of(tmp_path / "out").probes
+    assert probes is not None
+    assert list(probes.judges["tiny"].flips) == ["verbosity"]
+    assert "max_prompt_tokens is 150" in probes.judges["tiny"].not_asked["rewording"]
+    assert "tiny was not put to rewording" in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("section", "message"),
     [

@@ -15,6 +15,7 @@ import numpy as np
 from medjudge.config import Recipe
 from medjudge.data.probes import PROBES, ProbedCase, probe_cases, probes_for
 from medjudge.data.splits import seeded_sample
+from medjudge.errors import DataError
 from medjudge.inference.contestants import Answer, Contestant, Question, judgement_of
 from medjudge.metrics.probes import (
     ConsistencyResult,
@@ -53,6 +54,8 @@ class Probed:
     probes: Mapping[str, Sequence[Answer]]
     samples: Sequence[Sequence[Answer]]
     """(n_cases, k); empty where none was drawn."""
+    not_asked: Mapping[str, str]
+    """Probe -> why this model cannot be asked so: the changed prompts do not fit it."""
 
 
 def plan_probes(recipe: Recipe, cases: Sequence[Case]) -> Probing | None:
@@ -74,10 +77,13 @@ def plan_probes(recipe: Recipe, cases: Sequence[Case]) -> Probing | None:
 
 def put_to(contestant: Contestant, probing: Probing) -> Probed:
     """Asks one model everything. What it was asked before a cut-off is not asked again."""
-    answers = {}
+    answers, not_asked = {}, {}
     for name, changed in probing.probed.items():
         question = Question([one.case for one in changed], [one.contract for one in changed], f"probe {name}")
-        answers[name] = [row[0] for row in contestant.answers(question)]
+        try:
+            answers[name] = [row[0] for row in contestant.answers(question)]
+        except DataError as error:  # longer instructions than the task's limit leaves room for, say
+            not_asked[name] = str(error)
     config = probing.recipe.evaluate
     samples: Sequence[Sequence[Answer]] = ()
     if config.samples:
@@ -85,7 +91,7 @@ def put_to(contestant: Contestant, probing: Probing) -> Probed:
         samples = contestant.answers(
             Question(probing.cases, contracts, "samples", config.samples, config.sample_temperature)
         )
-    return Probed(answers, samples)
+    return Probed(answers, samples, not_asked)
 
 
 def summarise_probes(
@@ -102,7 +108,9 @@ def summarise_probes(
         consistency = _consistency(probing, probed) if probed.samples else None
         said = [flip_statement(name, found) for found in flips.values()]
         said += [consistency_statement(name, consistency)] if consistency is not None else []
-        judges[name] = JudgeProbes(flips=flips, consistency=consistency, statements=tuple(said))
+        judges[name] = JudgeProbes(
+            flips=flips, consistency=consistency, not_asked=dict(probed.not_asked), statements=tuple(said)
+        )
     return Probes(judges=judges, skipped=dict(probing.skipped))
 
 

@@ -90,6 +90,8 @@ class JudgeProbes(Frozen):
 
     flips: dict[str, ProbeResult]
     consistency: ConsistencyResult | None
+    not_asked: dict[str, str]
+    """Probe -> why this judge could not be put to it."""
     statements: tuple[str, ...] = ()
 
 

@@ -37,7 +37,16 @@ def _flip_grid(probes: Probes, level: float) -> Grid:
             became = "" if found is None else f"{found.n_became_unreadable:,} by the change"
             cells.append(Cell(DASH if found is None else f"{found.n_unreadable:,}", became))
         rows.append((f"{told.title}: {told.change}", tuple(cells)))
-    left_out = " ".join(f"{name} was put to no case: {why}" for name, why in probes.skipped.items())
+    left_out = " ".join(
+        [
+            *(f"{name} was put to no case: {why}" for name, why in probes.skipped.items()),
+            *(
+                f"{name} was not put to {probe}: {why}"
+                for name, judge in probes.judges.items()
+                for probe, why in judge.not_asked.items()
+            ),
+        ]
+    )
     note = (
         f"Flips: share of the verdicts readable both times that are not the ones a fair judge gives, with Wilson's "
         f"{100 * level:g} % interval over groups. Towards positive: verdicts that became positive less those that "
