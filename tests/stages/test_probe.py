@@ -188,7 +188,7 @@ def test_a_probe_whose_prompts_do_not_fit_is_left_out_and_said(
     assert probes is not None
     assert list(probes.judges["tiny"].flips) == ["verbosity"]
     assert "max_prompt_tokens is 150" in probes.judges["tiny"].not_asked["rewording"]
-    assert "tiny was not put to rewording" in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "rewording was not put to tiny: case" in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

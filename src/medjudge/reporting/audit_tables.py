@@ -46,7 +46,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A table: its caption, column heads, and rows of a head and cells."""
+    """A table: its caption, column heads, and rows of a head and cells. A head's second line is shown small."""
 
     caption: str
     columns: tuple[str, ...]

@@ -36,15 +36,15 @@ def _flip_grid(probes: Probes, level: float) -> Grid:
             cells.append(Cell(DASH if found is None else f"{found.flips.n:,}"))
             became = "" if found is None else f"{found.n_became_unreadable:,} by the change"
             cells.append(Cell(DASH if found is None else f"{found.n_unreadable:,}", became))
-        rows.append((f"{told.title}: {told.change}", tuple(cells)))
+        rows.append((f"{told.title}\n{told.change}", tuple(cells)))
+    unasked: dict[tuple[str, str], list[str]] = {}
+    for name, judge in probes.judges.items():
+        for probe, why in judge.not_asked.items():
+            unasked.setdefault((probe, why), []).append(name)
     left_out = " ".join(
         [
-            *(f"{name} was put to no case: {why}" for name, why in probes.skipped.items()),
-            *(
-                f"{name} was not put to {probe}: {why}"
-                for name, judge in probes.judges.items()
-                for probe, why in judge.not_asked.items()
-            ),
+            *(f"{probe} was put to no case: {why}" for probe, why in probes.skipped.items()),
+            *(f"{probe} was not put to {', '.join(names)}: {why}" for (probe, why), names in unasked.items()),
         ]
     )
     note = (
