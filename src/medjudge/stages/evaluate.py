@@ -110,8 +110,8 @@ def evaluate_folder(
         raise ConfigError(f"--out {out_dir} is a file: name a folder.")
     if out_dir.exists() and any(out_dir.iterdir()):
         raise ConfigError(f"--out {out_dir} is not empty: name a new folder, nothing is overwritten.")
-    data_config = data_config.model_copy(update={"slices": _with_carried(data, contract, data_config, recipe)})
-    table = read_source(data, contract, data_config, where=parse_where(where) if where else None)
+    kept = data_config.model_copy(update={"slices": _with_carried(data, contract, data_config, recipe)})
+    table = read_source(data, contract, kept, where=parse_where(where) if where else None)
     cases = seeded_sample(table.cases, recipe.evaluate.max_cases, recipe.evaluate.seed)
     if not any(case.gold is not None for case in cases):
         raise DataError(
@@ -140,7 +140,9 @@ def evaluate_folder(
             _evaluate(recipe, models, cases, train_cases, leakage, work, console, split=Path(data).name, parent=parent)
         except BaseException:
             # Answers of models that were done wait for the same command; without any there is nothing to keep.
-            if not any(work.glob(".answers-*.json")):
+            if any(work.glob(".answers-*.json")):
+                console.print(f"  what was answered is kept in {work.name}: the same command goes on from there")
+            else:
                 shutil.rmtree(work, ignore_errors=True)
             raise
         (work / ".lock").unlink()
