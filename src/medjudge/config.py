@@ -516,6 +516,12 @@ class Recipe(Settings):
                 f"`evaluate.calibration_split` is {self.evaluate.calibration_split!r}, which the run trains on or "
                 "reports: confidences are fitted on rows that are neither"
             )
+        splits = [name for name in SPLIT_SOURCES if getattr(self.data, name)] or list(self.data.splits)
+        if self.evaluate.calibrator != "none" and self.evaluate.calibration_split not in splits:
+            raise ValueError(
+                f"`evaluate.calibrator` is {self.evaluate.calibrator}, but the data have no split "
+                f"{self.evaluate.calibration_split!r} (`evaluate.calibration_split`): they have {', '.join(splits)}"
+            )
         unknown = sorted(set(self.evaluate.models) - {"base", "sft", "grpo"})
         if unknown:
             raise ValueError(

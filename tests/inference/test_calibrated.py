@@ -130,3 +130,5 @@ def test_rows_that_are_reported_or_trained_on_are_no_validation_split(tmp_path: 
     for split in ("test", "train"):
         with pytest.raises(ConfigError, match="rows that are neither"):
             recipe_of(tmp_path / "x", tmp_path, calibrator="platt", calibration_split=split)
+    with pytest.raises(ConfigError, match=r"have no split 'val' .*: they have train, grpo, validation, test"):
+        recipe_of(tmp_path / "x", tmp_path, calibrator="platt", calibration_split="val")
