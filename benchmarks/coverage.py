@@ -117,7 +117,8 @@ def cover_statistics(design: str, n_groups: int, n_sets: int, n_resamples: int) 
                 "BCa": bca_interval(float(values[name]), draws, leave[name], LEVEL),
             }
             without = leave[name]
-            ends["default"] = jackknife_interval(float(values[name]), without, LEVEL, STATISTICS[name].low)
+            told = STATISTICS[name]
+            ends["default"] = jackknife_interval(float(values[name]), without, LEVEL, told.low, corrected=told.biased)
             if np.isnan(ends["default"][0]):
                 ends["default"] = ends["expanded"]
             if STATISTICS[name].proportion:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import medjudge
 from medjudge import Judge, load_cases, score
@@ -49,12 +51,35 @@ def test_two_judges_and_what_cannot_be_scored() -> None:
     assert scores.results.models["silent"].n_unparsed == 20
     audit = scores.results.audit
     assert audit is not None
-    assert audit.pairs[0].only_a == 20
+    assert audit.pairs[0].only_b == 20
     assert audit.pairs[0].p == pytest.approx(2 * 0.5**20)
     with pytest.raises(ConfigError, match="two judges have one name"):
         score([right, right])
     with pytest.raises(ConfigError, match="not both at once"):
         score([right, "file.csv"])  # type: ignore[list-item]
+
+
+def test_what_a_notebook_and_a_terminal_show() -> None:
+    cases = load_cases("builtin:mcq", "mcq")[:12]
+    contract = Judge("nowhere", "mcq").contract
+    said = [Verdict(case.case_id, str(case.gold) if i else "A", confidence=0.8) for i, case in enumerate(cases)]
+    judged = Judged("j", cases, [*said[:-1], Unparsed(cases[-1].case_id, "PATIENT", "no answer")], contract)
+    scores = judged.score(n_resamples=100)
+    html = scores.plots()._repr_html_()
+    assert html.count("<img") == len(scores.plots()) == html.count('alt="') >= 4
+    assert scores.plot("reliability").png().startswith(b"\x89PNG")
+    assert scores.plot()._repr_png_().startswith(b"\x89PNG")
+    with pytest.raises(ConfigError, match="no picture 'nothing' of these scores: choose from metrics, "):
+        scores.plot("nothing")
+    terminal = io.StringIO()
+    Console(width=140, file=terminal).print(scores)
+    assert "Accuracy" in terminal.getvalue()
+    shown = judged._repr_html_() + scores._repr_html_() + html + repr(judged) + repr(scores)
+    assert "PATIENT" not in shown
+    assert cases[0].inputs["question"] not in shown
+    assert "<table" in scores._repr_html_()
+    assert ">nan<" not in scores._repr_html_()
+    assert scores.generators().empty
 
 
 def test_files(tmp_path: Path) -> None:

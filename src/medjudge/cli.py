@@ -6,6 +6,8 @@
     medjudge preflight recipe.toml         can the rewards be earned, and by the right answers only?
     medjudge run recipe.toml               prepare -> base -> sft -> grpo -> merge -> evaluate -> report
     medjudge evaluate ...                  any models on any labelled rows
+    medjudge calibrate MODEL_DIR ...       fit its confidences on a validation split, saved with the model
+    medjudge probe ...                     do changes that should not matter move a judge?
     medjudge score verdicts.csv --gold ..  any judge's verdicts, from any program, against the experts
     medjudge bench rubric ...              judges on the published rubric benchmark
     medjudge export lm-eval DIR            the same tasks for lm-evaluation-harness
@@ -201,8 +203,96 @@ def evaluate(
     evaluate_folder(
         contract, data, models, out, console(), data_config, rest, where=where or [], train=train, parent=base
     )
-    from medjudge.stages.report import print_outcome
+    from medjudge.stages.report import print_outcome, rewrite
 
+    rewrite(out, console(), show_text=rest.report.show_text)
+    print_outcome(out, console())
+
+
+@app.command()
+def calibrate(
+    model: Annotated[Path, typer.Argument(help="A folder with weights or an adapter.", metavar="MODEL_DIR")],
+    data: Annotated[str, typer.Option("--data", help="Labelled validation rows: never those that are reported.")],
+    kind: Annotated[
+        str, typer.Option("--kind", help="temperature, platt, or isotonic (wants a thousand rows).")
+    ] = "platt",
+    task: Annotated[str | None, typer.Option("--task", help="The task, unless --recipe says it.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="Take task, fields and other settings from a recipe.")] = None,
+    mapping: Annotated[list[str] | None, typer.Option("--map", help="FIELD=COLUMN where the names differ.")] = None,
+    where: Annotated[list[str] | None, typer.Option(help="Keep rows with COLUMN=VALUE.")] = None,
+    base: Annotated[str | None, typer.Option(help="Load an adapter on these weights.")] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="generate: stated confidences; labels: the labels' probabilities.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Fit a judge's confidences on a validation split; `evaluate`, `probe` and `Judge` then use the calibrator."""
+    if kind not in ("temperature", "platt", "isotonic"):
+        raise ConfigError(f"--kind is {kind!r}: expected temperature, platt or isotonic.")
+    settings = [*(overrides or []), *([f"evaluate.mode={mode}"] if mode is not None else [])]
+    _, data_config, rest = _task_data_rest(task, recipe, mapping, settings)
+    from medjudge.stages.calibrate import calibrate_model
+
+    done = calibrate_model(model, data, data_config, rest, kind, console(), where=where or [], parent=base)  # type: ignore[arg-type]
+    console().print(
+        f"wrote {done.path}: {kind}, fitted on {done.n:,} verdicts. ECE on these rows {done.ece_before:.3f} before, "
+        f"{done.ece_after:.3f} after; what it is worth shows on rows it has not seen."
+    )
+
+
+@app.command()
+def probe(
+    data: Annotated[str, typer.Option("--data", help="Labelled rows: a file, a hub or builtin data set.")],
+    model: Annotated[
+        list[str], typer.Option("--model", help="NAME=PATH_OR_ID or NAME=openai:MODEL@URL, as often as needed.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for results.json, probes.jsonl and the page.")],
+    probes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--probe",
+            help="swap (equivalence), position (mcq, rubric), verbosity, authority, formatting, rewording, language "
+            "(equivalence), paraphrase, translation (rows carry columns paraphrase_FIELD, translation_FIELD); as "
+            "often as needed. Default: all that fit the task.",
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Samples per case for self-consistency; 0 draws none. Default 5, labels: 0.")
+    ] = None,
+    max_cases: Annotated[int | None, typer.Option(help="Only so many of the rows, drawn by the seed.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help="The task, unless --recipe says it.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="Take task, fields and other settings from a recipe.")] = None,
+    mapping: Annotated[list[str] | None, typer.Option("--map", help="FIELD=COLUMN where the names differ.")] = None,
+    where: Annotated[list[str] | None, typer.Option(help="Keep rows with COLUMN=VALUE.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Load adapters on these weights; they must be the adapters' parent.")
+    ] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="generate: write answers; labels: score the labels alone, one pass per case.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Do changes that should not matter move a judge? Flip rates with intervals, and agreement with itself.
+
+    Every probe asks each model once more about all rows. A cut-off probe goes on where it stopped.
+    """
+    import json
+
+    settings = [*(overrides or []), f"evaluate.probes={json.dumps(probes or ['all'])}"]
+    settings += [f"evaluate.mode={mode}"] if mode is not None else []
+    settings += [f"evaluate.max_cases={max_cases}"] if max_cases is not None else []
+    if samples is None:
+        asked = _task_data_rest(task, recipe, None, [*settings, "evaluate.samples=0"])[2].evaluate.mode
+        samples = 0 if asked == "labels" else 5
+    settings.append(f"evaluate.samples={samples}")
+    contract, data_config, rest = _task_data_rest(task, recipe, mapping, settings)
+    models = _named(model)
+    from medjudge.stages.evaluate import evaluate_folder
+
+    evaluate_folder(contract, data, models, out, console(), data_config, rest, where=where or [], parent=base)
+    from medjudge.stages.report import print_outcome, rewrite
+
+    rewrite(out, console(), show_text=rest.report.show_text)
     print_outcome(out, console())
 
 
@@ -385,11 +475,20 @@ def export_lm_eval(
 
 
 @app.command()
-def report(run_dir: Annotated[Path, typer.Argument(help="A run folder, such as runs/demo.")]) -> None:
+def report(
+    run_dir: Annotated[Path, typer.Argument(help="A run folder, such as runs/demo.")],
+    show_text: Annotated[
+        bool | None,
+        typer.Option(
+            "--show-text/--no-text",
+            help="Put prompt and completion of wrong answers on the page, which is then as confidential as the rows.",
+        ),
+    ] = None,
+) -> None:
     """Write the page and the pictures of a run again, and print its table."""
     from medjudge.stages.report import print_outcome, rewrite
 
-    rewrite(run_dir, console())
+    rewrite(run_dir, console(), show_text=show_text)
     print_outcome(run_dir, console())
 
 

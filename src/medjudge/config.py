@@ -398,6 +398,10 @@ class EvaluateConfig(Settings):
     """How the endpoints among the models are asked."""
     endpoints: Mapping[str, EndpointSettings] = Field(default_factory=dict)
     """Model name -> what differs for it: its limits, its prices."""
+    calibrator: Literal["none", "temperature", "platt", "isotonic"] = "none"
+    """Fits each model's confidences on `calibration_split` before its test confidences are reported, and saves the
+    calibrator with the model. `isotonic` wants a thousand rows."""
+    calibration_split: str = "validation"
     max_cases: int | None = Field(None, ge=1)
     """Judge only so many cases of the split, drawn by the seed."""
     batch_tokens: int = Field(16384, ge=64)
@@ -412,8 +416,18 @@ class EvaluateConfig(Settings):
     entities: str = "builtin"
     """What finds medical entities: `builtin`, a list of the package's own terms, or `spacy:PIPELINE` (`en_core_sci_sm`,
     ...), installed by its own instructions."""
+    probes: tuple[str, ...] = ()
+    """Bias probes that every model is put to, as `medjudge probe` does: changes that must not move a fair judge. Names
+    such as "swap" or "verbosity", or "all" that fit the task; each costs a pass over the cases."""
+    samples: int = Field(0, ge=0)
+    """Samples of each case for self-consistency; 0 draws none. In mode `generate` only."""
+    sample_temperature: float = Field(1.0, gt=0)
+    """Temperature of those samples."""
+    probe_cases: int | None = Field(None, ge=1)
+    """Probe and sample only so many of the cases, drawn by the seed."""
     baselines: bool = True
-    """Majority, always-positive, chance and a word-count logistic regression fitted on the training split."""
+    """Majority, always-positive, chance and word counts, and where two texts are compared token F1, ROUGE-L, BLEU,
+    chrF, TF-IDF cosine and, with the `embeddings` extra, embedding cosine; all fitted on the training split."""
     level: float = Field(0.95, gt=0.5, lt=1)
     n_resamples: int = Field(2000, ge=100)
     """Bootstrap resamples, drawn over groups."""
@@ -427,6 +441,16 @@ class EvaluateConfig(Settings):
         if value != "builtin" and not value.startswith("spacy:"):
             raise ValueError(f"entities are found by `builtin` or `spacy:PIPELINE`, got {value!r}")
         return value
+
+    @model_validator(mode="after")
+    def _samples_are_drawn(self) -> EvaluateConfig:
+        if self.samples == 1:
+            raise ValueError("`samples` is 1, but a judge can only agree with itself in 2 samples or more")
+        if self.samples and self.mode == "labels":
+            raise ValueError(
+                "`samples` are drawn from written answers, but `mode` is labels, which gives one answer: set it to 0"
+            )
+        return self
 
     @field_validator("extra_models")
     @classmethod
@@ -451,6 +475,9 @@ class ReportConfig(Settings):
     title: str | None = None
     max_disagreements: int = Field(50, ge=0)
     """Wrong or unparsed cases shown per model, by case id."""
+    show_text: bool = False
+    """Also show each of those cases' prompt and completion. They hold what a patient or an author wrote: the page then
+    is as confidential as the rows are."""
 
 
 class Recipe(Settings):
@@ -485,6 +512,17 @@ class Recipe(Settings):
             raise ValueError(
                 f"`evaluate.split` is {self.evaluate.split!r}, which the run trains on: name a held-out split"
             )
+        if self.evaluate.calibrator != "none" and self.evaluate.calibration_split in (self.evaluate.split, *learned):
+            raise ValueError(
+                f"`evaluate.calibration_split` is {self.evaluate.calibration_split!r}, which the run trains on or "
+                "reports: confidences are fitted on rows that are neither"
+            )
+        splits = [name for name in SPLIT_SOURCES if getattr(self.data, name)] or list(self.data.splits)
+        if self.evaluate.calibrator != "none" and self.evaluate.calibration_split not in splits:
+            raise ValueError(
+                f"`evaluate.calibrator` is {self.evaluate.calibrator}, but the data have no split "
+                f"{self.evaluate.calibration_split!r} (`evaluate.calibration_split`): they have {', '.join(splits)}"
+            )
         unknown = sorted(set(self.evaluate.models) - {"base", "sft", "grpo"})
         if unknown:
             raise ValueError(
@@ -500,6 +538,8 @@ class Recipe(Settings):
             raise ValueError(
                 f"`evaluate.mode` is labels, but the {self.task.kind} task here reasons before its label: take generate"
             )
+        if self.evaluate.probes:
+            self._probes_fit()
         for stage in ("sft", "grpo"):
             if stage in self.stages and getattr(self, stage).tuning == "full":
                 if self.model.quantization != "none":
@@ -509,6 +549,22 @@ class Recipe(Settings):
                 if self.model.dtype == "float16":
                     raise ValueError(f"`{stage}.tuning` is full, which float16 cannot train: use bfloat16 or float32")
         return self
+
+    def _probes_fit(self) -> None:
+        from medjudge.data.probes import PROBES, probes_for
+
+        fitting = probes_for(self.task)
+        for name in self.evaluate.probes:
+            if name != "all" and name not in PROBES:
+                known = ", ".join(PROBES)
+                raise ValueError(
+                    f"`evaluate.probes`: unknown probe {name!r}{_did_you_mean(name, PROBES)}; known: {known}"
+                )
+            if name != "all" and name not in fitting:
+                raise ValueError(
+                    f"`evaluate.probes`: {name!r} does not fit the {self.task.kind} task, for which there are: "
+                    f"{', '.join(fitting)}"
+                )
 
     @property
     def run_dir(self) -> Path:

@@ -13,6 +13,7 @@ No text of a case is shown by any of these objects; the frames hold ids, labels 
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +21,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from medjudge import artifacts
 from medjudge.config import DataConfig, recipe_from_tree
 from medjudge.data.sources import read_source
 from medjudge.errors import ConfigError, DataError, ModelError
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from medjudge.inference.engine import Engine
+    from medjudge.metrics.calibration import Calibrator
     from medjudge.reporting.figures import Picture
     from medjudge.tasks.scale import LabelScale
 
@@ -102,12 +105,23 @@ class Judge:
             )
         return Engine(fit_for_inference(model), tokenizer, batch_tokens=self.batch_tokens)
 
+    def calibrator(self, mode: Literal["generate", "labels"] = "generate") -> Calibrator | None:
+        """What `medjudge calibrate` saved with the model for this way of asking; `judge` applies it to confidences."""
+        from medjudge.inference.calibrated import read_calibrator
+        from medjudge.modeling.lineage import weights_sha256
+
+        folder = Path(self.model)
+        if not (folder / artifacts.CALIBRATION).exists():
+            return None
+        return read_calibrator(folder, mode=mode, weights_sha256=weights_sha256(folder), contract=self.contract)
+
     def judge(self, cases: Sequence[Case] | str | Path, mode: Literal["generate", "labels"] = "generate") -> Judged:
         """Verdicts on these cases, one per case and in their order.
 
         mode: `generate` writes an answer and reads it; `labels` scores the labels alone, one pass per case.
         """
-        from medjudge.stages.evaluate import Answer, judgement_of
+        from medjudge.inference.calibrated import apply_to
+        from medjudge.inference.contestants import Answer, judgement_of
 
         rows = load_cases(cases, self.contract) if isinstance(cases, str | Path) else list(cases)
         answers: Sequence[Answer] = (
@@ -116,6 +130,9 @@ class Judge:
             else self.engine.generate(self.contract, rows)
         )
         said = [judgement_of(self.contract, case, answer) for case, answer in zip(rows, answers, strict=True)]
+        calibrator = self.calibrator(mode)
+        if calibrator is not None:
+            said = apply_to(calibrator, said)
         return Judged(self.name or Path(self.model).name, rows, said, self.contract)
 
     def __repr__(self) -> str:
@@ -181,6 +198,17 @@ class Judged:
         return f"<p>{escape(repr(self))}</p>{frame.head(N_SHOWN).to_html(index=False)}{more}"
 
 
+class Pictures(list["Picture"]):
+    """Pictures that a notebook shows one under the other."""
+
+    def _repr_html_(self) -> str:
+        return "".join(
+            f'<figure><figcaption>{escape(one.title)}</figcaption><img style="max-width: 100%" alt="{escape(one.alt)}" '
+            f'src="data:image/png;base64,{base64.b64encode(one.png()).decode()}"></figure>'
+            for one in self
+        )
+
+
 @dataclass(frozen=True)
 class Scores:
     """What was measured: the content of `results.json`, as frames, pictures and sentences."""
@@ -190,8 +218,12 @@ class Scores:
     @property
     def statements(self) -> tuple[str, ...]:
         """What the tests support, in plain words."""
-        audit = self.results.audit
-        return (*self.results.statements, *(audit.statements if audit else ()))
+        audit, probes = self.results.audit, self.results.probes
+        return (
+            *self.results.statements,
+            *(probes.statements if probes else ()),
+            *(audit.statements if audit else ()),
+        )
 
     def to_frame(self) -> pd.DataFrame:
         """A row per judge and statistic: value, interval, rows, how the interval was made."""
@@ -230,12 +262,20 @@ class Scores:
                 )
         return pd.DataFrame(rows)
 
-    def plots(self) -> list[Picture]:
-        """The report's pictures; a notebook shows each."""
+    def plots(self) -> Pictures:
+        """The report's pictures; a notebook shows them all, with their words for who cannot see them."""
         from medjudge.reporting.audit_figures import audit_pictures
         from medjudge.reporting.figures import result_pictures
+        from medjudge.reporting.probe_tables import probe_pictures
 
-        return [*result_pictures(self.results), *audit_pictures(self.results)]
+        return Pictures([*result_pictures(self.results), *audit_pictures(self.results), *probe_pictures(self.results)])
+
+    def plot(self, name: str = "metrics") -> Picture:
+        """One of the report's pictures by its name. Raises ConfigError with the names there are."""
+        pictures = {picture.name: picture for picture in self.plots()}
+        if name not in pictures:
+            raise ConfigError(f"there is no picture {name!r} of these scores: choose from {', '.join(pictures)}.")
+        return pictures[name]
 
     def report(self, folder: str | Path, title: str = "") -> Path:
         """Writes the page and its pictures into `folder`; returns the page's path."""
@@ -267,7 +307,8 @@ class Scores:
         frame = self.to_frame().pivot(index="statistic", columns="judge", values="value")
         frame = frame.loc[list(dict.fromkeys(self.to_frame()["statistic"]))]
         lines = "".join(f"<li>{escape(line)}</li>" for line in self.statements)
-        return f"{frame.to_html(float_format=lambda value: f'{value:.3f}')}<ul>{lines}</ul>"
+        frame = frame.map(lambda value: "" if value is None or value != value else f"{value:.3f}")
+        return f"{frame.to_html()}<ul>{lines}</ul>"
 
 
 def score(

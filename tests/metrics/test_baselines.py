@@ -1,21 +1,22 @@
 import itertools
-import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
 from sklearn.metrics import balanced_accuracy_score
 
-from medjudge.errors import ConfigError, DataError
-from medjudge.inference.embeddings import sentence_embedder
+from medjudge.errors import DataError
 from medjudge.metrics.baselines import (
     BASELINES,
+    EMBEDDING,
     LEXICAL,
     TRIVIAL,
     always_positive,
     chance,
     chance_accuracy,
     compared_texts,
+    every_baseline,
     fit_cutpoints,
     lexical_baselines,
     majority,
@@ -26,6 +27,8 @@ from medjudge.metrics.baselines import (
 )
 from medjudge.metrics.classification import classification_metrics, code_outcomes
 from medjudge.records import Case
+from medjudge.rewards.reasoning import embed_or_why_not
+from medjudge.rewards.settings import EmbeddingSettings
 from tests.shared_data import shared_rows
 
 LABELS = ("0", "1")
@@ -217,10 +220,40 @@ def test_embeddings_are_used_where_they_are_given():
     assert set(found.judgements) < set(BASELINES)
 
 
+def test_embedding_cosine_stands_with_the_other_baselines_or_says_what_is_missing():
+    asked = []
+
+    def embed():
+        asked.append(1)
+        return lambda texts: np.array([[len(text), 1.0] for text in texts])
+
+    held_out = [replace(case, case_id=f"h{i}", group=f"other {i}") for i, case in enumerate(PAIRS)]
+    options = {"kind": "equivalence", "labels": LABELS, "positive": LABELS[-1], "rng": np.random.default_rng(0)}
+    found = every_baseline(PAIRS, held_out, embed=embed, **options)
+    assert set(found.judgements) >= {*LEXICAL, EMBEDDING}
+    without = every_baseline(PAIRS, held_out, embed=lambda: "install it.", **options)
+    assert EMBEDDING not in without.judgements
+    assert without.skipped[EMBEDDING] == "install it."
+    every_baseline((), held_out, embed=embed, **options)
+    every_baseline(PAIRS, held_out, embed=embed, **{**options, "kind": "mcq"})
+    assert asked == [1]  # no model is loaded where nothing is compared
+
+
+def test_the_installed_embedding_model_is_a_judge():
+    pytest.importorskip("sentence_transformers")
+    embed = embed_or_why_not(EmbeddingSettings())
+    if isinstance(embed, str):
+        pytest.skip(embed)
+    same, other = "The patient has a fever.", "Treasury bonds fell."
+    a, b, c = embed([same, "The patient is febrile.", other])
+    assert float(a @ b) > 0.6 > 0.3 > float(a @ c)
+
+
 def test_embeddings_without_the_extra_say_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(ConfigError, match=r"medjudge\[embeddings\]"):
-        sentence_embedder("any")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    said = embed_or_why_not(EmbeddingSettings(model="any"))
+    assert isinstance(said, str)
+    assert "medjudge[embeddings]" in said
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, norm, permutation_test, t
+from scipy.stats import binom, binomtest, false_discovery_control, norm, permutation_test, t
 from sklearn.metrics import f1_score
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
@@ -263,6 +263,55 @@ def test_adjusted_p_by_hand():
     )
     assert adjust_p({}) == {}
     assert math.isnan(adjust_p({"a": math.nan})["a"])
+
+
+def test_mcnemar_on_five_hundred_tables():
+    """Exact: statsmodels, SciPy's binomial test and the binomial coefficients. Mid-p: the coefficients, and SciPy."""
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        a, b = (int(v) for v in rng.integers(0, rng.choice([1, 4, 30]), 2))
+        n, fewer = a + b, min(a, b)
+        tail = sum(math.comb(n, i) for i in range(fewer + 1)) / 2**n
+        point = math.comb(n, fewer) / 2**n
+        exact, mid = mcnemar(a, b, method="exact").p, mcnemar(a, b, method="mid-p").p
+        assert exact == pytest.approx(min(1.0, 2 * tail))
+        assert exact == pytest.approx(statsmodels_mcnemar([[1, a], [b, 1]], exact=True).pvalue if n else 1.0)
+        assert exact == pytest.approx(binomtest(fewer, n).pvalue if n else 1.0)
+        assert mid == pytest.approx(2 * tail - point if n else 1.0)
+        assert mid == pytest.approx(2 * binom.cdf(fewer, n, 0.5) - binom.pmf(fewer, n, 0.5) if n else 1.0)
+
+
+def slow_holm(p):
+    """Each p times the number of those not smaller, never less than one before it."""
+    order = sorted(range(len(p)), key=lambda i: p[i])
+    adjusted, highest = [0.0] * len(p), 0.0
+    for rank, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(p) - rank) * p[i]))
+        adjusted[i] = highest
+    return adjusted
+
+
+def slow_benjamini_hochberg(p):
+    """The least of n p / rank over all p at least as large."""
+    ranked = sorted(p)
+    scaled = [(value, min(1.0, len(p) * value / rank)) for rank, value in enumerate(ranked, 1)]
+    return [min(s for value, s in scaled if value >= one) for one in p]
+
+
+def test_corrections_on_five_hundred_families():
+    """Ties, ones, zeros, one test alone, and undefined p among them: statsmodels' doors, SciPy and slow loops."""
+    rng = np.random.default_rng(1)
+    for _ in range(500):
+        p = np.round(rng.random(int(rng.integers(1, 12))) ** 2, int(rng.integers(1, 5)))
+        gaps = rng.random(len(p)) < 0.2
+        family = {str(i): math.nan if gap else float(v) for i, (v, gap) in enumerate(zip(p, gaps, strict=True))}
+        real = [v for v in family.values() if not math.isnan(v)]
+        holm, bh = adjust_p(family), adjust_p(family, method="benjamini-hochberg")
+        assert [v for v in holm.values() if not math.isnan(v)] == pytest.approx(slow_holm(real))
+        kept = [v for v in bh.values() if not math.isnan(v)]
+        assert kept == pytest.approx(slow_benjamini_hochberg(real))
+        assert kept == pytest.approx(list(false_discovery_control(real)) if real else [])
+        assert [name for name, v in holm.items() if math.isnan(v)] == [n for n, v in family.items() if math.isnan(v)]
 
 
 def test_rows_needed_by_hand():

@@ -214,3 +214,60 @@ def test_wilson_over_groups():
     assert (perfect.low, perfect.high) == pytest.approx(proportion_confint(4, 4, method="wilson"))
     assert math.isnan(clustered_wilson([1, 0], [0, 0], level=0.95).low)
     assert math.isnan(clustered_wilson([], level=0.95).value)
+
+
+def test_wilson_on_five_hundred_counts():
+    """statsmodels' door, SciPy's own interval, and the score equation solved by its formula; none and all included."""
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        n = int(rng.choice([1, 2, 7, 40, 900]))
+        count, level = int(rng.integers(0, n + 1)), float(rng.choice([0.8, 0.9, 0.95, 0.99]))
+        z = scipy.stats.norm.ppf((1 + level) / 2)
+        p = count / n
+        centre, reach = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+        by_hand = (max((centre - reach) / (1 + z**2 / n), 0.0), min((centre + reach) / (1 + z**2 / n), 1.0))
+        theirs = scipy.stats.binomtest(count, n).proportion_ci(level, method="wilson")
+        found = wilson_interval(count, n, level=level)
+        assert found == pytest.approx(by_hand, abs=1e-12)
+        assert found == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+def slow_bca(value, draws, jackknife, level):
+    """Efron's interval from its words: bias from the draws below, acceleration from the jackknife, end by end."""
+    kept = [d for d in draws if not math.isnan(d)]
+    without = [v for v in jackknife if not math.isnan(v)]
+    below = sum(d < value - 1e-9 for d in kept) + sum(abs(d - value) <= 1e-9 for d in kept) / 2
+    share = min(max(below / len(kept), 0.5 / len(kept)), 1 - 0.5 / len(kept))
+    bias = scipy.stats.norm.ppf(share)
+    middle = sum(without) / len(without)
+    cubes, squares = sum((middle - v) ** 3 for v in without), sum((middle - v) ** 2 for v in without)
+    acceleration = cubes / (6 * squares**1.5) if squares else 0.0
+    ends = []
+    for tail in ((1 - level) / 2, (1 + level) / 2):
+        z = bias + scipy.stats.norm.ppf(tail)
+        ends.append(np.quantile(kept, scipy.stats.norm.cdf(bias + z / (1 - acceleration * z))))
+    return tuple(ends)
+
+
+def test_bca_on_five_hundred_samples():
+    """Skewed, tied, and some draws undefined."""
+    rng = np.random.default_rng(0)
+    for seed in range(500):
+        x = np.round(rng.exponential(1, int(rng.integers(5, 30))), int(rng.integers(0, 4)))
+        draws = rng.choice(x, (200, len(x))).mean(1)
+        draws[rng.random(200) < rng.choice([0.0, 0.02])] = math.nan
+        without = (x.sum() - x) / (len(x) - 1)
+        level = float(rng.choice([0.8, 0.95]))
+        found = bca_interval(float(x.mean()), draws, without, level)
+        assert found == pytest.approx(slow_bca(float(x.mean()), draws, without, level), abs=1e-9), seed
+
+
+def test_bias_corrected_jackknife_is_centred_on_the_pseudo_values():
+    # On -log(1 - x): value .5 gives .6931; leaving one out gives values whose pseudo-values' mean is the centre.
+    without = np.array([0.4, 0.5, 0.55, 0.52])
+    moved = -np.log1p(-np.append(without, 0.5))
+    centre = 4 * moved[-1] - 3 * moved[:-1].mean()
+    low, high = jackknife_interval(0.5, without, 0.95, -math.inf, corrected=True)
+    assert (-math.log1p(-low) - math.log1p(-high)) / 2 == pytest.approx(centre)
+    plain = jackknife_interval(0.5, without, 0.95, -math.inf)
+    assert -math.log1p(-high) + math.log1p(-low) == pytest.approx(-math.log1p(-plain[1]) + math.log1p(-plain[0]))

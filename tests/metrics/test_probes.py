@@ -5,8 +5,8 @@ import pytest
 from statsmodels.stats.proportion import proportion_confint
 
 from medjudge.errors import DataError
-from medjudge.metrics.probes import flip_rate, self_consistency
-from medjudge.metrics.statements import flip_statement
+from medjudge.metrics.probes import consistency_result, flip_rate, probe_result, self_consistency
+from medjudge.metrics.statements import consistency_statement, flip_statement
 from medjudge.records import Unparsed, Verdict
 
 RNG = np.random.default_rng
@@ -91,19 +91,34 @@ def test_all_unreadable():
     assert (found.agreement.value, found.unanimous.value, found.majority_accuracy.value) == (0, 0, 0)
 
 
+def as_result(found):
+    return probe_result(found, title="padding", change="two sentences", n_cases=200)
+
+
 def test_flips_in_words():
     before, after = answers(["0"] * 100 + ["1"]), answers(["1"] * 10 + ["0"] * 90 + [None])
-    found = flip_rate(before, after, same(101), {}, positive="1", rng=RNG(0))
+    found = as_result(flip_rate(before, after, same(101), {}, positive="1", rng=RNG(0)))
     low, high = proportion_confint(10, 100, method="wilson")
-    assert flip_statement("padding", found) == (
-        f"Probe 'padding' changed 10.0 % ({100 * low:.1f} to {100 * high:.1f}) of 100 verdicts, towards positive by "
-        "+10.0 points on balance; 1 answer became unreadable."
+    assert flip_statement("judge", found) == (
+        f"judge under 'padding': 10.0 % ({100 * low:.1f} to {100 * high:.1f}) of 100 verdicts changed, towards "
+        "positive by +10.0 points on balance; 1 answer became unreadable."
     )
+    assert (found.n_probed, found.n_unchanged) == (101, 99)
     back = flip_rate(answers(["1"] * 10 + ["0"] * 90), answers(["0"] * 100), same(100), {}, positive="1", rng=RNG(0))
-    assert "away from positive by 10.0 points" in flip_statement("swap", back)
+    assert "away from positive by 10.0 points" in flip_statement("judge", as_result(back))
     even = flip_rate(answers(["0", "1"] * 20), answers(["1", "0"] * 20), same(40), {}, positive="1", rng=RNG(0))
-    assert "on balance" not in flip_statement("swap", even)
+    assert "on balance" not in flip_statement("judge", as_result(even))
     nothing = flip_rate(answers(["0"]), answers([None]), same(1), {}, rng=RNG(0))
-    assert flip_statement("swap", nothing) == (
-        "Probe 'swap': no case was answered readably both times; 1 answer became unreadable."
+    assert flip_statement("judge", as_result(nothing)) == (
+        "judge under 'padding': no case was answered readably both times; 1 answer became unreadable."
     )
+    stuck = flip_rate(answers(["0"] * 9), answers(["0"] * 9), same(9), {}, positive="1", rng=RNG(0))
+    assert "all being '0': a judge that knows one answer cannot be moved" in flip_statement("judge", as_result(stuck))
+
+
+def test_self_consistency_in_words():
+    # Three of four cases agree throughout; the fourth's two samples differ: pairs that differ 1 / 4.
+    found = self_consistency(np.array([[0, 0], [1, 1], [0, 0], [0, 1]]), np.arange(4), rng=RNG(0))
+    sentence = consistency_statement("judge", consistency_result(found, temperature=0.7))
+    assert sentence.startswith("judge, sampled 2 times at temperature 0.7, contradicts itself in 25.0 %")
+    assert sentence.endswith("n = 4; all 2 agree on 75.0 % of the cases.")

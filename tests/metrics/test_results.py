@@ -5,8 +5,8 @@ import pytest
 
 from medjudge.errors import DataError, RunError
 from medjudge.metrics.baselines import trivial_baselines
-from medjudge.metrics.results import Results, summarise
-from medjudge.metrics.statements import NO_LEAKAGE_CHECK, p_value, percent, signed
+from medjudge.metrics.results import DifferenceResult, McNemarResult, Results, summarise
+from medjudge.metrics.statements import NO_LEAKAGE_CHECK, is_clear, p_value, percent, signed
 from medjudge.records import Case, Unparsed, Verdict
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.equivalence import EquivalenceContract
@@ -90,7 +90,10 @@ def test_each_interval_holds_its_value_and_names_its_method(results):
                 assert metric.low is metric.high is None, name
             else:
                 assert metric.low <= metric.value <= metric.high, name
-    assert results.models["sft"].metrics["accuracy"].method == "expanded percentile bootstrap over groups"
+    sft = results.models["sft"].metrics
+    assert sft["accuracy"].method == "Wilson, n = rows / design effect"
+    assert sft["macro_f1"].method == "jackknife over groups, t on a transformed scale"
+    assert sft["schema_pass_rate"].method == "expanded percentile bootstrap over groups"
     at_base = results.models["base"].metrics
     assert at_base["accuracy"].method == "Wilson, n = groups"
     assert at_base["accuracy"].high == pytest.approx(1.959964**2 / (200 + 1.959964**2))
@@ -135,9 +138,41 @@ def test_deterministic_by_seed_and_independent_of_what_else_is_measured():
     other = summarise(cases, {"m": said}, contract=contract, split="test", n_resamples=200, seed=8)
     repeated = summarise(cases, {"m": said}, contract=contract, split="test", n_resamples=200, seed=7)
     assert one == repeated
-    assert one.models["m"].metrics["accuracy"] != other.models["m"].metrics["accuracy"]
-    assert two.models["m"].metrics["accuracy"].value == one.models["m"].metrics["accuracy"].value
+    assert one.comparisons == other.comparisons == ()
+    assert one.models["m"].metrics["accuracy"] == other.models["m"].metrics["accuracy"]  # nothing drawn in it
+    assert two.models["m"].metrics["accuracy"] == one.models["m"].metrics["accuracy"]
     assert "pearson" in one.models["m"].metrics
+
+
+def test_a_number_has_one_interval_and_a_pair_one_corrected_p(results):
+    """What the metrics table and the agreement table both show is the same; so is what is said of two judges."""
+    audit = results.audit
+    for name, model in results.models.items():
+        shared = set(model.metrics) & set(audit.judges[name].statistics)
+        assert {"accuracy", "macro_f1"} <= shared
+        assert all(model.metrics[key] == audit.judges[name].statistics[key] for key in shared)
+    for pair in audit.pairs:
+        comparison = results.comparison(pair.a, pair.b)
+        assert comparison.mcnemar.adjusted_p == pair.adjusted_p >= comparison.mcnemar.p == pair.p
+    family = {frozenset((c.a, c.b)) for c in results.comparisons} | {frozenset((p.a, p.b)) for p in audit.pairs}
+    assert audit.n_tests == len(family) == 4  # three pairs of models, and the best of them with the best baseline
+    claims = ("more accurate than", "less accurate than", "not distinguishable from", "points more of the")
+    assert not [line for line in audit.statements if any(claim in line for claim in claims)]
+
+
+def test_a_claim_needs_the_corrected_p(results):
+    comparison = results.comparison("grpo", "sft")
+    borderline = comparison.model_copy(
+        update={
+            "differences": {"accuracy": DifferenceResult(value=3.0, low=0.5, high=5.5)},
+            "mcnemar": McNemarResult(only_a=30, only_b=12, p=0.02, method="mid-p", adjusted_p=0.08),
+        }
+    )
+    assert not is_clear(borderline, results)
+    alone = borderline.model_copy(update={"mcnemar": borderline.mcnemar.model_copy(update={"adjusted_p": 0.02})})
+    assert is_clear(alone, results)
+    earlier = borderline.model_copy(update={"mcnemar": borderline.mcnemar.model_copy(update={"adjusted_p": None})})
+    assert is_clear(earlier, results)
 
 
 def test_guessing_is_not_distinguishable_from_chance():
@@ -175,7 +210,7 @@ def test_a_judge_with_one_label_for_everything_is_named():
     }
     results = summarise(cases, said, contract=contract, split="test")
     assert [line for line in results.statements if "tells nothing apart" in line] == [
-        "stuck gives the label 'B' in every answer that can be read: it tells nothing apart."
+        "stuck answers 'B' to every case: it tells nothing apart, and is right as often as the experts say so."
     ]
 
 

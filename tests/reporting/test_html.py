@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 
 from medjudge.reporting.html import flatten, lineage_tree, write_report
-from medjudge.reporting.inputs import ReportInputs
+from medjudge.reporting.inputs import ReportInputs, VerdictRow
 
 VOID = {"meta", "img", "br", "link"}
 
@@ -197,3 +197,36 @@ def test_flatten():
         ("d", '["x"]'),
         ("e", "null"),
     ]
+
+
+def test_text_of_cases_only_where_asked_for(report_inputs, written, tmp_path):
+    assert "Each opens to its prompt" not in written[0].read_text(encoding="utf-8")
+    rows = [
+        VerdictRow("c1", "Usually Appropriate", None, reason="no answer", prompt="[user]\n<b>pain</b>", completion=""),
+        VerdictRow("c2", "Usually Appropriate", "May Be Appropriate", 0.9, prompt="[user]\nfever", completion="May be"),
+    ]
+    asked = replace(report_inputs, verdicts={"grpo": rows})
+    page = write_report(asked, tmp_path).read_text(encoding="utf-8")
+    Page(page)
+    assert "This page holds the text of cases." in page
+    assert "&lt;b&gt;pain&lt;/b&gt;" in page
+    assert "(empty)" in page
+    assert "fever" in page
+
+
+def test_every_picture_has_words_and_every_table_can_scroll(written):
+    """What a phone or a screen reader needs: alternatives in full, wide things in boxes of their own."""
+    text = written[0].read_text(encoding="utf-8")
+    assert all(len(image["alt"]) > 40 for image in written[1].images)
+    assert text.count("<table>") == text.count('<div class="scroll"')
+    assert re.findall(r'<div class="scroll"[^>]*>\s*<table>', text)
+    assert len(re.findall(r'<div class="scroll"[^>]*>\s*<table>', text)) == text.count("<table>")
+    assert 'name="viewport" content="width=device-width' in text
+    style = text[text.index("<style>") : text.index("</style>")]
+    for rule in (
+        ".scroll { overflow-x: auto",
+        "pre { background: var(--tint); border-radius: 6px; padding: .8rem 1rem; overflow-x: auto",
+    ):
+        assert rule in style
+    # No length that is wider than a phone stands outside of a scrolling box.
+    assert not re.search(r"(?<!max-)(?<!min-)width:\s*\d{3,}px", text)

@@ -24,7 +24,7 @@ def test_every_model_with_n_unparsed_and_intervals(report_inputs):
     sft = results.models["sft"].metrics
     assert interval_text(sft["accuracy"], "accuracy").replace(" to ", "–") in text
     assert "Pearson r" in text
-    assert "95 % expanded percentile bootstrap over groups (500 resamples of 100 groups, seed 42)" in text
+    assert "Intervals of 95 % count the 100 groups" in text
     assert "Unreadable answers count as wrong" in text
 
 

@@ -19,7 +19,7 @@ from medjudge.errors import DataError
 from medjudge.modeling.grpo import rewarded_cases
 from medjudge.modeling.tiny import build_tokenizer
 from medjudge.records import Case, Completion, Judgement, Rollout, Unparsed, Verdict
-from medjudge.rewards.checks import CHECKS, PolicySample
+from medjudge.rewards.checks import CHECKS, COSTLY_CASES, PolicySample
 from medjudge.rewards.composition import RewardContext, RewardPlan, RuleReward, Term, build_plan
 from medjudge.rewards.preflight import Preflight, require_earnable, run_preflight
 from medjudge.rewards.rules import RewardRule
@@ -321,6 +321,39 @@ def test_what_is_whole_passes_in_full() -> None:
     assert accuracy.groups_with_spread == pytest.approx(4 / 6)
     assert result.pass_rates == {"c0": 0.75, "c1": 0.75, "c2": 1.0, "c3": 0.75, "c4": 0.75, "c5": 1.0}
     require_earnable(result)
+
+
+@dataclass
+class Dear:
+    """Accuracy by a model, so to speak: no rule, so only the first rows are put to it; or a judge, which none is."""
+
+    gold_tolerance: float
+    minimum: float = 0.0
+    maximum: float = 1.0
+
+    def most(self, case: Case) -> float | None:
+        return 1.0
+
+    def __call__(self, rollouts: Sequence[Rollout]) -> list[float | None]:
+        return plan_of(CONTRACT).rewards["accuracy"](rollouts)
+
+    def report(self) -> dict[str, Any]:
+        return {}
+
+
+@pytest.mark.parametrize(("tolerance", "n_asked"), [(0.01, COSTLY_CASES), (float("inf"), 0)])
+def test_rewards_that_all_ask_a_model_are_proven_on_the_first_rows_alone(tolerance: float, n_asked: int) -> None:
+    """`rewards = {embedding = 1.0}` on more rows than are put to it, and `{llm = 1.0}` on any number."""
+    plan = RewardPlan((Term("dear", 1.0),), (), {"dear": Dear(tolerance)})
+    result = run(cases=orders(40), plan=plan)
+    assert result.passed
+    assert (result.n_cases, result.n_at_maximum) == (40, n_asked)
+    told = {check.name: check.told for check in result.checks}
+    assert f"{n_asked} of {n_asked} gold answers earn the maximum" in told["gold"]
+    assert f"{40 - n_asked} of the other {40 - n_asked} are read as their label" in told["gold"]
+    statuses = {check.name: check.status for check in result.checks}
+    assert statuses["shuffled"] == ("passed" if n_asked else "skipped")
+    assert plan.score([]) == []
 
 
 @pytest.mark.parametrize(

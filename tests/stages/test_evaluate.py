@@ -15,7 +15,8 @@ from medjudge import artifacts
 from medjudge.config import Recipe, recipe_from_tree
 from medjudge.errors import ConfigError
 from medjudge.records import Case, Completion, LabelScores, Unparsed, Verdict
-from medjudge.stages.evaluate import LABELS_STATEMENT, evaluate_folder, judgement_of
+from medjudge.stages.evaluate import LABELS_STATEMENT, _sent_whole, evaluate_folder, judgement_of
+from medjudge.stages.report import rewrite
 from medjudge.tasks.equivalence import EquivalenceContract
 
 
@@ -72,3 +73,29 @@ def test_answers_become_judgements() -> None:
 def test_a_task_that_reasons_first_has_no_labels_mode() -> None:
     with pytest.raises(ConfigError, match=r"`evaluate.mode` is labels, but .* reasons before its label"):
         recipe("labels", form="reasoning")
+
+
+def test_prompts_are_kept_only_where_the_page_is_to_show_them(tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", n_variants=1)
+    model = {"m": str(save_base(tmp_path / "model"))}
+    for asked in (False, True):
+        settings = recipe("labels")
+        settings = settings.model_copy(update={"report": settings.report.model_copy(update={"show_text": asked})})
+        out = tmp_path / f"out-{asked}"
+        evaluate_folder(settings.contract, str(rows), model, out, Console(quiet=True), settings.data, settings)
+        assert (out / artifacts.PROMPTS).exists() == asked
+        rewrite(out, Console(quiet=True), show_text=asked)
+        page = (out / artifacts.REPORT).read_text(encoding="utf-8")
+        assert ("variant 0" in page) == asked
+
+
+def test_an_endpoint_that_saw_more_than_a_local_model_would_is_said() -> None:
+    """Its server cuts nothing: a prompt above `max_prompt_tokens` is whole there and shortened here."""
+    contract = EquivalenceContract(instructions="terse", max_prompt_tokens=100)
+    texts = {"question": "Why?", "reference": "So.", "candidate": "word " * 10}
+    short, long = Case("s", texts), Case("l", {**texts, "candidate": "word " * 200})
+    assert _sent_whole(contract, [short, long], []) == ()
+    assert _sent_whole(contract, [short], ["gpt"]) == ()
+    (sentence,) = _sent_whole(contract, [short, long], ["gpt"])
+    assert "Prompts go to endpoints (gpt) whole" in sentence
+    assert "1 of 2 prompts are longer than its 100" in sentence

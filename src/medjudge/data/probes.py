@@ -21,6 +21,8 @@ from medjudge.tasks.rubric import RubricContract
 JUDGED_FIELD = {"equivalence": "candidate", "rubric": "output", "mcq": "question", "appropriateness": "variant"}
 """Contract kind -> the text that irrelevant additions go to."""
 OPTIONS = ("opa", "opb", "opc", "opd")
+CARRIED = ("paraphrase", "translation")
+"""Probes whose texts the rows bring along, in columns `<probe>_<field>`."""
 
 PADDING = {
     "en": "The question was read with care before this was written. What was to be said stands in the lines above, and "

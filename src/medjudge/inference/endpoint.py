@@ -133,16 +133,25 @@ class EndpointClient:
         self._cache_path = settings.cache or default_cache()
         self._counted: set[str] = set()
 
-    def ask(self, prompts: Sequence[Sequence[Message]], *, max_tokens: int) -> list[Reply | Failure]:
+    def ask(
+        self,
+        prompts: Sequence[Sequence[Message]],
+        *,
+        max_tokens: int,
+        sample: int = 0,
+        temperature: float | None = None,
+    ) -> list[Reply | Failure]:
         """One answer per prompt, in the order of the prompts; equal prompts are asked once. Notebooks may call it too.
 
+        sample: numbers independent answers to the same prompts; each has a seed and a place in the cache of its own.
+        temperature: takes the place of the settings', unless they send none.
         Raises EndpointError if the endpoint cannot be reached at all, refuses key, model or parameters, or more calls
         fail for good than the settings bear. What was answered until then is on disk and is not asked for again.
         """
         keys, bodies = [], {}
         for messages in prompts:
-            body = self._body(messages, max_tokens)
-            key = self._key(body)
+            body = self._body(messages, max_tokens, sample, temperature)
+            key = self._key(body, sample)
             keys.append(key)
             bodies[key] = body
         answers = _run(self._ask_all(bodies, Counter(keys)))
@@ -163,19 +172,22 @@ class EndpointClient:
 
     # --- one request --------------------------------------------------------------------------------------------------
 
-    def _body(self, messages: Sequence[Message], max_tokens: int) -> dict[str, Any]:
+    def _body(
+        self, messages: Sequence[Message], max_tokens: int, sample: int, temperature: float | None
+    ) -> dict[str, Any]:
         """The request without the name of its token limit."""
         settings = self.settings
         body: dict[str, Any] = {"model": self.endpoint.model, "messages": [dict(turn) for turn in messages]}
-        body |= {
-            name: value
-            for name, value in (("temperature", settings.temperature), ("seed", settings.seed))
-            if value != "default"
-        }
+        if settings.temperature != "default":
+            body["temperature"] = settings.temperature if temperature is None else temperature
+        if settings.seed != "default":
+            body["seed"] = settings.seed + sample
         return {**body, "limit": max_tokens + settings.reasoning_tokens, "extra_body": dict(settings.extra)}
 
-    def _key(self, body: Mapping[str, Any]) -> str:
-        content = json.dumps({"version": KEY_VERSION, "url": self.endpoint.url, **body}, sort_keys=True)
+    def _key(self, body: Mapping[str, Any], sample: int = 0) -> str:
+        # A server that is sent no seed is sent equal bodies for different samples.
+        numbered = {"sample": sample} if sample else {}
+        content = json.dumps({"version": KEY_VERSION, "url": self.endpoint.url, **body, **numbered}, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
     def _limit_key(self) -> str:
@@ -507,13 +519,18 @@ class EndpointEngine:
         """`client`: its counts and its record hold what a model folder's lineage cannot say here."""
         self.client = client
 
-    def generate(self, contract: TaskContract, cases: Sequence[Case]) -> list[Completion]:
+    def generate(
+        self, contract: TaskContract, cases: Sequence[Case], *, sample: int = 0, temperature: float | None = None
+    ) -> list[Completion]:
         """One completion per case, in the order of the cases; a call that failed for good is one with a `failure`.
 
-        The server renders the prompt by its own template and counts by its own tokenizer: no prompt is shortened here.
+        The server renders the prompt by its own template and counts by its own tokenizer: no prompt is shortened here,
+        whatever `max_prompt_tokens` says. sample, temperature: as `EndpointClient.ask`.
         """
         prompts = [contract.messages(case) for case in cases]
-        replies = self.client.ask(prompts, max_tokens=contract.max_completion_tokens)
+        replies = self.client.ask(
+            prompts, max_tokens=contract.max_completion_tokens, sample=sample, temperature=temperature
+        )
         return [_completion(reply, thinking=contract.thinking) for reply in replies]
 
 

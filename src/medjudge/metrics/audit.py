@@ -19,7 +19,9 @@ from medjudge.metrics.agreement import agreement_estimates
 from medjudge.metrics.calibration import (
     CalibrationReport,
     SelectiveRule,
+    abstention_rates,
     calibration_report,
+    risk_control_threshold,
     risk_coverage,
     selective_threshold,
 )
@@ -144,6 +146,9 @@ class SelectiveResult(Frozen):
     error: float | None
     n: int
     promise: str
+    method: str = "learn-then-test"
+    abstention: dict[str, dict[str, MetricResult]] = {}  # noqa: RUF012  (pydantic copies it)
+    """`gold label`, `generator` -> value -> share of its verdicts that go to a person; empty without a threshold."""
 
 
 class CalibrationResult(Frozen):
@@ -216,7 +221,7 @@ class PairResult(Frozen):
     p: float
     method: str
     adjusted_p: float
-    """McNemar's p, by Holm over the family."""
+    """McNemar's p, by Holm over the family of accuracy tests."""
     tests: dict[str, PermutationResult]
     power: PowerResult
 
@@ -228,8 +233,13 @@ class Audit(Frozen):
     """Judges first, then baselines."""
     pairs: tuple[PairResult, ...]
     n_tests: int
-    """Tests in the family that Holm's method corrects for."""
+    """Tests of accuracy in the family that Holm's method corrects for: these pairs, and in an evaluation every other
+    comparison that it makes."""
+    n_statistic_tests: int = 0
+    """Permutation tests of other statistics: a family of their own."""
     statements: tuple[str, ...] = ()
+    about: tuple[tuple[str, ...], ...] = ()
+    """The judges that each statement speaks of; none where it speaks of the rows alone."""
 
 
 def audit_judges(
@@ -257,10 +267,13 @@ def audit_judges(
         for name, outcomes in (baselines or {}).items()
     }
     pairs = _pairs({name: rows.outcomes for name, rows in judges.items()}, level, n_resamples, seed)
-    n_tests = len(pairs) + sum(test.p is not None for one in pairs for test in one.tests.values())
-    audit = Audit(judges=audited, pairs=pairs, n_tests=n_tests)
+    n_statistic_tests = sum(test.p is not None for one in pairs for test in one.tests.values())
+    audit = Audit(judges=audited, pairs=pairs, n_tests=len(pairs), n_statistic_tests=n_statistic_tests)
     chance = {name: 1 / len(rows.outcomes.labels) for name, rows in judges.items()}
-    return audit.model_copy(update={"statements": tuple(findings.of_audit(audit, chance, level))})
+    found = findings.of_audit(audit, chance, level)
+    return audit.model_copy(
+        update={"statements": tuple(one.text for one in found), "about": tuple(one.about for one in found)}
+    )
 
 
 def _audit(
@@ -367,17 +380,41 @@ def _calibration(
     curve = risk_coverage(confidence[stated], correct[stated])
     shown = np.unique(np.linspace(0, len(curve.coverage) - 1, N_CURVE_POINTS).round().astype(int))
     edges = np.linspace(0, 1, N_HISTOGRAM_BINS + 1)
+    rules = [
+        selective_threshold(confidence, correct, max_error=max_error, groups=groups, rng=rng)
+        for max_error in MAX_ERRORS
+    ]
+    rules += [
+        risk_control_threshold(confidence, correct, max_error=max_error, groups=groups) for max_error in MAX_ERRORS
+    ]
     return _calibration_result(
         found,
         coverage=curve.coverage[shown],
         risk=curve.risk[shown],
         n_right=np.histogram(confidence[stated & correct], edges)[0],
         n_wrong=np.histogram(confidence[stated & ~correct], edges)[0],
-        rules=[
-            selective_threshold(confidence, correct, max_error=max_error, groups=groups, rng=rng)
-            for max_error in MAX_ERRORS
-        ],
+        rules=rules,
+        abstention=[_abstention(rule, rows, level) for rule in rules],
     )
+
+
+def _abstention(rule: SelectiveRule, rows: JudgeRows, level: float) -> dict[str, dict[str, MetricResult]]:
+    """Who waits for a person under a rule. What could not be read waits too."""
+    if rule.threshold is None:
+        return {}
+    outcomes = rows.outcomes
+    accepted = rule.accepts(np.where(outcomes.parsed, rows.confidence, np.nan))
+    by = {"gold label": [outcomes.labels[code] for code in outcomes.gold]}
+    if len(set(rows.generators) - {""}) > 1:
+        by["generator"] = list(rows.generators)
+    return {
+        kind: {
+            value: measured(share)
+            for value, share in abstention_rates(accepted, values, outcomes.groups, level=level).items()
+            if value
+        }
+        for kind, values in by.items()
+    }
 
 
 def _correction(
@@ -424,6 +461,7 @@ def _calibration_result(
     n_right: NDArray[np.int64],
     n_wrong: NDArray[np.int64],
     rules: Sequence[SelectiveRule],
+    abstention: Sequence[dict[str, dict[str, MetricResult]]],
 ) -> CalibrationResult:
     curve = found.reliability
     bins = zip(curve.mean_confidence, curve.accuracy, curve.low, curve.high, curve.n, strict=True)
@@ -457,8 +495,10 @@ def _calibration_result(
                 error=finite(rule.error),
                 n=rule.n,
                 promise=rule.promise,
+                method=rule.method,
+                abstention=left,
             )
-            for rule in rules
+            for rule, left in zip(rules, abstention, strict=True)
         ),
     )
 
@@ -472,16 +512,20 @@ def tested_statistics(outcomes: Outcomes) -> tuple[str, ...]:
 
 def _pairs(judges: Mapping[str, Outcomes], level: float, n_resamples: int, seed: int) -> tuple[PairResult, ...]:
     names = list(judges)
-    planned = list(combinations(names, 2)) if len(names) <= MAX_ALL_PAIRS else [(name, names[0]) for name in names[1:]]
+    # The later judge less the earlier one, as everywhere.
+    planned = [(b, a) for a, b in combinations(names, 2)]
+    if len(names) > MAX_ALL_PAIRS:
+        planned = [(name, names[0]) for name in names[1:]]
     found = [_pair(a, b, judges[a], judges[b], level, n_resamples, seed) for a, b in planned]
-    family = {f"{i} mcnemar": one.p for i, one in enumerate(found)}
+    accuracy = adjust_p({str(i): one.p for i, one in enumerate(found)}, method="holm")
+    family: dict[str, float] = {}
     for i, one in enumerate(found):
         family |= {f"{i} {name}": test.p for name, test in one.tests.items() if test.p is not None}
     adjusted = adjust_p(family, method="holm")
     return tuple(
         one.model_copy(
             update={
-                "adjusted_p": adjusted[f"{i} mcnemar"],
+                "adjusted_p": accuracy[str(i)],
                 "tests": {
                     name: test.model_copy(update={"adjusted_p": adjusted.get(f"{i} {name}")})
                     for name, test in one.tests.items()

@@ -50,7 +50,7 @@ BASELINES = {**TRIVIAL, **LEXICAL, EMBEDDING: "cosine of sentence embeddings"}
 """Every baseline by name, in words."""
 
 FloatArray = NDArray[np.float64]
-Embed = Callable[[Sequence[str]], FloatArray]
+Embed = Callable[[Sequence[str]], NDArray[Any]]
 Similarity = Callable[[Sequence[tuple[str, str]]], FloatArray]
 
 _WORD = re.compile(r"(?u)\b\w+\b")
@@ -80,10 +80,12 @@ def every_baseline(
     labels: Sequence[str],
     positive: str | None,
     rng: np.random.Generator,
+    embed: Callable[[], Embed | str] | None = None,
 ) -> Baselines:
     """Trivial and lexical baselines, all fitted on the training rows whose question (group) is not evaluated.
 
     kind: of the contract; it and the cases say whether there are two texts whose likeness means something.
+    embed: called only where there are; texts -> (n, d) vectors, or in words why embedding cosine is left out.
     """
     evaluated = {_question(case) for case in cases}
     clean = [case for case in train if _question(case) not in evaluated]
@@ -91,14 +93,20 @@ def every_baseline(
     texts = compared_texts(kind, cases)
     if texts is None or not train:
         return trivial
-    lexical = lexical_baselines(clean, cases, labels=labels, texts=texts)
+    embedder = embed() if embed is not None else "no embedding model was given."
+    without = {EMBEDDING: embedder} if isinstance(embedder, str) else {}
+    lexical = lexical_baselines(
+        clean, cases, labels=labels, texts=texts, embed=None if isinstance(embedder, str) else embedder
+    )
     note = (
         f"Baselines were fitted on {len(clean):,} of {len(train):,} training rows: the questions of the other "
         f"{len(train) - len(clean):,} are among those evaluated."
         if len(clean) < len(train)
         else f"Baselines were fitted on {len(train):,} training rows, whose questions are not among those evaluated."
     )
-    return Baselines({**trivial.judgements, **lexical.judgements}, {**trivial.skipped, **lexical.skipped}, (note,))
+    return Baselines(
+        {**trivial.judgements, **lexical.judgements}, {**trivial.skipped, **lexical.skipped, **without}, (note,)
+    )
 
 
 def trivial_baselines(
@@ -391,7 +399,8 @@ def _tfidf(train: Sequence[tuple[str, str]], pairs: Sequence[tuple[str, str]]) -
     return np.asarray(a.multiply(b).sum(axis=1), dtype=np.float64).ravel()
 
 
-def _cosine(a: FloatArray, b: FloatArray) -> FloatArray:
+def _cosine(a: NDArray[Any], b: NDArray[Any]) -> FloatArray:
+    a, b = a.astype(np.float64), b.astype(np.float64)
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return np.asarray(np.where(lengths > 0, (a * b).sum(1) / np.where(lengths > 0, lengths, 1.0), 0.0))
 

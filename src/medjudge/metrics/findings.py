@@ -1,12 +1,13 @@
 """The audit in plain words: what the rows could show, and what generators, confidences and comparisons do show.
 
-Differences between judges are claimed in `statements`, by an interval and a test; here no sentence claims one that the
-family's corrected p does not support.
+Whether two judges differ is said in one place, `statements`, by one rule; here stands what the rows could have shown.
+Each sentence names the judges that it speaks of.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from medjudge.metrics.statements import counted, p_value, percent
@@ -34,44 +35,42 @@ RATES = {
 PREVALENCE = "prevalence"
 
 
-def of_audit(audit: Audit, chance: Mapping[str, float], level: float) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A sentence, and the judges that it speaks of; none where it speaks of the rows alone."""
+
+    text: str
+    about: tuple[str, ...] = ()
+
+
+def of_audit(audit: Audit, chance: Mapping[str, float], level: float) -> list[Finding]:
     """The sentences, most important first. chance: judge -> its chance accuracy; those named there are spoken of."""
     alpha = 1 - level
     judged = {name: audit.judges[name] for name in chance}
-    sentences = [pair_sentence(pair, audit.n_tests, alpha) for pair in audit.pairs]
-    sentences += [power_sentence(name, judge.power, chance[name]) for name, judge in judged.items()]
-    sentences += _of_generators(judged, alpha)
+    found = [Finding(pair_sentence(pair), (pair.a, pair.b)) for pair in audit.pairs]
+    found += [Finding(power_sentence(name, judge.power, chance[name]), (name,)) for name, judge in judged.items()]
+    found += _of_generators(judged, alpha)
     for name, judge in judged.items():
         if judge.self_preference is not None:
-            sentences.append(self_preference_sentence(name, judge.self_preference))
+            found.append(Finding(self_preference_sentence(name, judge.self_preference), (name,)))
         if judge.calibration is not None:
-            sentences.append(calibration_sentence(name, judge.calibration, alpha))
+            found.append(Finding(calibration_sentence(name, judge.calibration, alpha), (name,)))
         if judge.correction is not None:
-            sentences.append(correction_sentence(name, judge.correction))
-    return sentences
+            found.append(Finding(correction_sentence(name, judge.correction), (name,)))
+    return found
 
 
-def pair_sentence(pair: PairResult, n_tests: int, alpha: float) -> str:
-    """What a comparison shows after the correction for the number of tests, and what it could have shown."""
-    test = f"McNemar {p_value(pair.p)}"
-    if n_tests > 1:
-        test += f", {p_value(pair.adjusted_p)} after Holm's correction for {n_tests} tests"
-    if pair.adjusted_p < alpha:
-        better, worse = (pair.a, pair.b) if pair.power.effect > 0 else (pair.b, pair.a)
-        clustered = " (rows taken as independent: read it beside the interval)" if pair.power.design_effect > 1 else ""
-        return (
-            f"{better} gets {100 * abs(pair.power.effect):.1f} points more of the {counted(pair.n, 'shared case')} "
-            f"right than {worse}: {test}{clustered}."
-        )
-    return f"{pair.a} and {pair.b}: no difference in accuracy is shown ({test}, n = {pair.n:,}). {_reach(pair.power)}"
+def pair_sentence(pair: PairResult) -> str:
+    """What a comparison of two judges could have shown."""
+    return f"{pair.a} and {pair.b} on {counted(pair.n, 'shared case')}: {_reach(pair.power)}"
 
 
 def _reach(power: PowerResult) -> str:
     """What a comparison of two judges could have shown."""
     if power.minimum_detectable is None:
-        could = "They disagree on too few rows for any difference to be detected with 80 % power"
+        could = "they disagree on too few rows for any difference to be detected with 80 % power"
     else:
-        could = f"These rows detect differences from {100 * power.minimum_detectable:.1f} points with 80 % power"
+        could = f"these rows detect differences from {100 * power.minimum_detectable:.1f} points with 80 % power"
     if power.rows_needed is None:
         return f"{could}."
     return (
@@ -100,18 +99,22 @@ def power_sentence(name: str, power: PowerResult, chance: float) -> str:
     )
 
 
-def _of_generators(judges: Mapping[str, JudgeAudit], alpha: float) -> list[str]:
+def _of_generators(judges: Mapping[str, JudgeAudit], alpha: float) -> list[Finding]:
     """Prevalence, which no judge changes, once; the rest by judge."""
     sentences = []
     first = next((judge for judge in judges.values() if judge.generators), None)
     if first is not None:
-        sentences += _prevalence(first.generators)
+        sentences += [Finding(line) for line in _prevalence(first.generators)]
         sentences += [
-            heterogeneity_sentence("", found, alpha) for found in first.heterogeneity if found.outcome == PREVALENCE
+            Finding(heterogeneity_sentence("", found, alpha))
+            for found in first.heterogeneity
+            if found.outcome == PREVALENCE
         ]
     for name, judge in judges.items():
         sentences += [
-            heterogeneity_sentence(name, found, alpha) for found in judge.heterogeneity if found.outcome != PREVALENCE
+            Finding(heterogeneity_sentence(name, found, alpha), (name,))
+            for found in judge.heterogeneity
+            if found.outcome != PREVALENCE
         ]
     return sentences
 

@@ -211,11 +211,15 @@ def expanded_interval(draws: FloatArray, level: float, n_groups: int) -> tuple[f
     return percentile_interval(draws, 2 * float(norm.cdf(widened)) - 1)
 
 
-def jackknife_interval(value: float, jackknife: FloatArray, level: float, lowest: float) -> tuple[float, float]:
+def jackknife_interval(
+    value: float, jackknife: FloatArray, level: float, lowest: float, *, corrected: bool = False
+) -> tuple[float, float]:
     """Student's t around a statistic on a scale without ends, its variance from leaving out each group in turn.
 
     value: the statistic on all rows; jackknife: (n_blocks,) values without one block of groups. lowest: the statistic's
     lower end; the highest is 1. Scale: log-odds for 0 to 1, Fisher's z for -1 to 1, -log(1 - x) for -inf to 1.
+    corrected: around the mean of the pseudo-values, which takes off the statistic's bias on that scale; worth its noise
+    only where the bias is large.
     (nan, nan) where any value is undefined or at an end, or where none differs.
     On simulated sets of 10 to 200 groups it covers best: `benchmarks/coverage.py`.
     Source: Miller (1974), The jackknife - a review, doi:10.1093/biomet/61.1.1, section 3.
@@ -231,7 +235,8 @@ def jackknife_interval(value: float, jackknife: FloatArray, level: float, lowest
         moved += np.log(whole - lowest)
     error = math.sqrt((n_blocks - 1) / n_blocks * float(((moved[:-1] - moved[:-1].mean()) ** 2).sum()))
     reach = float(t.ppf((1 + level) / 2, n_blocks - 1)) * error
-    ends = np.array([moved[-1] - reach, moved[-1] + reach])
+    centre = moved[-1] + corrected * (n_blocks - 1) * (moved[-1] - moved[:-1].mean())
+    ends = np.array([centre - reach, centre + reach])
     if error == 0:
         return math.nan, math.nan
     if math.isinf(lowest):

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from medjudge.errors import DataError
 from medjudge.metrics.intervals import Estimate, bootstrap_sums, clustered_wilson
+from medjudge.metrics.measured import Frozen, MetricResult, measured
 from medjudge.records import Judgement, Verdict
 
 FloatArray = NDArray[np.float64]
@@ -52,6 +53,88 @@ class SelfConsistency:
     """Accuracy of the majority label (first in label order of equals, unreadable if no verdict); None without gold."""
     single_accuracy: Estimate | None
     """Mean accuracy of one sample; None without gold."""
+
+
+class ProbeResult(Frozen):
+    """What one probe did to one judge's verdicts."""
+
+    title: str
+    change: str
+    n_probed: int
+    """Cases that the probe could change."""
+    n_unchanged: int
+    """Cases that it could not: no second text, an option that speaks of its place."""
+    n_unreadable: int
+    """Of those probed, answered unreadably at least once; they take no part in the flips."""
+    n_became_unreadable: int
+    flips: MetricResult
+    """Share of the verdicts that are not the expected ones; `n` are readable both times."""
+    to_positive: MetricResult | None
+    matrix: dict[str, dict[str, int]]
+
+
+class ConsistencyResult(Frozen):
+    """k samples of one judge on each case."""
+
+    k: int
+    temperature: float
+    n_unparsed: int
+    agreement: MetricResult
+    unanimous: MetricResult
+    majority_accuracy: MetricResult | None
+    single_accuracy: MetricResult | None
+
+
+class JudgeProbes(Frozen):
+    """One judge under every probe, in the probes' order."""
+
+    flips: dict[str, ProbeResult]
+    consistency: ConsistencyResult | None
+    not_asked: dict[str, str]
+    """Probe -> why this judge could not be put to it."""
+    statements: tuple[str, ...] = ()
+
+
+class Probes(Frozen):
+    """Every judge under every probe."""
+
+    judges: dict[str, JudgeProbes]
+    skipped: dict[str, str]
+    """Probe -> why no case could be put to it."""
+
+    @property
+    def statements(self) -> tuple[str, ...]:
+        """Every judge's, in order."""
+        return tuple(line for judge in self.judges.values() for line in judge.statements)
+
+
+def probe_result(found: FlipResult, *, title: str, change: str, n_cases: int) -> ProbeResult:
+    """A flip rate as files hold it. n_cases: those that the probe was offered."""
+    n_probed = found.n + found.n_unreadable
+    return ProbeResult(
+        title=title,
+        change=change,
+        n_probed=n_probed,
+        n_unchanged=n_cases - n_probed,
+        n_unreadable=found.n_unreadable,
+        n_became_unreadable=found.n_became_unreadable,
+        flips=measured(found.flips),
+        to_positive=None if found.to_positive is None else measured(found.to_positive),
+        matrix=found.matrix,
+    )
+
+
+def consistency_result(found: SelfConsistency, *, temperature: float) -> ConsistencyResult:
+    """Self-consistency as files hold it."""
+    return ConsistencyResult(
+        k=found.k,
+        temperature=temperature,
+        n_unparsed=found.n_unparsed,
+        agreement=measured(found.agreement),
+        unanimous=measured(found.unanimous),
+        majority_accuracy=None if found.majority_accuracy is None else measured(found.majority_accuracy),
+        single_accuracy=None if found.single_accuracy is None else measured(found.single_accuracy),
+    )
 
 
 def flip_rate(

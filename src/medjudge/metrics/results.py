@@ -29,10 +29,11 @@ from medjudge.metrics.classification import (
     metrics_from_counts,
     per_class_metrics,
 )
-from medjudge.metrics.comparison import compare_with_chance, mcnemar, pair, paired_differences
+from medjudge.metrics.comparison import adjust_p, compare_with_chance, mcnemar, pair, paired_differences
 from medjudge.metrics.intervals import bootstrap_interval, resample_sums
 from medjudge.metrics.measured import Frozen
 from medjudge.metrics.measured import MetricResult as MetricResult
+from medjudge.metrics.probes import Probes
 from medjudge.metrics.reasoning import ReasoningResults
 from medjudge.metrics.statements import make_statements
 from medjudge.records import Case, Judgement, Unparsed, Verdict
@@ -109,6 +110,8 @@ class McNemarResult(Frozen):
     only_b: int
     p: float
     method: str
+    adjusted_p: float | None = None
+    """By Holm's method over every test of accuracy in these results; None in results of an earlier program."""
 
 
 class ComparisonResult(Frozen):
@@ -155,6 +158,8 @@ class Results(Frozen):
     """The fuller analysis; None in results of an earlier program."""
     reasoning: ReasoningResults | None = None
     """The reasoning beside the labels; None where the recipe did not ask for it."""
+    probes: Probes | None = None
+    """How the judges bear changes that should not move them; None where none was asked for."""
 
     def of_role(self, role: Literal["model", "baseline"]) -> dict[str, ModelResult]:
         """The models, or the baselines, by name and in order."""
@@ -235,9 +240,18 @@ def summarise(
         for name, answers in {**judgements, **baselines}.items()
     }
     gold_ids = {case.case_id for case in cases if case.gold is not None}
+    audit = audit_judges(
+        {name: judge_rows(cases, answers, outcomes[name]) for name, answers in judgements.items()},
+        {name: outcomes[name] for name in baselines},
+        level=level,
+        n_resamples=min(n_resamples, AUDIT_RESAMPLES),
+        seed=seed,
+        families=families,
+    )
     models = {
         name: _model_result(
             outcome,
+            audit.judges[name].statistics,
             role="model" if name in judgements else "baseline",
             reasons=_reasons(judgements.get(name, ()), gold_ids),
             n_truncated=(n_truncated or {}).get(name),
@@ -255,6 +269,7 @@ def summarise(
         _compare(outcomes[a], outcomes[b], a, b, kind, level=level, n_resamples=n_resamples, seed=seed)
         for a, b, kind in _planned_comparisons(models, reference)
     )
+    comparisons, audit = _one_family(comparisons, audit)
     results = Results(
         task=contract.kind,
         split=split,
@@ -275,16 +290,26 @@ def summarise(
         skipped_baselines=dict(skipped_baselines or {}),
         comparisons=comparisons,
         leakage=_plain(leakage or {}),
-        audit=audit_judges(
-            {name: judge_rows(cases, answers, outcomes[name]) for name, answers in judgements.items()},
-            {name: outcomes[name] for name in baselines},
-            level=level,
-            n_resamples=min(n_resamples, AUDIT_RESAMPLES),
-            seed=seed,
-            families=families,
-        ),
+        audit=audit,
     )
     return results.model_copy(update={"statements": tuple(make_statements(results))})
+
+
+def _one_family(comparisons: tuple[ComparisonResult, ...], audit: Audit) -> tuple[tuple[ComparisonResult, ...], Audit]:
+    """Every test of accuracy, each pair's once, corrected together: a pair has one p wherever it is shown."""
+    family = {_pair_key(c.a, c.b): c.mcnemar.p for c in comparisons}
+    family |= {_pair_key(pair.a, pair.b): pair.p for pair in audit.pairs}
+    adjusted = adjust_p(family, method="holm")
+    corrected = tuple(
+        c.model_copy(update={"mcnemar": c.mcnemar.model_copy(update={"adjusted_p": adjusted[_pair_key(c.a, c.b)]})})
+        for c in comparisons
+    )
+    pairs = tuple(pair.model_copy(update={"adjusted_p": adjusted[_pair_key(pair.a, pair.b)]}) for pair in audit.pairs)
+    return corrected, audit.model_copy(update={"pairs": pairs, "n_tests": len(family)})
+
+
+def _pair_key(a: str, b: str) -> str:
+    return "\0".join(sorted((a, b)))
 
 
 def judge_rows(cases: Sequence[Case], judgements: Sequence[Judgement], outcomes: Outcomes) -> JudgeRows:
@@ -333,6 +358,7 @@ def _planned_comparisons(
 
 def _model_result(
     outcomes: Outcomes,
+    measured: Mapping[str, MetricResult],
     *,
     role: Literal["model", "baseline"],
     reasons: dict[str, int],
@@ -354,6 +380,9 @@ def _model_result(
     )
     metrics = {}
     for name, value in values.items():
+        if name in measured:  # one interval for one number, wherever it is shown
+            metrics[name] = measured[name]
+            continue
         interval = bootstrap_interval(
             value, drawn[name], level=level, n_groups=len(counts), proportion=name in PROPORTIONS
         )

@@ -1,25 +1,25 @@
 """What the tests support, in plain words. No sentence here says more than an interval and a test behind it.
 
-A difference is claimed only where its interval leaves out zero and McNemar's test rejects; likewise a distance from
-chance. McNemar's and the binomial test take rows as independent, the intervals resample groups: needing both keeps a
-claim from resting on rows that resemble each other. Nothing is claimed from fewer groups than a sign test would need.
+A difference is claimed only where its interval leaves out zero and McNemar's test rejects after Holm's correction for
+all tests of accuracy in these results; likewise, uncorrected, a distance from chance. McNemar's and the binomial test
+take rows as independent, the intervals count groups: needing both keeps a claim from resting on rows that resemble each
+other. Nothing is claimed from fewer groups than a sign test would need.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from medjudge.records import AdapterStep
 
 if TYPE_CHECKING:
-    from medjudge.metrics.probes import FlipResult
-    from medjudge.metrics.results import ComparisonResult, MetricResult, ModelResult, Results
+    from medjudge.metrics.probes import ConsistencyResult, ProbeResult
+    from medjudge.metrics.results import ComparisonResult, McNemarResult, MetricResult, ModelResult, Results
 
 NO_LEAKAGE_CHECK = "Leakage: no check was made between these rows and the rows the models were trained on."
 FEW_GROUPS = 30
-"""Below this many groups bootstrap intervals are too narrow: `benchmarks/coverage.py`."""
+"""Below this many groups an interval rests on few observations, and says so; its method allows for it."""
 
 
 def make_statements(results: Results) -> list[str]:
@@ -35,10 +35,16 @@ def make_statements(results: Results) -> list[str]:
 
 
 def is_clear(comparison: ComparisonResult, results: Results) -> bool:
-    """Whether the two judges' accuracies differ: the interval leaves out zero and McNemar's p is below 1 - level."""
+    """Whether the two judges' accuracies differ: the interval leaves out zero and McNemar's corrected p is below
+    1 - level. The one rule by which pages, tables and sentences say so."""
     accuracy = comparison.differences["accuracy"]
-    rejects = comparison.mcnemar.p < 1 - results.level
+    rejects = corrected_p(comparison.mcnemar) < 1 - results.level
     return rejects and _excludes(accuracy.low, accuracy.high, 0.0) and _enough_groups(results)
+
+
+def corrected_p(test: McNemarResult) -> float:
+    """McNemar's p after Holm's correction; as it is in results of an earlier program."""
+    return test.p if test.adjusted_p is None else test.adjusted_p
 
 
 def differs_from_chance(model: ModelResult, results: Results) -> bool:
@@ -95,7 +101,7 @@ def _compared(comparison: ComparisonResult, results: Results) -> str:
     if comparison.mcnemar.only_a + comparison.mcnemar.only_b == 0:
         sentence = f"{a} and {b} are right and wrong on the very same cases (n = {comparison.n:,})"
     else:
-        test = f"McNemar {p_value(comparison.mcnemar.p)}, n = {comparison.n:,}"
+        test = f"McNemar {p_value(comparison.mcnemar.p)}{_correction(comparison, results)}, n = {comparison.n:,}"
         if not is_clear(comparison, results):
             interval = _interval(accuracy.low, accuracy.high, results.level)
             sentence = f"{a} is not distinguishable from {b} in accuracy: {signed(value)} points ({interval}{test})"
@@ -112,6 +118,13 @@ def _compared(comparison: ComparisonResult, results: Results) -> str:
     if comparison.kind == "baseline":
         sentence = sentence[0].upper() + sentence[1:]
     return sentence + "."
+
+
+def _correction(comparison: ComparisonResult, results: Results) -> str:
+    n_tests = results.audit.n_tests if results.audit is not None else 1
+    if n_tests < 2 or comparison.mcnemar.adjusted_p is None:
+        return ""
+    return f" ({p_value(comparison.mcnemar.adjusted_p)} after Holm's correction for {n_tests} tests)"
 
 
 def _against_chance(name: str, model: ModelResult, results: Results) -> str:
@@ -137,8 +150,10 @@ def _one_label_only(results: Results) -> list[str]:
             if count and label in results.labels
         ]
         if len(given) == 1 and model.n - model.n_unparsed > 1:
+            every = "every case" if not model.n_unparsed else "every case that it answers readably"
             sentences.append(
-                f"{name} gives the label {given[0]!r} in every answer that can be read: it tells nothing apart."
+                f"{name} answers {given[0]!r} to {every}: it tells nothing apart, and is right as often as the experts "
+                "say so."
             )
     return sentences
 
@@ -210,7 +225,7 @@ def _scope(results: Results) -> list[str]:
     if results.n_groups < 2:
         sentences.append("All cases belong to one group: no interval can be given.")
     elif results.n_groups < FEW_GROUPS:
-        sentences.append(f"There are only {results.n_groups} groups: the intervals are rough and likely too narrow.")
+        sentences.append(f"There are only {results.n_groups} groups: the intervals are rough.")
     return sentences
 
 
@@ -235,18 +250,36 @@ def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def flip_statement(probe: str, result: FlipResult) -> str:
-    """How often a probe changed the judge's mind; probe: its title, as in "padding"."""
-    unread = (
-        f"; {counted(result.n_became_unreadable, 'answer')} became unreadable" if result.n_became_unreadable else ""
-    )
-    if not result.n:
-        return f"Probe {probe!r}: no case was answered readably both times{unread}."
-    ends = "" if math.isnan(result.flips.low) else f" ({100 * result.flips.low:.1f} to {100 * result.flips.high:.1f})"
-    sentence = f"Probe {probe!r} changed {percent(result.flips.value)}{ends} of {counted(result.n, 'verdict')}"
-    shift = result.to_positive
-    if shift is not None and shift.low > 0:
-        sentence += f", towards positive by {signed(100 * shift.value)} points on balance"
-    elif shift is not None and shift.high < 0:
-        sentence += f", away from positive by {signed(-100 * shift.value).removeprefix('+')} points on balance"
+def flip_statement(judge: str, found: ProbeResult) -> str:
+    """How often a probe changed a judge's mind."""
+    unread = f"; {counted(found.n_became_unreadable, 'answer')} became unreadable" if found.n_became_unreadable else ""
+    probe, flips = found.title, found.flips
+    if not flips.n or flips.value is None:
+        return f"{judge} under {probe!r}: no case was answered readably both times{unread}."
+    ends = "" if flips.low is None or flips.high is None else f" ({100 * flips.low:.1f} to {100 * flips.high:.1f})"
+    sentence = f"{judge} under {probe!r}: {percent(flips.value)}{ends} of {counted(flips.n, 'verdict')} changed"
+    labels = {*found.matrix, *(label for row in found.matrix.values() for label in row)}
+    if len(labels) == 1:
+        sentence += f", all being {labels.pop()!r}: a judge that knows one answer cannot be moved"
+    shift = found.to_positive
+    if shift is not None and shift.value is not None and shift.low is not None and shift.high is not None:
+        if shift.low > 0:
+            sentence += f", towards positive by {signed(100 * shift.value)} points on balance"
+        elif shift.high < 0:
+            sentence += f", away from positive by {signed(-100 * shift.value).removeprefix('+')} points on balance"
     return f"{sentence}{unread}."
+
+
+def consistency_statement(judge: str, found: ConsistencyResult) -> str:
+    """How often a sampled judge contradicts itself: flips without any probe."""
+    apart = found.agreement
+    if apart.value is None:
+        return f"{judge}: self-consistency is undefined on these rows."
+    ends = ""
+    if apart.low is not None and apart.high is not None:
+        ends = f" ({100 * (1 - apart.high):.1f} to {100 * (1 - apart.low):.1f})"
+    return (
+        f"{judge}, sampled {found.k} times at temperature {found.temperature:g}, contradicts itself in "
+        f"{percent(1 - apart.value)}{ends} of pairs of answers to one case, n = {apart.n:,}; all {found.k} agree on "
+        f"{percent(found.unanimous.value)} of the cases."
+    )

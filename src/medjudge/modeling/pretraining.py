@@ -99,7 +99,8 @@ def orthogonal(matrix: torch.Tensor, n_iterations: int = 4) -> torch.Tensor:
     for _ in range(n_iterations):
         square = x @ x.T
         x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
-    return (x.T if matrix.shape[0] > matrix.shape[1] else x).float()
+    result: torch.Tensor = x.T if matrix.shape[0] > matrix.shape[1] else x
+    return result.float()
 
 
 def tie_queries_to_keys(model: Any) -> None:

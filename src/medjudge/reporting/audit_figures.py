@@ -142,7 +142,8 @@ def confidence_picture(found: dict[str, CalibrationResult]) -> Picture:
             axis.set_xlabel("confidence", fontsize=10.5)
             axis.set_xlim(0, 1)
             axis.grid(axis="y")
-            axis.legend(loc="upper left")
+            axis.set_ylim(0, 1.3 * max(1, int((right + wrong).max())))  # the legend stands above the bars
+            axis.legend(loc="upper left", ncols=2, handlelength=1.2, columnspacing=1.0, borderpad=0.2)
             counts = (
                 f"{10 * i} to {10 * i + 10} %: {r:,} right, {w:,} wrong"
                 for i, (r, w) in enumerate(zip(right, wrong, strict=True))

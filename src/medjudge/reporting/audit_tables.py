@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from medjudge.metrics.agreement import STATISTICS
-from medjudge.metrics.audit import Audit, CalibrationResult, GeneratorResult, JudgeAudit, PairResult
+from medjudge.metrics.audit import (
+    Audit,
+    CalibrationResult,
+    GeneratorResult,
+    JudgeAudit,
+    PairResult,
+    SelectiveResult,
+)
 from medjudge.metrics.findings import RATES
 from medjudge.metrics.measured import MetricResult
 from medjudge.metrics.results import Results
@@ -39,7 +46,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A table: its caption, column heads, and rows of a head and cells."""
+    """A table: its caption, column heads, and rows of a head and cells. A head's second line is shown small."""
 
     caption: str
     columns: tuple[str, ...]
@@ -90,7 +97,8 @@ def agreement_grid(results: Results, audit: Audit) -> Grid:
         note=(
             "Accuracy, F1 and MCC take all rows, and an unreadable answer is wrong; kappa, AC, alpha, ICC and "
             "correlations take the rows with a verdict, because an unreadable answer has no place on a scale. Shares "
-            "of rows have Wilson's interval with the groups' design effect, all others a bootstrap over groups."
+            "of rows have Wilson's interval with the groups' design effect, all others a jackknife over groups, or a "
+            "bootstrap of them where that is undefined."
         ),
     )
 
@@ -170,7 +178,8 @@ def pair_grid(audit: Audit, level: float) -> Grid:
         tuple((f"{pair.a} minus {pair.b}", _pair_cells(pair, tested)) for pair in audit.pairs),
         note=(
             f"Statistics: paired permutation of whole groups, {100 * level:g} % bootstrap interval. Holm's correction "
-            f"covers all {audit.n_tests} tests of this table. Detectable: the smallest difference in accuracy that "
+            f"covers all {audit.n_tests} tests of accuracy on this page, and apart from them the "
+            f"{audit.n_statistic_tests} of other statistics. Detectable: the smallest difference in accuracy that "
             "these rows detect with 80 % power; rows needed: those that would detect the difference seen."
         ),
     )
@@ -234,30 +243,72 @@ def threshold_grid(audit: Audit) -> Grid | None:
     rows = []
     for name, calibration in found.items():
         for rule in calibration.selective:
-            none = rule.threshold is None
-            accepted = (
-                "all" if rule.threshold is not None and rule.threshold < 0 else f"above {rule.threshold or 0:.3f}"
-            )
             rows.append(
                 (
-                    f"{name}, at most {100 * rule.max_error:g} % wrong",
+                    f"{name}, {_wanted(rule)}",
                     (
-                        Cell("none keeps it" if none else accepted),
+                        Cell(_accepted(rule)),
                         Cell(number(rule.coverage, True)),
                         Cell(number(rule.error, True)),
                         Cell(f"{rule.n:,}"),
+                        Cell(rule.method),
                     ),
                 )
             )
     return Grid(
         "When to ask a person",
-        ("Accept a confidence", "Accepted here, %", "Wrong among them, %", "n"),
+        ("Accept a confidence", "Accepted here, %", "Controlled error here, %", "n", "By"),
         tuple(rows),
         note=(
-            "Learn-then-test: for new cases like these, the share of wrong among accepted verdicts stays below "
-            "the wanted rate; this fails for at most 10 % of calibration sets. One row per group is used."
+            "Learn-then-test: for new cases like these, the share of wrong among the accepted verdicts stays below the "
+            "wanted rate; this fails for at most 10 % of calibration sets. Conformal risk control: the share of all "
+            "verdicts that are accepted and wrong stays below it, on average over calibration sets; among the "
+            "accepted alone it may be higher. n counts groups. The thresholds were chosen on the very rows of this "
+            "page: the promise is for new rows, the shares here are those of the rows that chose."
         ),
     )
+
+
+def _wanted(rule: SelectiveResult) -> str:
+    share = f"at most {100 * rule.max_error:g} %"
+    return (
+        f"{share} of the accepted wrong" if rule.method == "learn-then-test" else f"{share} of all accepted and wrong"
+    )
+
+
+def _accepted(rule: SelectiveResult) -> str:
+    if rule.threshold is None:
+        return "none keeps it"
+    return "all" if rule.threshold < 0 else f"above {rule.threshold:.3f}"
+
+
+def abstention_grids(audit: Audit) -> list[Grid]:
+    """Per judge whose thresholds leave something to a person: whom, by gold label and by generator."""
+    grids = []
+    for name, calibration in calibrated(audit).items():
+        rules = [rule for rule in calibration.selective if any(rule.abstention.values())]
+        if not rules:
+            continue
+        kinds = {(kind, value): None for rule in rules for kind, shares in rule.abstention.items() for value in shares}
+        rows = tuple(
+            (
+                f"{kind} {value}",
+                tuple(statistic_cell(rule.abstention.get(kind, {}).get(value), percent=True) for rule in rules),
+            )
+            for kind, value in kinds
+        )
+        grids.append(
+            Grid(
+                f"Who waits for a person: {name}",
+                tuple(f"{_wanted(rule)}, %" for rule in rules),
+                rows,
+                note=(
+                    "Share of the verdicts that are not accepted, unreadable ones among them. A rule that sends one "
+                    "label or one generator to a person and accepts the others is a rule about that label."
+                ),
+            )
+        )
+    return grids
 
 
 def calibrated(audit: Audit) -> dict[str, CalibrationResult]:
@@ -284,5 +335,5 @@ def page_grids(results: Results) -> dict[str, list[Grid]]:
             for name in with_generators(audit)
             for grid in (generator_grid(name, audit.judges[name]), heterogeneity_grid(name, audit.judges[name]))
         ],
-        "confidence": [grid for grid in grids if grid is not None],
+        "confidence": [*(grid for grid in grids if grid is not None), *abstention_grids(audit)],
     }

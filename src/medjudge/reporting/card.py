@@ -1,8 +1,8 @@
-"""The model card: Hugging Face metadata, test results, and the topics of TRIPOD-LLM as far as the run knows them.
+"""The model card: Hugging Face metadata, test results, and the items of TRIPOD-LLM as far as the run knows them.
 
-Every claim is one of the results' statements or a number of its tables. What a run cannot know is left
-to its authors. Topics: Gallifant et al. (2025), The TRIPOD-LLM reporting guideline,
-doi:10.1038/s41591-024-03425-5.
+Every claim is one of the results' statements or a number of its tables. What a run cannot know is left to its authors.
+All 19 main items of the checklist are there, with what each asks in our own words: Gallifant et al. (2025), The
+TRIPOD-LLM reporting guideline for studies using large language models, doi:10.1038/s41591-024-03425-5.
 """
 
 from __future__ import annotations
@@ -47,14 +47,18 @@ def render_card(inputs: ReportInputs, name: str) -> str:
         "## Results",
         _result_table(inputs.results, name),
         "## TRIPOD-LLM",
-        "\n\n".join(f"**{topic}.** {text}" for topic, text in tripod_topics(inputs, name).items()),
+        "Item numbers are those of the checklist (Gallifant et al. 2025).",
+        "\n\n".join(_item(topic, points) for topic, points in tripod_items(inputs, name).items()),
     ]
     return f"---\n{_metadata(inputs, name)}---\n\n" + "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _audit_lines(results: Results, name: str) -> list[str]:
-    """The audit's sentences that speak of this model."""
-    return [line for line in (results.audit.statements if results.audit else ()) if name in line]
+    """The audit's and the probes' sentences that speak of this model, and those of the rows that every model shares."""
+    audit, probes = results.audit, results.probes
+    said = zip(audit.statements, audit.about, strict=False) if audit else ()  # an earlier program noted no subjects
+    lines = [line for line, about in said if name in about or not about]
+    return [*lines, *(probes.judges[name].statements if probes is not None and name in probes.judges else ())]
 
 
 def _statistics(results: Results, name: str) -> Mapping[str, MetricResult]:
@@ -110,51 +114,174 @@ def _result_table(results: Results, name: str) -> str:
     return "\n".join(lines)
 
 
-def tripod_topics(inputs: ReportInputs, name: str) -> dict[str, str]:
-    """Topic of TRIPOD-LLM -> what the run says of it, or that its authors must."""
+def _item(topic: str, points: Mapping[str, str]) -> str:
+    return "\n".join([f"**{topic}**\n", *(f"- {asked}: {said}" for asked, said in points.items())])
+
+
+def tripod_items(inputs: ReportInputs, name: str) -> dict[str, dict[str, str]]:
+    """Item of TRIPOD-LLM -> what it asks -> what the run says of it, or that its authors must."""
     results, recipe = inputs.results, inputs.recipe
     model = results.models[name]
     labels = ", ".join(results.labels)
     settings = results.contract.get("settings", {})
+    lineage = model.lineage or {}
+    chain = _training_topic(recipe, lineage)
+    accuracy = _statistics(results, name)["accuracy"]
+    headline = f"accuracy {number(accuracy.value, True)} %, n = {accuracy.n:,}"
+    baselines = ", ".join(results.of_role("baseline")) or "none"
+    others = ", ".join(other for other in results.of_role("model") if other != name) or "no other model"
+    calibration = results.audit.judges[name].calibration if results.audit else None
     return {
-        "Title": f"A language model that judges (task `{results.task}`), measured against expert labels.",
-        "Background and intended use": f"Research on automatic judgement. {TO_ADD}",
-        "Objectives": f"Agreement of `{name}` with the experts' labels ({labels}) on held-out cases, beside baselines.",
-        "Data": _data_topic(inputs),
-        "Analytical methods": (
-            f"{100 * results.level:g} % intervals resample {results.n_groups:,} groups of cases; McNemar's test and a "
-            "paired permutation of groups compare judges, with Holm's correction; unreadable answers count as "
-            f"wrong. Seed {results.seed}."
-        ),
-        "LLM output": f"One of {labels}; {model.n_unparsed:,} of {model.n:,} answers could not be read.",
-        "Annotation": f"Expert labels came with the rows. Who rated them, and how well they agree: {TO_ADD}",
-        "Prompting": (
-            f"One task contract renders and reads every prompt (sha256 `{str(results.contract['fingerprint'])[:12]}`); "
-            f"at most {settings.get('max_prompt_tokens', 'unknown')} prompt and "
-            f"{settings.get('max_completion_tokens', 'unknown')} completion tokens."
-        ),
-        "Summarization": "Not part of the task.",
-        "Instruction tuning and alignment": _training_topic(recipe, model.lineage),
-        "Compute": _compute_topic(inputs, name),
-        "Ethical approval": TO_ADD,
-        "Open science": (
-            "Program: medjudge, Apache-2.0. Commands: "
-            + ("; ".join(f"`{command}`" for command in inputs.commands) or TO_ADD)
-            + f" Funding, conflicts of interest, protocol, registration and data availability: {TO_ADD}"
-        ),
-        "Public involvement": TO_ADD,
-        "Participants": (
-            f"{results.n_cases:,} cases with an expert label in {results.n_groups:,} groups; "
-            f"{results.n_without_gold:,} without one were left out. Demographics: {TO_ADD}"
-        ),
-        "Performance": "The sentences and the table above.",
-        "LLM updating": f"Weights sha256 `{str((model.lineage or {}).get('weights_sha256', 'unknown'))[:12]}`.",
-        "Limitations": (
-            f"{leakage_line(results)} Results hold for the rows that were measured and for rows like them. "
-            "No use in care has been studied."
-        ),
-        "Usability in context": TO_ADD,
+        "1 Title": {
+            "what was done": f"A language model that judges (task `{results.task}`), measured against expert labels.",
+            "population": TO_ADD,
+        },
+        "2 Abstract": {
+            "setting, data, model, task, measures": (
+                f"`{name}` gives one of {labels} to {model.n:,} cases of the split {results.split!r}."
+            ),
+            "main result": f"{headline}; the sentences above say whether that is more than chance or a baseline.",
+            "wider implications, registration": TO_ADD,
+        },
+        "3 Background": {
+            "healthcare context, rationale, existing approaches": TO_ADD,
+            "target population, intended use and users": f"Research on automatic judgement only. {TO_ADD}",
+        },
+        "4 Objectives": {
+            "development, tuning or evaluation": (
+                f"Agreement of `{name}` with the experts' labels on held-out cases, beside baselines. {chain}"
+            )
+        },
+        "5 Data": {
+            "sources, by split": _data_topic(inputs),
+            "distribution": _distribution(results),
+            "oldest and newest text": TO_ADD,
+            "preparation and quality checks": _checks_topic(inputs),
+            "missing and imbalanced data": (
+                f"{results.n_without_gold:,} cases without an expert label were left out; unreadable answers count as "
+                f"wrong; {model.n_missing:,} cases were not answered. Balanced accuracy and macro-F1 stand beside "
+                "accuracy."
+            ),
+            "leakage": leakage_line(results),
+        },
+        "6 Analytical methods": {
+            "name, version, last use": _version_topic(name, lineage, inputs.finished),
+            "building steps and inference settings": (
+                f"{chain} No sampling; at most {settings.get('max_prompt_tokens', 'unknown')} prompt and "
+                f"{settings.get('max_completion_tokens', 'unknown')} completion tokens; seed {results.seed}."
+            ),
+            "output before and after processing": f"Text or label scores, read as one of {labels} by one contract.",
+            "thresholds and probabilities": (
+                "No threshold is applied to the verdicts."
+                if calibration is None
+                else "Confidences as stated or as the label's probability; thresholds for wanted error rates by "
+                "learn-then-test and conformal risk control stand in the report."
+            ),
+            "metrics": (
+                f"{100 * results.level:g} % intervals count {results.n_groups:,} groups of cases; McNemar's test and a "
+                "paired permutation of groups compare judges, with Holm's correction."
+            ),
+            "relevance of the metrics to use": TO_ADD,
+        },
+        "7 LLM output": {
+            "outcome and how it is computed": (
+                f"One of {labels}; {model.n_unparsed:,} of {model.n:,} answers could not be read."
+            ),
+            "assessors, instructions, agreement among them": TO_ADD,
+            "compared with": f"{others}; baselines: {baselines}.",
+        },
+        "8 Annotation": {
+            "guidelines, with examples": TO_ADD,
+            "number of annotators, share rated by more than one": TO_ADD,
+            "their background, agreement among them": TO_ADD,
+        },
+        "9 Prompting": {
+            "design and selection": (
+                "One task contract renders and reads every prompt (sha256 "
+                f"`{str(results.contract['fingerprint'])[:12]}`)."
+            ),
+            "data used to develop prompts": TO_ADD,
+        },
+        "10 Summarization": {"preparation of texts": "Not part of the task."},
+        "11 Instruction tuning and alignment": {"instructions, interface, raters": f"{chain} Raters: {TO_ADD}"},
+        "12 Compute": {"time, machines, cost": _compute_topic(inputs, name)},
+        "13 Ethical approval": {"committee, consent or waiver": TO_ADD},
+        "14 Open science": {
+            "funding": TO_ADD,
+            "conflicts of interest": TO_ADD,
+            "protocol": TO_ADD,
+            "registration": TO_ADD,
+            "data": TO_ADD,
+            "code": (
+                "medjudge, Apache-2.0. Commands: "
+                + ("; ".join(f"`{command}`" for command in inputs.commands) or TO_ADD)
+            ),
+        },
+        "15 Public involvement": {"in design, conduct, reporting": TO_ADD},
+        "16 Participants": {
+            "flow": (
+                f"{results.n_cases:,} cases with an expert label in {results.n_groups:,} groups; "
+                f"{results.n_without_gold:,} without one were left out."
+            ),
+            "characteristics, dates, by setting": TO_ADD,
+            "development against evaluation data": TO_ADD,
+            "cases and outcomes per analysis": f"n stands beside every number; {_distribution(results)}",
+        },
+        "17 Performance": {"by the metrics above": "The sentences and the table above."},
+        "18 LLM updating": {
+            "updated model and its results": (
+                f"None; weights sha256 `{str(lineage.get('weights_sha256', 'unknown'))[:12]}`."
+            )
+        },
+        "19 Discussion": {
+            "interpretation": "The sentences above, and no others.",
+            "fairness": _fairness_topic(results, name),
+            "limitations": (
+                "Results hold for the rows that were measured and for rows like them. No use in care has been studied. "
+                f"{leakage_line(results)}"
+            ),
+            "known challenges of these data": TO_ADD,
+            "intended use, input, oversight": f"Research; a person decides. {TO_ADD}",
+            "poor or missing input": (
+                "A prompt that is too long loses words, which is counted; a row that lacks a field is refused."
+            ),
+            "expertise asked of users": TO_ADD,
+            "next steps": TO_ADD,
+        },
     }
+
+
+def _distribution(results: Results) -> str:
+    """Cases by expert label."""
+    model = next(iter(results.models.values()))
+    counts = ", ".join(f"{label} {row.support:,}" for label, row in model.per_class.items())
+    return f"by expert label: {counts}."
+
+
+def _checks_topic(inputs: ReportInputs) -> str:
+    found = ", ".join(f"{what} ({count:,})" for what, count in inputs.lint.items())
+    checked = f"Rows were linted: {found}. " if found else ""
+    return f"{checked}Splits keep groups together. Anything done before that: {TO_ADD}"
+
+
+def _version_topic(name: str, lineage: Mapping[str, Any], finished: str) -> str:
+    if lineage.get("kind") == "endpoint":
+        return f"`{lineage.get('model')}`, asked {lineage.get('first_asked_at')} to {lineage.get('last_asked_at')}."
+    base = str(lineage.get("base") or "")
+    said = f"base `{Path(base).name if base.startswith(('/', '.')) else base}`, " if base else ""
+    when = f"; evaluated {finished}" if finished else ""
+    return f"`{name}`: {said}weights sha256 `{str(lineage.get('weights_sha256', 'unknown'))[:12]}`{when}."
+
+
+def _fairness_topic(results: Results, name: str) -> str:
+    """What was measured of it: generators and probes. Patients' groups a run does not know."""
+    audit = results.audit.judges[name] if results.audit else None
+    parts = []
+    if audit is not None and audit.heterogeneity:
+        parts.append("differences between generators are tested above")
+    if results.probes is not None and name in results.probes.judges:
+        parts.append("bias probes stand above")
+    return f"{'; '.join(parts).capitalize() + '. ' if parts else ''}Between groups of patients: {TO_ADD}"
 
 
 def _data_topic(inputs: ReportInputs) -> str:
@@ -165,7 +292,7 @@ def _data_topic(inputs: ReportInputs) -> str:
     source = inputs.recipe.get("data", {}).get("source") if inputs.recipe else None
     said = f"Source `{Path(str(source)).name if str(source).startswith('/') else source}`. " if source else ""
     said += f"Splits: {splits}. " if splits else ""
-    return f"{said}{leakage_line(inputs.results)} Collection, dates and representativeness: {TO_ADD}"
+    return f"{said}Collection and representativeness: {TO_ADD}"
 
 
 def _training_topic(recipe: Mapping[str, Any], lineage: Mapping[str, Any] | None) -> str:

@@ -304,9 +304,9 @@ def _curve(axis: Axes, steps: list[float], values: list[float], color: str, labe
 
 
 @contextmanager
-def panels(n: int, *, row_height: float) -> Iterator[tuple[Figure, list[Axes]]]:
-    """A figure of `n` panels, two in a row, drawn in this module's style."""
-    n_columns = min(2, n)
+def panels(n: int, *, row_height: float, n_columns: int = 2) -> Iterator[tuple[Figure, list[Axes]]]:
+    """A figure of `n` panels, two in a row if not said otherwise, drawn in this module's style."""
+    n_columns = min(n_columns, n)
     n_rows = -(-n // n_columns)
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_IN, row_height * n_rows), layout="constrained")

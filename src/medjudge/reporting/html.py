@@ -1,6 +1,7 @@
 """The report: one HTML page that needs nothing beside it, and the pictures as files of their own.
 
-The page shows ids, labels and numbers. Completions are not on it: a model may quote what a patient said.
+The page shows ids, labels and numbers. Prompts and completions are on it only where somebody asked for them
+(`report.show_text`): they hold what a patient said.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from medjudge import __version__, artifacts
 from medjudge.metrics.baselines import BASELINES
 from medjudge.metrics.results import Results
-from medjudge.metrics.statements import is_clear, leakage_line, p_value
+from medjudge.metrics.statements import corrected_p, is_clear, leakage_line, p_value
 from medjudge.reporting.audit_figures import audit_pictures
 from medjudge.reporting.audit_tables import page_grids
 from medjudge.reporting.figures import Picture, result_pictures, training_pictures
@@ -36,6 +37,7 @@ from medjudge.reporting.inputs import (
     shown_metric,
     value_text,
 )
+from medjudge.reporting.probe_tables import probe_grids, probe_pictures
 from medjudge.reporting.reasoning_tables import reasoning_grids
 from medjudge.reporting.variants import variants_grid, variants_picture
 from medjudge.rewards.checks import CHECKS
@@ -49,7 +51,8 @@ def write_report(report_inputs: ReportInputs, out_dir: Path) -> Path:
     The page comes last, so that a page that exists is whole.
     """
     results = report_inputs.results
-    pictures = result_pictures(results) + audit_pictures(results) + training_pictures(report_inputs.histories)
+    pictures = result_pictures(results) + audit_pictures(results) + probe_pictures(results)
+    pictures += training_pictures(report_inputs.histories)
     if report_inputs.variants is not None:
         pictures.insert(0, variants_picture(report_inputs.variants))
     folder = out_dir / FIGURES_DIR
@@ -102,6 +105,8 @@ def render_html(report_inputs: ReportInputs, pictures: Sequence[Embedded]) -> st
         variants=variants_grid(report_inputs.variants) if report_inputs.variants else None,
         variant_pictures=[p for p in pictures if p.is_a("variants")],
         reasoning_grids=reasoning_grids(results.reasoning, results.level) if results.reasoning else [],
+        probe_grids=probe_grids(results),
+        probe_pictures=[p for p in pictures if p.is_a("probes")],
         forests=[p for p in pictures if p.is_a("generators_")],
         confidence_pictures=[p for p in pictures if p.is_a("reliability", "risk_coverage", "confidences")],
         per_class=_per_class(results),
@@ -167,7 +172,8 @@ def _comparison_table(results: Results) -> dict[str, Any]:
                 )
         # Not `clear`: in a template that would be the dict's own method.
         differs = "yes" if is_clear(comparison, results) else "not shown"
-        rows.append({"comparison": comparison, "cells": cells, "p": p_value(comparison.mcnemar.p), "differs": differs})
+        shown_p = {"p": p_value(comparison.mcnemar.p), "adjusted": p_value(corrected_p(comparison.mcnemar))}
+        rows.append({"comparison": comparison, "cells": cells, "differs": differs, **shown_p})
     return {"columns": [metric_title(name) for name in names], "rows": rows}
 
 
@@ -201,6 +207,7 @@ def _answer_tables(report_inputs: ReportInputs) -> list[dict[str, Any]]:
                 "n_wrong": sum(row.label is not None for row in wrong),
                 "n_unparsed": sum(row.label is None for row in wrong),
                 "rows": wrong[: report_inputs.max_disagreements],
+                "has_text": any(row.prompt or row.completion for row in wrong[: report_inputs.max_disagreements]),
             }
         )
     return [table for table in tables if table["n"]]

@@ -32,7 +32,7 @@ DASH = "\N{EN DASH}"
 
 @dataclass(frozen=True, slots=True)
 class VerdictRow:
-    """One answer of one model, without its text: a completion may quote what a patient said."""
+    """One answer of one model; its text only where the page is to show it, for it may quote what a patient said."""
 
     case_id: str
     gold: str | None
@@ -40,6 +40,8 @@ class VerdictRow:
     """None if the answer could not be read; `reason` then says why."""
     confidence: float | None = None
     reason: str | None = None
+    prompt: str | None = None
+    completion: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,17 +132,13 @@ def chance_text(name: str, results: Results) -> str:
 
 def method_notes(results: Results) -> list[str]:
     """How the numbers were made: the small print under every table."""
-    notes = [
+    return [
         "Values in per cent, but Pearson's r.",
-        f"Intervals: {100 * results.level:g} % expanded percentile bootstrap over groups "
-        f"({results.n_resamples:,} resamples of {results.n_groups:,} groups, seed {results.seed}).",
+        f"Intervals of {100 * results.level:g} % count the {results.n_groups:,} groups: of shares of rows by Wilson "
+        "with the groups' design effect, of F1 and r by a jackknife over groups, else by an expanded percentile "
+        f"bootstrap over them ({results.n_resamples:,} resamples, seed {results.seed}).",
         "None stands where a value is undefined or the same in every resample.",
         "Unreadable answers count as wrong in every metric but those over readable answers.",
         "Macro-F1 averages over the labels that occur among gold labels or answers.",
         f"Chance is uniform guessing, expected accuracy {100 * results.chance:.1f} %; its row is one seeded draw.",
     ]
-    if any(
-        metric.method.startswith("Wilson") for model in results.models.values() for metric in model.metrics.values()
-    ):
-        notes.insert(2, "A share of exactly 0 or 100 % has the Wilson interval with n = groups instead.")
-    return notes

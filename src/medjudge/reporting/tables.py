@@ -20,6 +20,7 @@ from medjudge.reporting.inputs import (
     shown_metric,
     value_text,
 )
+from medjudge.reporting.probe_tables import probe_grids
 from medjudge.reporting.reasoning_tables import reasoning_grids
 
 _TERMINAL_METRICS = ("accuracy", "macro_f1", "f1_positive", "pearson", "schema_pass_rate", "valid_json_rate")
@@ -65,7 +66,7 @@ def audit_tables(results: Results) -> list[Table]:
     grids = page_grids(results)
     reasoning = reasoning_grids(results.reasoning, results.level)[:1] if results.reasoning else []
     tables = []
-    for grid in (*grids["generators"], *grids["pairs"]):
+    for grid in (*grids["generators"], *grids["pairs"], *probe_grids(results)):
         tables.append(grid_table(grid, noted=False))
     return [*tables, *map(grid_table, reasoning)]
 

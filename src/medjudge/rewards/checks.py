@@ -84,6 +84,11 @@ class Paid:
     scored: ScoredRollout
 
     @property
+    def is_asked(self) -> bool:
+        """Whether any reward was asked about it: none is where all rewards ask a model, beyond the first few rows."""
+        return bool(self.plan.terms)
+
+    @property
     def most(self) -> float | None:
         """What a perfect answer to its case earns; None where the row lacks what the rewards compare with."""
         return self.plan.most(self.scored.rollout.case)
@@ -146,8 +151,17 @@ def check_own_answers(answered: Sequence[Answer], own: Sequence[Paid]) -> Check:
             evidence = evidence or _shown_rollout(answer.rollout, cause, paid.scored.total)
     n, n_short = len(answered), sum(causes.values())
     n_unpaid = sum(paid.most is None for paid in own)
+    n_unasked = sum(not paid.is_asked for paid in own)
     most = own[0].plan.maximum if own else 0.0
     told = f"{n - n_short:,} of {n:,} gold answers earn the maximum, {most:g}."
+    if n_unasked:
+        n_read = sum(
+            not paid.is_asked and not _why_short(answer, paid) for answer, paid in zip(answered, own, strict=True)
+        )
+        told = (
+            f"{n - n_short - n_read:,} of {n - n_unasked:,} gold answers earn the maximum, {most:g}; {n_read:,} of the "
+            f"other {n_unasked:,} are read as their label: every reward asks a model, which is not asked about them."
+        )
     if n_unpaid:
         told += f" {n_unpaid:,} rows lack what a reward compares with, and pay nothing."
     if not causes and n_unpaid == n:
@@ -198,10 +212,14 @@ def part_of_terms(plan: RewardPlan, name: str) -> RewardPlan:
 
 def check_other_rows(answered: Sequence[Answer], own: Sequence[Paid], others: Sequence[Paid]) -> Check:
     """(b) A row's neighbour's answer earns the most only where the two rows share a label."""
-    pairs = list(zip(_neighbours(answered), others, strict=True))
+    pairs = [(rows, paid) for rows, paid in zip(_neighbours(answered), others, strict=True) if paid.is_asked]
     differing = [paid for (a, b), paid in pairs if a.rollout.case.gold != b.rollout.case.gold and paid.most is not None]
     if any(_why_short(answer, paid) for answer, paid in zip(answered, own, strict=True)):
         return Check("shuffled", "skipped", "The rows' own answers fall short, so other rows' answers prove nothing.")
+    if not pairs:
+        return Check(
+            "shuffled", "skipped", "Every reward asks a judge model, which errs on gold: it is not asked here."
+        )
     if not differing:
         return Check("shuffled", "skipped", "No two rows have different labels: other rows' answers prove nothing.")
     too_well = [
@@ -210,7 +228,7 @@ def check_other_rows(answered: Sequence[Answer], own: Sequence[Paid], others: Se
         if paid.scored.total is not None and paid.scored.total >= (paid.most or 0.0) - TOLERANCE
     ]
     means = [
-        statistics.fmean([p.scored.total for p in some if p.scored.total is not None] or [0.0])
+        statistics.fmean([p.scored.total for p in some if p.is_asked and p.scored.total is not None] or [0.0])
         for some in (own, others)
     ]
     told = (

@@ -277,7 +277,8 @@ class RewardPlan:
         if not rollouts:
             return []
         columns = {name: reward(rollouts) for name, reward in self.rewards.items()}
-        rows = zip(*columns.values(), strict=True)
+        # No reward at all, as in a part of a plan, still is a row for each rollout.
+        rows = zip(*columns.values(), strict=True) if columns else ((),) * len(rollouts)
         return [self.compose(r, dict(zip(columns, row, strict=True))) for r, row in zip(rollouts, rows, strict=True)]
 
     def compose(self, rollout: Rollout, rewards: Mapping[str, float | None]) -> ScoredRollout:

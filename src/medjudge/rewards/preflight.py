@@ -177,7 +177,7 @@ def run_preflight(
     )
     return Preflight(
         n_cases=len(cases),
-        n_at_maximum=sum(paid.shortfall <= 0 for paid in own),
+        n_at_maximum=sum(paid.is_asked and paid.shortfall <= 0 for paid in own),
         maximum=plan.maximum,
         n_prompts_cut=sum(answer.encoded.n_words_cut > 0 for answer in answers),
         n_words_cut=sum(answer.encoded.n_words_cut for answer in answers),
@@ -196,7 +196,7 @@ def check_gold(contract: TaskContract, cases: Sequence[Case], tokenizer: Any, pl
     own = pay(plan, [answer.rollout for answer in answers])
     return Preflight(
         n_cases=len(cases),
-        n_at_maximum=sum(paid.shortfall <= 0 for paid in own),
+        n_at_maximum=sum(paid.is_asked and paid.shortfall <= 0 for paid in own),
         maximum=plan.maximum,
         n_prompts_cut=sum(answer.encoded.n_words_cut > 0 for answer in answers),
         n_words_cut=sum(answer.encoded.n_words_cut for answer in answers),

@@ -207,6 +207,16 @@ def embedder(settings: EmbeddingSettings, device: str | None = None) -> LazyEmbe
     return LazyEmbedder(settings, device)
 
 
+def embed_or_why_not(settings: EmbeddingSettings, device: str | None = None) -> Embedder | str:
+    """The embedder, or in words why there is none here: for what can do without, such as the embedding baseline."""
+    try:
+        found = embedder(settings, device)
+        found(["a text"])  # a hub's model may be out of reach
+    except (ConfigError, ModelError) as error:
+        return str(error)
+    return found
+
+
 class LazyEmbedder:
     """A sentence-transformers model that is loaded at the first text and remembers the sentences it has seen."""
 
@@ -239,7 +249,9 @@ class LazyEmbedder:
     def model(self) -> Any:
         """The loaded model. Raises ModelError if there is none."""
         from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()  # of loading weights: ours is the only bar
         is_here = Path(self.where).is_dir()
         try:
             return SentenceTransformer(self.where, device=self.device, local_files_only=is_here)

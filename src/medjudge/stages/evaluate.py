@@ -6,13 +6,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
 import sys
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +20,32 @@ from rich.console import Console
 from medjudge import artifacts
 from medjudge.config import DataConfig, Recipe
 from medjudge.data.leakage import LeakageReport, check_leakage, enforce_leakage
+from medjudge.data.probes import CARRIED
+from medjudge.data.rows import Row, iter_rows
 from medjudge.data.sources import parse_where, read_source
 from medjudge.data.splits import seeded_sample
 from medjudge.data.store import read_split
 from medjudge.errors import ConfigError, DataError
-from medjudge.inference.endpoint import EndpointClient, EndpointEngine, is_endpoint, parse_endpoint
+from medjudge.inference.calibrated import apply_to, fit_on, read_calibrator, save_calibrator
+from medjudge.inference.contestants import Answer, Contestant, Question, endpoint_clients
+from medjudge.inference.contestants import judgement_of as judgement_of
+from medjudge.inference.endpoint import CHARACTERS_PER_TOKEN, is_endpoint
+from medjudge.inference.probing import ALL, Probed, plan_probes, probe_rows, put_to, summarise_probes
 from medjudge.metrics.baselines import Baselines, every_baseline
+from medjudge.metrics.calibration import Calibrator
 from medjudge.metrics.reasoning import ReasoningResults, summarise_reasoning
 from medjudge.metrics.results import Results, summarise
-from medjudge.progress import Bar
+from medjudge.metrics.statements import counted
 from medjudge.records import Case, Completion, Judgement, LabelScores, Rollout, Unparsed, Verdict
 from medjudge.rewards.composition import RewardContext
 from medjudge.rewards.measures import Measured, extractor_of, measure_reasoning
+from medjudge.rewards.reasoning import embed_or_why_not
 from medjudge.rewards.settings import RewardSettings
 from medjudge.tasks.contract import TaskContract
+from medjudge.tasks.text import prompt_text
 
+CARRIED_PREFIXES = tuple(f"{kind}_" for kind in CARRIED)
+"""Of slices that hold rewritten texts for a probe: text of a case, which the file of verdicts leaves out."""
 LABELS_STATEMENT = (
     "Labels were scored, no text was written: every case has a verdict, and what is said here of formats and unparsed "
     "answers holds for this way of asking alone. Each verdict's confidence is its label's probability."
@@ -69,7 +78,18 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     leakage = LeakageReport.from_json(artifacts.read_json(run_dir / "prepare" / artifacts.LEAKAGE))
     # The settings behind the numbers lie beside them, whatever the run's recipe says later.
     artifacts.write_json(out_dir / artifacts.RECIPE, recipe.model_dump(mode="json"))
-    return evaluate_cases(recipe, models, cases, train, leakage, out_dir, console, split=config.split)
+    validation: Sequence[Case] = ()
+    if config.calibrator != "none":
+        path = run_dir / "prepare" / f"{config.calibration_split}{artifacts.SPLIT_SUFFIX}"
+        if not path.exists():
+            raise ConfigError(
+                f"`evaluate.calibrator` is {config.calibrator}, but the data were split without "
+                f"{config.calibration_split!r} (`evaluate.calibration_split`): add it to `data.splits`."
+            )
+        validation = read_split(path)
+    return evaluate_cases(
+        recipe, models, cases, train, leakage, out_dir, console, split=config.split, validation=validation, is_run=True
+    )
 
 
 def evaluate_folder(
@@ -91,8 +111,10 @@ def evaluate_folder(
         raise ConfigError(f"--out {out_dir} is a file: name a folder.")
     if out_dir.exists() and any(out_dir.iterdir()):
         raise ConfigError(f"--out {out_dir} is not empty: name a new folder, nothing is overwritten.")
-    table = read_source(data, contract, data_config, where=parse_where(where) if where else None)
-    if not any(case.gold is not None for case in table.cases):
+    kept = data_config.model_copy(update={"slices": _with_carried(data, contract, data_config, recipe)})
+    table = read_source(data, contract, kept, where=parse_where(where) if where else None)
+    cases = seeded_sample(table.cases, recipe.evaluate.max_cases, recipe.evaluate.seed)
+    if not any(case.gold is not None for case in cases):
         raise DataError(
             f"{data}: no row has a gold label in {contract.gold_field!r}: there is nothing to measure against."
         )
@@ -102,7 +124,7 @@ def evaluate_folder(
         train_cases = read_source(train, contract, data_config).cases
         leakage = check_leakage(
             {"train": train_cases},
-            {"evaluated": table.cases},
+            {"evaluated": cases},
             near_duplicate_threshold=data_config.leakage.near_duplicate_threshold,
         )
         enforce_leakage(leakage, max_share=data_config.leakage.max_share, allow=data_config.leakage.allow)
@@ -110,18 +132,71 @@ def evaluate_folder(
         from medjudge.modeling.load import quiet_libraries
 
         quiet_libraries()
-    work = out_dir.with_name(f".{out_dir.name}.{os.getpid()}.work")
-    work.mkdir(parents=True)
-    try:
-        artifacts.write_json(work / artifacts.COMMANDS, [shlex.join(["medjudge", *sys.argv[1:]])])
-        evaluate_cases(
-            recipe, models, table.cases, train_cases, leakage, work, console, split=Path(data).name, parent=parent
-        )
+    work = out_dir.with_name(f".{out_dir.name}.{_asked(recipe, models, cases, parent)}.work")
+    with artifacts.RunDir(work).lock():
+        if any(work.glob(".answers-*.json")):
+            console.print("  goes on where an evaluation of the same models on the same cases was cut off")
+        try:
+            artifacts.write_json(work / artifacts.COMMANDS, [shlex.join(["medjudge", *sys.argv[1:]])])
+            evaluate_cases(
+                recipe, models, cases, train_cases, leakage, work, console, split=Path(data).name, parent=parent
+            )
+        except BaseException:
+            # Answers of models that were done wait for the same command; without any there is nothing to keep.
+            if any(work.glob(".answers-*.json")):
+                console.print(f"  what was answered is kept in {work.name}: the same command goes on from there")
+            else:
+                shutil.rmtree(work, ignore_errors=True)
+            raise
+        (work / ".lock").unlink()
         if out_dir.exists():
             out_dir.rmdir()
         work.rename(out_dir)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+
+
+def _asked(recipe: Recipe, models: Mapping[str, str], cases: Sequence[Case], parent: str | None) -> str:
+    """Tells one evaluation from another: what decides the answers, and nothing of how they are counted."""
+    config = recipe.evaluate
+    return artifacts.sha256_json(
+        [
+            recipe.contract.fingerprint(),
+            recipe.model.model_dump(mode="json"),
+            [config.mode, config.seed, config.probe_cases, config.batch_tokens],
+            {name: [where, _files_of(where)] for name, where in models.items()},
+            [parent, _files_of(parent or "")],
+            [case.to_json() for case in cases],
+        ]
+    )[:12]
+
+
+def _files_of(where: str) -> list[tuple[str, int, int]]:
+    """Size and time of a model folder's files; nothing of what is no folder."""
+    folder = Path(where)
+    if is_endpoint(where) or not folder.is_dir():
+        return []
+    return [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.iterdir()) if p.is_file()]
+
+
+def _with_carried(data: str, contract: TaskContract, config: DataConfig, recipe: Recipe) -> tuple[str, ...]:
+    """The slices, and the columns of rewritten texts that rows carry for probes that are asked for."""
+    wanted = [kind for kind in CARRIED if {kind, ALL} & set(recipe.evaluate.probes)]
+    if not wanted:
+        return config.slices
+    first = next((row for row in iter_rows(data) if isinstance(row, Row)), None)
+    names = [f"{kind}_{name}" for kind in wanted for name in contract.fields]
+    return (*config.slices, *(name for name in names if first is not None and name in first.values))
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAnswers:
+    """What one model said of the cases, in their order."""
+
+    answers: list[Answer]
+    lineage: dict[str, Any] | None
+    """Of a model folder what weights it holds; of an endpoint what can be known of it."""
+    usage: dict[str, Any] | None = None
+    """Calls, cost and latency of an endpoint."""
+    seconds: float = 0.0
 
 
 def evaluate_cases(
@@ -136,23 +211,52 @@ def evaluate_cases(
     split: str,
     parent: str | None = None,
     answered: Mapping[str, ModelAnswers] | None = None,
+    validation: Sequence[Case] = (),
+    is_run: bool = False,
 ) -> dict[str, Any]:
     """Answers, judgements, baselines, results; the two files. `answered`: models that need not be asked any more."""
     contract, config = recipe.contract, recipe.evaluate
-    clients = _endpoint_clients(recipe, models, console)
-    said = {
-        name: (answered or {}).get(name)
-        or _answer_once(name, where, clients.get(name), recipe, cases, out_dir, console, parent)
-        for name, where in models.items()
-    }
-    answers = {name: one.answers for name, one in said.items()}
+    clients = endpoint_clients(recipe, models, console)
+    probing = plan_probes(recipe, cases)
+    asked: dict[str, Contestant] = {}
+    told: dict[str, ModelAnswers] = {}
+    probed: dict[str, Probed] = {}
+    calibrators: dict[str, Calibrator] = {}
+    calibrated: list[str] = []
+    for name, where in models.items():
+        if answered is not None and name in answered:
+            told[name] = answered[name]
+            continue
+        one = asked[name] = Contestant(name, where, recipe, out_dir, console, client=clients.get(name), parent=parent)
+        answers = [row[0] for row in one.answers(Question(cases, [contract] * len(cases)))]
+        told[name] = ModelAnswers(answers, one.lineage, one.usage, one.seconds)
+        if probing is not None:
+            probed[name] = put_to(one, probing)
+        calibrator, sentence = _calibrator(one, recipe, validation, saved=not is_run)
+        calibrators |= {name: calibrator} if calibrator is not None else {}
+        calibrated += [sentence] if sentence else []
+        one.close()
+    said = {name: told[name].answers for name in models}
     judgements = {
         name: [judgement_of(contract, case, answer) for case, answer in zip(cases, done, strict=True)]
-        for name, done in answers.items()
+        for name, done in said.items()
+    }
+    as_stated = judgements
+    judgements = {
+        name: apply_to(calibrators[name], said_of) if name in calibrators else said_of
+        for name, said_of in judgements.items()
     }
     rng = np.random.default_rng(config.seed)
     baselines = (
-        every_baseline(train, cases, kind=contract.kind, labels=contract.labels, positive=contract.positive, rng=rng)
+        every_baseline(
+            train,
+            cases,
+            kind=contract.kind,
+            labels=contract.labels,
+            positive=contract.positive,
+            rng=rng,
+            embed=lambda: embed_or_why_not(config.embedding, recipe.model.device),
+        )
         if config.baselines
         else Baselines({}, {})
     )
@@ -168,41 +272,107 @@ def evaluate_cases(
         n_resamples=config.n_resamples,
         seed=config.seed,
         leakage={**leakage.to_json(), "statement": leakage.summary_line},
-        lineage={name: one.lineage for name, one in said.items() if one.lineage is not None},
-        seconds={name: round(one.seconds, 2) for name, one in said.items()},
+        lineage={name: one.lineage for name, one in told.items() if one.lineage is not None},
+        seconds={name: round(one.seconds, 2) for name, one in told.items()},
         n_truncated={
             name: sum(isinstance(answer, Completion) and not answer.stopped for answer in done)
-            for name, done in answers.items()
+            for name, done in said.items()
         },
-        usage={name: one.usage for name, one in said.items() if one.usage is not None},
+        usage={name: one.usage for name, one in told.items() if one.usage is not None},
         train_n=len(train) or None,
     )
-    measured = _measure_reasoning(recipe, cases, train, judgements, answers)
+    measured = _measure_reasoning(recipe, cases, train, judgements, said)
     if measured is not None:
         results = results.model_copy(update={"reasoning": _reasoning_results(recipe, cases, measured, results)})
+    if probing is not None:
+        results = results.model_copy(update={"probes": summarise_probes(probing, judgements, probed)})
     notes = (*baselines.notes, *([LABELS_STATEMENT] if config.mode == "labels" else []))
+    notes += (*_sent_whole(contract, cases, list(clients)), *calibrated)
     results = results.model_copy(update={"statements": (*results.statements, *notes)})
     artifacts.write_json(out_dir / artifacts.RESULTS, results.to_json())
     rows = [
         _verdict_row(name, case, judgement, answer)
+        | ({"confidence_as_stated": _confidence(as_stated[name][i])} if name in calibrators else {})
         | ({"reasoning": measured.numbers[name][i].to_json()} if measured is not None else {})
         for name in models
-        for i, (case, judgement, answer) in enumerate(zip(cases, judgements[name], answers[name], strict=True))
+        for i, (case, judgement, answer) in enumerate(zip(cases, judgements[name], said[name], strict=True))
     ]
     rows += [
         _verdict_row(name, case, judgement, None)
         for name, guesses in baselines.judgements.items()
         for case, judgement in zip(cases, guesses, strict=True)
     ]
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    artifacts.write_text(out_dir / artifacts.VERDICTS, text)
-    for name in models:
-        _kept(out_dir, name).unlink(missing_ok=True)
+    _write_lines(out_dir / artifacts.VERDICTS, rows)
+    if probing is not None:
+        _write_lines(out_dir / artifacts.PROBES, probe_rows(probing, judgements, probed))
+    if recipe.report.show_text:  # the page is to show prompts, and nothing else keeps them outside of a run
+        prompts = ({"case_id": c.case_id, "prompt": prompt_text(contract.messages(c))} for c in cases)
+        _write_lines(out_dir / artifacts.PROMPTS, prompts)
+    for one in asked.values():
+        one.forget()
     return {
         "n_cases": results.n_cases,
-        "n_prompts_shortened": {name: sum(a.n_words_cut > 0 for a in done) for name, done in answers.items()},
+        "n_prompts_shortened": {name: sum(a.n_words_cut > 0 for a in done) for name, done in said.items()},
         **{f"accuracy {name}": round(r.metrics["accuracy"].value or 0.0, 4) for name, r in results.models.items()},
     }
+
+
+def _calibrator(
+    judge: Contestant, recipe: Recipe, validation: Sequence[Case], *, saved: bool
+) -> tuple[Calibrator | None, str]:
+    """The judge's calibrator and a sentence about it: fitted on `validation`, or else the one saved with the model."""
+    config, contract = recipe.evaluate, recipe.contract
+    if config.calibrator != "none" and validation:
+        answers = judge.answers(Question(validation, [contract] * len(validation), config.calibration_split))
+        said = [judgement_of(contract, case, row[0]) for case, row in zip(validation, answers, strict=True)]
+        try:
+            calibrator = fit_on(config.calibrator, validation, said)
+        except DataError as error:
+            return None, f"{judge.name}'s confidences were not calibrated: {error}"
+        if judge.folder is not None and judge.lineage is not None:  # not into a hub's cache
+            save_calibrator(
+                judge.folder,
+                calibrator,
+                mode=config.mode,
+                weights_sha256=judge.weights_sha256,
+                contract=contract,
+                data=config.calibration_split,
+            )
+        return calibrator, _told(judge.name, calibrator, f"the split {config.calibration_split!r}")
+    if not saved or judge.folder is None:
+        return None, ""
+    found = read_calibrator(judge.folder, mode=config.mode, weights_sha256=judge.weights_sha256, contract=contract)
+    return found, "" if found is None else _told(judge.name, found, "the rows named in its calibration.json")
+
+
+def _told(name: str, calibrator: Calibrator, rows: str) -> str:
+    return (
+        f"{name}'s confidences are calibrated ({calibrator.kind}, fitted on {counted(calibrator.n, 'verdict')} of "
+        f"{rows}); the file of verdicts has them as stated, too."
+    )
+
+
+def _confidence(judgement: Judgement) -> float | None:
+    return judgement.confidence if isinstance(judgement, Verdict) else None
+
+
+def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    artifacts.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def _sent_whole(contract: TaskContract, cases: Sequence[Case], endpoints: Sequence[str]) -> tuple[str, ...]:
+    """Says that an endpoint saw more than a local model would, where it did."""
+    if not endpoints:
+        return ()
+    characters = [sum(len(turn["content"]) for turn in contract.messages(case)) for case in cases]
+    n_long = sum(n / CHARACTERS_PER_TOKEN > contract.max_prompt_tokens for n in characters)
+    if not n_long:
+        return ()
+    return (
+        f"Prompts go to endpoints ({', '.join(endpoints)}) whole: `max_prompt_tokens` binds models of this machine "
+        f"only. By {CHARACTERS_PER_TOKEN} characters a token {n_long:,} of {counted(len(cases), 'prompt')} are longer "
+        f"than its {contract.max_prompt_tokens:,}, so the endpoints saw more of those cases.",
+    )
 
 
 def _measure_reasoning(
@@ -244,138 +414,6 @@ def _reasoning_results(recipe: Recipe, cases: Sequence[Case], measured: Measured
     )
 
 
-Answer = Completion | LabelScores
-"""What a model said of a case in mode `generate`, or in mode `labels`."""
-
-
-def judgement_of(contract: TaskContract, case: Case, answer: Answer) -> Judgement:
-    """The verdict in a completion, or the likeliest label (the first of equals) with its probability.
-
-    A completion that holds none says whether it was cut off, refused, or never came.
-    """
-    if isinstance(answer, Completion):
-        return _read(contract, case, answer)
-    label = max(contract.labels, key=lambda label: answer.probabilities[label])
-    return Verdict(case.case_id, label, answer.probabilities[label])
-
-
-def _read(contract: TaskContract, case: Case, completion: Completion) -> Judgement:
-    if completion.failure is not None:
-        return Unparsed(case.case_id, "", f"the call failed: {completion.failure}", kind="failed")
-    judgement = contract.parse(case.case_id, completion.text)
-    if isinstance(judgement, Verdict):
-        return judgement
-    if completion.refused:
-        return replace(judgement, reason="the model or its provider refused to answer", kind="refused")
-    if not completion.stopped and judgement.kind == "format":
-        return replace(judgement, reason=f"cut off at the token limit: {judgement.reason}", kind="truncated")
-    return judgement
-
-
-def _kept(out_dir: Path, name: str) -> Path:
-    """Where one model's answers wait for the others'."""
-    return out_dir / f".answers-{artifacts.sha256_json(name)[:12]}.json"
-
-
-@dataclass(frozen=True, slots=True)
-class ModelAnswers:
-    """What one model said of the cases, in their order."""
-
-    answers: list[Answer]
-    lineage: dict[str, Any] | None
-    """Of a model folder what weights it holds; of an endpoint what can be known of it."""
-    usage: dict[str, Any] | None = None
-    """Calls, cost and latency of an endpoint."""
-    seconds: float = 0.0
-
-
-def _answer_once(
-    name: str,
-    where: str,
-    client: EndpointClient | None,
-    recipe: Recipe,
-    cases: Sequence[Case],
-    out_dir: Path,
-    console: Console,
-    parent: str | None,
-) -> ModelAnswers:
-    """The answers of one model; what a cut-off evaluation had finished comes from its work folder.
-
-    An endpoint's answers lie in a cache of their own, and what failed there is asked for again.
-    """
-    started = time.monotonic()
-    if client is not None:
-        return replace(_ask(name, client, recipe, cases, console), seconds=time.monotonic() - started)
-    path = _kept(out_dir, name)
-    kind = LabelScores if recipe.evaluate.mode == "labels" else Completion
-    if path.exists():
-        kept = artifacts.read_json(path)
-        return ModelAnswers(**{**kept, "answers": [kind(**answer) for answer in kept["answers"]]})
-    answers = replace(_answer(name, where, recipe, cases, console, parent), seconds=time.monotonic() - started)
-    artifacts.write_json(path, asdict(answers))
-    return answers
-
-
-def _endpoint_clients(recipe: Recipe, models: Mapping[str, str], console: Console) -> dict[str, EndpointClient]:
-    """A client for each model that is an endpoint, all made before the first is asked: a missing key shows at once."""
-    config = recipe.evaluate
-    for name in config.endpoints:
-        if name not in models:
-            raise ConfigError(
-                f"`evaluate.endpoints` has settings for {name!r}, but the models are: {', '.join(models)}."
-            )
-    if config.mode == "labels" and (named := [name for name, where in models.items() if is_endpoint(where)]):
-        raise ConfigError(
-            f"`evaluate.mode` is labels, but an endpoint ({', '.join(named)}) gives no probabilities of labels: "
-            "take generate."
-        )
-    clients = {}
-    for name, where in models.items():
-        if is_endpoint(where):
-            clients[name] = client = EndpointClient(parse_endpoint(where), config.endpoint_of(name))
-            if not client.endpoint.is_loopback:
-                console.print(f"  {name}: the text of the cases is sent to {client.endpoint.host}")
-    return clients
-
-
-def _ask(name: str, client: EndpointClient, recipe: Recipe, cases: Sequence[Case], console: Console) -> ModelAnswers:
-    """Completions of a model behind an endpoint."""
-    with Bar(f"evaluate {name}", len(cases), console) as bar:
-        client.on_progress, client.on_note = bar.advance, bar.note
-        completions = EndpointEngine(client).generate(recipe.contract, cases)
-    return ModelAnswers([*completions], client.record(), client.usage.to_json(client.settings))
-
-
-def _answer(
-    name: str, where: str, recipe: Recipe, cases: Sequence[Case], console: Console, parent: str | None
-) -> ModelAnswers:
-    """One model's answers, and its lineage if it has one. The model is let go before the next is loaded."""
-    from medjudge.inference.engine import Engine, fit_for_inference
-    from medjudge.modeling.lineage import load_any
-    from medjudge.modeling.load import resolve
-
-    folder = resolve(where)
-    is_adapter = (folder / "adapter_config.json").exists()
-    model, tokenizer, lineage = load_any(folder, recipe.model, parent=parent if is_adapter else None)
-    if is_adapter and lineage is None:
-        console.print(f"  {name}: this adapter has no {artifacts.LINEAGE}, so its parent could not be checked.")
-    if lineage is not None and lineage.contract_sha256 not in (None, recipe.contract.fingerprint()):
-        raise ConfigError(
-            f"{where} was trained under contract {str(lineage.contract_sha256)[:16]}, but this evaluation asks under "
-            f"{recipe.contract.fingerprint()[:16]}: the `[task]` settings differ. Evaluate with the recipe that it "
-            "was trained with (--recipe), or train it under this one."
-        )
-    model = fit_for_inference(model)
-    with Bar(f"evaluate {name}", len(cases), console) as bar:
-        engine = Engine(model, tokenizer, batch_tokens=recipe.evaluate.batch_tokens, on_progress=bar.advance)
-        answers: list[Answer] = (
-            [*engine.label_logprobs(recipe.contract, cases)]
-            if recipe.evaluate.mode == "labels"
-            else [*engine.generate(recipe.contract, cases)]
-        )
-    return ModelAnswers(answers, lineage.to_json() if lineage is not None else None)
-
-
 def _verdict_row(name: str, case: Case, judgement: Judgement, answer: Answer | None) -> dict[str, Any]:
     is_verdict = isinstance(judgement, Verdict)
     completion = answer if isinstance(answer, Completion) else None
@@ -396,5 +434,5 @@ def _verdict_row(name: str, case: Case, judgement: Judgement, answer: Answer | N
         "label_probabilities": dict(scores.probabilities) if scores is not None else None,
         "label_mass": scores.mass if scores is not None else None,
         "n_words_cut": answer.n_words_cut if answer is not None else None,
-        "slices": dict(case.slices),
+        "slices": {name: value for name, value in case.slices.items() if not name.startswith(CARRIED_PREFIXES)},
     }

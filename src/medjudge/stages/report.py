@@ -14,6 +14,7 @@ from rich.text import Text
 
 from medjudge import artifacts
 from medjudge.config import Recipe, ReportConfig
+from medjudge.data.store import read_split
 from medjudge.errors import RunError
 from medjudge.metrics.published import SuiteResults
 from medjudge.metrics.results import Results
@@ -24,6 +25,7 @@ from medjudge.reporting.inputs import ReportInputs, VerdictRow
 from medjudge.reporting.suite import left_out_text, suite_grids, usage_lines, write_suite_page
 from medjudge.reporting.tables import audit_tables, grid_table, results_table, usage_table
 from medjudge.reporting.variants import variants_grid
+from medjudge.tasks.text import prompt_text
 
 TRAINED = ("base", "sft", "grpo")
 """Stages that may have left a training log."""
@@ -37,8 +39,11 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     return {"n_bytes": path.stat().st_size}
 
 
-def rewrite(folder: Path, console: Console) -> None:
-    """Writes the page of a run folder, or of a folder that `medjudge evaluate` made, again."""
+def rewrite(folder: Path, console: Console, *, show_text: bool | None = None) -> None:
+    """Writes the page of a run folder, or of a folder that `medjudge evaluate` made, again.
+
+    show_text: takes the place of `report.show_text`.
+    """
     if (folder / artifacts.COMPARE / artifacts.RESULTS).exists():  # a recipe with variants
         folder = folder / artifacts.COMPARE
     if (folder / artifacts.SUITE).exists():  # made by `medjudge bench`
@@ -48,7 +53,7 @@ def rewrite(folder: Path, console: Console) -> None:
         write_suite_page(suite, folder, _read(folder / artifacts.COMMANDS, []))
         return
     if (folder / artifacts.RESULTS).exists():  # made by `medjudge evaluate`
-        write_report(gather(folder, ReportConfig()), folder)
+        write_report(gather(folder, ReportConfig(show_text=bool(show_text))), folder)
         return
     if not (folder / "evaluate" / artifacts.RESULTS).exists():
         raise RunError(
@@ -57,6 +62,7 @@ def rewrite(folder: Path, console: Console) -> None:
         )
     tree = artifacts.read_json(folder / artifacts.RECIPE)
     config = ReportConfig.model_validate(tree["report"])
+    config = config if show_text is None else config.model_copy(update={"show_text": show_text})
     run_dir = artifacts.RunDir(folder)
     with run_dir.lock():
         out = folder / "report"
@@ -81,7 +87,9 @@ def gather(folder: Path, config: ReportConfig) -> ReportInputs:
         title=config.title or f"{recipe.get('name', evaluated.name)}: {results.task}",
         results=results,
         histories={stage: history for stage in TRAINED if (history := _read(folder / stage / artifacts.HISTORY, []))},
-        verdicts=_verdicts(evaluated / artifacts.VERDICTS, results),
+        verdicts=_verdicts(
+            evaluated / artifacts.VERDICTS, results, _prompts(folder, evaluated, recipe) if config.show_text else None
+        ),
         recipe=recipe,
         commands=_read(folder / artifacts.COMMANDS, []),
         versions=manifest.get("versions", artifacts.package_versions()),
@@ -121,7 +129,8 @@ def print_outcome(folder: Path, console: Console) -> None:
     for table in audit_tables(results):
         console.print(table)
         console.print()
-    for statement in (*results.statements, *(results.audit.statements if results.audit else ())):
+    probed = results.probes.statements if results.probes else ()
+    for statement in (*results.statements, *probed, *(results.audit.statements if results.audit else ())):
         console.print(Padding.indent(Text(f"- {statement}"), 1))
     pages = (folder / "report" / artifacts.REPORT, evaluated / artifacts.REPORT)
     page = next((page for page in pages if page.exists()), None)
@@ -142,8 +151,22 @@ def _print_suite(folder: Path, console: Console) -> None:
     console.print(f"\nreport: {folder / artifacts.REPORT}", soft_wrap=True)
 
 
-def _verdicts(path: Path, results: Results) -> dict[str, list[VerdictRow]]:
-    """Answers by model, without their text; baselines are left out."""
+def _prompts(folder: Path, evaluated: Path, recipe: Mapping[str, Any]) -> dict[str, str]:
+    """Case id -> the prompt before any chat template: as it was kept, or of a run from its split."""
+    path = evaluated / artifacts.PROMPTS
+    if path.exists():
+        with path.open(encoding="utf-8", newline="\n") as lines:
+            return {row["case_id"]: row["prompt"] for row in map(json.loads, lines)}
+    split = recipe.get("evaluate", {}).get("split")
+    path = folder / "prepare" / f"{split}{artifacts.SPLIT_SUFFIX}"
+    if not recipe or not path.exists():
+        return {}
+    contract = Recipe.model_validate(recipe).contract
+    return {case.case_id: prompt_text(contract.messages(case)) for case in read_split(path)}
+
+
+def _verdicts(path: Path, results: Results, prompts: Mapping[str, str] | None = None) -> dict[str, list[VerdictRow]]:
+    """Answers by model; baselines are left out. prompts: None leaves the text of prompts and completions out."""
     rows: dict[str, list[VerdictRow]] = {name: [] for name in results.of_role("model")}
     if not path.exists():
         return rows
@@ -151,8 +174,11 @@ def _verdicts(path: Path, results: Results) -> dict[str, list[VerdictRow]]:
         for line in lines:
             row: Mapping[str, Any] = json.loads(line)
             if row["model"] in rows:
+                text = (prompts.get(row["case_id"]), row.get("completion")) if prompts is not None else (None, None)
                 rows[row["model"]].append(
-                    VerdictRow(row["case_id"], row["gold"], row["label"], row["confidence"], row["unparsed_reason"])
+                    VerdictRow(
+                        row["case_id"], row["gold"], row["label"], row["confidence"], row["unparsed_reason"], *text
+                    )
                 )
     return rows
 

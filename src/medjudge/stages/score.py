@@ -34,6 +34,8 @@ from medjudge.metrics.baselines import BASELINES, Baselines, every_baseline
 from medjudge.metrics.results import Results, summarise
 from medjudge.metrics.statements import counted
 from medjudge.records import Case, Judgement
+from medjudge.rewards.reasoning import embed_or_why_not
+from medjudge.rewards.settings import EmbeddingSettings
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.scale import LabelScale
 
@@ -236,6 +238,7 @@ def _baselines(
         labels=contract.labels,
         positive=contract.positive,
         rng=np.random.default_rng(options.seed),
+        embed=lambda: embed_or_why_not(EmbeddingSettings()),
     )
     return Baselines(dict(found.judgements), dict(found.skipped), found.notes), leakage, len(train) or None
 

@@ -102,6 +102,11 @@ def chat(system: str, user: str) -> list[Message]:
     return [*turns, {"role": "user", "content": user}]
 
 
+def prompt_text(messages: Sequence[Message]) -> str:
+    """A prompt for a person to read: its turns under their roles, as no chat template would write them."""
+    return "\n\n".join(f"[{turn['role']}]\n{turn['content']}" for turn in messages)
+
+
 def one_line(text: str) -> str:
     """Every run of white space becomes one space."""
     return " ".join(text.split())

@@ -1,0 +1,139 @@
+"""Bias probes as a table and a picture: how often a change that should not matter moved each judge."""
+
+from __future__ import annotations
+
+from medjudge.metrics.measured import MetricResult
+from medjudge.metrics.probes import ConsistencyResult, ProbeResult, Probes
+from medjudge.metrics.results import Results
+from medjudge.reporting.audit_tables import Cell, Grid, number, statistic_cell
+from medjudge.reporting.figures import COLORS, Picture, panels
+from medjudge.reporting.inputs import DASH, points_text
+
+SELF = "contradicts itself when sampled"
+
+
+def probe_grids(results: Results) -> list[Grid]:
+    """Flip rates by judge, and self-consistency where samples were drawn; empty where no probe was run."""
+    if results.probes is None:
+        return []
+    return [grid for grid in (_flip_grid(results.probes, results.level), _self_grid(results.probes)) if grid.rows]
+
+
+def _flip_grid(probes: Probes, level: float) -> Grid:
+    columns: list[str] = []
+    several = any(found.to_positive for judge in probes.judges.values() for found in judge.flips.values())
+    for name in probes.judges:
+        columns += [f"{name}: flips, %"] + ([f"{name}: towards positive, points"] if several else [])
+        columns += [f"{name}: n", f"{name}: unreadable"]
+    rows = []
+    for probe, told in _told(probes).items():
+        cells: list[Cell] = []
+        for judge in probes.judges.values():
+            found = judge.flips.get(probe)
+            cells.append(statistic_cell(None if found is None else found.flips, percent=True))
+            if several:
+                cells.append(_shift(None if found is None else found.to_positive))
+            cells.append(Cell(DASH if found is None else f"{found.flips.n:,}"))
+            became = "" if found is None else f"{found.n_became_unreadable:,} by the change"
+            cells.append(Cell(DASH if found is None else f"{found.n_unreadable:,}", became))
+        rows.append((f"{told.title}\n{told.change}", tuple(cells)))
+    unasked: dict[tuple[str, str], list[str]] = {}
+    for name, judge in probes.judges.items():
+        for probe, why in judge.not_asked.items():
+            unasked.setdefault((probe, why), []).append(name)
+    left_out = " ".join(
+        [
+            *(f"{probe} was put to no case: {why}" for probe, why in probes.skipped.items()),
+            *(f"{probe} was not put to {', '.join(names)}: {why}" for (probe, why), names in unasked.items()),
+        ]
+    )
+    note = (
+        f"Flips: share of the verdicts readable both times that are not the ones a fair judge gives, with Wilson's "
+        f"{100 * level:g} % interval over groups. Towards positive: verdicts that became positive less those that "
+        "ceased to be, with a bootstrap over groups. A judge that is sampled flips without any probe: read flips "
+        f"beside how often it contradicts itself. {left_out}"
+    )
+    return Grid("Bias probes", tuple(columns), tuple(rows), note=note.strip())
+
+
+def _self_grid(probes: Probes) -> Grid:
+    found = {name: judge.consistency for name, judge in probes.judges.items() if judge.consistency is not None}
+    rows: list[tuple[str, tuple[Cell, ...]]] = []
+    if found:
+        rows = [
+            ("Samples per case", tuple(Cell(f"{c.k}", f"temperature {c.temperature:g}") for c in found.values())),
+            ("Cases", tuple(Cell(f"{c.agreement.n:,}") for c in found.values())),
+            ("Unparsed samples", tuple(Cell(f"{c.n_unparsed:,}") for c in found.values())),
+            ("Two samples agree, %", _cells(found, "agreement")),
+            ("All samples agree, %", _cells(found, "unanimous")),
+            ("One sample is right, %", _cells(found, "single_accuracy")),
+            ("The majority is right, %", _cells(found, "majority_accuracy")),
+        ]
+    return Grid(
+        "Self-consistency",
+        tuple(found),
+        tuple(rows),
+        note="An unreadable sample agrees with none. The majority of samples: Wang et al. (2023), arXiv:2203.11171.",
+    )
+
+
+def _cells(found: dict[str, ConsistencyResult], name: str) -> tuple[Cell, ...]:
+    return tuple(statistic_cell(getattr(consistency, name), percent=True) for consistency in found.values())
+
+
+def _shift(metric: MetricResult | None) -> Cell:
+    if metric is None or metric.value is None:
+        return Cell(DASH)
+    ends = ""
+    if metric.low is not None and metric.high is not None:
+        ends = f"{points_text(100 * metric.low)} to {points_text(100 * metric.high)}"
+    return Cell(points_text(100 * metric.value), ends, f"{metric.method}, n = {metric.n:,}")
+
+
+def _told(probes: Probes) -> dict[str, ProbeResult]:
+    """Every probe that was run, by name, in order."""
+    return {probe: found for judge in probes.judges.values() for probe, found in judge.flips.items()}
+
+
+def probe_pictures(results: Results) -> list[Picture]:
+    """A panel per judge: the flip rate of every probe with its interval; last, how often it contradicts itself."""
+    if results.probes is None or not any(judge.flips for judge in results.probes.judges.values()):
+        return []
+    told = _told(results.probes)
+    longest = max(len(judge.flips) + (judge.consistency is not None) for judge in results.probes.judges.values())
+    spoken = []
+    highest = 0.0
+    with panels(len(results.probes.judges), row_height=1.1 + 0.34 * longest, n_columns=1) as (figure, axes):
+        for axis, color, (name, judge) in zip(axes, COLORS * len(axes), results.probes.judges.items(), strict=False):
+            points: list[tuple[str, float, float, float]] = []
+            for probe, found in judge.flips.items():
+                flips = found.flips
+                if flips.value is not None:
+                    low = flips.value if flips.low is None else flips.low
+                    points.append((told[probe].title, flips.value, low, flips.high or flips.value))
+            if judge.consistency is not None and (agreement := judge.consistency.agreement).value is not None:
+                low = agreement.value if agreement.high is None else agreement.high
+                high = agreement.value if agreement.low is None else agreement.low
+                points.append((SELF, 1 - agreement.value, 1 - low, 1 - high))
+            for row, (title, value, low, high) in enumerate(points):
+                marker = "D" if title == SELF else "s"
+                axis.plot([low, high], [row, row], color=color, linewidth=1.8)
+                axis.plot([value], [row], marker=marker, markersize=5, color=color)
+                highest = max(highest, high)
+            axis.set_yticks(range(len(points)), [title for title, *_ in points])
+            axis.set_ylim(max(len(points), 1) - 0.5, -0.5)  # where nothing was readable both times the panel is empty
+            axis.tick_params(axis="y", length=0)
+            axis.grid(axis="x")
+            axis.set_title(name if len(name) <= 30 else name[:29] + "…")
+            axis.set_xlabel("verdicts changed, %", fontsize=10.5)
+            listed = "; ".join(
+                f"{title} {number(value, True)} % ({number(low, True)} to {number(high, True)})"
+                for title, value, low, high in points
+            )
+            spoken.append(f"{name}: {listed or 'nothing could be compared'}")
+        reach = min(1.0, max(0.1, 1.08 * highest))
+        for axis in axes:
+            axis.set_xlim(-0.02 * reach, reach)
+            axis.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}")
+    alt = f"Share of verdicts that each probe changed, with intervals. {'. '.join(spoken)}."
+    return [Picture("probes", "Verdicts changed by what should not matter", alt, figure)]

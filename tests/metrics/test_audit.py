@@ -1,0 +1,75 @@
+"""The audit as one value: thresholds and who waits for a person, the families of tests, what each sentence is about."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from medjudge.metrics.audit import MAX_ERRORS, JudgeRows, audit_judges
+from medjudge.metrics.classification import code_outcomes
+from medjudge.records import Case, Unparsed, Verdict
+from medjudge.reporting.audit_tables import abstention_grids, threshold_grid
+
+
+def rows_of(n, *, share_right=0.9, unread=(), seed=0, shift=0.0):
+    """Cases in pairs of a group, two generators; right verdicts are surer, label 1 is judged with less confidence."""
+    rng = np.random.default_rng(seed)
+    cases = [Case(str(i), {}, gold=str(i % 2), group=f"g{i // 2}") for i in range(n)]
+    right = rng.random(n) < share_right
+    said = [
+        Unparsed(str(i), "", "none") if i in unread else Verdict(str(i), str(i % 2) if right[i] else str(1 - i % 2))
+        for i in range(n)
+    ]
+    confidence = np.where(right, 0.8, 0.5) - 0.2 * (np.arange(n) % 2) + shift + rng.random(n) / 20
+    outcomes = code_outcomes(cases, said, labels=("0", "1"), positive="1")
+    return JudgeRows(outcomes, ["atlas" if i % 3 else "birch" for i in range(n)], confidence)
+
+
+@pytest.fixture(scope="module")
+def audit():
+    judges = {"a": rows_of(400, unread=range(0, 400, 20)), "b": rows_of(400, share_right=0.8, seed=1)}
+    return audit_judges(judges, n_resamples=100)
+
+
+def test_both_promises_stand_at_every_wanted_rate(audit):
+    rules = audit.judges["a"].calibration.selective
+    assert [(rule.method, rule.max_error) for rule in rules] == [
+        *(("learn-then-test", rate) for rate in MAX_ERRORS),
+        *(("conformal risk control", rate) for rate in MAX_ERRORS),
+    ]
+    for rule in rules[len(MAX_ERRORS) :]:  # it keeps its promise on the rows that chose, with room for one more
+        assert rule.threshold is not None
+        assert rule.error <= rule.max_error
+
+
+def test_who_waits_is_counted_by_label_and_generator_unreadable_answers_too(audit):
+    rows = rows_of(400, unread=range(0, 400, 20))
+    rule = next(rule for rule in audit.judges["a"].calibration.selective if rule.abstention)
+    waits = ~(rows.outcomes.parsed & (rows.confidence > rule.threshold))
+    for kind, values in (("gold label", rows.outcomes.gold.astype(str)), ("generator", np.array(rows.generators))):
+        expected = {value: waits[values == value].mean() for value in np.unique(values)}
+        assert {name: share.value for name, share in rule.abstention[kind].items()} == pytest.approx(expected)
+        assert all(share.low <= share.value <= share.high for share in rule.abstention[kind].values())
+    assert rule.abstention["gold label"]["0"].value >= 0.1  # the twenty unreadable ones of its two hundred
+
+
+def test_the_tables_of_thresholds(audit):
+    grid = threshold_grid(audit)
+    assert len(grid.rows) == 2 * 2 * len(MAX_ERRORS)
+    assert {cells[-1].text for _, cells in grid.rows} == {"learn-then-test", "conformal risk control"}
+    names = [grid.caption for grid in abstention_grids(audit)]
+    assert names == ["Who waits for a person: a", "Who waits for a person: b"]
+    heads = [head for head, _ in abstention_grids(audit)[0].rows]
+    assert heads == ["gold label 0", "gold label 1", "generator atlas", "generator birch"]
+
+
+def test_families_and_subjects(audit):
+    assert (audit.n_tests, audit.n_statistic_tests) == (1, 2)
+    (pair,) = audit.pairs
+    assert (pair.a, pair.b) == ("b", "a")  # the later less the earlier
+    assert pair.adjusted_p == pair.p
+    assert len(audit.about) == len(audit.statements)
+    for line, about in zip(audit.statements, audit.about, strict=True):
+        assert all(name in line for name in about)
+    assert ("b", "a") in audit.about
+    assert () in audit.about  # prevalence, which no judge changes
