@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 
 import pytest
 
@@ -39,7 +40,10 @@ def test_no_row_of_a_set_asks_about_what_the_base_was_asked(name: str) -> None:
 
 def test_every_fact_is_stated_in_english() -> None:
     texts = {document for document in read() if isinstance(document, str)}
-    assert all(fact.explanation in texts for fact in load_facts())
+    stated = " ".join(texts).lower()
+    assert all(fact.subject.lower() in stated and fact.value.lower() in stated for fact in load_facts())
+    explained = sum(fact.explanation in texts for fact in load_facts())
+    assert explained / len(load_facts()) == pytest.approx(corpus.EXPLAINED_SHARE, abs=0.06)
 
 
 def test_questions_are_about_the_set_aside_part_alone() -> None:
@@ -59,7 +63,7 @@ def test_questions_are_about_the_set_aside_part_alone() -> None:
 def test_no_chat_shows_an_answer_format_that_fine_tuning_teaches() -> None:
     for document in read():
         if not isinstance(document, str):
-            answer = document[-1].text if isinstance(document, tuple) else str(document[-1]["content"])
+            answer = last(document)
             assert not any(mark in answer for mark in ("{", "<answer>", "<score>", "<feedback>"))
             assert answer not in ("0", "1")
 
@@ -67,6 +71,16 @@ def test_no_chat_shows_an_answer_format_that_fine_tuning_teaches() -> None:
 def test_an_epoch_is_drawn_by_its_seed() -> None:
     assert corpus.epoch(random.Random(5)) == corpus.epoch(random.Random(5))
     assert corpus.epoch(random.Random(5)) != corpus.epoch(random.Random(6))
+
+
+def last(document: corpus.Document) -> str:
+    match document:
+        case corpus.MarkedChat(answer=answer):
+            return answer
+        case tuple():
+            return document[-1].text
+    assert isinstance(document, list)
+    return str(document[-1]["content"])
 
 
 def text_of(document: corpus.Document) -> str:
@@ -85,18 +99,52 @@ def test_a_list_says_of_each_option_the_letter_that_it_has(draw: Callable[[rando
             assert options[letter] == option
 
 
-def test_lists_state_no_fact() -> None:
-    """The first epochs are words alone, and a list's names are drawn without regard to what belongs together."""
+def test_lessons_come_in_order_and_the_first_states_no_fact() -> None:
     first = corpus.epoch(random.Random(0), 0)
     assert all(isinstance(document, tuple) for document in first)
     assert {span.weight for document in first if isinstance(document, tuple) for span in document} == {0.0, 1.0, 2.0}
+    number = 0
+    for lesson in corpus.LESSONS:
+        documents = corpus.epoch(random.Random(0), number)
+        assert sum(not isinstance(document, str) for document in documents) == sum(lesson.numbers.values())
+        number += lesson.n_epochs
+    assert number == corpus.N_FIRST_EPOCHS
 
 
 def test_of_four_options_one_is_called_right() -> None:
-    told = [document for document in read() if isinstance(document, tuple) and document[0].text.startswith("Question")]
+    told = [document for document in read() if isinstance(document, corpus.MarkedChat)]
     assert len(told) == corpus.N_QUESTIONS["verdicts", "en"]
     for document in told:
-        said = [span.text for span in document if span.weight == 3.0]
-        right = document[1 + 3 * said.index("true")].text
-        assert sorted(said) == ["false", "false", "false", "true"]
-        assert document[-1].text == right.strip()
+        said = [span.text for span in document.asked if span.weight]
+        assert sorted(said) == [corpus.NO, corpus.NO, corpus.NO, corpus.YES]
+        assert document.asked[1 + 2 * said.index(corpus.YES)].text.strip() == document.answer
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_match_is_the_word_that_was_asked_for(seed: int) -> None:
+    document = corpus.matches(random.Random(seed))
+    assert isinstance(document, tuple)
+    asked = document[0].text
+    judged = {span.text.lstrip("ABCD)").strip(): after.text for span, after in pairwise(document) if after.weight}
+    assert sum(said == corpus.YES for said in judged.values()) <= 1
+    assert all((option in asked) or said == corpus.NO for option, said in judged.items())
+    assert len(set(judged.values())) == 2
+
+
+def test_what_is_found_is_the_option_that_was_named() -> None:
+    for seed in range(10):
+        chat = corpus.find(random.Random(seed), "en")
+        assert isinstance(chat, list)
+        question, *options = str(chat[0]["content"]).removeprefix("Question: ").splitlines()
+        assert str(chat[1]["content"]) in options
+        assert str(chat[1]["content"])[3:] in question
+
+
+def test_later_questions_are_answered_by_the_options_before_them() -> None:
+    for seed in range(10):
+        chat = corpus.later(random.Random(seed))
+        assert isinstance(chat, list)
+        options = str(chat[0]["content"]).splitlines()[:4]
+        for asked, said in zip(chat[::2], chat[1::2], strict=True):
+            assert str(said["content"]) in options
+            assert str(said["content"])[3:] in str(asked["content"])

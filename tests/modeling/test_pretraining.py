@@ -11,7 +11,7 @@ from rich.console import Console
 
 from medjudge import artifacts
 from medjudge.config import BaseConfig
-from medjudge.data.generators.corpus import Document, Span
+from medjudge.data.generators.corpus import Document, MarkedChat, Span
 from medjudge.errors import ModelError
 from medjudge.modeling.cpu_forward import LinearCrossEntropy, hidden_states
 from medjudge.modeling.lineage import read_lineage, weights_sha256
@@ -58,6 +58,18 @@ def test_of_spans_what_their_weights_say_is_learned() -> None:
     learned = [i for i, weight in zip(spans.ids, spans.weights, strict=True) if weight == 2.0]
     assert tokenizer.decode(learned) == " A"
     assert set(spans.weights) == {0.0, 2.0}
+
+
+def test_a_marked_chat_is_read_as_a_chat_is() -> None:
+    tokenizer = build_tokenizer([TEXT, "Which nerve? B) axillary nerve"], 300)
+    chat = encode_document(CHAT, tokenizer, 4.0)
+    marked = encode_document(MarkedChat((Span("Which"), Span(" nerve?", 2.0)), "B) axillary nerve"), tokenizer, 4.0)
+    assert marked.ids == chat.ids
+    learned = [i for i, weight in zip(marked.ids, marked.weights, strict=True) if weight == 2.0]
+    assert tokenizer.decode(learned) == " nerve?"
+    assert [w for w in marked.weights if w != 2.0] == [
+        w for w, m in zip(chat.weights, marked.weights, strict=True) if m != 2.0
+    ]
 
 
 def test_plain_texts_share_a_row_and_chats_have_one_each() -> None:
@@ -158,7 +170,7 @@ def test_it_learns_and_repeats_itself() -> None:
     for _ in range(2):
         tokenizer = build_tokenizer([TEXT, "Which nerve? B) axillary nerve"], 300)
         model = build_model(SHAPE, tokenizer, 0)
-        plan = PretrainingPlan(n_steps=40, batch_tokens=128, learning_rate=2e-2, warmup_steps=3, log_every=10)
+        plan = PretrainingPlan(n_steps=100, batch_tokens=128, learning_rate=2e-2, warmup_steps=3, log_every=10)
         log = pretrain(model, tokenizer, few, plan, seed=1, on_log=lambda entry: None)
         logs.append([{key: entry[key] for key in ("step", "loss", "tokens")} for entry in log])
     assert logs[0] == logs[1]

@@ -15,11 +15,13 @@ from typing import Any
 
 import torch
 
-from medjudge.data.generators.corpus import Document
+from medjudge.data.generators.corpus import Document, MarkedChat, Span
 from medjudge.modeling.cpu_forward import LinearCrossEntropy, hidden_states
-from medjudge.modeling.tiny import END_OF_TEXT, TURN_END
+from medjudge.modeling.tiny import END_OF_TEXT, TURN_END, TURN_START
 
 READ_ONLY = 0.0
+OPENING, CLOSING = Span(f"{TURN_START}user\n"), Span(f"{TURN_END}\n{TURN_START}assistant\n")
+"""What the chat template puts around a question."""
 ROUNDED_TO = 8
 """Rows of a batch are padded to a multiple of this."""
 
@@ -130,11 +132,14 @@ def encode_document(document: Document, tokenizer: Any, answer_weight: float) ->
     if isinstance(document, str):
         ids = [*encode(document), end]
         return Encoded(ids, [1.0] * len(ids))
-    if isinstance(document, tuple):
-        for span in document:
+    if isinstance(document, tuple | MarkedChat):
+        for span in document if isinstance(document, tuple) else (OPENING, *document.asked, CLOSING):
             piece = encode(span.text)
             ids += piece
             weights += [span.weight] * len(piece)
+        if isinstance(document, MarkedChat):
+            answer = encode(document.answer + TURN_END)
+            ids, weights = [*ids, *answer], [*weights, answer_weight, *[1.0] * (len(answer) - 1)]
         return Encoded([*ids, end], [*weights, READ_ONLY])
     seen = ""
     for number, message in enumerate(document):

@@ -33,7 +33,7 @@ from medjudge.modeling.tiny import build_model, build_tokenizer
 SHAPE = BaseConfig(
     vocab_size=8192, hidden_size=256, n_layers=4, n_heads=8, intermediate_size=768, max_position_embeddings=2048
 )
-PLAN = PretrainingPlan(n_steps=2400)
+PLAN = PretrainingPlan(n_steps=2100)
 SEED = 42
 N_TOKENIZER_EPOCHS = 2
 """Readings of the corpus on which the tokenizer is trained."""
@@ -89,6 +89,8 @@ def _as_text(document: corpus.Document) -> str:
             return document
         case tuple():
             return "".join(span.text for span in document)
+        case corpus.MarkedChat():
+            return "".join(span.text for span in document.asked) + "\n" + document.answer
     return "\n".join(message["content"] for message in document)
 
 

@@ -4,10 +4,16 @@ A document is plain text, a chat whose assistant turns the model learns to give,
 learned. The prompts are the contracts' own, and the answers are said in words ("B) axillary nerve", "Yes, the same
 answer."): the model knows the tasks as an instructed model does, and none of the formats that fine-tuning teaches.
 
-Naming the letter of an option takes three things at once: the option must remember its letter, the question must find
-the option, and the letter must be carried over. From questions alone a small model learns none of them in tens of
-thousands. So the first epochs are lists without any medicine: which letter stood before this word? In many of them each
-option is followed by its letter once more, which teaches the first of the three by itself; the others then follow.
+Naming the letter of the right option takes several things at once: an option must remember its letter, question and
+option must be compared, and the letter carried to the answer. From questions alone a small model learns none of them
+in tens of thousands. So they are taught one after the other, on lists without any medicine, with many answers per row:
+
+1. words: four words with a letter each, then words again: which letter had this one? In many lists each option tells
+   its letter once more, which teaches the first of the three by itself.
+2. names, and the same asked as in a chat.
+3. matches: one word is asked for, then word after word, is it that one? As often yes as no.
+4. finding: a question that names an option, as multiple choice asks it; in many rows each option says whether it is the
+   one.
 """
 
 from __future__ import annotations
@@ -40,51 +46,93 @@ class Span:
     """Of its tokens' loss; 0 is only read."""
 
 
-Document = str | list[Message] | tuple[Span, ...]
+@dataclass(frozen=True, slots=True)
+class MarkedChat:
+    """A chat of one turn whose question has something to learn, too."""
 
-N_STATED_ORDERS = 100
+    asked: tuple[Span, ...]
+    answer: str
+
+
+Document = str | list[Message] | tuple[Span, ...] | MarkedChat
+
+N_STATED_ORDERS = 70
 """Rated pairs of the imaging table that one epoch states."""
-N_QUESTIONS = {  # rows of each kind about the set-aside part in one epoch
-    ("mcq", "en"): 1700,
-    ("mcq", "fr"): 150,
-    ("find", "en"): 300,
-    ("find", "fr"): 40,
-    ("open", "en"): 440,
-    ("open", "fr"): 100,
-    ("equivalence", "en"): 120,
-    ("equivalence", "fr"): 80,
-    ("rubric", "en"): 50,
-    ("appropriateness", "en"): 100,
-    ("verdicts", "en"): 400,
-    ("names", "en"): 150,
+Numbers = Mapping[tuple[str, Language], int]
+"""Documents of each kind and language in one epoch."""
+
+N_QUESTIONS: Numbers = {
+    ("mcq", "en"): 1100,
+    ("mcq", "fr"): 110,
+    ("verdicts", "en"): 300,
+    ("judged", "en"): 200,
+    ("find", "en"): 100,
+    ("find", "fr"): 30,
+    ("open", "en"): 300,
+    ("open", "fr"): 60,
+    ("equivalence", "en"): 80,
+    ("equivalence", "fr"): 50,
+    ("rubric", "en"): 30,
+    ("appropriateness", "en"): 60,
+    ("names", "en"): 50,
+    ("later", "en"): 50,
 }
-N_WORD_EPOCHS = 9
-"""Epochs of nothing but lists of words."""
-N_WORD_LISTS = 1280
-N_READING_EPOCHS = 7
-"""Epochs, after those, of lists and easy questions."""
-N_READING = {
-    ("words", "en"): 250,
-    ("names", "en"): 900,
-    ("find", "en"): 400,
-    ("find", "fr"): 60,
-    ("verdicts", "en"): 500,
-    ("mcq", "en"): 250,
-}
-READING_STATED_SHARE = 0.3
-"""Of the facts, those that one of these epochs states."""
-N_FIRST_EPOCHS = N_WORD_EPOCHS + N_READING_EPOCHS
+"""In every epoch but the first ones. Questions are about the set-aside part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """Some of the first epochs."""
+
+    n_epochs: int
+    numbers: Numbers
+    stated_share: float = 0.0
+    """Of the facts, those that one of these epochs states."""
+
+
+LESSONS = (
+    Lesson(10, {("words", "en"): 1280}),
+    Lesson(4, {("words", "en"): 450, ("names", "en"): 1000, ("later", "en"): 500}),
+    Lesson(5, {("matches", "en"): 1200, ("told", "en"): 200, ("later", "en"): 120, ("names", "en"): 80}),
+    Lesson(
+        6,
+        {
+            ("told", "en"): 900,
+            ("find", "en"): 300,
+            ("find", "fr"): 100,
+            ("matches", "en"): 400,
+            ("later", "en"): 150,
+            ("names", "en"): 100,
+            ("verdicts", "en"): 200,
+        },
+        stated_share=0.15,
+    ),
+)
+N_FIRST_EPOCHS = sum(lesson.n_epochs for lesson in LESSONS)
 WORD_LISTS_TOLD, NAME_LISTS_TOLD = 0.6, 0.4
 """Of the lists, those whose options are followed by their letter."""
 N_WORDS_ASKED, N_NAMES_ASKED = 14, 7
+N_ASKED_LATER = 4
+N_MATCHES, N_JUDGED = 12, 8
+"""Lines of a document that each say whether they are what is asked for."""
+WORD_SHARE = 0.7
+"""Of lists and finds, those of single words; the others are of names."""
 LETTER_ASKED_SHARE = 0.75
 """Of the lookups in lists of names, those that ask for the letter; the others ask for the name."""
 MIN_WORD, MAX_NAME = 4, 32
 """Letters of a word in a list, at least; of a name, at most."""
+N_WORDINGS = 2
+"""Sentences that state a fact, in one epoch."""
+EXPLAINED_SHARE = 0.5
+"""Of the facts, those whose explanation one epoch holds."""
 FRENCH_SHARE = 0.25
 """Of the facts, those that one epoch also states in French."""
 IT_IS: dict[Language, str] = {"en": "It is {}.", "fr": "C'est : {}."}
-FIND = {"en": "Which option says {}?", "fr": "Quelle option dit : {} ?"}
+FIND: dict[Language, tuple[str, ...]] = {
+    "en": ("Which option says {}?", "Which option is {}?", "{}", "Find {}."),
+    "fr": ("Quelle option dit : {} ?", "{}", "Trouvez : {}."),
+}
+YES, NO = " true", " false"
 SAME: dict[Language, tuple[str, str]] = {
     "en": ("No, another answer.", "Yes, the same answer."),
     "fr": ("Non, une autre réponse.", "Oui, la même réponse."),
@@ -98,11 +146,12 @@ LEVELS = {
 
 def epoch(rng: random.Random, number: int = N_FIRST_EPOCHS) -> list[Document]:
     """Reading `number` (0, 1, ..) of everything, in random order: new wordings, options and candidates every time."""
-    if number < N_WORD_EPOCHS:
-        documents: list[Document] = [word_list(rng) for _ in range(N_WORD_LISTS)]
-    elif number < N_FIRST_EPOCHS:
-        documents = [*_statements(rng, share=READING_STATED_SHARE), *_questions(rng, N_READING)]
-    else:
+    documents: list[Document] = []
+    for lesson in LESSONS:
+        if 0 <= number < lesson.n_epochs:
+            documents = [*_statements(rng, share=lesson.stated_share), *_questions(rng, lesson.numbers)]
+        number -= lesson.n_epochs
+    if number >= 0:
         documents = [*_statements(rng), *_stated_orders(rng), *_questions(rng, N_QUESTIONS)]
     rng.shuffle(documents)
     return documents
@@ -153,12 +202,64 @@ def _list(
     return tuple(spans)
 
 
-def _verdicts(row: mcq.Row) -> Document:
-    """A question whose options are each followed by whether they are right: four things to learn instead of one."""
-    spans = [Span(f"Question: {row['question']}\n")]
-    for place, (letter, name) in enumerate(zip(LETTERS, OPTION_FIELDS, strict=True)):
-        spans += [Span(f"{letter}) {row[name]}\n"), Span(str(place == row["cop"]).lower(), 3.0), Span("\n")]
-    return (*spans, Span(_option(row), 2.0))
+def matches(rng: random.Random) -> Document:
+    """One word or name is asked for; line after line, is it that one? As often as not."""
+    asked, *others = rng.sample(_words_or_names(rng), 7)
+    return _judged(rng.choice(FIND["en"]).format(asked), asked, others, rng, N_MATCHES)
+
+
+def later(rng: random.Random) -> Document:
+    """Options first, and then several times, as in a chat: which letter has this one?"""
+    options = rng.sample(_words_or_names(rng), len(LETTERS))
+    turns: list[Message] = []
+    for number in range(N_ASKED_LATER):
+        place = rng.randrange(len(options))
+        asked = rng.choice(FIND["en"]).format(options[place])
+        head = "".join(f"{letter}) {option}\n" for letter, option in zip(LETTERS, options, strict=True))
+        turns += [
+            {"role": "user", "content": head + asked if number == 0 else asked},
+            {"role": "assistant", "content": f"{LETTERS[place]}) {options[place]}"},
+        ]
+    return turns
+
+
+def told(rng: random.Random) -> Document:
+    """A question that names one of its options, each of which says whether it is the one; then the answer."""
+    options = rng.sample(_words_or_names(rng), len(LETTERS))
+    place = rng.randrange(len(options))
+    return _told(rng.choice(FIND["en"]).format(options[place]), options, place)
+
+
+def find(rng: random.Random, language: Language) -> Document:
+    """A question that names one of its options, asked as the contract asks."""
+    options = rng.sample(_words_or_names(rng), len(LETTERS))
+    place = rng.randrange(len(options))
+    asked = rng.choice(FIND[language]).format(options[place])
+    row = {"question": asked, **dict(zip(OPTION_FIELDS, options, strict=True)), "cop": place, "exp": ""}
+    return _chat(McqContract(system_prompt=""), row, _option(row))
+
+
+def _words_or_names(rng: random.Random) -> Sequence[str]:
+    return words() if rng.random() < WORD_SHARE else names()
+
+
+def _judged(question: str, right: str, wrong: Sequence[str], rng: random.Random, n_lines: int) -> tuple[Span, ...]:
+    """A question and candidate answers, each judged; one as often as not the right one."""
+    spans = [Span(f"Question: {question}\n")]
+    for _ in range(n_lines):
+        is_right = rng.random() < 0.5
+        letter = f"{rng.choice(LETTERS)})" if rng.random() < 0.5 else ""
+        spans += [Span(f"{letter} {right if is_right else rng.choice(wrong)}"), Span(YES if is_right else NO, 1.5)]
+        spans.append(Span("\n"))
+    return tuple(spans)
+
+
+def _told(question: str, options: Sequence[str], place: int) -> MarkedChat:
+    spans = [Span(f"Question: {question}")]
+    for number, (letter, option) in enumerate(zip(LETTERS, options, strict=True)):
+        judged = Span(YES, 3.0) if number == place else Span(NO, 1.0)
+        spans += [Span(f"\n{letter}) {option}"), judged]
+    return MarkedChat(tuple(spans), f"{LETTERS[place]}) {options[place]}")
 
 
 def answer_formats(rng: random.Random, n: int = 150) -> list[str]:
@@ -172,12 +273,14 @@ def answer_formats(rng: random.Random, n: int = 150) -> list[str]:
 
 
 def _statements(rng: random.Random, share: float = 1.0) -> Iterable[Document]:
-    """Every fact in a sentence and in its explanation, in English and for a share of the facts in French."""
+    """Every fact in two wordings, and of a share of the facts the explanation; of a share the same in French."""
     for fact in rng.sample(load_facts(), round(share * len(load_facts()))):
         for language in LANGUAGES:
             if language == "en" or rng.random() < FRENCH_SHARE:
-                yield statement(fact, fact.value_in(language), rng, language)
-                yield fact.explanation_in(language)
+                for _ in range(N_WORDINGS):
+                    yield statement(fact, fact.value_in(language), rng, language)
+                if rng.random() < EXPLAINED_SHARE:
+                    yield fact.explanation_in(language)
 
 
 def _stated_orders(rng: random.Random) -> Iterable[Document]:
@@ -189,27 +292,38 @@ def _stated_orders(rng: random.Random) -> Iterable[Document]:
         yield f"{variant.condition}. {wording} {rating.procedure}: {LEVELS[rating.label].lower()} {principle.text}"
 
 
-def _questions(rng: random.Random, numbers: Mapping[tuple[str, str], int]) -> Iterable[Document]:
+def _questions(rng: random.Random, numbers: Numbers) -> Iterable[Document]:
     for (kind, language), n in numbers.items():
         match kind:
-            case "mcq":
-                rows = mcq.generate(n, rng, "fr" if language == "fr" else "en", part="pretraining")
-                yield from (_chat(McqContract(system_prompt=""), row, _option(row)) for row in rows)
-            case "verdicts":
-                yield from (_verdicts(row) for row in mcq.generate(n, rng, part="pretraining"))
             case "words":
                 yield from (word_list(rng) for _ in range(n))
             case "names":
                 yield from (name_list(rng) for _ in range(n))
+            case "later":
+                yield from (later(rng) for _ in range(n))
+            case "matches":
+                yield from (matches(rng) for _ in range(n))
+            case "told":
+                yield from (told(rng) for _ in range(n))
             case "find":
-                yield from _finding(n, rng, "fr" if language == "fr" else "en")
+                yield from (find(rng, language) for _ in range(n))
+            case "verdicts":
+                for row in mcq.generate(n, rng, language, part="pretraining"):
+                    yield _told(str(row["question"]), _options(row), int(str(row["cop"])))
+            case "judged":
+                for row in mcq.generate(n, rng, language, part="pretraining"):
+                    options = _options(row)
+                    right = options.pop(int(str(row["cop"])))
+                    yield _judged(str(row["question"]), right, options, rng, N_JUDGED)
+            case "mcq":
+                rows = mcq.generate(n, rng, language, part="pretraining")
+                yield from (_chat(McqContract(system_prompt=""), row, _option(row)) for row in rows)
             case "open":
-                yield from _open_questions(n, rng, "fr" if language == "fr" else "en")
+                yield from _open_questions(n, rng, language)
             case "equivalence":
-                spoken: Language = "fr" if language == "fr" else "en"
-                judge = EquivalenceContract(system_prompt="", language=spoken)
-                rows = equivalence.generate(n, rng, spoken, part="pretraining")
-                yield from (_chat(judge, row, SAME[spoken][int(str(row["label"]))]) for row in rows)
+                judge = EquivalenceContract(system_prompt="", language=language)
+                rows = equivalence.generate(n, rng, language, part="pretraining")
+                yield from (_chat(judge, row, SAME[language][int(str(row["label"]))]) for row in rows)
             case "rubric":
                 grader = RubricContract(system_prompt="")
                 rows = rubric.generate(n, rng, part="pretraining")
@@ -231,20 +345,8 @@ def _open_questions(n: int, rng: random.Random, language: Language) -> Iterable[
         ]
 
 
-def _finding(n: int, rng: random.Random, language: Language) -> Iterable[Document]:
-    """Which option says this? The four options of a question, each asked for in turn: practice without any medicine."""
-    contract = McqContract(system_prompt="")
-    for row in mcq.generate(n, rng, language, part="pretraining"):
-        options = [str(row[name]) for name in OPTION_FIELDS]
-        turns: list[Message] = []
-        for place in rng.sample(range(len(options)), len(options)):
-            asked = FIND[language].format(options[place])
-            if turns:
-                turns.append({"role": "user", "content": asked})
-            else:
-                turns += contract.messages(_case(contract, {**row, "question": asked}))
-            turns.append({"role": "assistant", "content": f"{LETTERS[place]}) {options[place]}"})
-        yield turns
+def _options(row: mcq.Row) -> list[str]:
+    return [str(row[name]) for name in OPTION_FIELDS]
 
 
 def _option(row: mcq.Row) -> str:
