@@ -49,6 +49,28 @@ def test_majority_takes_the_training_labels_and_the_first_of_equals():
     assert labels_of(majority(TRAIN, HELD_OUT, labels=("1", "0"))) == ["1"] * 3
 
 
+def test_rows_about_an_evaluated_question_are_left_out_whatever_their_group_is_called():
+    """Two files that name their groups differently: the question's own words tell, whatever their case and spaces."""
+    asked = [Case(f"h{i}", {"q": f"which drug {i}?", "a": "x"}, gold="1", group=f"row {i}") for i in range(4)]
+    again = [Case(f"t{i}", {"q": f"Which drug  {i}?", "a": "y"}, gold="1", group=f"q{i}") for i in range(4)]
+    other = [Case(f"o{i}", {"q": f"which test {i}?", "a": "y"}, gold="0", group=f"o{i}") for i in range(3)]
+
+    def majority_of(*fields: str) -> set[str]:
+        found = every_baseline(
+            [*again, *other],
+            asked,
+            kind="mcq",
+            labels=LABELS,
+            positive="1",
+            rng=np.random.default_rng(0),
+            question_fields=fields,
+        )
+        return set(labels_of(found.judgements["majority"]))
+
+    assert majority_of() == {"1"}
+    assert majority_of("q") == {"0"}
+
+
 def test_always_positive_f1_is_2p_over_1_plus_p():
     cases = [Case(str(i), {}, gold="1" if i < 3 else "0") for i in range(10)]
     outcomes = code_outcomes(cases, always_positive(cases, positive="1"), labels=LABELS, positive="1")

@@ -80,15 +80,17 @@ def every_baseline(
     labels: Sequence[str],
     positive: str | None,
     rng: np.random.Generator,
+    question_fields: Sequence[str] = (),
     embed: Callable[[], Embed | str] | None = None,
 ) -> Baselines:
-    """Trivial and lexical baselines, all fitted on the training rows whose question (group) is not evaluated.
+    """Trivial and lexical baselines, all fitted on the training rows whose question is not evaluated.
 
     kind: of the contract; it and the cases say whether there are two texts whose likeness means something.
+    question_fields: inputs that make a question. A training row is left out where these texts or its group are
+    evaluated: groups of two files need not be named alike.
     embed: called only where there are; texts -> (n, d) vectors, or in words why embedding cosine is left out.
     """
-    evaluated = {_question(case) for case in cases}
-    clean = [case for case in train if _question(case) not in evaluated]
+    clean = unasked(train, cases, question_fields)
     trivial = trivial_baselines(clean, cases, labels=labels, positive=positive, rng=rng)
     texts = compared_texts(kind, cases)
     if texts is None or not train:
@@ -264,9 +266,8 @@ def lexical_baselines(
     among the evaluated ones: the vocabulary, and the cutpoints, which maximise balanced accuracy there. A case that
     lacks a field has likeness 0. Without training rows of two labels all are skipped, with the reason.
     """
-    evaluated = {_question(case) for case in cases}
     rated = [case for case in train if case.gold is not None]
-    kept = [case for case in rated if _question(case) not in evaluated]
+    kept = unasked(rated, cases)
     judgements: dict[str, list[Judgement]] = {}
     fitted: dict[str, Lexical] = {}
     skipped: dict[str, str] = {}
@@ -409,8 +410,16 @@ def _texts(case: Case, fields: tuple[str, str]) -> tuple[str, str]:
     return case.inputs.get(fields[0], ""), case.inputs.get(fields[1], "")
 
 
-def _question(case: Case) -> str:
-    return case.group or case.case_id
+def unasked(train: Sequence[Case], cases: Sequence[Case], question_fields: Sequence[str] = ()) -> list[Case]:
+    """The training rows whose question, by its group or its texts, is none of the evaluated ones."""
+    evaluated = {name for case in cases for name in _questions(case, question_fields)}
+    return [case for case in train if not evaluated & _questions(case, question_fields)]
+
+
+def _questions(case: Case, fields: Sequence[str]) -> set[tuple[str, ...]]:
+    """What a case's question may be known by: its group, and its texts."""
+    texts = tuple(" ".join(_words(case.inputs.get(name, ""))) for name in fields)
+    return {("group", case.group or case.case_id), *([("texts", *texts)] if any(texts) else [])}
 
 
 def _words(text: str) -> list[str]:

@@ -254,6 +254,7 @@ def evaluate_cases(
             kind=contract.kind,
             labels=contract.labels,
             positive=contract.positive,
+            question_fields=contract.group_fields,
             rng=rng,
             embed=lambda: embed_or_why_not(config.embedding, recipe.model.device),
         )

@@ -237,6 +237,7 @@ def _baselines(
         kind=contract.kind,
         labels=contract.labels,
         positive=contract.positive,
+        question_fields=contract.group_fields if isinstance(contract, TaskContract) else (),
         rng=np.random.default_rng(options.seed),
         embed=lambda: embed_or_why_not(EmbeddingSettings()),
     )
