@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test tiny-base check format clean
+.PHONY: setup demo test bench tiny-base check format clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -19,6 +19,11 @@ demo: $(STAMP)  ## train and compare a tiny judge on embedded data
 
 test: $(STAMP)  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
+
+bench: $(STAMP)  ## short forms of the benchmarks, about ten minutes; benchmarks/RESULTS.md names the long ones
+	$(BIN)/python benchmarks/grpo_step.py --quick
+	$(BIN)/python benchmarks/sft_tokens.py --rounds 2
+	$(BIN)/python benchmarks/evaluate_throughput.py --rounds 2 --cases 16 --without-lm-eval
 
 tiny-base: $(STAMP)  ## make the weights of builtin:tiny anew, about half an hour on two cores
 	$(BIN)/python -m medjudge.stages.tiny_base

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from scipy.stats import norm
+
 from medjudge.metrics.statements import counted, p_value, percent
 
 if TYPE_CHECKING:
@@ -157,7 +159,10 @@ def self_preference_sentence(name: str, found: SelfPreferenceResult) -> str:
 
 
 def calibration_sentence(name: str, found: CalibrationResult, alpha: float) -> str:
-    """Over- or underconfident, by how much, and whether ECE is above what a calibrated judge would show."""
+    """Over- or underconfident, by how much, and whether ECE is above what a calibrated judge would show.
+
+    The direction by a normal approximation that takes rows as independent.
+    """
     gap = found.mean_confidence - found.accuracy
     means = f"mean confidence {percent(found.mean_confidence)}, right {percent(found.accuracy)}, n = {found.n:,}"
     ece = (
@@ -166,8 +171,10 @@ def calibration_sentence(name: str, found: CalibrationResult, alpha: float) -> s
     )
     if found.calibrated_p >= alpha:
         return f"{name}'s confidences are not shown to be off: {means}; {ece}."
+    # Which way, only where the mean is off by more than the share of right answers is uncertain.
+    margin = norm.isf(alpha / 2) * (found.accuracy * (1 - found.accuracy) / found.n) ** 0.5
     word = (
-        "overconfident" if gap > 0.01 else "underconfident" if gap < -0.01 else "miscalibrated, though right on average"
+        "overconfident" if gap > margin else "underconfident" if gap < -margin else "miscalibrated, neither way overall"
     )
     return f"{name} is {word}: {means}; {ece}."
 
