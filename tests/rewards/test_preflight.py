@@ -356,6 +356,16 @@ def test_rewards_that_all_ask_a_model_are_proven_on_the_first_rows_alone(toleran
     assert plan.score([]) == []
 
 
+def test_balanced_correctness_pays_every_row_as_rules_do() -> None:
+    """More rows than a model would be asked about: beyond them, too, another row's answer earns less."""
+    cases = orders(2 * COSTLY_CASES + 2)
+    plan = build_plan({"balanced": 1.0, "format": 0.5}, (), RewardContext(CONTRACT, cases))
+    result = run(cases=cases, plan=plan)
+    assert result.passed, result.failures
+    assert result.n_at_maximum == len(cases)
+    assert {check.name: check.status for check in result.checks}["shuffled"] == "passed"
+
+
 @pytest.mark.parametrize(
     ("write", "words"),
     [
