@@ -179,6 +179,7 @@ def test_it_learns_and_repeats_itself() -> None:
 
 def test_build_writes_a_whole_model_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("medjudge.data.generators.corpus.epoch", few)
+    monkeypatch.setattr("medjudge.stages.tiny_base.N_PROBED", 8)
     plan = PretrainingPlan(n_steps=2, batch_tokens=64, log_every=1)
     summary = build(tmp_path / "tiny", Console(quiet=True), plan, SHAPE)
     assert (
@@ -189,6 +190,8 @@ def test_build_writes_a_whole_model_folder(tmp_path: Path, monkeypatch: pytest.M
     card = (tmp_path / "tiny" / "README.md").read_text(encoding="utf-8")
     assert summary["weights_sha256"] in card
     assert "Research and teaching only" in card
+    assert "| never asked | " in card
+    assert all(0 <= value <= 1 for found in summary["learned"].values() for value in found.values())
     assert not (tmp_path / "tiny.new").exists()
 
 

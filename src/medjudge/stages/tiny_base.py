@@ -24,19 +24,24 @@ from medjudge.config import TINY_BASE, BaseConfig
 from medjudge.data.facts import load_facts
 from medjudge.data.generators import corpus
 from medjudge.data.generators.appropriateness import load_variants, variants_of
-from medjudge.data.generators.parts import facts_of
+from medjudge.data.generators.parts import Part, facts_of
 from medjudge.modeling.lineage import Lineage, weights_sha256
 from medjudge.modeling.load import TINY_DIR, count_parameters, quiet_libraries
 from medjudge.modeling.pretraining import PretrainingPlan, pretrain
 from medjudge.modeling.tiny import build_model, build_tokenizer
+from medjudge.modeling.tiny_probe import option_accuracy, statements_known
 
 SHAPE = BaseConfig(
     vocab_size=8192, hidden_size=256, n_layers=4, n_heads=8, intermediate_size=768, max_position_embeddings=2048
 )
 PLAN = PretrainingPlan(n_steps=2100)
 SEED = 42
+PARTS: dict[str, Part] = {"asked": "pretraining", "never asked": "task"}
+"""What the log calls the facts that pretraining asked about, and the others."""
 N_TOKENIZER_EPOCHS = 2
 """Readings of the corpus on which the tokenizer is trained."""
+N_PROBED = 1000
+"""Questions, and facts at most, by which is told what the model has learned."""
 LOG = "training_log.json"
 CARD = "README.md"
 
@@ -57,6 +62,13 @@ def build(folder: Path, console: Console, plan: PretrainingPlan = PLAN, shape: B
         )
 
     log = pretrain(model, tokenizer, corpus.epoch, plan, seed=SEED, on_log=show)
+    learned = {
+        name: {
+            "options": round(option_accuracy(model, tokenizer, part, N_PROBED, SEED), 3),
+            "statements": round(statements_known(model, tokenizer, part, N_PROBED, SEED), 3),
+        }
+        for name, part in PARTS.items()
+    }
     work = folder.with_name(folder.name + ".new")
     shutil.rmtree(work, ignore_errors=True)
     model.half().save_pretrained(work)
@@ -70,6 +82,7 @@ def build(folder: Path, console: Console, plan: PretrainingPlan = PLAN, shape: B
         "n_facts_asked": len(facts_of("pretraining")),
         "n_situations": len(load_variants()),
         "n_situations_asked": len(variants_of("pretraining")),
+        "learned": learned,
         "n_tokens": int(log[-1]["tokens"]),
         "wall_s": log[-1]["wall_s"],
         "hardware": f"{platform.machine()}, {torch.get_num_threads()} CPU threads",
@@ -106,6 +119,11 @@ def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else TINY_DIR
     console = Console(highlight=False)
     summary = build(folder, console)
+    for name, found in summary["learned"].items():
+        console.print(
+            f"facts that were {name}: {found['options']:.1%} of questions right (chance 25 %), "
+            f"{found['statements']:.1%} of statements completed"
+        )
     console.print(f"wrote {folder}: {summary['n_parameters']:,} parameters, weights {summary['weights_sha256'][:12]}")
 
 

@@ -1,0 +1,45 @@
+"""The probe of the tiny base, on models whose answers are known beforehand."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from medjudge.data.generators import mcq
+from medjudge.modeling import tiny_probe
+from medjudge.modeling.tiny import build_tokenizer
+
+
+def knows(which: str, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A model that writes the next token of the text itself, or always the same token."""
+    size = len(tokenizer)
+
+    def hidden(model: Any, tokenizer: Any, rows: list[list[int]]) -> torch.Tensor:
+        ids = torch.full((len(rows), max(map(len, rows))), tokenizer.pad_token_id)
+        for place, row in enumerate(rows):
+            ids[place, : len(row)] = torch.tensor(row)
+        following = ids.roll(-1, 1)
+        if which != "next":
+            following = torch.full_like(ids, tokenizer(which, add_special_tokens=False)["input_ids"][0])
+        return torch.nn.functional.one_hot(following, size).float()
+
+    monkeypatch.setattr(tiny_probe, "_hidden", hidden)
+    return SimpleNamespace(lm_head=SimpleNamespace(weight=torch.eye(size)))
+
+
+def test_one_letter_is_right_as_often_as_it_is_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = build_tokenizer(["Which nerve? A B C D"], 300)
+    rows = mcq.generate(60, random.Random(5), part="task")
+    expected = sum(row["cop"] == 1 for row in rows) / 60
+    model = knows("B", tokenizer, monkeypatch)
+    assert tiny_probe.option_accuracy(model, tokenizer, "task", 60, 5) == pytest.approx(expected)
+
+
+def test_statements_are_known_word_for_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = build_tokenizer(["The deltoid is supplied by the axillary nerve."], 300)
+    assert tiny_probe.statements_known(knows("next", tokenizer, monkeypatch), tokenizer, "task", 40, 0) == 1.0
+    assert tiny_probe.statements_known(knows("Q", tokenizer, monkeypatch), tokenizer, "task", 40, 0) == 0.0
