@@ -177,10 +177,12 @@ def batches(
     """(token ids, loss weights), (n_rows, length) each, padded on the right; rows of like length together."""
     order = sorted(rows, key=lambda row: len(row.ids) + rng.random() * ROUNDED_TO)
     chunks: list[list[Encoded]] = [[]]
+    longest = 0
     for row in order:
-        longest = max([len(row.ids), *(len(other.ids) for other in chunks[-1])])
+        longest = max(longest, len(row.ids))
         if chunks[-1] and (len(chunks[-1]) + 1) * longest > batch_tokens:
             chunks.append([])
+            longest = len(row.ids)
         chunks[-1].append(row)
     rng.shuffle(chunks)
     for chunk in chunks:
