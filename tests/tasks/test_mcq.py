@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Literal
 
 import pytest
 from pydantic import ValidationError
@@ -247,3 +248,18 @@ def test_every_real_row_reads_and_its_target_parses_back(thinking):
         case = contract.read_case(row, str(i))
         assert case.gold == row["answer"]
         assert label_of(contract, contract.target(case)) == row["answer"]
+
+
+@pytest.mark.parametrize("instructions", ["published", "terse"])
+def test_the_reason_may_stand_first_in_instruction_and_answer(instructions: Literal["published", "terse"]) -> None:
+    contract = McqContract(instructions=instructions, reason_first=True)
+    case = contract.read_case(ROW, "c")
+    system = contract.messages(case)[0]["content"]
+    assert system.index('"reason"') < system.index('"predicted_category"') < system.index('"confidence"')
+    assert system.count("{") == system.count("}") == 1
+    target = contract.target(case)
+    assert list(json.loads(target)) == ["reason", "predicted_category", "confidence"]
+    verdict = contract.parse("c", target)
+    assert isinstance(verdict, Verdict)
+    assert verdict == McqContract().parse("c", McqContract().target(case))
+    assert contract.label_frame() is None

@@ -40,6 +40,9 @@ PUBLISHED = (
 )
 TERSE = 'Reply only with JSON: {"predicted_category": "<A|B|C|D>", "confidence": <0-1>, "reason": "<text>"}'
 
+_LETTER_FIRST = re.compile(r'\{("predicted_category".*), ("reason": "<[a-z ]+>")\}')
+"""The form in an instruction, whose last member `reason_first` puts first."""
+
 # "Ans. is 'b' i.e., ", "Answer: d) ", "ANSWER: (A) ", "Ans. B. ": a letter counts only in brackets, quotes or before
 # punctuation, so that "Ans. A tumour of .." keeps its article.
 _STATED_FIRST = re.compile(
@@ -80,6 +83,9 @@ class McqContract(TaskContract):
     """As `max_reason_chars`, in words."""
     missing_reason: str = Field("The answer is {option}.", min_length=1)
     """The reason where a row has none. `{option}` stands for the right option's text, `{letter}` for its letter."""
+    reason_first: bool = False
+    """Whether the reason stands before the letter in the JSON, so that the letter can follow from it. The published
+    form decides first and then explains. Either order is read; labels mode needs the letter first."""
     strip_stated_answer: bool = True
     """Take "Ans. is 'b' i.e.," off the start of an explanation and "Answer: (B)" off its end: the letter stands in
     `predicted_category`, and the explanation's own letter can belong to another order of the options."""
@@ -138,6 +144,8 @@ class McqContract(TaskContract):
         """System turn with the answer's form; user turn `Question: ..\\nA) ..\\nB) ..\\nC) ..\\nD) ..`."""
         if (system := self.system_prompt) is None:
             system = PUBLISHED if self.instructions == "published" else TERSE
+            if self.reason_first:
+                system = _LETTER_FIRST.sub(r"{\2, \1}", system)
         options = [f"{letter}) {case.inputs[name]}" for letter, name in zip(LETTERS, OPTIONS, strict=True)]
         return chat(system, "\n".join([f"Question: {case.inputs['question']}", *options]))
 
@@ -146,7 +154,8 @@ class McqContract(TaskContract):
         if case.gold is None:
             raise ValueError(f"case {case.case_id} has no gold label: there is no answer to teach")
         reason = self._reason(case, case.gold)
-        answer = {"predicted_category": case.gold, "confidence": self.target_confidence, "reason": reason}
+        answer = {"predicted_category": case.gold, "confidence": self.target_confidence}
+        answer = {"reason": reason, **answer} if self.reason_first else {**answer, "reason": reason}
         return with_thinking(self.thinking, reason, json.dumps(answer, ensure_ascii=False))
 
     def _reason(self, case: Case, gold: str) -> str:
@@ -161,12 +170,14 @@ class McqContract(TaskContract):
         return cut_at_word(text, self.max_reason_chars, self.max_reason_words)
 
     def label_frame(self) -> LabelFrame | None:
-        """The letter inside `{"predicted_category": "`, where every answer in our format has it; None with thinking on.
+        """The letter inside `{"predicted_category": "`, where every answer in our format has it.
+
+        None with thinking on or the reason first.
 
         The letter stands before confidence and reason, so its probability here is that of the free answer, given that
         the answer keeps the format. Verbalised confidence and reason are not asked for.
         """
-        if self.thinking:
+        if self.thinking or self.reason_first:
             return None
         return LabelFrame(
             '{"predicted_category": "', {letter: f'{letter}", "confidence": ' for letter in LETTERS}, ends=False
