@@ -27,6 +27,7 @@ class Scripted:
     minimum: float = 0.0
     maximum: float = 1.0
     gold_tolerance: float = float("inf")
+    asks_a_model: bool = True
     asked: list[int] = field(default_factory=list)
 
     def most(self, about: Case) -> float | None:

@@ -328,6 +328,7 @@ class Dear:
     """Accuracy by a model, so to speak: no rule, so only the first rows are put to it; or a judge, which none is."""
 
     gold_tolerance: float
+    asks_a_model: bool = True
     minimum: float = 0.0
     maximum: float = 1.0
 

@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from medjudge.records import Case, Completion, Rollout, Unparsed, Verdict
-from medjudge.rewards.composition import RewardPlan, RuleReward, ScoredRollout
+from medjudge.rewards.composition import BatchReward, RewardPlan, RuleReward, ScoredRollout
 from medjudge.rewards.observation import ALL, CLIP_CHARS, BatchFacts, Evidence, Observed, facts_of, shown
-from medjudge.rewards.shaping import Balanced
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.encoding import Encoded, between_prompt_and_answer, decode, merges_with_answer, stop_token_ids
 from medjudge.tasks.text import THINK_OPEN
@@ -128,19 +127,14 @@ def _read(contract: TaskContract, case: Case, text: str, n_tokens: int, *, stopp
 
 def pay(plan: RewardPlan, rollouts: Sequence[Rollout]) -> list[Paid]:
     """Rules pay every rollout, rewards that ask a model the first few; a judge model is not asked: it errs on gold."""
-    cheap = _part(plan, _is_rule)
+    cheap = _part(plan, lambda reward: not reward.asks_a_model)
     proven = _part(plan, lambda reward: math.isfinite(reward.gold_tolerance))
     n_costly = 0 if proven == cheap else COSTLY_CASES
     parts = ((proven, rollouts[:n_costly]), (cheap, rollouts[n_costly:]))
     return [Paid(part, row) for part, some in parts for row in part.score(some)]
 
 
-def _is_rule(reward: Any) -> bool:
-    """Whether it is arithmetic on what was parsed; every other reward asks a model."""
-    return isinstance(reward, RuleReward | Balanced)
-
-
-def _part(plan: RewardPlan, keep: Callable[[Any], bool]) -> RewardPlan:
+def _part(plan: RewardPlan, keep: Callable[[BatchReward], bool]) -> RewardPlan:
     kept = {name: reward for name, reward in plan.rewards.items() if keep(reward)}
     terms = tuple(term for term in plan.terms if set(term.factors) <= set(kept))
     return RewardPlan(terms, tuple(name for name in plan.gate if name in kept), kept)
@@ -260,7 +254,7 @@ def check_broken(contract: TaskContract, plan: RewardPlan, answered: Sequence[An
     """(c) Empty, cut-off and off-schema answers hold no verdict; what compares with gold pays nothing for them."""
     told, causes = [], []
     evidence = None
-    cheap = _part(plan, _is_rule)
+    cheap = _part(plan, lambda reward: not reward.asks_a_model)
     for kind, rollouts in _broken_rollouts(contract, answered, tokenizer).items():
         earned: set[float] = set()
         for scored in cheap.score(rollouts):

@@ -46,6 +46,10 @@ class BatchReward(Protocol):
     def gold_tolerance(self) -> float:
         """By how much the expert's own answer may miss `most`; infinite for a judge model, which is then not asked."""
 
+    @property
+    def asks_a_model(self) -> bool:
+        """Whether scoring takes a model; else it is arithmetic on what was parsed, and costs nothing."""
+
     def most(self, case: Case) -> float | None:
         """What a perfect answer to this case earns; None where the row lacks the gold that it compares with."""
 
@@ -103,6 +107,7 @@ class RuleReward:
 
     rule: RewardRule
     gold_tolerance: float = RULE_TOLERANCE
+    asks_a_model: bool = False
 
     @property
     def minimum(self) -> float:

@@ -149,6 +149,7 @@ class LlmReward:
 
     minimum = 0.0
     maximum = 1.0
+    asks_a_model = True
     gold_tolerance = math.inf  # no judge model is bound to give the expert's own words full marks
 
     def __init__(self, scorer: ReasoningScorer, client: EndpointClient | None = None) -> None:

@@ -97,6 +97,7 @@ class EmbeddingReward:
     """Similarity of generated and gold reasoning, 0 to 1. Unparsed and empty reasoning earns 0."""
 
     minimum, maximum, gold_tolerance = 0.0, 1.0, GOLD_TOLERANCE
+    asks_a_model = True
 
     def __init__(
         self,

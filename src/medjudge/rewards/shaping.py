@@ -108,6 +108,7 @@ class Balanced:
 
     weights: Mapping[str, float]
     gold_tolerance: float = RULE_TOLERANCE
+    asks_a_model: bool = False
 
     @property
     def minimum(self) -> float:
