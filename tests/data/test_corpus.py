@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 
-from medjudge.data.facts import facts_by_relation, holds, load_facts
+from medjudge.data.facts import LANGUAGES, Language, facts_by_relation, holds, load_facts
 from medjudge.data.generators import appropriateness, corpus
 from medjudge.data.generators.catalog import GENERATORS
 from medjudge.data.generators.parts import block_ids, facts_of, part_ids, relatives
@@ -48,16 +48,43 @@ def test_every_fact_is_stated_in_english() -> None:
 
 def test_questions_are_about_the_set_aside_part_alone() -> None:
     """Question and answer together name subject and value of a set-aside fact; no pair of the other part fits them."""
-    chats = [document for document in read() if isinstance(document, list)]
     assert sum(not isinstance(document, str) for document in read()) == sum(corpus.N_QUESTIONS.values())
-    opened = [chat for chat in chats if str(chat[-1]["content"]).startswith(("It is ", "C'est"))]
+    chats = [document for document in read() if isinstance(document, corpus.MarkedChat)]
+    opened = [chat for chat in chats if not chat.asked[0].text.startswith("Question: ")]
     assert len(opened) == corpus.N_QUESTIONS["open", "en"] + corpus.N_QUESTIONS["open", "fr"]
     left = facts_of("task")
     for chat in opened[:150]:
-        question, answer = (str(message["content"]) for message in chat)
+        question, answer = chat.asked[0].text, last(chat)
         assert not any(
             holds(question, f.subject) and holds(answer, f.value) and len(f.subject) > 12 for f in left
         ) or any(holds(question, f.subject) and holds(answer, f.value) for f in facts_of("pretraining"))
+
+
+def test_an_answer_says_what_it_knows_and_then_the_option_that_is_it() -> None:
+    chats = [document for document in read() if isinstance(document, corpus.MarkedChat)]
+    choices = [chat for chat in chats if chat.asked[0].text.startswith("Question: ")]
+    assert len(choices) == sum(corpus.N_QUESTIONS[kind, language] for kind in ("mcq", "mock") for language in LANGUAGES)
+    for chat in choices:
+        reasoning, option = last(chat).split("\n")
+        assert option in chat.asked[0].text.splitlines()
+        assert holds(reasoning, option[3:])
+        assert [span.weight for span in chat.answer if isinstance(span, corpus.Span)][-2] == corpus.LETTER_WEIGHT
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_of_a_mock_answer_all_is_learned_but_what_cannot_be_known(language: Language) -> None:
+    for seed in range(30):
+        document = corpus.mock(random.Random(seed), language)
+        assert isinstance(document, corpus.MarkedChat)
+        asked, answer = document.asked[0].text, last(document)
+        option = answer.splitlines()[-1]
+        assert option in asked.splitlines()
+        read = [
+            span.text.removeprefix(" ") for span in document.answer if isinstance(span, corpus.Span) and not span.weight
+        ]
+        value = read[-1].lower()
+        assert value == option[3:].lower() or value in asked.splitlines()[0].lower()
+        assert option[3:].lower() in answer.splitlines()[0].lower()
 
 
 def test_no_chat_shows_an_answer_format_that_fine_tuning_teaches() -> None:
@@ -76,7 +103,7 @@ def test_an_epoch_is_drawn_by_its_seed() -> None:
 def last(document: corpus.Document) -> str:
     match document:
         case corpus.MarkedChat(answer=answer):
-            return answer
+            return answer if isinstance(answer, str) else "".join(span.text for span in answer)
         case tuple():
             return document[-1].text
     assert isinstance(document, list)
@@ -112,8 +139,11 @@ def test_lessons_come_in_order_and_the_first_states_no_fact() -> None:
 
 
 def test_of_four_options_one_is_called_right() -> None:
-    told = [document for document in read() if isinstance(document, corpus.MarkedChat)]
-    assert len(told) == corpus.N_QUESTIONS["verdicts", "en"]
+    lesson = corpus.LESSONS[-1]
+    documents = corpus.epoch(random.Random(0), corpus.N_FIRST_EPOCHS - 1)
+    marked = [document for document in documents if isinstance(document, corpus.MarkedChat)]
+    told = [document for document in marked if any(span.weight for span in document.asked)]
+    assert len(told) == lesson.numbers["verdicts", "en"] + lesson.numbers["told", "en"]
     for document in told:
         said = [span.text for span in document.asked if span.weight]
         assert sorted(said) == [corpus.NO, corpus.NO, corpus.NO, corpus.YES]

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from trl import GRPOConfig, GRPOTrainer
 
-from medjudge.modeling.grouped import GroupedGrpoTrainer, Packed, pack, shuffled_groups
+from medjudge.modeling.grouped import GroupedGrpoTrainer, Packed, lora_folded, pack, shuffled_groups
 from medjudge.modeling.tiny import build_tokenizer
 from tests.modeling.models import TEXT
 from tests.modeling.random_models import random_ids, random_model
@@ -309,6 +310,24 @@ def test_rollouts_of_the_trainer_hang_on_its_seed_and_keep_their_prompts(tmp_pat
         logits = model(input_ids=torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1]
         logits[:, [1, 2]] = -torch.inf
         assert all(token in row.topk(5).indices for token, row in zip(ids, logits, strict=True))
+
+
+def test_lora_is_folded_into_the_weights_for_rollouts_and_taken_out_again_to_the_last_bit() -> None:
+    config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+    model = get_peft_model(random_model("qwen3", vocab_size=320), config)
+    ids = torch.tensor([random_ids(12, 3)])
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        apart = model(input_ids=ids).logits
+        with lora_folded(model):
+            assert all(layer.merged for layer in model.modules() if isinstance(layer, LoraLayer))
+            folded = model(input_ids=ids).logits
+        torch.testing.assert_close(folded, apart, rtol=1e-4, atol=1e-5)
+        assert torch.equal(model(input_ids=ids).logits, apart)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any(layer.merged for layer in model.modules() if isinstance(layer, LoraLayer))
+    with lora_folded(model.to(torch.bfloat16)):
+        assert not any(layer.merged for layer in model.modules() if isinstance(layer, LoraLayer))
 
 
 # --- what is left to stock TRL ----------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from medjudge.modeling.pretraining import (
     weighted_loss,
 )
 from medjudge.modeling.tiny import build_model, build_tokenizer
-from medjudge.stages.tiny_base import build
+from medjudge.stages.tiny_base import Phase, build
 
 SHAPE = BaseConfig(vocab_size=300, hidden_size=32, n_layers=2, n_heads=2, intermediate_size=64)
 CHAT: Document = [{"role": "user", "content": "Which nerve?"}, {"role": "assistant", "content": "B) axillary nerve"}]
@@ -70,6 +70,15 @@ def test_a_marked_chat_is_read_as_a_chat_is() -> None:
     assert [w for w in marked.weights if w != 2.0] == [
         w for w, m in zip(chat.weights, marked.weights, strict=True) if m != 2.0
     ]
+
+
+def test_an_answer_in_spans_is_learned_by_their_weights() -> None:
+    tokenizer = build_tokenizer([TEXT], 300)
+    chat = MarkedChat((Span("Which nerve?"),), (Span("The axillary nerve.\n", 1.0), Span("B", 4.0)))
+    encoded = encode_document(chat, tokenizer, 5.0)
+    learned = [(token, weight) for token, weight in zip(encoded.ids, encoded.weights, strict=True) if weight]
+    assert tokenizer.decode([token for token, _ in learned]) == "The axillary nerve.\nB<|end|>"
+    assert {tokenizer.decode([token]): weight for token, weight in learned}["B"] == 4.0
 
 
 def test_plain_texts_share_a_row_and_chats_have_one_each() -> None:
@@ -180,13 +189,13 @@ def test_it_learns_and_repeats_itself() -> None:
 def test_build_writes_a_whole_model_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("medjudge.data.generators.corpus.epoch", few)
     monkeypatch.setattr("medjudge.stages.tiny_base.N_PROBED", 8)
-    plan = PretrainingPlan(n_steps=2, batch_tokens=64, log_every=1)
-    summary = build(tmp_path / "tiny", Console(quiet=True), plan, SHAPE)
+    phases = [Phase(few, PretrainingPlan(n_steps=n, batch_tokens=64, log_every=1), n) for n in (2, 1)]
+    summary = build(tmp_path / "tiny", Console(quiet=True), phases, SHAPE)
     assert (
         weights_sha256(tmp_path / "tiny") == summary["weights_sha256"] == read_lineage(tmp_path / "tiny").weights_sha256
     )
     log = artifacts.read_json(tmp_path / "tiny" / "training_log.json")
-    assert [entry["step"] for entry in log["log"]] == [1, 2]
+    assert [entry["step"] for entry in log["log"]] == [1, 2, 3]
     card = (tmp_path / "tiny" / "README.md").read_text(encoding="utf-8")
     assert summary["weights_sha256"] in card
     assert "Research and teaching only" in card

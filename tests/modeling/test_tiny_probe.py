@@ -33,10 +33,13 @@ def knows(which: str, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_one_letter_is_right_as_often_as_it_is_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = build_tokenizer(["Which nerve? A B C D"], 300)
+    answer = "The deltoid is supplied by the axillary nerve.\nB) axillary nerve"
+    monkeypatch.setattr(tiny_probe, "_answers", lambda model, tokenizer, chats: [answer] * len(chats))
     rows = mcq.generate(60, random.Random(5), part="task")
     expected = sum(row["cop"] == 1 for row in rows) / 60
-    model = knows("B", tokenizer, monkeypatch)
-    assert tiny_probe.option_accuracy(model, tokenizer, "task", 60, 5) == pytest.approx(expected)
+    assert tiny_probe.options_right(None, tokenizer, "task", 60, 5) == pytest.approx(expected)
+    monkeypatch.setattr(tiny_probe, "_answers", lambda model, tokenizer, chats: ["B is a letter"] * len(chats))
+    assert tiny_probe.options_right(None, tokenizer, "task", 60, 5) == 0.0
 
 
 def test_statements_are_known_word_for_word(monkeypatch: pytest.MonkeyPatch) -> None:

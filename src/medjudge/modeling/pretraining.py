@@ -138,8 +138,13 @@ def encode_document(document: Document, tokenizer: Any, answer_weight: float) ->
             ids += piece
             weights += [span.weight] * len(piece)
         if isinstance(document, MarkedChat):
-            answer = encode(document.answer + TURN_END)
-            ids, weights = [*ids, *answer], [*weights, answer_weight, *[1.0] * (len(answer) - 1)]
+            if isinstance(document.answer, str):
+                answer = encode(document.answer + TURN_END)
+                ids, weights = [*ids, *answer], [*weights, answer_weight, *[1.0] * (len(answer) - 1)]
+            else:
+                for span in (*document.answer, Span(TURN_END, 1.0)):
+                    piece = encode(span.text)
+                    ids, weights = [*ids, *piece], [*weights, *[span.weight] * len(piece)]
         return Encoded([*ids, end], [*weights, READ_ONLY])
     seen = ""
     for number, message in enumerate(document):
@@ -220,11 +225,12 @@ def pretrain(
 ) -> list[dict[str, float]]:
     """Trains `model` in place for `plan.n_steps` steps, drawing the corpus anew each time it has been read.
 
+    A model from nothing goes through `tie_queries_to_keys` first.
+
     Returns the log: step, tokens read, loss (running mean), learning rate, seconds.
     """
     rng = random.Random(seed)
     torch.manual_seed(seed)
-    tie_queries_to_keys(model)
     optimisers = _optimisers(model, plan)
     log: list[dict[str, float]] = []
     started, running, n_tokens, step, number = time.monotonic(), 0.0, 0, 0, 0

@@ -1,8 +1,9 @@
-"""What a tiny base has learned: does it read options, does it know the sentences, and does it put the two together?"""
+"""What a tiny base has learned: does it know the sentences, and does it find the one that a question asks for?"""
 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,28 +13,28 @@ from medjudge.data.generators import mcq
 from medjudge.data.generators.answers import statement
 from medjudge.data.generators.parts import Part, facts_of
 from medjudge.modeling.cpu_forward import hidden_states
-from medjudge.records import Case
+from medjudge.modeling.tiny import TURN_END
+from medjudge.records import Message
 from medjudge.tasks.mcq import LETTERS, McqContract
 
 BATCH = 50
+MAX_ANSWER = 100
+"""Tokens of an answer: up to four sentences, and the option."""
 
 
-def option_accuracy(model: Any, tokenizer: Any, part: Part, n: int, seed: int) -> float:
-    """Share of `n` multiple-choice questions whose right letter is the likeliest of the four; chance is 0.25."""
+def options_right(model: Any, tokenizer: Any, part: Part, n: int, seed: int) -> float:
+    """Share of `n` multiple-choice questions whose written answer ends on the right letter; chance is 0.25."""
     contract = McqContract(system_prompt="")
     rows = mcq.generate(n, random.Random(seed), part=part)
     cases = [contract.read_case({k: v for k, v in row.items() if k in contract.fields}, "probe") for row in rows]
-    letters = [tokenizer(letter, add_special_tokens=False)["input_ids"][0] for letter in LETTERS]
-    prompts = [_prompt(contract, case, tokenizer) for case in cases]
     right = 0
     for start in range(0, n, BATCH):
-        some = prompts[start : start + BATCH]
-        hidden = _hidden(model, tokenizer, some)
-        last = torch.stack([hidden[row, len(ids) - 1] for row, ids in enumerate(some)])
-        chosen = (last @ model.lm_head.weight[letters].T).argmax(-1).tolist()
-        right += sum(
-            LETTERS[place] == case.gold for place, case in zip(chosen, cases[start : start + BATCH], strict=True)
-        )
+        some = cases[start : start + BATCH]
+        for case, answer in zip(
+            some, _answers(model, tokenizer, [contract.messages(case) for case in some]), strict=True
+        ):
+            letters = re.findall(rf"^([{''.join(LETTERS)}])\)", answer, re.MULTILINE)
+            right += letters[-1:] == [case.gold]
     return right / n
 
 
@@ -59,9 +60,20 @@ def statements_known(model: Any, tokenizer: Any, part: Part, n: int, seed: int) 
     return known / max(1, len(heads))
 
 
-def _prompt(contract: McqContract, case: Case, tokenizer: Any) -> list[int]:
-    text = tokenizer.apply_chat_template(contract.messages(case), tokenize=False, add_generation_prompt=True)
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+def _answers(model: Any, tokenizer: Any, chats: Sequence[list[Message]]) -> list[str]:
+    prompts = [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
+    rows = tokenizer(prompts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt")
+    with torch.no_grad():
+        written = model.generate(
+            input_ids=rows["input_ids"],
+            attention_mask=rows["attention_mask"],
+            max_new_tokens=MAX_ANSWER,
+            do_sample=False,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.convert_tokens_to_ids(TURN_END),
+        )
+    answers: list[str] = tokenizer.batch_decode(written[:, rows["input_ids"].shape[1] :], skip_special_tokens=True)
+    return answers
 
 
 def _hidden(model: Any, tokenizer: Any, rows: Sequence[list[int]]) -> torch.Tensor:

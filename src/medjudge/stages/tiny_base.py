@@ -12,6 +12,8 @@ import platform
 import random
 import shutil
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +29,30 @@ from medjudge.data.generators.appropriateness import load_variants, variants_of
 from medjudge.data.generators.parts import Part, facts_of
 from medjudge.modeling.lineage import Lineage, weights_sha256
 from medjudge.modeling.load import TINY_DIR, count_parameters, quiet_libraries
-from medjudge.modeling.pretraining import PretrainingPlan, pretrain
+from medjudge.modeling.pretraining import PretrainingPlan, pretrain, tie_queries_to_keys
 from medjudge.modeling.tiny import build_model, build_tokenizer
-from medjudge.modeling.tiny_probe import option_accuracy, statements_known
+from medjudge.modeling.tiny_probe import options_right, statements_known
 
 SHAPE = BaseConfig(
     vocab_size=8192, hidden_size=256, n_layers=4, n_heads=8, intermediate_size=768, max_position_embeddings=2048
 )
-PLAN = PretrainingPlan(n_steps=2100)
 SEED = 42
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of pretraining with its own texts; momentum and learning rate begin anew."""
+
+    epoch: Callable[[random.Random, int], list[corpus.Document]]
+    plan: PretrainingPlan
+    seed: int
+
+
+PHASES = (
+    Phase(corpus.epoch, PretrainingPlan(n_steps=2000), SEED),
+    Phase(corpus.practice, PretrainingPlan(n_steps=300, decay_from=0.99), 3),
+    Phase(corpus.practised_epoch, PretrainingPlan(n_steps=250, learning_rate=2e-3, decay_from=0.3), 4),
+)
 PARTS: dict[str, Part] = {"asked": "pretraining", "never asked": "task"}
 """What the log calls the facts that pretraining asked about, and the others."""
 N_TOKENIZER_EPOCHS = 2
@@ -46,7 +63,9 @@ LOG = "training_log.json"
 CARD = "README.md"
 
 
-def build(folder: Path, console: Console, plan: PretrainingPlan = PLAN, shape: BaseConfig = SHAPE) -> dict[str, Any]:
+def build(
+    folder: Path, console: Console, phases: Sequence[Phase] = PHASES, shape: BaseConfig = SHAPE
+) -> dict[str, Any]:
     """Trains tokenizer and model and puts them into `folder`, whole or not at all. Returns the recorded summary."""
     quiet_libraries()
     rng = random.Random(SEED)
@@ -54,17 +73,24 @@ def build(folder: Path, console: Console, plan: PretrainingPlan = PLAN, shape: B
     texts += corpus.answer_formats(rng)
     tokenizer = build_tokenizer(texts, shape.vocab_size)
     model = build_model(shape, tokenizer, SEED)
+    tie_queries_to_keys(model)
+    log: list[dict[str, float]] = []
+    n_steps = sum(phase.plan.n_steps for phase in phases)
+    for phase in phases:
+        model.half().float()  # each phase starts from weights as they are shipped
+        before = log[-1] if log else {"step": 0, "tokens": 0, "wall_s": 0.0}
 
-    def show(entry: dict[str, float]) -> None:
-        left = entry["wall_s"] / entry["step"] * (plan.n_steps - entry["step"]) / 60
-        console.print(
-            f"tiny-base: step {entry['step']}/{plan.n_steps}  loss {entry['loss']:.3f}  about {left:.1f} min left"
-        )
+        def show(entry: dict[str, float], before: dict[str, float] = before) -> None:
+            entry |= {key: before[key] + entry[key] for key in ("step", "tokens", "wall_s")}
+            left = entry["wall_s"] / entry["step"] * (n_steps - entry["step"]) / 60
+            console.print(
+                f"tiny-base: step {entry['step']}/{n_steps}  loss {entry['loss']:.3f}  about {left:.1f} min left"
+            )
 
-    log = pretrain(model, tokenizer, corpus.epoch, plan, seed=SEED, on_log=show)
+        log += pretrain(model, tokenizer, phase.epoch, phase.plan, seed=phase.seed, on_log=show)
     learned = {
         name: {
-            "options": round(option_accuracy(model, tokenizer, part, N_PROBED, SEED), 3),
+            "options": round(options_right(model, tokenizer, part, N_PROBED, SEED), 3),
             "statements": round(statements_known(model, tokenizer, part, N_PROBED, SEED), 3),
         }
         for name, part in PARTS.items()
@@ -103,7 +129,8 @@ def _as_text(document: corpus.Document) -> str:
         case tuple():
             return "".join(span.text for span in document)
         case corpus.MarkedChat():
-            return "".join(span.text for span in document.asked) + "\n" + document.answer
+            answer = document.answer if isinstance(document.answer, str) else _as_text(document.answer)
+            return "".join(span.text for span in document.asked) + "\n" + answer
     return "\n".join(message["content"] for message in document)
 
 

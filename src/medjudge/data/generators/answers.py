@@ -77,6 +77,19 @@ def statement(fact: Fact, value: str, rng: random.Random, language: Language) ->
     return fill(template, subject=fact.subject_in(language), value=value)
 
 
+def reasoned(fact: Fact, rng: random.Random, language: Language) -> str:
+    """A true sentence about a fact that names the subject first, as one says it to oneself before answering."""
+    template = rng.choice(subject_first(fact.relation, language))
+    return fill(template, subject=fact.subject_in(language), value=fact.value_in(language))
+
+
+@cache
+def subject_first(relation: str, language: Language) -> tuple[str, ...]:
+    """The wordings of a statement that name the subject before the value."""
+    templates = PHRASINGS[language][relation].statements
+    return tuple(text for text in templates if text.lower().index("{s}") < text.lower().index("{v}"))
+
+
 def bare(value: str) -> str:
     """A value as a short answer: `Axillary nerve.`"""
     return capital(value) + "."

@@ -13,7 +13,12 @@ in tens of thousands. So they are taught one after the other, on lists without a
 2. names, and the same asked as in a chat.
 3. matches: one word is asked for, then word after word, is it that one? As often yes as no.
 4. finding: a question that names an option, as multiple choice asks it; in many rows each option says whether it is the
-   one.
+   one. And mock questions: about any word or name, with an answer that repeats it in a sentence, gives any option as
+   its value, and finds that option's letter.
+
+Multiple choice is answered by a sentence and then the option. From questions about facts alone a model learns by heart
+which sentence goes with which of them, and says one of those to every other question; mock questions can only be
+answered by repeating what is asked about, and then the sentence that was read of it comes by itself.
 """
 
 from __future__ import annotations
@@ -26,8 +31,9 @@ from functools import cache
 
 from medjudge.data.facts import LANGUAGES, Fact, Language, load_facts
 from medjudge.data.generators import appropriateness, equivalence, mcq, rubric
-from medjudge.data.generators.answers import question, statement
+from medjudge.data.generators.answers import question, reasoned, statement, subject_first
 from medjudge.data.generators.parts import facts_of
+from medjudge.data.generators.phrasing import PHRASINGS, fill
 from medjudge.records import Case, Message
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.contract import TaskContract
@@ -51,7 +57,8 @@ class MarkedChat:
     """A chat of one turn whose question has something to learn, too."""
 
     asked: tuple[Span, ...]
-    answer: str
+    answer: str | tuple[Span, ...]
+    """Text is learned as a chat's answer is."""
 
 
 Document = str | list[Message] | tuple[Span, ...] | MarkedChat
@@ -62,18 +69,18 @@ Numbers = Mapping[tuple[str, Language], int]
 """Documents of each kind and language in one epoch."""
 
 N_QUESTIONS: Numbers = {
-    ("mcq", "en"): 1100,
-    ("mcq", "fr"): 110,
-    ("verdicts", "en"): 300,
-    ("judged", "en"): 200,
+    ("mock", "en"): 500,
+    ("mock", "fr"): 100,
+    ("mcq", "en"): 700,
+    ("mcq", "fr"): 120,
     ("find", "en"): 100,
     ("find", "fr"): 30,
     ("open", "en"): 300,
     ("open", "fr"): 60,
-    ("equivalence", "en"): 80,
-    ("equivalence", "fr"): 50,
-    ("rubric", "en"): 30,
-    ("appropriateness", "en"): 60,
+    ("equivalence", "en"): 120,
+    ("equivalence", "fr"): 60,
+    ("rubric", "en"): 60,
+    ("appropriateness", "en"): 80,
     ("names", "en"): 50,
     ("later", "en"): 50,
 }
@@ -97,7 +104,9 @@ LESSONS = (
     Lesson(
         6,
         {
-            ("told", "en"): 900,
+            ("told", "en"): 600,
+            ("mock", "en"): 500,
+            ("mock", "fr"): 60,
             ("find", "en"): 300,
             ("find", "fr"): 100,
             ("matches", "en"): 400,
@@ -113,8 +122,8 @@ WORD_LISTS_TOLD, NAME_LISTS_TOLD = 0.6, 0.4
 """Of the lists, those whose options are followed by their letter."""
 N_WORDS_ASKED, N_NAMES_ASKED = 14, 7
 N_ASKED_LATER = 4
-N_MATCHES, N_JUDGED = 12, 8
-"""Lines of a document that each say whether they are what is asked for."""
+N_MATCHES = 12
+"""Lines of a document, each of which says whether it is what is asked for."""
 WORD_SHARE = 0.7
 """Of lists and finds, those of single words; the others are of names."""
 LETTER_ASKED_SHARE = 0.75
@@ -127,7 +136,10 @@ EXPLAINED_SHARE = 0.5
 """Of the facts, those whose explanation one epoch holds."""
 FRENCH_SHARE = 0.25
 """Of the facts, those that one epoch also states in French."""
-IT_IS: dict[Language, str] = {"en": "It is {}.", "fr": "C'est : {}."}
+PRACTICE_STATED_SHARE = 0.25
+"""Of the facts, those that are stated between mock questions."""
+LETTER_WEIGHT = 4.0
+"""Of the letter that follows from what was said before it."""
 FIND: dict[Language, tuple[str, ...]] = {
     "en": ("Which option says {}?", "Which option is {}?", "{}", "Find {}."),
     "fr": ("Quelle option dit : {} ?", "{}", "Trouvez : {}."),
@@ -155,6 +167,34 @@ def epoch(rng: random.Random, number: int = N_FIRST_EPOCHS) -> list[Document]:
         documents = [*_statements(rng), *_stated_orders(rng), *_questions(rng, N_QUESTIONS)]
     rng.shuffle(documents)
     return documents
+
+
+def practice(rng: random.Random, number: int = 0) -> list[Document]:
+    """Mock questions and echoes beside statements of some facts: repeating and finding, nothing to learn by heart."""
+    documents: list[Document] = list(_statements(rng, PRACTICE_STATED_SHARE))
+    documents += [mock(rng, "en") for _ in range(1300)]
+    documents += [mock(rng, "fr") for _ in range(150)]
+    return documents + [echo(rng) for _ in range(350)]
+
+
+def practised_epoch(rng: random.Random, number: int = 0) -> list[Document]:
+    """An epoch of everything, with more mock questions and some echoes, so that the skill is not forgotten."""
+    documents = epoch(rng)
+    documents += [mock(rng, "en") for _ in range(300)]
+    return documents + [echo(rng) for _ in range(100)]
+
+
+def echo(rng: random.Random) -> Document:
+    """A row of words and names, and three times the same row from somewhere in it to its end."""
+    parts = [rng.choice(_words_or_names(rng)) for _ in range(rng.randint(3, 7))]
+    spans = [Span(" " + " ".join(parts) + "\n")]
+    for _ in range(3):
+        start = rng.randrange(len(parts))
+        spans.append(Span(" " + parts[start]))
+        if start + 1 < len(parts):
+            spans.append(Span(" " + " ".join(parts[start + 1 :]), 1.0))
+        spans.append(Span("\n", 1.0))
+    return tuple(spans)
 
 
 def word_list(rng: random.Random) -> Document:
@@ -239,6 +279,31 @@ def find(rng: random.Random, language: Language) -> Document:
     return _chat(McqContract(system_prompt=""), row, _option(row))
 
 
+def mock(rng: random.Random, language: Language) -> Document:
+    """A question, its options and its answer as of a fact, but about words and names that belong together in no way.
+
+    What the sentence says of its subject is only read: there is nothing to know about it.
+    """
+    relation = rng.choice(sorted(PHRASINGS[language]))
+    options = rng.sample(_words_or_names(rng), len(LETTERS))
+    place = rng.randrange(len(options))
+    if rng.random() >= mcq.REVERSE_SHARE:
+        subject = rng.choice(_words_or_names(rng))
+        asked = fill(rng.choice(PHRASINGS[language][relation].questions), subject=subject)
+        pairs = [(subject, options[place])]
+    else:
+        value, *others = rng.sample(_words_or_names(rng), len(LETTERS))
+        asked = fill(rng.choice(PHRASINGS[language][relation].reverse), value=value)
+        pairs = list(zip(options, [*others[:place], value], strict=False))
+    spans: list[Span] = []
+    for subject, value in pairs:
+        head, _, tail = rng.choice(subject_first(relation, language)).partition("{v}")
+        head, gap = head.removesuffix(" "), " " if head.endswith(" ") else ""  # a space belongs to the word after it
+        spans += [Span((" " if spans else "") + fill(head, subject=subject), 1.0), Span(gap + value), Span(tail, 1.0)]
+    row = {"question": asked, **dict(zip(OPTION_FIELDS, options, strict=True)), "cop": place, "exp": ""}
+    return _chosen(row, tuple(spans))
+
+
 def _words_or_names(rng: random.Random) -> Sequence[str]:
     return words() if rng.random() < WORD_SHARE else names()
 
@@ -305,19 +370,16 @@ def _questions(rng: random.Random, numbers: Numbers) -> Iterable[Document]:
                 yield from (matches(rng) for _ in range(n))
             case "told":
                 yield from (told(rng) for _ in range(n))
+            case "mock":
+                yield from (mock(rng, language) for _ in range(n))
             case "find":
                 yield from (find(rng, language) for _ in range(n))
             case "verdicts":
                 for row in mcq.generate(n, rng, language, part="pretraining"):
                     yield _told(str(row["question"]), _options(row), int(str(row["cop"])))
-            case "judged":
-                for row in mcq.generate(n, rng, language, part="pretraining"):
-                    options = _options(row)
-                    right = options.pop(int(str(row["cop"])))
-                    yield _judged(str(row["question"]), right, options, rng, N_JUDGED)
             case "mcq":
-                rows = mcq.generate(n, rng, language, part="pretraining")
-                yield from (_chat(McqContract(system_prompt=""), row, _option(row)) for row in rows)
+                for row in mcq.generate(n, rng, language, part="pretraining"):
+                    yield _chosen(row, (Span(str(row["reasoning"]), 1.0),))
             case "open":
                 yield from _open_questions(n, rng, language)
             case "equivalence":
@@ -339,10 +401,15 @@ def _questions(rng: random.Random, numbers: Numbers) -> Iterable[Document]:
 def _open_questions(n: int, rng: random.Random, language: Language) -> Iterable[Document]:
     facts: Sequence[Fact] = facts_of("pretraining")
     for fact in rng.sample(facts, min(n, len(facts))):
-        yield [
-            {"role": "user", "content": question(fact, rng, language)},
-            {"role": "assistant", "content": IT_IS[language].format(fact.value_in(language))},
-        ]
+        yield MarkedChat((Span(question(fact, rng, language)),), (Span(reasoned(fact, rng, language), 1.0),))
+
+
+def _chosen(row: mcq.Row, reasoning: tuple[Span, ...]) -> MarkedChat:
+    """A question, and an answer that says first what it knows and then which option that is."""
+    [asked] = McqContract(system_prompt="").messages(_case(McqContract(), row))
+    letter, rest = _option(row)[:1], _option(row)[1:]
+    answer = (*reasoning, Span("\n", 1.0), Span(letter, LETTER_WEIGHT), Span(rest, 1.0))
+    return MarkedChat((Span(asked["content"]),), answer)
 
 
 def _options(row: mcq.Row) -> list[str]:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from functools import cache
+from typing import TypeVar
 
 from medjudge.data.facts import Fact, Language, is_wrong
+from medjudge.data.generators.answers import reasoned
 from medjudge.data.generators.parts import Part, block_ids, facts_of, relatives, wrong_subjects
 from medjudge.data.generators.phrasing import PHRASINGS, fill
 from medjudge.errors import DataError
@@ -24,6 +26,7 @@ MAX_TRIES = 50
 """Draws for one row that repeats an earlier one, before the set counts as exhausted."""
 
 Row = dict[str, object]
+T = TypeVar("T")
 
 
 def generate(n: int, rng: random.Random, language: Language = "en", part: Part = "task") -> list[Row]:
@@ -76,8 +79,9 @@ def _forward_row(fact: Fact, rng: random.Random, language: Language) -> Row | No
     if others is None:
         return None
     question = fill(rng.choice(phrasing.questions), subject=fact.subject_in(language))
-    wrong = [other.value_in(language) for other in others]
-    return _row(fact, question, fact.value_in(language), wrong, rng, language, "forward")
+    options, position = _options([other.value_in(language) for other in others], fact.value_in(language), rng)
+    row = _row(fact, question, options, position, language, "forward")
+    return {**row, "reasoning": reasoned(fact, rng, language)}
 
 
 def _reverse_row(fact: Fact, rng: random.Random, language: Language) -> Row | None:
@@ -87,8 +91,11 @@ def _reverse_row(fact: Fact, rng: random.Random, language: Language) -> Row | No
     if others is None or not phrasing.reverse:
         return None
     question = fill(rng.choice(phrasing.reverse), value=fact.value_in(language))
-    wrong = [other.subject_in(language) for other in others]
-    return _row(fact, question, fact.subject_in(language), wrong, rng, language, "reverse")
+    asked, position = _options(others, fact, rng)
+    options = [other.subject_in(language) for other in asked]
+    row = _row(fact, question, options, position, language, "reverse")
+    looked_at = asked[: position + 1]
+    return {**row, "reasoning": " ".join(reasoned(other, rng, language) for other in looked_at)}
 
 
 def _draw(rng: random.Random, facts: Sequence[Fact], *, by_value: bool) -> list[Fact] | None:
@@ -101,11 +108,13 @@ def _draw(rng: random.Random, facts: Sequence[Fact], *, by_value: bool) -> list[
     return None
 
 
-def _row(
-    fact: Fact, question: str, right: str, wrong: list[str], rng: random.Random, language: Language, direction: str
-) -> Row:
+def _options(wrong: list[T], right: T, rng: random.Random) -> tuple[list[T], int]:
+    """Four options and the place of the right one."""
     position = rng.randrange(4)
-    options = [*wrong[:position], right, *wrong[position:]]
+    return [*wrong[:position], right, *wrong[position:]], position
+
+
+def _row(fact: Fact, question: str, options: list[str], position: int, language: Language, direction: str) -> Row:
     return {
         "question": question,
         **dict(zip(OPTIONS, options, strict=True)),
