@@ -86,7 +86,7 @@ class ByPosition:
     """The published look-up as a reward of this package: a user may still write one."""
 
     minimum, maximum, gold_tolerance = 0.0, 1.0, 0.0
-    asks_a_model = False
+    asks_a_model = True
 
     def most(self, case: Case) -> float | None:
         return 1.0

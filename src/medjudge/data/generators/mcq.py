@@ -81,7 +81,7 @@ def _forward_row(fact: Fact, rng: random.Random, language: Language) -> Row | No
     question = fill(rng.choice(phrasing.questions), subject=fact.subject_in(language))
     options, position = _options([other.value_in(language) for other in others], fact.value_in(language), rng)
     row = _row(fact, question, options, position, language, "forward")
-    return {**row, "reasoning": reasoned(fact, rng, language)}
+    return {**row, "reasoning": _reasoning([fact], question, language)}
 
 
 def _reverse_row(fact: Fact, rng: random.Random, language: Language) -> Row | None:
@@ -94,8 +94,13 @@ def _reverse_row(fact: Fact, rng: random.Random, language: Language) -> Row | No
     asked, position = _options(others, fact, rng)
     options = [other.subject_in(language) for other in asked]
     row = _row(fact, question, options, position, language, "reverse")
-    looked_at = asked[: position + 1]
-    return {**row, "reasoning": " ".join(reasoned(other, rng, language) for other in looked_at)}
+    return {**row, "reasoning": _reasoning(asked[: position + 1], question, language)}
+
+
+def _reasoning(facts: Sequence[Fact], question: str, language: Language) -> str:
+    """A sentence about each fact, worded by lots of its own: the rows are those that they would be without it."""
+    rng = random.Random(f"{question} {facts[-1].id}")
+    return " ".join(reasoned(fact, rng, language) for fact in facts)
 
 
 def _draw(rng: random.Random, facts: Sequence[Fact], *, by_value: bool) -> list[Fact] | None:
