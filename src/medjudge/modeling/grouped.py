@@ -52,14 +52,13 @@ KNOWN_GENERATION_SETTINGS = frozenset({"suppress_tokens"})
 
 @contextmanager
 def lora_folded(model: Any) -> Iterator[None]:
-    """LoRA's product added to the weights it belongs to while rollouts are drawn: a third of the matrix products.
+    """LoRA's product added to the weights it belongs to while rollouts are drawn: leaves a third of matrix products.
 
     In float32 on a CPU alone, where the sum differs from the two apart in the last bits only and a second copy of the
     adapted weights is cheap. The weights themselves come back afterwards, not the sum less the product.
     """
-    layers = [layer for layer in model.modules() if isinstance(layer, LoraLinear) and _folds(layer)]
-    if any(isinstance(layer, LoraLayer) and layer not in layers for layer in model.modules()):
-        layers = []
+    adapted = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
+    layers: list[Any] = adapted if all(map(_folds, adapted)) else []
     own = [layer.get_base_layer().weight.data for layer in layers]
     try:
         for layer, weight in zip(layers, own, strict=True):
@@ -74,7 +73,7 @@ def lora_folded(model: Any) -> Iterator[None]:
 
 def _folds(layer: Any) -> bool:
     weight = layer.get_base_layer().weight
-    is_plain = type(layer.get_base_layer()) is torch.nn.Linear and not layer.merged
+    is_plain = isinstance(layer, LoraLinear) and type(layer.get_base_layer()) is torch.nn.Linear and not layer.merged
     return is_plain and weight.dtype == torch.float32 and weight.device.type == "cpu"
 
 

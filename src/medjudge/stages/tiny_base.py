@@ -81,13 +81,14 @@ def build(
         before = log[-1] if log else {"step": 0, "tokens": 0, "wall_s": 0.0}
 
         def show(entry: dict[str, float], before: dict[str, float] = before) -> None:
-            entry |= {key: before[key] + entry[key] for key in ("step", "tokens", "wall_s")}
-            left = entry["wall_s"] / entry["step"] * (n_steps - entry["step"]) / 60
+            said = _after(before, entry)
+            left = said["wall_s"] / said["step"] * (n_steps - said["step"]) / 60
             console.print(
-                f"tiny-base: step {entry['step']}/{n_steps}  loss {entry['loss']:.3f}  about {left:.1f} min left"
+                f"tiny-base: step {said['step']}/{n_steps}  loss {said['loss']:.3f}  about {left:.1f} min left"
             )
 
-        log += pretrain(model, tokenizer, phase.epoch, phase.plan, seed=phase.seed, on_log=show)
+        entries = pretrain(model, tokenizer, phase.epoch, phase.plan, seed=phase.seed, on_log=show)
+        log += [_after(before, entry) for entry in entries]
     learned = {
         name: {
             "options": round(options_right(model, tokenizer, part, N_PROBED, SEED), 3),
@@ -120,6 +121,11 @@ def build(
     shutil.rmtree(folder, ignore_errors=True)
     work.rename(folder)
     return summary
+
+
+def _after(before: dict[str, float], entry: dict[str, float]) -> dict[str, float]:
+    """A phase's log entry, counted from the start of the first phase."""
+    return {**entry, **{key: before[key] + entry[key] for key in ("step", "tokens", "wall_s")}}
 
 
 def _as_text(document: corpus.Document) -> str:
