@@ -145,6 +145,8 @@ def test_the_harness_gives_our_verdicts_row_by_row(
             else:
                 likeliest = max(range(len(sample["resps"])), key=lambda i: sample["resps"][i][0][0])
                 assert list(mine["label_probabilities"])[likeliest] == mine["label"]
+                theirs = torch.tensor([response[0][0] for response in sample["resps"]]).softmax(0).tolist()
+                assert list(mine["label_probabilities"].values()) == pytest.approx(theirs, abs=1e-3)
             n_right += mine["correct"]
             n_unparsed += mine["label"] is None
         accuracy = sum(row["correct"] for row in rows.values()) / len(rows)

@@ -27,7 +27,7 @@ from medjudge.data.splits import seeded_sample
 from medjudge.errors import ConfigError, DataError
 from medjudge.records import Case, Message
 from medjudge.tasks.contract import TaskContract
-from medjudge.tasks.encoding import encode_all, prompt_turns, stop_text
+from medjudge.tasks.encoding import decode, encode_all, encode_labels, prompt_turns, stop_text
 from medjudge.tasks.rubric import RubricContract
 
 BUILTIN_ROWS = {
@@ -287,10 +287,9 @@ def documents(contract: TaskContract, cases: Sequence[Case], mode: str, tokenize
     as we do.
     """
     prompts = [contract.messages(case) for case in cases]
-    end = ""
     if tokenizer is not None:
-        prompts, end = _fitted(contract, cases, tokenizer), stop_text(tokenizer)
-    choices = _choices(contract, end) if mode == "labels" else None
+        prompts = _fitted(contract, cases, tokenizer)
+    choices = _choices(contract, cases, tokenizer) if mode == "labels" else None
     rows = []
     for case, turns in zip(cases, prompts, strict=True):
         texts = {turn["role"]: turn["content"] for turn in turns}
@@ -317,11 +316,15 @@ def _fitted(contract: TaskContract, cases: Sequence[Case], tokenizer: Any) -> li
     return prompts
 
 
-def _choices(contract: TaskContract, end: str) -> list[str]:
-    """Label by label, the completion up to where the label is closed."""
+def _choices(contract: TaskContract, cases: Sequence[Case], tokenizer: Any) -> list[str]:
+    """Label by label, the completion up to where the label is closed: with a tokenizer, up to our own last token."""
     frame = contract.label_frame()
     if frame is None:
         raise ConfigError(f"the {contract.kind} task here reasons before its label: labels alone cannot be scored.")
+    if tokenizer is not None and not frame.ends:
+        [scored] = encode_labels(contract, encode_all(contract, cases[:1], tokenizer, with_target=False), tokenizer)
+        return [decode(tokenizer, [*scored.forced, *ids], ()) for ids in scored.labels]
+    end = stop_text(tokenizer) if tokenizer is not None else ""
     return [frame.forced + frame.continuations[label] + (end if frame.ends else "") for label in contract.labels]
 
 
