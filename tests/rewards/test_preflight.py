@@ -9,12 +9,14 @@ import copy
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from medjudge.config import load_recipe
+from medjudge.config import load_recipe, load_variants
+from medjudge.data.rows import Row, iter_rows
 from medjudge.errors import DataError
 from medjudge.modeling.grpo import rewarded_cases
 from medjudge.modeling.tiny import build_tokenizer
@@ -357,6 +359,19 @@ def test_rewards_that_all_ask_a_model_are_proven_on_the_first_rows_alone(toleran
     assert plan.score([]) == []
 
 
+@pytest.mark.parametrize(("tolerance", "status"), [(0.01, "passed"), (float("inf"), "skipped")])
+def test_where_what_compares_with_gold_asks_a_model_the_other_rows_prove_nothing(tolerance: float, status: str) -> None:
+    """`"accuracy * embedding" = 1.0` beside `format`: beyond the first rows the format alone is paid, to any answer."""
+    cases = orders(2 * COSTLY_CASES + 2)
+    rules = plan_of(CONTRACT, {"accuracy": 1.0, "format": 0.5}).rewards
+    terms = (Term("accuracy * dear", 1.0), Term("format", 0.5))
+    result = run(cases=cases, plan=RewardPlan(terms, (), {**rules, "dear": Dear(tolerance)}))
+    assert result.passed, result.failures
+    (shuffled,) = (check for check in result.checks if check.name == "shuffled")
+    assert shuffled.status == status
+    assert (f"of {COSTLY_CASES} pairs" in shuffled.told) == (status == "passed")
+
+
 def test_balanced_correctness_pays_every_row_as_rules_do() -> None:
     """More rows than a model would be asked about: beyond them, too, another row's answer earns less."""
     cases = orders(2 * COSTLY_CASES + 2)
@@ -418,6 +433,20 @@ def test_a_label_that_is_all_that_is_answered() -> None:
 
 
 # --- the shipped recipes ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", ["baseline", "citations", "embedding"])
+def test_no_alarm_on_the_reward_designs_of_acr(variant: str) -> None:
+    """On their own rows, more of them than a reward that asks a model is proven on."""
+    recipe = load_variants(RECIPES / "acr_rewards.toml")[1][variant]
+    rows = [row.values for row in islice(iter_rows(recipe.data.source), 120) if isinstance(row, Row)]
+    known = recipe.contract.fields
+    cases = [recipe.contract.read_case({k: row[k] for k in row if k in known}, str(i)) for i, row in enumerate(rows)]
+    tokenizer = build_tokenizer([*plain_texts(cases), *format_texts(recipe.contract, cases)], 4096)
+    chosen, plan, _ = rewarded_cases(recipe, cases, tokenizer)
+    result = run_preflight(recipe.contract, chosen, tokenizer, plan)
+    assert (result.failures, result.warnings) == ((), ()), [(c.told, c.causes) for c in result.checks]
+
 
 ROWS = {
     "acr": (("acr_appropriateness", "acr_appropriateness.jsonl.gz"), "qwen3", {"condition": "topic"}, 90),

@@ -82,6 +82,15 @@ class Paid:
 
     plan: RewardPlan
     scored: ScoredRollout
+    is_whole: bool = True
+    """Whether that part is all of them."""
+
+    @property
+    def tells_rows_apart(self) -> bool:
+        """Whether another row's answer should earn less: not under a part that looks at nothing of the row itself."""
+        bare = replace(self.scored.rollout.case, gold=None, reason=None)
+        paying = {*self.plan.gate, *(name for term in self.plan.terms for name in term.factors)}
+        return self.is_asked and (self.is_whole or any(self.plan.rewards[name].most(bare) is None for name in paying))
 
     @property
     def is_asked(self) -> bool:
@@ -131,7 +140,7 @@ def pay(plan: RewardPlan, rollouts: Sequence[Rollout]) -> list[Paid]:
     proven = _part(plan, lambda reward: math.isfinite(reward.gold_tolerance))
     n_costly = 0 if proven == cheap else COSTLY_CASES
     parts = ((proven, rollouts[:n_costly]), (cheap, rollouts[n_costly:]))
-    return [Paid(part, row) for part, some in parts for row in part.score(some)]
+    return [Paid(part, row, part.terms == plan.terms) for part, some in parts for row in part.score(some)]
 
 
 def _part(plan: RewardPlan, keep: Callable[[BatchReward], bool]) -> RewardPlan:
@@ -212,13 +221,13 @@ def part_of_terms(plan: RewardPlan, name: str) -> RewardPlan:
 
 def check_other_rows(answered: Sequence[Answer], own: Sequence[Paid], others: Sequence[Paid]) -> Check:
     """(b) A row's neighbour's answer earns the most only where the two rows share a label."""
-    pairs = [(rows, paid) for rows, paid in zip(_neighbours(answered), others, strict=True) if paid.is_asked]
+    pairs = [(rows, paid) for rows, paid in zip(_neighbours(answered), others, strict=True) if paid.tells_rows_apart]
     differing = [paid for (a, b), paid in pairs if a.rollout.case.gold != b.rollout.case.gold and paid.most is not None]
     if any(_why_short(answer, paid) for answer, paid in zip(answered, own, strict=True)):
         return Check("shuffled", "skipped", "The rows' own answers fall short, so other rows' answers prove nothing.")
     if not pairs:
         return Check(
-            "shuffled", "skipped", "Every reward asks a judge model, which errs on gold: it is not asked here."
+            "shuffled", "skipped", "What compares with gold asks a judge model, which errs on it: it is not asked here."
         )
     if not differing:
         return Check("shuffled", "skipped", "No two rows have different labels: other rows' answers prove nothing.")
@@ -228,7 +237,7 @@ def check_other_rows(answered: Sequence[Answer], own: Sequence[Paid], others: Se
         if paid.scored.total is not None and paid.scored.total >= (paid.most or 0.0) - TOLERANCE
     ]
     means = [
-        statistics.fmean([p.scored.total for p in some if p.is_asked and p.scored.total is not None] or [0.0])
+        statistics.fmean([p.scored.total for p in some if p.tells_rows_apart and p.scored.total is not None] or [0.0])
         for some in (own, others)
     ]
     told = (
@@ -237,7 +246,7 @@ def check_other_rows(answered: Sequence[Answer], own: Sequence[Paid], others: Se
     )
     if not too_well:
         return Check("shuffled", "passed", told)
-    names = ", ".join(f"`{term.name}`" for term in others[0].plan.terms)
+    names = ", ".join(f"`{term.name}`" for term in too_well[0].plan.terms)
     cause = (
         f"{len(too_well):,} of {len(differing):,} answers with another label earn the most all the same: none of "
         f"{names} compares the answer with its own row's gold."
