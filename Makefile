@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml constraints.txt
 setup: $(STAMP)  ## make .venv and install
 
 demo: $(STAMP)  ## train and compare a tiny judge on embedded data
-	$(BIN)/medjudge run recipes/demo.toml
+	$(BIN)/medjudge demo
 
 test: $(STAMP)  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
@@ -25,8 +25,8 @@ bench: $(STAMP)  ## short forms of the benchmarks, about ten minutes; benchmarks
 	$(BIN)/python benchmarks/sft_tokens.py --rounds 2
 	$(BIN)/python benchmarks/evaluate_throughput.py --rounds 2 --cases 16 --without-lm-eval
 
-tiny-base: $(STAMP)  ## make the weights of builtin:tiny anew, about half an hour on two cores
-	$(BIN)/python -m medjudge.stages.tiny_base
+tiny-base: $(STAMP)  ## make the weights of builtin:tiny anew, about three quarters of an hour on one core
+	OMP_NUM_THREADS=1 $(BIN)/python -m medjudge.stages.tiny_base
 
 check: $(STAMP)  ## format, lint, types
 	$(BIN)/ruff format --check .

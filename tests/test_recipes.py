@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medjudge.config import Recipe, load_recipe, load_variants, recipe_from_tree
+from medjudge.config import DEMO_RECIPE, DEMO_TASKS, Recipe, demo_recipe, load_recipe, load_variants, recipe_from_tree
 from medjudge.errors import ConfigError
 from medjudge.stages.init import recipe_text
 from medjudge.tasks.catalog import TASKS
@@ -55,6 +55,27 @@ def test_published_settings_of_the_medmcqa_pipeline() -> None:
     assert recipe.data.splits == {"train": (0, 1000), "grpo": (1000, 1500), "test": (1500, 1700)}
     assert (recipe.sft.max_steps, recipe.sft.completions_per_step, recipe.sft.learning_rate) == (800, 16, 2e-4)
     assert (recipe.grpo.prompts_per_step, recipe.grpo.group_size, recipe.grpo.completions_per_step) == (2, 4, 8)
+
+
+@pytest.mark.parametrize("task", DEMO_TASKS)
+def test_the_demo_has_a_recipe_for_each_task(task: str, tmp_path: Path) -> None:
+    recipe = demo_recipe(task, 42, tmp_path)
+    assert (recipe.task.kind, recipe.model.base, recipe.runs_dir) == (task, "builtin:tiny", tmp_path)
+    assert str(recipe.data.source).startswith("builtin:")
+    assert demo_recipe(task, 42, tmp_path, ["grpo.max_steps=3"]).grpo.max_steps == 3
+    other = demo_recipe(task, 7, tmp_path)
+    assert (other.seed, other.name) == (7, f"{recipe.name}-seed7")
+    assert (other.data, other.sft, other.grpo) == (recipe.data, recipe.sft, recipe.grpo)
+
+
+def test_a_demo_of_no_known_task_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--task is 'rubrik' \(did you mean `rubric`\?\)"):
+        demo_recipe("rubrik", 42, tmp_path)
+
+
+def test_the_demo_in_the_repository_is_the_one_in_the_package() -> None:
+    (path,) = (path for path in RECIPES if path.stem == "demo")
+    assert path.resolve() == DEMO_RECIPE.resolve()
 
 
 BASE = {"name": "x", "task": {"kind": "mcq"}}

@@ -30,6 +30,8 @@ TINY_BASE = "builtin:tiny"
 SCRATCH_BASE = "builtin:scratch"
 VARIANT_JUDGE = "variant:"
 """`judge = "variant:NAME"`: the model that another variant of the recipe trains."""
+DEMO_TASKS = ("mcq", "equivalence", "rubric", "appropriateness")
+DEMO_RECIPE = Path(__file__).parent / "data" / "builtin" / "recipes" / "demo.toml"
 SPLIT_SOURCES = ("train", "grpo", "validation", "test")
 """Splits that may have a source of their own."""
 
@@ -125,11 +127,11 @@ class DataConfig(Settings):
 class ModelConfig(Settings):
     """The base model and how it is loaded."""
 
-    base: str = SCRATCH_BASE
+    base: str = TINY_BASE
     """A hub id, a local folder, or one of two that need no hub.
 
-    `builtin:scratch`: some million parameters, built from nothing by the base stage on the training split's text.
-    `builtin:tiny`: as small, pretrained on medjudge's own fact base by `make tiny-base`."""
+    `builtin:tiny` ships with medjudge: some million parameters that have read its fact base. `builtin:scratch` is as
+    small and built from nothing by the base stage, on the training split's text."""
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] | None = None
@@ -608,6 +610,17 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
+
+
+def demo_recipe(task: str, seed: int, runs_dir: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The shipped recipe for one task, `runs_dir/demo-TASK` unless `seed` is not its own. Raises ConfigError."""
+    if task not in DEMO_TASKS:
+        raise ConfigError(f"--task is {task!r}{_did_you_mean(task, DEMO_TASKS)}. Known: {', '.join(DEMO_TASKS)}.")
+    profile = [] if task == "mcq" else [f"profile={task}"]
+    recipe = load_recipe(DEMO_RECIPE, [*profile, *overrides])
+    if seed == recipe.seed:
+        return recipe.model_copy(update={"runs_dir": runs_dir})
+    return recipe.model_copy(update={"seed": seed, "name": f"{recipe.name}-seed{seed}", "runs_dir": runs_dir})
 
 
 def recipe_from_tree(tree: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str = "recipe") -> Recipe:

@@ -246,8 +246,7 @@ def _signature(source: str) -> str:
     from medjudge.data.rows import BUILTIN, source_files
 
     if source == TINY_BASE:
-        weights = BUILTIN_DIR / "tiny" / "model.safetensors"
-        return artifacts.sha256_file(weights) if weights.exists() else source
+        return artifacts.sha256_file(BUILTIN_DIR / "tiny" / "model.safetensors")
     if source.startswith(BUILTIN):
         return artifacts.sha256_json([artifacts.sha256_file(p) for p in source_files(source)])
     return artifacts.path_signature(Path(source)) or source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 
 from medjudge.data.facts import LANGUAGES, Language, facts_by_relation, holds, load_facts
 from medjudge.data.generators import appropriateness, corpus
+from medjudge.data.generators.answers import reasonings
 from medjudge.data.generators.catalog import GENERATORS
 from medjudge.data.generators.parts import block_ids, facts_of, part_ids, relatives
 
@@ -48,10 +50,11 @@ def test_every_fact_is_stated_in_english() -> None:
 
 def test_questions_are_about_the_set_aside_part_alone() -> None:
     """Question and answer together name subject and value of a set-aside fact; no pair of the other part fits them."""
-    assert sum(not isinstance(document, str) for document in read()) == sum(corpus.N_QUESTIONS.values())
+    numbers = corpus.EVERYTHING.numbers
+    assert sum(not isinstance(document, str) for document in read()) == sum(numbers.values())
     chats = [document for document in read() if isinstance(document, corpus.MarkedChat)]
     opened = [chat for chat in chats if not chat.asked[0].text.startswith("Question: ")]
-    assert len(opened) == corpus.N_QUESTIONS["open", "en"] + corpus.N_QUESTIONS["open", "fr"]
+    assert len(opened) == numbers["open", "en"] + numbers["open", "fr"]
     left = facts_of("task")
     for chat in opened[:150]:
         question, answer = chat.asked[0].text, last(chat)
@@ -61,9 +64,11 @@ def test_questions_are_about_the_set_aside_part_alone() -> None:
 
 
 def test_an_answer_says_what_it_knows_and_then_the_option_that_is_it() -> None:
-    chats = [document for document in read() if isinstance(document, corpus.MarkedChat)]
+    documents = corpus.plain_epoch(random.Random(0))
+    chats = [document for document in documents if isinstance(document, corpus.MarkedChat)]
     choices = [chat for chat in chats if chat.asked[0].text.startswith("Question: ")]
-    assert len(choices) == sum(corpus.N_QUESTIONS[kind, language] for kind in ("mcq", "mock") for language in LANGUAGES)
+    numbers = corpus.EVERYTHING.numbers
+    assert len(choices) == sum(numbers[kind, language] for kind in ("mcq", "mock") for language in LANGUAGES)
     for chat in choices:
         reasoning, option = last(chat).split("\n")
         assert option in chat.asked[0].text.splitlines()
@@ -71,27 +76,62 @@ def test_an_answer_says_what_it_knows_and_then_the_option_that_is_it() -> None:
         assert [span.weight for span in chat.answer if isinstance(span, corpus.Span)][-2] == corpus.LETTER_WEIGHT
 
 
+def test_forms_vary_and_the_letter_stays() -> None:
+    forms: Counter[str] = Counter()
+    for document in read():
+        if not isinstance(document, corpus.MarkedChat) or isinstance(document.answer, str):
+            continue
+        (letter, *more) = [span.text.strip() for span in document.answer if span.weight == corpus.LETTER_WEIGHT] or [""]
+        if not letter:
+            continue
+        options = {line[0]: line[3:] for line in document.asked[0].text.splitlines()[-4:]}
+        answer = last(document)
+        assert (more, letter in options) == ([], True)
+        try:
+            answered = json.loads(answer)
+        except json.JSONDecodeError:
+            forms[
+                "plain" if answer.count("\n") == 1 and answer.endswith(f"\n{letter}) {options[letter]}") else "words"
+            ] += 1
+            assert holds(answer, options[letter])
+        else:
+            forms["object"] += 1
+            assert letter in answered.values()
+            assert not set(answered) & {"predicted_category", "confidence", "reason"}
+            assert any(holds(value, options[letter]) for value in answered.values() if isinstance(value, str))
+    shares = {form: n / forms.total() for form, n in forms.items()}
+    assert shares["object"] == pytest.approx(corpus.AS_OBJECT_SHARE, abs=0.03)
+    assert shares["words"] == pytest.approx(corpus.SET_APART_SHARE, abs=0.06)
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_of_a_mock_answer_all_is_learned_but_what_cannot_be_known(language: Language) -> None:
+def test_a_mock_answer_repeats_what_is_asked_about_and_guesses_the_rest(language: Language) -> None:
     for seed in range(30):
         document = corpus.mock(random.Random(seed), language)
         assert isinstance(document, corpus.MarkedChat)
-        asked, answer = document.asked[0].text, last(document)
-        option = answer.splitlines()[-1]
-        assert option in asked.splitlines()
-        read = [
-            span.text.removeprefix(" ") for span in document.answer if isinstance(span, corpus.Span) and not span.weight
-        ]
-        value = read[-1].lower()
-        assert value == option[3:].lower() or value in asked.splitlines()[0].lower()
-        assert option[3:].lower() in answer.splitlines()[0].lower()
+        question, *options = document.asked[0].text.removeprefix("Question: ").splitlines()
+        spans = [span for span in document.answer if isinstance(span, corpus.Span)]
+        (guessed,) = (span.text.strip() for span in spans if span.weight == corpus.GUESSED_WEIGHT)
+        assert last(document).splitlines()[-1] in options
+        assert last(document).endswith(f") {guessed}")
+        repeated = [w for w in corpus.words() + corpus.names() if holds(question, w) and holds(spans[0].text, w)]
+        assert repeated
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_relation_has_sentences_for_both_directions(language: Language) -> None:
+    for relation in facts_by_relation():
+        for direction, first, then in (("forward", "{s}", "{v}"), ("reverse", "{v}", "{s}")):
+            for text in reasonings(relation, language, direction):  # type: ignore[arg-type]  # a Literal, by its name
+                assert 0 <= text.lower().index(first) < text.lower().index(then)
 
 
 def test_no_chat_shows_an_answer_format_that_fine_tuning_teaches() -> None:
     for document in read():
         if not isinstance(document, str):
             answer = last(document)
-            assert not any(mark in answer for mark in ("{", "<answer>", "<score>", "<feedback>"))
+            marks = ("predicted_category", '"confidence"', '"reason"', "<answer>", "<score>", "<feedback>")
+            assert not any(mark in answer for mark in marks)
             assert answer not in ("0", "1")
 
 
@@ -127,20 +167,36 @@ def test_a_list_says_of_each_option_the_letter_that_it_has(draw: Callable[[rando
 
 
 def test_lessons_come_in_order_and_the_first_states_no_fact() -> None:
-    first = corpus.epoch(random.Random(0), 0)
+    first = corpus.words_epoch(random.Random(0))
     assert all(isinstance(document, tuple) for document in first)
     assert {span.weight for document in first if isinstance(document, tuple) for span in document} == {0.0, 1.0, 2.0}
     number = 0
     for lesson in corpus.LESSONS:
-        documents = corpus.epoch(random.Random(0), number)
+        documents = corpus.lessons_epoch(random.Random(0), number)
         assert sum(not isinstance(document, str) for document in documents) == sum(lesson.numbers.values())
         number += lesson.n_epochs
-    assert number == corpus.N_FIRST_EPOCHS
+    again = corpus.lessons_epoch(random.Random(0), number + 3)
+    assert sum(not isinstance(document, str) for document in again) == sum(corpus.LESSONS[-1].numbers.values())
+
+
+def test_practice_repeats_and_reads_half_of_the_facts() -> None:
+    documents = corpus.practice_epoch(random.Random(0))
+    assert sum(not isinstance(document, str) for document in documents) == sum(corpus.PRACTICE.numbers.values())
+    texts = " ".join(document for document in documents if isinstance(document, str)).lower()
+    stated = sum(fact.subject.lower() in texts and fact.value.lower() in texts for fact in load_facts())
+    assert 0.5 <= stated / len(load_facts()) < 0.8
+
+
+def test_an_echo_is_a_part_of_the_row_before_it() -> None:
+    for seed in range(10):
+        row, *echoes = text_of(corpus.echo(random.Random(seed))).splitlines()
+        assert len(echoes) == 3
+        assert all(row.endswith(echo) for echo in echoes)
 
 
 def test_of_four_options_one_is_called_right() -> None:
     lesson = corpus.LESSONS[-1]
-    documents = corpus.epoch(random.Random(0), corpus.N_FIRST_EPOCHS - 1)
+    documents = corpus.lessons_epoch(random.Random(0), sum(each.n_epochs for each in corpus.LESSONS))
     marked = [document for document in documents if isinstance(document, corpus.MarkedChat)]
     told = [document for document in marked if any(span.weight for span in document.asked)]
     assert len(told) == lesson.numbers["verdicts", "en"] + lesson.numbers["told", "en"]

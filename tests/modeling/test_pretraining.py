@@ -12,10 +12,9 @@ from rich.console import Console
 from medjudge import artifacts
 from medjudge.config import BaseConfig
 from medjudge.data.generators.corpus import Document, MarkedChat, Span
-from medjudge.errors import ModelError
 from medjudge.modeling.cpu_forward import LinearCrossEntropy, hidden_states
 from medjudge.modeling.lineage import read_lineage, weights_sha256
-from medjudge.modeling.load import resolve
+from medjudge.modeling.load import TINY_DIR, load_tokenizer, resolve
 from medjudge.modeling.pretraining import (
     Encoded,
     PretrainingPlan,
@@ -186,10 +185,28 @@ def test_it_learns_and_repeats_itself() -> None:
     assert logs[0][-1]["loss"] < 0.7 * logs[0][0]["loss"]
 
 
+def test_it_ends_early_once_it_has_learned() -> None:
+    tokenizer = build_tokenizer([TEXT, "Which nerve? B) axillary nerve"], 300)
+    plan = PretrainingPlan(n_steps=100, batch_tokens=128, log_every=2)
+    seen: list[dict[str, float]] = []
+    log = pretrain(
+        build_model(SHAPE, tokenizer, 0),
+        tokenizer,
+        few,
+        plan,
+        seed=1,
+        on_log=seen.append,
+        is_learned=lambda: len(seen) == 3,
+    )
+    assert [entry["step"] for entry in log] == [2, 4, 6]
+
+
 def test_build_writes_a_whole_model_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medjudge.data.generators.corpus.epoch", few)
+    monkeypatch.setattr("medjudge.data.generators.corpus.plain_epoch", lambda rng: few(rng, 0))
     monkeypatch.setattr("medjudge.stages.tiny_base.N_PROBED", 8)
-    phases = [Phase(few, PretrainingPlan(n_steps=n, batch_tokens=64, log_every=1), n) for n in (2, 1)]
+    plan = PretrainingPlan(n_steps=2, batch_tokens=64, log_every=1)
+    phases = [Phase(few, plan, 1), Phase(few, plan, 2, skill=lambda rng: (Span("B"), Span("B", 1.0)))]
+    monkeypatch.setattr("medjudge.stages.tiny_base.LEARNED", 0.0)
     summary = build(tmp_path / "tiny", Console(quiet=True), phases, SHAPE)
     assert (
         weights_sha256(tmp_path / "tiny") == summary["weights_sha256"] == read_lineage(tmp_path / "tiny").weights_sha256
@@ -204,7 +221,17 @@ def test_build_writes_a_whole_model_folder(tmp_path: Path, monkeypatch: pytest.M
     assert not (tmp_path / "tiny.new").exists()
 
 
-def test_weights_that_were_not_made_are_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("medjudge.modeling.load.TINY_DIR", tmp_path / "tiny")
-    with pytest.raises(ModelError, match="make tiny-base"):
-        resolve("builtin:tiny")
+def test_the_shipped_model_is_the_one_its_card_and_log_describe() -> None:
+    folder = resolve("builtin:tiny")
+    assert folder == TINY_DIR
+    log = artifacts.read_json(folder / "training_log.json")
+    lineage = read_lineage(folder)
+    assert lineage is not None
+    assert weights_sha256(folder) == log["weights_sha256"] == lineage.weights_sha256
+    assert 3e6 <= log["n_parameters"] <= 8e6
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 16 * 2**20
+    assert log["weights_sha256"] in (folder / "README.md").read_text(encoding="utf-8")
+    assert log["learned"]["never asked"]["options"] > 0.5
+    tokenizer = load_tokenizer(folder)
+    for text in ("Which nerve supplies the deltoid?", "Le muscle deltoïde est innervé par le nerf axillaire."):
+        assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from medjudge.data.generators import mcq
+from medjudge.data.generators.corpus import Document, Span
 from medjudge.modeling import tiny_probe
 from medjudge.modeling.tiny import build_tokenizer
 
@@ -46,3 +47,15 @@ def test_statements_are_known_word_for_word(monkeypatch: pytest.MonkeyPatch) -> 
     tokenizer = build_tokenizer(["The deltoid is supplied by the axillary nerve."], 300)
     assert tiny_probe.statements_known(knows("next", tokenizer, monkeypatch), tokenizer, "task", 40, 0) == 1.0
     assert tiny_probe.statements_known(knows("Q", tokenizer, monkeypatch), tokenizer, "task", 40, 0) == 0.0
+
+
+def test_a_skill_is_the_share_of_the_weightiest_tokens_that_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = build_tokenizer(["axillary nerve A B C D"], 300)
+
+    def draw(rng: random.Random) -> Document:
+        return (Span("nerve"), Span(rng.choice("AB"), 2.0), Span("C", 1.0))
+
+    assert tiny_probe.skill(knows("next", tokenizer, monkeypatch), tokenizer, draw, 40, 0) == 1.0
+    rng = random.Random(0)
+    expected = sum(rng.choice("AB") == "A" for _ in range(40)) / 40
+    assert tiny_probe.skill(knows("A", tokenizer, monkeypatch), tokenizer, draw, 40, 0) == pytest.approx(expected)

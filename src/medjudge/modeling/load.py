@@ -17,7 +17,7 @@ from medjudge.errors import ConfigError, ModelError
 from medjudge.tasks.encoding import PLAIN_CHAT_TEMPLATE, stop_token_ids
 
 TINY_DIR = BUILTIN_DIR / "tiny"
-"""Where `make tiny-base` puts the weights of `builtin:tiny`."""
+"""The weights that ship with the package; `make tiny-base` makes them anew."""
 WEIGHT_PATTERNS = ("*.safetensors", "*.bin")
 _HUB_PATTERNS = ["*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja", "tokenizer*"]
 
@@ -39,11 +39,6 @@ def resolve(model: str | Path, revision: str | None = None) -> Path:
 
     The snapshot is downloaded if it is not there yet. Raises ModelError if there is neither.
     """
-    if model == TINY_BASE and not TINY_DIR.is_dir():
-        raise ModelError(
-            f"{TINY_BASE} has no weights here: `make tiny-base` trains them, about half an hour on two cores. "
-            "`builtin:scratch` needs none."
-        )
     path = TINY_DIR if model == TINY_BASE else Path(model)
     if path.is_dir():
         if not any((path / name).exists() for name in ("config.json", "adapter_config.json")):

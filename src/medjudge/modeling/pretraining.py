@@ -222,10 +222,11 @@ def pretrain(
     *,
     seed: int,
     on_log: Callable[[dict[str, float]], None],
+    is_learned: Callable[[], bool] = lambda: False,
 ) -> list[dict[str, float]]:
     """Trains `model` in place for `plan.n_steps` steps, drawing the corpus anew each time it has been read.
 
-    A model from nothing goes through `tie_queries_to_keys` first.
+    A model from nothing goes through `tie_queries_to_keys` first. Ends early once `is_learned`, asked at every log.
 
     Returns the log: step, tokens read, loss (running mean), learning rate, seconds.
     """
@@ -235,12 +236,10 @@ def pretrain(
     log: list[dict[str, float]] = []
     started, running, n_tokens, step, number = time.monotonic(), 0.0, 0, 0, 0
     model.train()
-    while step < plan.n_steps:
+    while True:
         rows = rows_of(epoch(rng, number), tokenizer, plan)
         number += 1
         for ids, weights in batches(rows, tokenizer.pad_token_id, plan.batch_tokens, rng):
-            if step == plan.n_steps:
-                break
             loss = weighted_loss(model, ids, weights)
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), plan.max_grad_norm)
@@ -264,8 +263,9 @@ def pretrain(
                     }
                 )
                 on_log(log[-1])
-    model.eval()
-    return log
+                if step == plan.n_steps or is_learned():
+                    model.eval()
+                    return log
 
 
 def _optimisers(model: Any, plan: PretrainingPlan) -> list[torch.optim.Optimizer]:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from medjudge.data.generators import mcq
 from medjudge.data.generators.answers import statement
+from medjudge.data.generators.corpus import Document
 from medjudge.data.generators.parts import Part, facts_of
 from medjudge.modeling.cpu_forward import hidden_states
+from medjudge.modeling.pretraining import PretrainingPlan, encode_document
 from medjudge.modeling.tiny import TURN_END
 from medjudge.records import Message
 from medjudge.tasks.mcq import LETTERS, McqContract
 
 BATCH = 50
-MAX_ANSWER = 100
-"""Tokens of an answer: up to four sentences, and the option."""
+MAX_ANSWER = 80
+"""Tokens of an answer: a sentence and the option."""
 
 
 def options_right(model: Any, tokenizer: Any, part: Part, n: int, seed: int) -> float:
@@ -58,6 +60,21 @@ def statements_known(model: Any, tokenizer: Any, part: Part, n: int, seed: int) 
             said = (hidden[row, len(head) - 1 : len(head) + len(value) - 1] @ model.lm_head.weight.T).argmax(-1)
             known += said.tolist() == value
     return known / max(1, len(heads))
+
+
+def skill(model: Any, tokenizer: Any, draw: Callable[[random.Random], Document], n: int, seed: int) -> float:
+    """Of `n` documents that `draw` makes, the share of the tokens with the most weight that the model would write."""
+    rng = random.Random(seed)
+    answer_weight = PretrainingPlan(n_steps=0).answer_weight
+    right = total = 0
+    for _ in range(n):
+        document = encode_document(draw(rng), tokenizer, answer_weight)
+        said = (_hidden(model, tokenizer, [document.ids])[0] @ model.lm_head.weight.T).argmax(-1).tolist()
+        most = max(document.weights)
+        asked = [place for place, weight in enumerate(document.weights) if weight == most and place]
+        right += sum(said[place - 1] == document.ids[place] for place in asked)
+        total += len(asked)
+    return right / total
 
 
 def _answers(model: Any, tokenizer: Any, chats: Sequence[list[Message]]) -> list[str]:

@@ -31,7 +31,7 @@ from medjudge.modeling.lineage import Lineage, weights_sha256
 from medjudge.modeling.load import TINY_DIR, count_parameters, quiet_libraries
 from medjudge.modeling.pretraining import PretrainingPlan, pretrain, tie_queries_to_keys
 from medjudge.modeling.tiny import build_model, build_tokenizer
-from medjudge.modeling.tiny_probe import options_right, statements_known
+from medjudge.modeling.tiny_probe import options_right, skill, statements_known
 
 SHAPE = BaseConfig(
     vocab_size=8192, hidden_size=256, n_layers=4, n_heads=8, intermediate_size=768, max_position_embeddings=2048
@@ -46,13 +46,23 @@ class Phase:
     epoch: Callable[[random.Random, int], list[corpus.Document]]
     plan: PretrainingPlan
     seed: int
+    skill: Callable[[random.Random], corpus.Document] | None = None
+    """Documents whose learning ends the stretch, before the plan's last step."""
+
+
+def find(rng: random.Random) -> corpus.Document:
+    """A question that names one of its options."""
+    return corpus.find(rng, "en")
 
 
 PHASES = (
-    Phase(corpus.epoch, PretrainingPlan(n_steps=2000), SEED),
-    Phase(corpus.practice, PretrainingPlan(n_steps=300, decay_from=0.99), 3),
-    Phase(corpus.practised_epoch, PretrainingPlan(n_steps=250, learning_rate=2e-3, decay_from=0.3), 4),
+    Phase(corpus.words_epoch, PretrainingPlan(n_steps=1000, decay_from=0.99), SEED, corpus.word_list),
+    Phase(corpus.lessons_epoch, PretrainingPlan(n_steps=1000, decay_from=0.99), SEED + 1, find),
+    Phase(corpus.practice_epoch, PretrainingPlan(n_steps=450, learning_rate=2.5e-3, decay_from=0.99), SEED + 2),
+    Phase(corpus.epoch, PretrainingPlan(n_steps=1100, learning_rate=2e-3, decay_from=0.3), SEED + 3),
 )
+LEARNED, N_SKILL_DOCUMENTS = 0.95, 40
+"""Share of letters right, on so many documents, from which a skill counts as learned."""
 PARTS: dict[str, Part] = {"asked": "pretraining", "never asked": "task"}
 """What the log calls the facts that pretraining asked about, and the others."""
 N_TOKENIZER_EPOCHS = 2
@@ -69,25 +79,28 @@ def build(
     """Trains tokenizer and model and puts them into `folder`, whole or not at all. Returns the recorded summary."""
     quiet_libraries()
     rng = random.Random(SEED)
-    texts = [_as_text(document) for _ in range(N_TOKENIZER_EPOCHS) for document in corpus.epoch(rng)]
+    texts = [_as_text(document) for _ in range(N_TOKENIZER_EPOCHS) for document in corpus.plain_epoch(rng)]
     texts += corpus.answer_formats(rng)
     tokenizer = build_tokenizer(texts, shape.vocab_size)
     model = build_model(shape, tokenizer, SEED)
     tie_queries_to_keys(model)
     log: list[dict[str, float]] = []
-    n_steps = sum(phase.plan.n_steps for phase in phases)
-    for phase in phases:
+    for number, phase in enumerate(phases, 1):
         model.half().float()  # each phase starts from weights as they are shipped
         before = log[-1] if log else {"step": 0, "tokens": 0, "wall_s": 0.0}
 
-        def show(entry: dict[str, float], before: dict[str, float] = before) -> None:
-            said = _after(before, entry)
-            left = said["wall_s"] / said["step"] * (n_steps - said["step"]) / 60
+        def is_learned(draw: Callable[[random.Random], corpus.Document] | None = phase.skill) -> bool:
+            return draw is not None and skill(model, tokenizer, draw, N_SKILL_DOCUMENTS, SEED) >= LEARNED
+
+        def show(entry: dict[str, float], number: int = number, plan: PretrainingPlan = phase.plan) -> None:
             console.print(
-                f"tiny-base: step {said['step']}/{n_steps}  loss {said['loss']:.3f}  about {left:.1f} min left"
+                f"tiny-base {number}/{len(phases)}: step {entry['step']}/{plan.n_steps}  loss {entry['loss']:.3f}  "
+                f"{entry['wall_s'] / 60:.1f} min"
             )
 
-        entries = pretrain(model, tokenizer, phase.epoch, phase.plan, seed=phase.seed, on_log=show)
+        entries = pretrain(
+            model, tokenizer, phase.epoch, phase.plan, seed=phase.seed, on_log=show, is_learned=is_learned
+        )
         log += [_after(before, entry) for entry in entries]
     learned = {
         name: {

@@ -5,13 +5,16 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from functools import cache
+from typing import Literal
 
 from medjudge.data.facts import Fact, Language, holds, is_wrong
 from medjudge.data.generators.parts import Part, facts_of, relatives
-from medjudge.data.generators.phrasing import PHRASINGS, capital, fill
+from medjudge.data.generators.phrasing import PHRASINGS, VALUE_FIRST, capital, fill
 from medjudge.errors import DataError
 
 Row = dict[str, object]
+Direction = Literal["forward", "reverse"]
+"""From a subject to its value, or from a value to a subject."""
 
 MIN_PART = 4
 """Letters that a part of a value needs to stand as an incomplete answer."""
@@ -77,15 +80,17 @@ def statement(fact: Fact, value: str, rng: random.Random, language: Language) ->
     return fill(template, subject=fact.subject_in(language), value=value)
 
 
-def reasoned(fact: Fact, rng: random.Random, language: Language) -> str:
-    """A true sentence about a fact that names the subject first, as one says it to oneself before answering."""
-    template = rng.choice(subject_first(fact.relation, language))
+def reasoned(fact: Fact, rng: random.Random, language: Language, direction: Direction = "forward") -> str:
+    """A true sentence that starts from what a question names, as one says it to oneself before answering."""
+    template = rng.choice(reasonings(fact.relation, language, direction))
     return fill(template, subject=fact.subject_in(language), value=fact.value_in(language))
 
 
 @cache
-def subject_first(relation: str, language: Language) -> tuple[str, ...]:
-    """The wordings of a statement that name the subject before the value."""
+def reasonings(relation: str, language: Language, direction: Direction) -> tuple[str, ...]:
+    """The wordings of a statement that name the subject first, or the value for a reverse question."""
+    if direction == "reverse":
+        return VALUE_FIRST[language][relation]
     templates = PHRASINGS[language][relation].statements
     return tuple(text for text in templates if text.lower().index("{s}") < text.lower().index("{v}"))
 

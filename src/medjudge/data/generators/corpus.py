@@ -13,12 +13,14 @@ in tens of thousands. So they are taught one after the other, on lists without a
 2. names, and the same asked as in a chat.
 3. matches: one word is asked for, then word after word, is it that one? As often yes as no.
 4. finding: a question that names an option, as multiple choice asks it; in many rows each option says whether it is the
-   one. And mock questions: about any word or name, with an answer that repeats it in a sentence, gives any option as
-   its value, and finds that option's letter.
+   one.
 
-Multiple choice is answered by a sentence and then the option. From questions about facts alone a model learns by heart
-which sentence goes with which of them, and says one of those to every other question; mock questions can only be
-answered by repeating what is asked about, and then the sentence that was read of it comes by itself.
+Asked about facts, a small model then learns by heart which option goes with which question, and can tell nothing about
+the facts that no question has asked. It can if it says a sentence first: what it has read comes back with the words in
+which it was read. But which sentence goes with which question it learns by heart, too. So it practises on mock
+questions, about any word or name: they can only be answered by repeating what is asked about. And in many answers other
+words stand about the sentence and the letter, or both stand in a JSON object, never under the same keys: otherwise the
+letter is found on the next line only, and not in whatever form fine-tuning asks for.
 """
 
 from __future__ import annotations
@@ -28,10 +30,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeGuard
 
 from medjudge.data.facts import LANGUAGES, Fact, Language, load_facts
 from medjudge.data.generators import appropriateness, equivalence, mcq, rubric
-from medjudge.data.generators.answers import question, reasoned, statement, subject_first
+from medjudge.data.generators.answers import Direction, question, reasoned, reasonings, statement
 from medjudge.data.generators.parts import facts_of
 from medjudge.data.generators.phrasing import PHRASINGS, fill
 from medjudge.records import Case, Message
@@ -63,50 +66,35 @@ class MarkedChat:
 
 Document = str | list[Message] | tuple[Span, ...] | MarkedChat
 
-N_STATED_ORDERS = 70
-"""Rated pairs of the imaging table that one epoch states."""
 Numbers = Mapping[tuple[str, Language], int]
 """Documents of each kind and language in one epoch."""
-
-N_QUESTIONS: Numbers = {
-    ("mock", "en"): 500,
-    ("mock", "fr"): 100,
-    ("mcq", "en"): 700,
-    ("mcq", "fr"): 120,
-    ("find", "en"): 100,
-    ("find", "fr"): 30,
-    ("open", "en"): 300,
-    ("open", "fr"): 60,
-    ("equivalence", "en"): 120,
-    ("equivalence", "fr"): 60,
-    ("rubric", "en"): 60,
-    ("appropriateness", "en"): 80,
-    ("names", "en"): 50,
-    ("later", "en"): 50,
-}
-"""In every epoch but the first ones. Questions are about the set-aside part."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """Some of the first epochs."""
+    """What some epochs hold."""
 
-    n_epochs: int
     numbers: Numbers
-    stated_share: float = 0.0
+    """Questions are about the set-aside part."""
+    n_epochs: int = 1
+    stated_share: float = 1.0
     """Of the facts, those that one of these epochs states."""
+    n_stated_orders: int = 0
+    """Rated pairs of the imaging table that one epoch states."""
 
 
+WORDS = Lesson({("words", "en"): 1280}, stated_share=0.0)
+"""The first lesson, which goes on until it is learned: how long that takes depends on the lots."""
 LESSONS = (
-    Lesson(10, {("words", "en"): 1280}),
-    Lesson(4, {("words", "en"): 450, ("names", "en"): 1000, ("later", "en"): 500}),
-    Lesson(5, {("matches", "en"): 1200, ("told", "en"): 200, ("later", "en"): 120, ("names", "en"): 80}),
+    Lesson({("words", "en"): 450, ("names", "en"): 1000, ("later", "en"): 500}, n_epochs=4, stated_share=0.0),
     Lesson(
-        6,
+        {("matches", "en"): 1200, ("told", "en"): 200, ("later", "en"): 120, ("names", "en"): 80},
+        n_epochs=5,
+        stated_share=0.0,
+    ),
+    Lesson(
         {
-            ("told", "en"): 600,
-            ("mock", "en"): 500,
-            ("mock", "fr"): 60,
+            ("told", "en"): 900,
             ("find", "en"): 300,
             ("find", "fr"): 100,
             ("matches", "en"): 400,
@@ -114,16 +102,42 @@ LESSONS = (
             ("names", "en"): 100,
             ("verdicts", "en"): 200,
         },
+        n_epochs=6,
         stated_share=0.15,
     ),
 )
-N_FIRST_EPOCHS = sum(lesson.n_epochs for lesson in LESSONS)
+"""The next ones, in order; the last goes on until it is learned."""
+PRACTICE = Lesson(
+    {("mock", "en"): 1100, ("mock", "fr"): 150, ("echo", "en"): 350, ("later", "en"): 100}, stated_share=0.5
+)
+"""Repeating what is asked about, beside facts that are read again."""
+EVERYTHING = Lesson(
+    {
+        ("mock", "en"): 800,
+        ("mock", "fr"): 100,
+        ("echo", "en"): 100,
+        ("mcq", "en"): 700,
+        ("mcq", "fr"): 120,
+        ("find", "en"): 100,
+        ("find", "fr"): 30,
+        ("open", "en"): 300,
+        ("open", "fr"): 60,
+        ("equivalence", "en"): 120,
+        ("equivalence", "fr"): 60,
+        ("rubric", "en"): 60,
+        ("appropriateness", "en"): 80,
+        ("names", "en"): 50,
+        ("later", "en"): 50,
+    },
+    n_stated_orders=70,
+)
+"""All that it should know and do, a sentence before every option."""
 WORD_LISTS_TOLD, NAME_LISTS_TOLD = 0.6, 0.4
 """Of the lists, those whose options are followed by their letter."""
 N_WORDS_ASKED, N_NAMES_ASKED = 14, 7
 N_ASKED_LATER = 4
 N_MATCHES = 12
-"""Lines of a document, each of which says whether it is what is asked for."""
+"""Lines of a document that each say whether they are what is asked for."""
 WORD_SHARE = 0.7
 """Of lists and finds, those of single words; the others are of names."""
 LETTER_ASKED_SHARE = 0.75
@@ -136,8 +150,15 @@ EXPLAINED_SHARE = 0.5
 """Of the facts, those whose explanation one epoch holds."""
 FRENCH_SHARE = 0.25
 """Of the facts, those that one epoch also states in French."""
-PRACTICE_STATED_SHARE = 0.25
-"""Of the facts, those that are stated between mock questions."""
+VALUE_FIRST_SHARE = 0.7
+"""Of the facts, those that one epoch also states value first."""
+GUESSED_WEIGHT = 0.25
+"""Of what a mock answer says of its subject: any option, of which the loss can teach no more than that."""
+SET_APART_SHARE, AS_OBJECT_SHARE = 0.3, 0.3
+"""Of the answers that say a sentence and an option, those with words of no meaning about both, and JSON objects."""
+MAX_WORDS_BETWEEN = 3
+BEFORE_WORDS = ("\n", "\n\n", "\n- ", " ", " (", " / ", '" ')
+AFTER_WORDS = ("\n", ":", ": (", ': "', "=", '="', " ->")
 LETTER_WEIGHT = 4.0
 """Of the letter that follows from what was said before it."""
 FIND: dict[Language, tuple[str, ...]] = {
@@ -156,32 +177,43 @@ LEVELS = {
 }
 
 
-def epoch(rng: random.Random, number: int = N_FIRST_EPOCHS) -> list[Document]:
-    """Reading `number` (0, 1, ..) of everything, in random order: new wordings, options and candidates every time."""
-    documents: list[Document] = []
+def words_epoch(rng: random.Random, number: int = 0) -> list[Document]:
+    """Lists of words."""
+    return _documents(WORDS, rng)
+
+
+def lessons_epoch(rng: random.Random, number: int) -> list[Document]:
+    """Reading `number` (0, 1, ..) of the lessons, in random order: new wordings, options and candidates every time."""
     for lesson in LESSONS:
-        if 0 <= number < lesson.n_epochs:
-            documents = [*_statements(rng, share=lesson.stated_share), *_questions(rng, lesson.numbers)]
+        if number < lesson.n_epochs:
+            break
         number -= lesson.n_epochs
-    if number >= 0:
-        documents = [*_statements(rng), *_stated_orders(rng), *_questions(rng, N_QUESTIONS)]
+    return _documents(lesson, rng)
+
+
+def practice_epoch(rng: random.Random, number: int = 0) -> list[Document]:
+    """Mock questions and echoes beside statements: repeating and finding, with nothing to learn by heart."""
+    return [_varied(document, rng) for document in _documents(PRACTICE, rng)]
+
+
+def epoch(rng: random.Random, number: int = 0) -> list[Document]:
+    """A reading of everything, in random order."""
+    return [_varied(document, rng) for document in plain_epoch(rng)]
+
+
+def plain_epoch(rng: random.Random) -> list[Document]:
+    """The same without words of no meaning, as the tokenizer sees it."""
+    return _documents(EVERYTHING, rng)
+
+
+def _documents(lesson: Lesson, rng: random.Random) -> list[Document]:
+    documents = [
+        *_statements(rng, lesson.stated_share),
+        *_stated_orders(rng, lesson.n_stated_orders),
+        *_questions(rng, lesson.numbers),
+    ]
     rng.shuffle(documents)
     return documents
-
-
-def practice(rng: random.Random, number: int = 0) -> list[Document]:
-    """Mock questions and echoes beside statements of some facts: repeating and finding, nothing to learn by heart."""
-    documents: list[Document] = list(_statements(rng, PRACTICE_STATED_SHARE))
-    documents += [mock(rng, "en") for _ in range(1300)]
-    documents += [mock(rng, "fr") for _ in range(150)]
-    return documents + [echo(rng) for _ in range(350)]
-
-
-def practised_epoch(rng: random.Random, number: int = 0) -> list[Document]:
-    """An epoch of everything, with more mock questions and some echoes, so that the skill is not forgotten."""
-    documents = epoch(rng)
-    documents += [mock(rng, "en") for _ in range(300)]
-    return documents + [echo(rng) for _ in range(100)]
 
 
 def echo(rng: random.Random) -> Document:
@@ -280,28 +312,24 @@ def find(rng: random.Random, language: Language) -> Document:
 
 
 def mock(rng: random.Random, language: Language) -> Document:
-    """A question, its options and its answer as of a fact, but about words and names that belong together in no way.
-
-    What the sentence says of its subject is only read: there is nothing to know about it.
-    """
+    """A question, its options and its answer as of a fact, but about words and names that belong together in no way."""
     relation = rng.choice(sorted(PHRASINGS[language]))
     options = rng.sample(_words_or_names(rng), len(LETTERS))
     place = rng.randrange(len(options))
-    if rng.random() >= mcq.REVERSE_SHARE:
-        subject = rng.choice(_words_or_names(rng))
-        asked = fill(rng.choice(PHRASINGS[language][relation].questions), subject=subject)
-        pairs = [(subject, options[place])]
+    named = rng.choice(_words_or_names(rng))
+    direction: Direction = "reverse" if rng.random() < mcq.REVERSE_SHARE else "forward"
+    sentence = rng.choice(reasonings(relation, language, direction))
+    if direction == "reverse":
+        asked = fill(rng.choice(PHRASINGS[language][relation].reverse), value=named)
+        before, place_of_option, after = fill(sentence, subject="{s}", value=named).partition("{s}")
     else:
-        value, *others = rng.sample(_words_or_names(rng), len(LETTERS))
-        asked = fill(rng.choice(PHRASINGS[language][relation].reverse), value=value)
-        pairs = list(zip(options, [*others[:place], value], strict=False))
-    spans: list[Span] = []
-    for subject, value in pairs:
-        head, _, tail = rng.choice(subject_first(relation, language)).partition("{v}")
-        head, gap = head.removesuffix(" "), " " if head.endswith(" ") else ""  # a space belongs to the word after it
-        spans += [Span((" " if spans else "") + fill(head, subject=subject), 1.0), Span(gap + value), Span(tail, 1.0)]
+        asked = fill(rng.choice(PHRASINGS[language][relation].questions), subject=named)
+        before, place_of_option, after = fill(sentence, subject=named, value="{v}").partition("{v}")
+    assert place_of_option, sentence
+    before, gap = before.removesuffix(" "), " " if before.endswith(" ") else ""  # a space belongs to the word after it
+    spans = (Span(before, 1.0), Span(gap + options[place], GUESSED_WEIGHT), Span(after, 1.0))
     row = {"question": asked, **dict(zip(OPTION_FIELDS, options, strict=True)), "cop": place, "exp": ""}
-    return _chosen(row, tuple(spans))
+    return _chosen(row, spans)
 
 
 def _words_or_names(rng: random.Random) -> Sequence[str]:
@@ -337,21 +365,23 @@ def answer_formats(rng: random.Random, n: int = 150) -> list[str]:
     return [contract.target(_case(contract, row)) for contract, rows in drawn for row in rows]
 
 
-def _statements(rng: random.Random, share: float = 1.0) -> Iterable[Document]:
-    """Every fact in two wordings, and of a share of the facts the explanation; of a share the same in French."""
+def _statements(rng: random.Random, share: float) -> Iterable[Document]:
+    """A share of the facts in two wordings, and of a share of these the explanation; of a share the same in French."""
     for fact in rng.sample(load_facts(), round(share * len(load_facts()))):
         for language in LANGUAGES:
             if language == "en" or rng.random() < FRENCH_SHARE:
                 for _ in range(N_WORDINGS):
                     yield statement(fact, fact.value_in(language), rng, language)
+                if rng.random() < VALUE_FIRST_SHARE:
+                    yield reasoned(fact, rng, language, "reverse")
                 if rng.random() < EXPLAINED_SHARE:
                     yield fact.explanation_in(language)
 
 
-def _stated_orders(rng: random.Random) -> Iterable[Document]:
+def _stated_orders(rng: random.Random, n: int) -> Iterable[Document]:
     """Ratings of the imaging table as plain sentences: situation, procedure, what holds and why."""
     pairs = [(variant, rating) for variant in appropriateness.load_variants() for rating in variant.ratings]
-    for variant, rating in rng.sample(pairs, N_STATED_ORDERS):
+    for variant, rating in rng.sample(pairs, n):
         principle = appropriateness.load_principles()[rating.principle]
         wording = rng.choice(variant.wordings())
         yield f"{variant.condition}. {wording} {rating.procedure}: {LEVELS[rating.label].lower()} {principle.text}"
@@ -377,6 +407,8 @@ def _questions(rng: random.Random, numbers: Numbers) -> Iterable[Document]:
             case "verdicts":
                 for row in mcq.generate(n, rng, language, part="pretraining"):
                     yield _told(str(row["question"]), _options(row), int(str(row["cop"])))
+            case "echo":
+                yield from (echo(rng) for _ in range(n))
             case "mcq":
                 for row in mcq.generate(n, rng, language, part="pretraining"):
                     yield _chosen(row, (Span(str(row["reasoning"]), 1.0),))
@@ -410,6 +442,44 @@ def _chosen(row: mcq.Row, reasoning: tuple[Span, ...]) -> MarkedChat:
     letter, rest = _option(row)[:1], _option(row)[1:]
     answer = (*reasoning, Span("\n", 1.0), Span(letter, LETTER_WEIGHT), Span(rest, 1.0))
     return MarkedChat((Span(asked["content"]),), answer)
+
+
+def _varied(document: Document, rng: random.Random) -> Document:
+    """The document; if it says a sentence and an option, often in another form, whose other words are only read."""
+    if not isinstance(document, MarkedChat) or not _chooses(document.answer):
+        return document
+    *sentence, line_break, letter, rest = document.answer
+    form = rng.random()
+    if form < AS_OBJECT_SHARE:
+        head, between, tail = _object(rng)
+        answer = (Span(head), *sentence, Span(between), letter, Span(tail))
+    elif form < AS_OBJECT_SHARE + SET_APART_SHARE:
+        between = rng.choice(BEFORE_WORDS) + _some_words(rng) + rng.choice(AFTER_WORDS)
+        gap = " " if between[-1] in ":=>" else ""
+        answer = (*sentence, Span(between), Span(gap + letter.text, letter.weight), rest)
+        if rng.random() < 0.5:
+            answer = (Span(_some_words(rng) + rng.choice(AFTER_WORDS)), *answer)
+    else:
+        answer = (*sentence, line_break, letter, rest)
+    return MarkedChat(document.asked, answer)
+
+
+def _object(rng: random.Random) -> tuple[str, str, str]:
+    """What stands before the sentence, between it and the letter, and after that, in a JSON object with any keys."""
+    keys = [_some_words(rng, at_least=1) for _ in range(4)]
+    more = [f', "{key}": {round(rng.random(), rng.choice((1, 2)))}' for key in keys[2 : rng.randint(2, 4)]]
+    rng.shuffle(more)
+    n_before = rng.randint(0, len(more)) if rng.random() < 0.3 else 0
+    between = f'"{"".join(more[:n_before])}, "{keys[1]}": "'
+    return f'{{"{keys[0]}": "', between, f'"{"".join(more[n_before:])}}}'
+
+
+def _chooses(answer: str | tuple[Span, ...]) -> TypeGuard[tuple[Span, ...]]:
+    return not isinstance(answer, str) and len(answer) > 2 and answer[-2].weight == LETTER_WEIGHT
+
+
+def _some_words(rng: random.Random, at_least: int = 0) -> str:
+    return rng.choice((" ", "_")).join(rng.sample(words(), rng.randint(at_least, MAX_WORDS_BETWEEN)))
 
 
 def _options(row: mcq.Row) -> list[str]:

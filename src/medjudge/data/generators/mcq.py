@@ -11,10 +11,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from functools import cache
-from typing import TypeVar
 
 from medjudge.data.facts import Fact, Language, is_wrong
-from medjudge.data.generators.answers import reasoned
+from medjudge.data.generators.answers import Direction, reasoned
 from medjudge.data.generators.parts import Part, block_ids, facts_of, relatives, wrong_subjects
 from medjudge.data.generators.phrasing import PHRASINGS, fill
 from medjudge.errors import DataError
@@ -26,7 +25,6 @@ MAX_TRIES = 50
 """Draws for one row that repeats an earlier one, before the set counts as exhausted."""
 
 Row = dict[str, object]
-T = TypeVar("T")
 
 
 def generate(n: int, rng: random.Random, language: Language = "en", part: Part = "task") -> list[Row]:
@@ -79,9 +77,8 @@ def _forward_row(fact: Fact, rng: random.Random, language: Language) -> Row | No
     if others is None:
         return None
     question = fill(rng.choice(phrasing.questions), subject=fact.subject_in(language))
-    options, position = _options([other.value_in(language) for other in others], fact.value_in(language), rng)
-    row = _row(fact, question, options, position, language, "forward")
-    return {**row, "reasoning": _reasoning([fact], question, language)}
+    wrong = [other.value_in(language) for other in others]
+    return _row(fact, question, fact.value_in(language), wrong, rng, language, "forward")
 
 
 def _reverse_row(fact: Fact, rng: random.Random, language: Language) -> Row | None:
@@ -91,16 +88,8 @@ def _reverse_row(fact: Fact, rng: random.Random, language: Language) -> Row | No
     if others is None or not phrasing.reverse:
         return None
     question = fill(rng.choice(phrasing.reverse), value=fact.value_in(language))
-    asked, position = _options(others, fact, rng)
-    options = [other.subject_in(language) for other in asked]
-    row = _row(fact, question, options, position, language, "reverse")
-    return {**row, "reasoning": _reasoning(asked[: position + 1], question, language)}
-
-
-def _reasoning(facts: Sequence[Fact], question: str, language: Language) -> str:
-    """A sentence about each fact, worded by lots of its own: the rows are those that they would be without it."""
-    rng = random.Random(f"{question} {facts[-1].id}")
-    return " ".join(reasoned(fact, rng, language) for fact in facts)
+    wrong = [other.subject_in(language) for other in others]
+    return _row(fact, question, fact.subject_in(language), wrong, rng, language, "reverse")
 
 
 def _draw(rng: random.Random, facts: Sequence[Fact], *, by_value: bool) -> list[Fact] | None:
@@ -113,13 +102,18 @@ def _draw(rng: random.Random, facts: Sequence[Fact], *, by_value: bool) -> list[
     return None
 
 
-def _options(wrong: list[T], right: T, rng: random.Random) -> tuple[list[T], int]:
-    """Four options and the place of the right one."""
+def _row(
+    fact: Fact,
+    question: str,
+    right: str,
+    wrong: list[str],
+    rng: random.Random,
+    language: Language,
+    direction: Direction,
+) -> Row:
     position = rng.randrange(4)
-    return [*wrong[:position], right, *wrong[position:]], position
-
-
-def _row(fact: Fact, question: str, options: list[str], position: int, language: Language, direction: str) -> Row:
+    options = [*wrong[:position], right, *wrong[position:]]
+    lots = random.Random(f"{question} {fact.id}")  # of its own: the rows are those that they would be without reasoning
     return {
         "question": question,
         **dict(zip(OPTIONS, options, strict=True)),
@@ -131,4 +125,5 @@ def _row(fact: Fact, question: str, options: list[str], position: int, language:
         "direction": direction,
         "language": language,
         "synthetic": True,
+        "reasoning": reasoned(fact, lots, language, direction),
     }

@@ -832,3 +832,63 @@ FRENCH: dict[str, Phrasing] = {
 }
 
 PHRASINGS: dict[Language, dict[str, Phrasing]] = {"en": ENGLISH, "fr": FRENCH}
+
+VALUE_FIRST: dict[Language, dict[str, tuple[str, ...]]] = {
+    "en": {
+        "adverse_effect": ("The adverse effect {v} is typical of {s}.", "One sees {v} with {s}."),
+        "antidote": ("The antidote {v} is for {s}.", "One gives {v} for {s}."),
+        "artery_territory": ("It is the {v} in the following: {s}.", "This belongs to the {v}: {s}."),
+        "autoantibody": ("The autoantibody {v} points to {s}.", "Finding {v} speaks for {s}."),
+        "chromosome_anomaly": ("The anomaly {v} is the hallmark of {s}.", "One finds {v} in {s}."),
+        "cranial_nerve_function": (
+            "The {v} accounts for this: {s}.",
+            "The cranial nerve concerned is the {v} for the following: {s}.",
+        ),
+        "drug_indication": ("The indication {v} is one of {s}.", "Given for {v}: {s}."),
+        "drug_mechanism": ("The mechanism {v} is that of {s}.", "By {v} acts {s}."),
+        "ecg_finding": ("This ECG finding suggests {v}: {s}.", "The ECG sign of {v} is this: {s}."),
+        "embryonic_origin": ("From the {v} comes the {s}.", "It is the {v} that gives rise to the {s}."),
+        "enzyme_defect": ("Deficiency of {v} causes {s}.", "A defect of {v} is behind {s}."),
+        "first_line_test": (
+            "The test of choice is {v} in this situation: {s}.",
+            "One requests {v} in this situation: {s}.",
+        ),
+        "hormone_gland": ("From the {v} comes {s}.", "The source is the {v} in the case of {s}."),
+        "inheritance": ("Inheritance is {v} in {s}.", "The pattern {v} is that of {s}."),
+        "nerve_muscle": ("The {v} supplies the {s}.", "The {v} is the motor nerve of the {s}."),
+        "organism_disease": ("The organism {v} is responsible for {s}.", "The agent {v} causes {s}."),
+        "sign_disease": ("This finding points to {v}: {s}.", "A typical finding of {v} is this: {s}."),
+        "storage_pathology_cell": (
+            "Under the microscope, one finds {v} in {s}.",
+            "The characteristic finding is {v} in {s}.",
+        ),
+        "tumour_marker": ("The marker {v} is that of {s}.", "One measures {v} in {s}."),
+        "vaccine_type": ("Of the {v} type is the {s}.", "Type: {v}, for the {s}."),
+        "vitamin_deficiency": ("Deficiency of {v} explains {s}.", "Lack of {v} leads to {s}."),
+    },
+    "fr": {
+        "adverse_effect": ("L'effet indésirable suivant : {v}, est celui de ce traitement : {s}.",),
+        "antidote": ("Le traitement spécifique est : {v}, dans la situation suivante : {s}.",),
+        "artery_territory": ("C'est le territoire de l'artère suivante : {v} (il s'agit de : {s}).",),
+        "autoantibody": ("On recherche l'auto-anticorps suivant : {v}, devant ce tableau : {s}.",),
+        "chromosome_anomaly": ("On trouve l'anomalie suivante : {v}, dans cette affection : {s}.",),
+        "cranial_nerve_function": ("Le nerf crânien concerné est le {v} pour ceci : {s}.",),
+        "drug_indication": ("L'indication reconnue est : {v}, pour le traitement suivant : {s}.",),
+        "drug_mechanism": ("Le mécanisme suivant : {v}, est celui de ce médicament : {s}.",),
+        "ecg_finding": ("Le diagnostic est : {v}, devant cet aspect de l'ECG : {s}.",),
+        "embryonic_origin": ("La structure embryonnaire est : {v}, à l'origine de ceci : {s}.",),
+        "enzyme_defect": ("Le déficit porte sur l'enzyme suivante : {v}, dans cette affection : {s}.",),
+        "first_line_test": ("L'examen approprié est : {v}, dans la situation suivante : {s}.",),
+        "hormone_gland": ("La source est : {v}, pour la substance suivante : {s}.",),
+        "inheritance": ("La transmission est {v} dans l'affection suivante : {s}.",),
+        "nerve_muscle": ("Le {v} innerve le {s}.",),
+        "organism_disease": ("L'agent en cause est : {v}, dans ce tableau : {s}.",),
+        "sign_disease": ("Le diagnostic est : {v}, devant ce signe : {s}.",),
+        "storage_pathology_cell": ("Au microscope, on trouve : {v}, dans la situation suivante : {s}.",),
+        "tumour_marker": ("On dose le marqueur suivant : {v}, dans cette affection : {s}.",),
+        "vaccine_type": ("Type du vaccin : {v} (il s'agit de : {s}).",),
+        "vitamin_deficiency": ("La carence porte sur : {v}, dans ce tableau : {s}.",),
+    },
+}
+"""Sentences that name the value and then the subject, both as inside a sentence: so one comes from the value that a
+reverse question names to a subject that has it."""
