@@ -33,6 +33,8 @@ from medjudge.errors import ConfigError, MedjudgeError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from medjudge.config import Recipe
+
 app = typer.Typer(
     name="medjudge",
     help="Train compact open language models as medical judges, and measure them honestly against the experts.",
@@ -145,14 +147,7 @@ def demo(
     """
     from medjudge.config import demo_recipe
 
-    recipe = demo_recipe(task, seed, runs_dir, overrides or [])
-    from medjudge.pipeline import run_recipe
-
-    out = console()
-    run_dir = run_recipe(recipe, out, fresh=fresh)
-    from medjudge.stages.report import print_outcome
-
-    print_outcome(run_dir, out)
+    _run_and_tell(demo_recipe(task, seed, runs_dir, overrides or []), fresh=fresh)
 
 
 @app.command()
@@ -176,7 +171,7 @@ def run(
     from medjudge.config import load_variants
 
     recipe, variants = load_variants(recipe_path, overrides or [])
-    from medjudge.pipeline import active_stages, run_recipe
+    from medjudge.pipeline import active_stages
 
     active_stages(recipe, first, last)
     out = console()
@@ -191,6 +186,16 @@ def run(
 
         run_variants(recipe, variants, out, first=first, last=last, fresh=fresh, force=force)
         return
+    _run_and_tell(recipe, first=first, last=last, fresh=fresh, force=force)
+
+
+def _run_and_tell(
+    recipe: Recipe, *, first: str | None = None, last: str | None = None, fresh: bool = False, force: bool = False
+) -> None:
+    """Runs the stages and prints the outcome, if one of them brought it."""
+    from medjudge.pipeline import active_stages, run_recipe
+
+    out = console()
     run_dir = run_recipe(recipe, out, first=first, last=last, fresh=fresh, force=force)
     if active_stages(recipe, first, last)[-1] in ("evaluate", "report"):
         from medjudge.stages.report import print_outcome

@@ -55,7 +55,7 @@ def test_a_skill_is_the_share_of_the_weightiest_tokens_that_are_right(monkeypatc
     def draw(rng: random.Random) -> Document:
         return (Span("nerve"), Span(rng.choice("AB"), 2.0), Span("C", 1.0))
 
-    assert tiny_probe.skill(knows("next", tokenizer, monkeypatch), tokenizer, draw, 40, 0) == 1.0
+    assert tiny_probe.skill(knows("next", tokenizer, monkeypatch), tokenizer, draw, 5.0, 40, 0) == 1.0
     rng = random.Random(0)
     expected = sum(rng.choice("AB") == "A" for _ in range(40)) / 40
-    assert tiny_probe.skill(knows("A", tokenizer, monkeypatch), tokenizer, draw, 40, 0) == pytest.approx(expected)
+    assert tiny_probe.skill(knows("A", tokenizer, monkeypatch), tokenizer, draw, 5.0, 40, 0) == pytest.approx(expected)

@@ -14,7 +14,7 @@ from medjudge.data.generators.answers import statement
 from medjudge.data.generators.corpus import Document
 from medjudge.data.generators.parts import Part, facts_of
 from medjudge.modeling.cpu_forward import hidden_states
-from medjudge.modeling.pretraining import PretrainingPlan, encode_document
+from medjudge.modeling.pretraining import encode_document
 from medjudge.modeling.tiny import TURN_END
 from medjudge.records import Message
 from medjudge.tasks.mcq import LETTERS, McqContract
@@ -62,10 +62,11 @@ def statements_known(model: Any, tokenizer: Any, part: Part, n: int, seed: int) 
     return known / max(1, len(heads))
 
 
-def skill(model: Any, tokenizer: Any, draw: Callable[[random.Random], Document], n: int, seed: int) -> float:
+def skill(
+    model: Any, tokenizer: Any, draw: Callable[[random.Random], Document], answer_weight: float, n: int, seed: int
+) -> float:
     """Of `n` documents that `draw` makes, the share of the tokens with the most weight that the model would write."""
     rng = random.Random(seed)
-    answer_weight = PretrainingPlan(n_steps=0).answer_weight
     right = total = 0
     for _ in range(n):
         document = encode_document(draw(rng), tokenizer, answer_weight)

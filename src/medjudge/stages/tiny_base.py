@@ -14,6 +14,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +51,14 @@ class Phase:
     """Documents whose learning ends the stretch, before the plan's last step."""
 
 
-def find(rng: random.Random) -> corpus.Document:
-    """A question that names one of its options."""
-    return corpus.find(rng, "en")
-
-
 PHASES = (
     Phase(corpus.words_epoch, PretrainingPlan(n_steps=1000, decay_from=0.99), SEED, corpus.word_list),
-    Phase(corpus.lessons_epoch, PretrainingPlan(n_steps=1000, decay_from=0.99), SEED + 1, find),
+    Phase(
+        corpus.lessons_epoch,
+        PretrainingPlan(n_steps=1000, decay_from=0.99),
+        SEED + 1,
+        partial(corpus.find, language="en"),
+    ),
     Phase(corpus.practice_epoch, PretrainingPlan(n_steps=450, learning_rate=2.5e-3, decay_from=0.99), SEED + 2),
     Phase(corpus.epoch, PretrainingPlan(n_steps=1100, learning_rate=2e-3, decay_from=0.3), SEED + 3),
 )
@@ -89,8 +90,13 @@ def build(
         model.half().float()  # each phase starts from weights as they are shipped
         before = log[-1] if log else {"step": 0, "tokens": 0, "wall_s": 0.0}
 
-        def is_learned(draw: Callable[[random.Random], corpus.Document] | None = phase.skill) -> bool:
-            return draw is not None and skill(model, tokenizer, draw, N_SKILL_DOCUMENTS, SEED) >= LEARNED
+        def is_learned(
+            draw: Callable[[random.Random], corpus.Document] | None = phase.skill, plan: PretrainingPlan = phase.plan
+        ) -> bool:
+            return (
+                draw is not None
+                and skill(model, tokenizer, draw, plan.answer_weight, N_SKILL_DOCUMENTS, SEED) >= LEARNED
+            )
 
         def show(entry: dict[str, float], number: int = number, plan: PretrainingPlan = phase.plan) -> None:
             console.print(

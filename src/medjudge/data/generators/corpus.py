@@ -277,7 +277,13 @@ def _list(
 def matches(rng: random.Random) -> Document:
     """One word or name is asked for; line after line, is it that one? As often as not."""
     asked, *others = rng.sample(_words_or_names(rng), 7)
-    return _judged(rng.choice(FIND["en"]).format(asked), asked, others, rng, N_MATCHES)
+    spans = [Span(f"Question: {rng.choice(FIND['en']).format(asked)}\n")]
+    for _ in range(N_MATCHES):
+        is_right = rng.random() < 0.5
+        letter = f"{rng.choice(LETTERS)})" if rng.random() < 0.5 else ""
+        spans += [Span(f"{letter} {asked if is_right else rng.choice(others)}"), Span(YES if is_right else NO, 1.5)]
+        spans.append(Span("\n"))
+    return tuple(spans)
 
 
 def later(rng: random.Random) -> Document:
@@ -307,7 +313,7 @@ def find(rng: random.Random, language: Language) -> Document:
     options = rng.sample(_words_or_names(rng), len(LETTERS))
     place = rng.randrange(len(options))
     asked = rng.choice(FIND[language]).format(options[place])
-    row = {"question": asked, **dict(zip(OPTION_FIELDS, options, strict=True)), "cop": place, "exp": ""}
+    row = _row(asked, options, place)
     return _chat(McqContract(system_prompt=""), row, _option(row))
 
 
@@ -328,23 +334,16 @@ def mock(rng: random.Random, language: Language) -> Document:
     assert place_of_option, sentence
     before, gap = before.removesuffix(" "), " " if before.endswith(" ") else ""  # a space belongs to the word after it
     spans = (Span(before, 1.0), Span(gap + options[place], GUESSED_WEIGHT), Span(after, 1.0))
-    row = {"question": asked, **dict(zip(OPTION_FIELDS, options, strict=True)), "cop": place, "exp": ""}
-    return _chosen(row, spans)
+    return _chosen(_row(asked, options, place), spans)
 
 
 def _words_or_names(rng: random.Random) -> Sequence[str]:
     return words() if rng.random() < WORD_SHARE else names()
 
 
-def _judged(question: str, right: str, wrong: Sequence[str], rng: random.Random, n_lines: int) -> tuple[Span, ...]:
-    """A question and candidate answers, each judged; one as often as not the right one."""
-    spans = [Span(f"Question: {question}\n")]
-    for _ in range(n_lines):
-        is_right = rng.random() < 0.5
-        letter = f"{rng.choice(LETTERS)})" if rng.random() < 0.5 else ""
-        spans += [Span(f"{letter} {right if is_right else rng.choice(wrong)}"), Span(YES if is_right else NO, 1.5)]
-        spans.append(Span("\n"))
-    return tuple(spans)
+def _row(question: str, options: Sequence[str], place: int) -> mcq.Row:
+    """A multiple-choice row of which there is nothing to know."""
+    return {"question": question, **dict(zip(OPTION_FIELDS, options, strict=True)), "cop": place, "exp": ""}
 
 
 def _told(question: str, options: Sequence[str], place: int) -> MarkedChat:
