@@ -65,6 +65,7 @@ def test_the_demo_has_a_recipe_for_each_task(task: str, tmp_path: Path) -> None:
     assert demo_recipe(task, 42, tmp_path, ["grpo.max_steps=3"]).grpo.max_steps == 3
     other = demo_recipe(task, 7, tmp_path)
     assert (other.seed, other.name) == (7, f"{recipe.name}-seed7")
+    assert demo_recipe(task, 42, tmp_path, ["seed=7"]) == other
     assert (other.data, other.sft, other.grpo) == (recipe.data, recipe.sft, recipe.grpo)
 
 

@@ -617,10 +617,10 @@ def demo_recipe(task: str, seed: int, runs_dir: Path, overrides: Sequence[str] =
     if task not in DEMO_TASKS:
         raise ConfigError(f"--task is {task!r}{_did_you_mean(task, DEMO_TASKS)}. Known: {', '.join(DEMO_TASKS)}.")
     profile = [] if task == "mcq" else [f"profile={task}"]
-    recipe = load_recipe(DEMO_RECIPE, [*profile, *overrides])
-    if seed == recipe.seed:
-        return recipe.model_copy(update={"runs_dir": runs_dir})
-    return recipe.model_copy(update={"seed": seed, "name": f"{recipe.name}-seed{seed}", "runs_dir": runs_dir})
+    shipped = load_recipe(DEMO_RECIPE, profile)
+    recipe = load_recipe(DEMO_RECIPE, [*profile, f"seed={seed}", *overrides])
+    name = recipe.name if recipe.seed == shipped.seed else f"{recipe.name}-seed{recipe.seed}"
+    return recipe.model_copy(update={"name": name, "runs_dir": runs_dir})
 
 
 def recipe_from_tree(tree: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str = "recipe") -> Recipe:
