@@ -112,7 +112,17 @@ def risk_coverage_picture(found: dict[str, CalibrationResult]) -> Picture:
         figure = Figure(figsize=(WIDTH_IN, 3.4), layout="constrained")
         axis = figure.add_subplot()
         for color, (name, calibration) in zip(COLORS, found.items(), strict=False):
-            axis.plot(calibration.coverage, calibration.risk, color=color, label=_short(name), linewidth=1.8)
+            # A judge that states one confidence has one point, which a line alone would not show.
+            marker = "o" if len(calibration.coverage) == 1 else None
+            axis.plot(
+                calibration.coverage,
+                calibration.risk,
+                color=color,
+                label=_short(name),
+                linewidth=1.8,
+                marker=marker,
+                clip_on=False,
+            )
             half = int(np.argmin(np.abs(np.asarray(calibration.coverage) - 0.5)))
             spoken.append(
                 f"{name}: {100 * calibration.risk[-1]:.1f} % wrong of all, {100 * calibration.risk[half]:.1f} % wrong "

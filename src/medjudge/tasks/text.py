@@ -257,5 +257,5 @@ def _complaint(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "nested too deeply"
     if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} at character {error.pos}" if error.doc else "the completion is empty"
+        return f"{error.msg.removesuffix(' at')} at character {error.pos}" if error.doc else "the completion is empty"
     return "a number that JSON does not have" if "not JSON" in str(error) else "a number too long to read"
