@@ -7,7 +7,9 @@ policy is scripted, where it lies in a reward, the reward is.
 from __future__ import annotations
 
 import io
+import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +20,7 @@ from rich.console import Console
 from trl.trainer.utils import add_fused_lm_head
 
 from medjudge import artifacts
+from medjudge.config import DoctorConfig
 from medjudge.modeling.load import load_tokenizer, load_weights
 from medjudge.modeling.watching import DoctorWatch, set_temperature
 from medjudge.records import Case, Rollout
@@ -153,6 +156,32 @@ def test_exactly_the_injected_cause_is_named(
     report = run_of(name, models, tmp_path / "work", monkeypatch)
     causes = [finding for finding in report["findings"] if finding["explained_by"] is None]
     assert [finding["name"] for finding in causes] == [name], (report["findings"], report["series"], report["held_out"])
+
+
+def test_a_healthy_run_of_a_hundred_steps_stays_silent(
+    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real samples, real updates, a rule to be learned and as many rows that no rule decides; windows as shipped."""
+    lots = random.Random(0)
+    undecided = [replace(case, gold=lots.choice(LABELS)) for case in make_cases(48, "u")]
+    shipped = DoctorConfig()
+    report = grpo(
+        models["taught"],
+        tmp_path / "work",
+        monkeypatch,
+        cases=[*make_cases(48), *undecided],
+        held_out=make_cases(24, "h"),
+        max_steps=100,
+        prompts_per_step=8,
+        micro_batch=32,
+        doctor={name: getattr(shipped, name) for name in ("window_steps", "window_groups", "held_out_every")},
+    )
+    rewards = report["series"]["reward"]
+    assert report["findings"] == []
+    assert report["n_steps"] == len(rewards) == 100
+    assert sum(rewards[-20:]) > sum(rewards[:20])  # it did learn
+    accuracy = [row["accuracy"] for row in report["held_out"]]
+    assert accuracy[-1] >= accuracy[0]
 
 
 # --- what is done about it --------------------------------------------------------------------------------------------
