@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from medjudge import __version__
 from medjudge.cli import main
 from tests.modeling.models import save_adapter, save_base
 from tests.small_runs import small_tree, write_rows, write_toml
@@ -117,6 +118,10 @@ def test_info_names_versions_devices_and_parts(
     assert code == 0
     for word in ("transformers", "cpu", "cores", "QLoRA"):
         assert word in out
+
+
+def test_version_is_the_packages(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, capsys, "--version") == (0, f"medjudge {__version__}\n")
 
 
 def test_readme_commands_are_real() -> None:

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="medjudge",
-    help="Train compact open language models as medical judges, and measure them honestly against the experts.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -62,6 +61,23 @@ def console() -> Console:
     from rich.console import Console
 
     return Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from medjudge import __version__
+
+        typer.echo(f"medjudge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Train compact open language models as medical judges, and measure them honestly against the experts."""
 
 
 @app.command()

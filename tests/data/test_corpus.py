@@ -17,6 +17,8 @@ from medjudge.data.generators.answers import reasonings
 from medjudge.data.generators.catalog import GENERATORS
 from medjudge.data.generators.parts import block_ids, facts_of, part_ids, relatives
 
+Epoch = Callable[[random.Random, int], list[corpus.Document]]
+
 
 @cache
 def read() -> list[corpus.Document]:
@@ -126,13 +128,40 @@ def test_every_relation_has_sentences_for_both_directions(language: Language) ->
                 assert 0 <= text.lower().index(first) < text.lower().index(then)
 
 
-def test_no_chat_shows_an_answer_format_that_fine_tuning_teaches() -> None:
-    for document in read():
+@pytest.mark.parametrize("draw", [corpus.epoch, corpus.judging_epoch])
+def test_no_chat_shows_an_answer_format_that_fine_tuning_teaches(draw: Epoch) -> None:
+    for document in draw(random.Random(0), 0):
         if not isinstance(document, str):
             answer = last(document)
             marks = ("predicted_category", '"confidence"', '"reason"', "<answer>", "<score>", "<feedback>")
             assert not any(mark in answer for mark in marks)
             assert answer not in ("0", "1")
+
+
+def test_a_grade_follows_from_what_was_said_of_the_output() -> None:
+    documents = corpus.judging_epoch(random.Random(0))
+    assert sum(not isinstance(document, str) for document in documents) == sum(corpus.JUDGING.numbers.values())
+    chats = [document for document in documents if isinstance(document, corpus.MarkedChat)]
+    graded = [chat for chat in chats if "# OUTPUT" in chat.asked[0].text]
+    scales: Counter[tuple[str, ...]] = Counter()
+    for chat in graded:
+        (score,) = (span.text.strip() for span in chat.answer if span.weight == corpus.LETTER_WEIGHT)
+        scale = {line[8]: line[11:] for line in chat.asked[0].text.splitlines() if line.startswith("- Score ")}
+        scales[tuple(scale)] += 1
+        says_right = any(word in last(chat) for word in ("commits to the right answer", "is what was asked for"))
+        assert ("commits to the right answer" in scale[score]) == says_right
+        assert any(fact.value.lower() in chat.asked[0].text.lower() for fact in facts_of("pretraining"))
+    assert scales == {tuple("12345"): 240, tuple("123"): 80, tuple("01"): 80}
+
+
+def test_judging_states_every_rated_pair() -> None:
+    texts = {document for document in corpus.judging_epoch(random.Random(0)) if isinstance(document, str)}
+    stated = Counter(text.split(". ")[0] for text in texts)
+    for variant in appropriateness.load_variants():
+        assert stated[variant.condition] >= len(variant.ratings)
+        for rating in variant.ratings:
+            words = f"{rating.procedure}: {corpus.LEVELS[rating.label].lower()}"
+            assert any(text.startswith(variant.condition) and words in text for text in texts)
 
 
 def test_an_epoch_is_drawn_by_its_seed() -> None:

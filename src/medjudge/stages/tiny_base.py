@@ -61,6 +61,11 @@ PHASES = (
     ),
     Phase(corpus.practice_epoch, PretrainingPlan(n_steps=450, learning_rate=2.5e-3, decay_from=0.99), SEED + 2),
     Phase(corpus.epoch, PretrainingPlan(n_steps=1100, learning_rate=2e-3, decay_from=0.3), SEED + 3),
+    Phase(
+        corpus.judging_epoch,
+        PretrainingPlan(n_steps=800, learning_rate=2e-3, decay_from=0.3, max_tokens=448),
+        SEED + 4,
+    ),
 )
 LEARNED, N_SKILL_DOCUMENTS = 0.95, 40
 """Share of letters right, on so many documents, from which a skill counts as learned."""

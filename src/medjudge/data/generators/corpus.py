@@ -21,6 +21,9 @@ which it was read. But which sentence goes with which question it learns by hear
 questions, about any word or name: they can only be answered by repeating what is asked about. And in many answers other
 words stand about the sentence and the letter, or both stand in a JSON object, never under the same keys: otherwise the
 letter is found on the next line only, and not in whatever form fine-tuning asks for.
+
+Last comes judging: candidates against references, outputs graded in words and then in points, imaging orders rated, all
+about the set-aside part, while the rest goes on.
 """
 
 from __future__ import annotations
@@ -132,6 +135,23 @@ EVERYTHING = Lesson(
     n_stated_orders=70,
 )
 """All that it should know and do, a sentence before every option."""
+JUDGING = Lesson(
+    {
+        ("equivalence", "en"): 500,
+        ("equivalence", "fr"): 120,
+        ("graded", "en"): 400,
+        ("appropriateness", "en"): 300,
+        ("mcq", "en"): 400,
+        ("mcq", "fr"): 60,
+        ("mock", "en"): 400,
+        ("mock", "fr"): 50,
+        ("find", "en"): 60,
+        ("open", "en"): 150,
+        ("later", "en"): 50,
+    },
+    n_stated_orders=959,
+)
+"""Comparing, grading and rating, beside what was learned before; every rated pair of the imaging table is stated."""
 WORD_LISTS_TOLD, NAME_LISTS_TOLD = 0.6, 0.4
 """Of the lists, those whose options are followed by their letter."""
 N_WORDS_ASKED, N_NAMES_ASKED = 14, 7
@@ -161,6 +181,8 @@ BEFORE_WORDS = ("\n", "\n\n", "\n- ", " ", " (", " / ", '" ')
 AFTER_WORDS = ("\n", ":", ": (", ': "', "=", '="', " ->")
 LETTER_WEIGHT = 4.0
 """Of the letter that follows from what was said before it."""
+GRADED_SHARES: dict[rubric.Points, float] = {5: 0.6, 3: 0.2, 2: 0.2}
+"""Of the graded outputs, those on each scale."""
 FIND: dict[Language, tuple[str, ...]] = {
     "en": ("Which option says {}?", "Which option is {}?", "{}", "Find {}."),
     "fr": ("Quelle option dit : {} ?", "{}", "Trouvez : {}."),
@@ -199,6 +221,11 @@ def practice_epoch(rng: random.Random, number: int = 0) -> list[Document]:
 def epoch(rng: random.Random, number: int = 0) -> list[Document]:
     """A reading of everything, in random order."""
     return [_varied(document, rng) for document in plain_epoch(rng)]
+
+
+def judging_epoch(rng: random.Random, number: int = 0) -> list[Document]:
+    """Judging what others answered, beside all that was learned before."""
+    return [_varied(document, rng) for document in _documents(JUDGING, rng)]
 
 
 def plain_epoch(rng: random.Random) -> list[Document]:
@@ -421,6 +448,8 @@ def _questions(rng: random.Random, numbers: Numbers) -> Iterable[Document]:
                 grader = RubricContract(system_prompt="")
                 rows = rubric.generate(n, rng, part="pretraining")
                 yield from (_chat(grader, row, f"{row['score']} points. {row['feedback']}") for row in rows)
+            case "graded":
+                yield from _graded(n, rng)
             case "appropriateness":
                 contract = AppropriatenessContract(system_prompt="")
                 rows = appropriateness.generate(n, rng, evidence=False, part="pretraining")
@@ -433,6 +462,16 @@ def _open_questions(n: int, rng: random.Random, language: Language) -> Iterable[
     facts: Sequence[Fact] = facts_of("pretraining")
     for fact in rng.sample(facts, min(n, len(facts))):
         yield MarkedChat((Span(question(fact, rng, language)),), (Span(reasoned(fact, rng, language), 1.0),))
+
+
+def _graded(n: int, rng: random.Random) -> Iterable[Document]:
+    """Rubric rows of every scale: what is good or bad about the output, and then how many points that makes."""
+    for points, share in GRADED_SHARES.items():
+        grader = RubricContract(system_prompt="", points=points)
+        for row in rubric.generate(round(share * n), rng, points, part="pretraining"):
+            [asked] = grader.messages(_case(grader, row))
+            score = (Span(str(row["score"]), LETTER_WEIGHT), Span(" points", 1.0))
+            yield MarkedChat((Span(asked["content"]),), (Span(str(row["feedback"]), 1.0), Span("\n", 1.0), *score))
 
 
 def _chosen(row: mcq.Row, reasoning: tuple[Span, ...]) -> MarkedChat:

@@ -22,7 +22,7 @@ OPTIONS = ("opa", "opb", "opc", "opd")
 REVERSE_SHARE = 0.25
 """Of the questions, those that name a value and offer subjects."""
 EXPLAINED_SHARE = 0.5
-"""Of the questions, those with a text in `comment`: as in MedMCQA, where 53 % of 3,346 rows of the dev set have an `exp`."""
+"""Of the questions, those with a text in `comment`: as in MedMCQA, whose dev set has an `exp` on 53 % of 3,346 rows."""
 MAX_TRIES = 50
 """Draws for one row that repeats an earlier one, before the set counts as exhausted."""
 
