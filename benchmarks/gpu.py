@@ -56,7 +56,7 @@ def main() -> None:
 def step(name: str, where: str, options: argparse.Namespace, console: Console) -> None:
     """A GRPO step of both trainers on each shape."""
     settings = argparse.Namespace(
-        **vars(options) | {"model": name, "beta": 0.0, "checkpointing": False, "limit_gb": 0.0, "limit_s": 900.0}
+        **vars(options) | {"model": name, "beta": 0.0, "checkpointing": "off", "limit_gb": 0.0, "limit_s": 900.0}
     )
     rows = [measure(shape, settings, console) for shape in (SMALL if options.small else SHAPES)]
     title = f"GRPO step, {name} with random weights, LoRA r 16, {options.dtype}, {where}"

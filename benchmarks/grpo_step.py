@@ -7,7 +7,8 @@
 
 Both trainers run in processes of their own and take turns step by step, so that whatever else the machine does falls on
 both alike. Stop tokens are forbidden to both, so every completion has its full length. Both get the same model, LoRA
-r 16, micro-batches of one group, float32 and no gradient checkpointing (TRL's own default has it on, which is slower).
+r 16, micro-batches of one group, float32 and no gradient checkpointing (TRL's own default has it on, which is slower:
+`--checkpointing both` gives it to both, `--checkpointing stock` leaves each its own default).
 """
 
 from __future__ import annotations
@@ -242,7 +243,7 @@ def work(options: argparse.Namespace) -> None:
                 max_completion_length=shape.completion,
                 generation_kwargs={"suppress_tokens": [0, 1, STOP_ID]},
                 beta=options.beta,
-                gradient_checkpointing=options.checkpointing,
+                gradient_checkpointing=options.checkpointing == "both",
                 learning_rate=1e-5,
                 use_cpu=is_cpu,
                 bf16=options.dtype == "bfloat16",
@@ -276,7 +277,8 @@ class Worker:
         command += ["--shape", ",".join(str(n) for n in asdict(shape).values()), "--steps", str(options.rounds + 1)]
         for name in ("model", "dtype", "device", "threads", "beta", "limit_gb"):
             command += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
-        command += ["--checkpointing"] if options.checkpointing else []
+        has_it = options.checkpointing == "both" or options.checkpointing == arm
+        command += ["--checkpointing", "both" if has_it else "off"]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.facts = self._hear()
         self.gave_up: str | None = None
@@ -468,7 +470,12 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--beta", type=float, default=0.0, help="KL coefficient; above 0 a reference pass is added")
-    parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing, as TRL has by default")
+    parser.add_argument(
+        "--checkpointing",
+        choices=("off", "both", "stock"),
+        default="off",
+        help="gradient checkpointing: of neither, of both, or of each as it is by default, which is stock TRL's alone",
+    )
     parser.add_argument("--limit-gb", type=float, default=10.0, help="memory that a trainer may take; 0 for no limit")
     parser.add_argument("--limit-s", type=float, default=600.0, help="CPU seconds that a step may take")
     parser.add_argument("--shape", default=None, help="PROMPT,G,COMPLETION,PROMPTS")

@@ -160,7 +160,7 @@ def test_judging_states_every_rated_pair() -> None:
     for variant in appropriateness.load_variants():
         assert stated[variant.condition] >= len(variant.ratings)
         for rating in variant.ratings:
-            words = f"{rating.procedure}: {corpus.LEVELS[rating.label].lower()}"
+            words = f"{rating.procedure}: {appropriateness.LEVELS[rating.label].lower()}"
             assert any(text.startswith(variant.condition) and words in text for text in texts)
 
 

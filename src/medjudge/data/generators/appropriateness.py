@@ -31,6 +31,12 @@ SHARES = {"Usually Not Appropriate": 0.48, "May Be Appropriate": 0.22, "Usually 
 the majority answer hard to beat."""
 MAX_SNIPPETS = 4
 """Evidence snippets of a row: the deciding principle and others of the same situation."""
+LEVELS = {
+    "Usually Appropriate": "This order is right for the patient.",
+    "May Be Appropriate": "This order is an option for the patient.",
+    "Usually Not Appropriate": "This order is wrong for the patient.",
+}
+"""The ratings in plain words, as the tiny base reads them."""
 CONCLUSIONS = {
     "Usually Appropriate": ("{P} is therefore indicated here.", "This makes {p} a right choice for this patient."),
     "May Be Appropriate": (
@@ -207,6 +213,7 @@ def _row(variant: Variant, rating: Rating, text: str, rng: random.Random, eviden
         "procedure": rating.procedure,
         "appropriateness": rating.label,
         "reasoning": f"{principle.text}{f' [{principle.id}]' if evidence else ''} {conclusion}",
+        "plainly": LEVELS[rating.label],
     }
     if evidence:
         row["evidence"] = _snippets(variant, principle, rng)

@@ -38,6 +38,7 @@ from typing import TypeGuard
 from medjudge.data.facts import LANGUAGES, Fact, Language, load_facts
 from medjudge.data.generators import appropriateness, equivalence, mcq, rubric
 from medjudge.data.generators.answers import Direction, question, reasoned, reasonings, statement
+from medjudge.data.generators.appropriateness import LEVELS
 from medjudge.data.generators.parts import facts_of
 from medjudge.data.generators.phrasing import PHRASINGS, fill
 from medjudge.records import Case, Message
@@ -191,11 +192,6 @@ YES, NO = " true", " false"
 SAME: dict[Language, tuple[str, str]] = {
     "en": ("No, another answer.", "Yes, the same answer."),
     "fr": ("Non, une autre réponse.", "Oui, la même réponse."),
-}
-LEVELS = {
-    "Usually Appropriate": "This order is right for the patient.",
-    "May Be Appropriate": "This order is an option for the patient.",
-    "Usually Not Appropriate": "This order is wrong for the patient.",
 }
 
 
@@ -410,7 +406,8 @@ def _stated_orders(rng: random.Random, n: int) -> Iterable[Document]:
     for variant, rating in rng.sample(pairs, n):
         principle = appropriateness.load_principles()[rating.principle]
         wording = rng.choice(variant.wordings())
-        yield f"{variant.condition}. {wording} {rating.procedure}: {LEVELS[rating.label].lower()} {principle.text}"
+        level = LEVELS[rating.label].lower()
+        yield f"{variant.condition}. {wording} {rating.procedure}: {level} {principle.text}"
 
 
 def _questions(rng: random.Random, numbers: Numbers) -> Iterable[Document]:
@@ -453,9 +450,7 @@ def _questions(rng: random.Random, numbers: Numbers) -> Iterable[Document]:
             case "appropriateness":
                 contract = AppropriatenessContract(system_prompt="")
                 rows = appropriateness.generate(n, rng, evidence=False, part="pretraining")
-                yield from (
-                    _chat(contract, row, f"{LEVELS[str(row['appropriateness'])]} {row['reasoning']}") for row in rows
-                )
+                yield from (_chat(contract, row, f"{row['plainly']} {row['reasoning']}") for row in rows)
 
 
 def _open_questions(n: int, rng: random.Random, language: Language) -> Iterable[Document]:
