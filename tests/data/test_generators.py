@@ -295,6 +295,7 @@ def test_reasons_cite_the_principle_that_stands_in_the_evidence() -> None:
         rating, principle = table[row["variant_id"], row["procedure"]], principles[row["principle"]]
         assert (row["appropriateness"], row["principle"]) == (rating.label, rating.principle)
         assert row["reasoning"].startswith(f"{principle.text} [{principle.id}] ")
+        assert row["opinion"] == f"{appropriateness.LEVELS[rating.label]} {row['reasoning']}"
         assert principle.id in {snippet["id"] for snippet in row["evidence"]}
         assert len(row["evidence"]) <= appropriateness.MAX_SNIPPETS
         assert "{" not in row["variant"] + row["reasoning"]

@@ -207,13 +207,14 @@ def _draw_label(pairs: list[tuple[Variant, Rating]], n: int, rng: random.Random,
 def _row(variant: Variant, rating: Rating, text: str, rng: random.Random, evidence: bool) -> Row:
     principle = load_principles()[rating.principle]
     conclusion = concluded(rating.procedure, rating.label, rng)
+    reasoning = f"{principle.text}{f' [{principle.id}]' if evidence else ''} {conclusion}"
     row: Row = {
         "condition": variant.condition,
         "variant": text,
         "procedure": rating.procedure,
         "appropriateness": rating.label,
-        "reasoning": f"{principle.text}{f' [{principle.id}]' if evidence else ''} {conclusion}",
-        "plainly": LEVELS[rating.label],
+        "reasoning": reasoning,
+        "opinion": f"{LEVELS[rating.label]} {reasoning}",
     }
     if evidence:
         row["evidence"] = _snippets(variant, principle, rng)

@@ -450,7 +450,7 @@ def _questions(rng: random.Random, numbers: Numbers) -> Iterable[Document]:
             case "appropriateness":
                 contract = AppropriatenessContract(system_prompt="")
                 rows = appropriateness.generate(n, rng, evidence=False, part="pretraining")
-                yield from (_chat(contract, row, f"{row['plainly']} {row['reasoning']}") for row in rows)
+                yield from (_chat(contract, row, str(row["opinion"])) for row in rows)
 
 
 def _open_questions(n: int, rng: random.Random, language: Language) -> Iterable[Document]:
