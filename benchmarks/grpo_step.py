@@ -277,8 +277,7 @@ class Worker:
         command += ["--shape", ",".join(str(n) for n in asdict(shape).values()), "--steps", str(options.rounds + 1)]
         for name in ("model", "dtype", "device", "threads", "beta", "limit_gb"):
             command += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
-        has_it = options.checkpointing == "both" or options.checkpointing == arm
-        command += ["--checkpointing", "both" if has_it else "off"]
+        command += ["--checkpointing", "both" if options.checkpointing in ("both", arm) else "off"]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.facts = self._hear()
         self.gave_up: str | None = None

@@ -107,11 +107,11 @@ def test_positions_directions_and_facts_are_spread() -> None:
 def test_most_questions_carry_a_comment_whatever_they_ask() -> None:
     rows = rows_of("mcq")
     told = [row for row in rows if row["comment"] is not None]
-    assert len(told) / len(rows) == pytest.approx(mcq.EXPLAINED_SHARE, abs=0.03)
+    assert len(told) / len(rows) == pytest.approx(mcq.COMMENTED_SHARE, abs=0.03)
     assert all(row["comment"] == row["reasoning"] for row in told)
     for name in ("cop", "direction"):
         for value, n in Counter(row[name] for row in rows).items():
-            assert sum(row[name] == value for row in told) / n == pytest.approx(mcq.EXPLAINED_SHARE, abs=0.05)
+            assert sum(row[name] == value for row in told) / n == pytest.approx(mcq.COMMENTED_SHARE, abs=0.05)
 
 
 def test_options_stay_inside_the_block() -> None:

@@ -83,8 +83,8 @@ class Lesson:
     n_epochs: int = 1
     stated_share: float = 1.0
     """Of the facts, those that one of these epochs states."""
-    n_stated_orders: int = 0
-    """Rated pairs of the imaging table that one epoch states."""
+    stated_orders_share: float = 0.0
+    """Of the rated pairs of the imaging table, those that one epoch states."""
 
 
 WORDS = Lesson({("words", "en"): 1280}, stated_share=0.0)
@@ -133,7 +133,7 @@ EVERYTHING = Lesson(
         ("names", "en"): 50,
         ("later", "en"): 50,
     },
-    n_stated_orders=70,
+    stated_orders_share=0.073,
 )
 """All that it should know and do, a sentence before every option."""
 JUDGING = Lesson(
@@ -150,7 +150,7 @@ JUDGING = Lesson(
         ("open", "en"): 150,
         ("later", "en"): 50,
     },
-    n_stated_orders=959,
+    stated_orders_share=1.0,
 )
 """Comparing, grading and rating, beside what was learned before; every rated pair of the imaging table is stated."""
 WORD_LISTS_TOLD, NAME_LISTS_TOLD = 0.6, 0.4
@@ -232,7 +232,7 @@ def plain_epoch(rng: random.Random) -> list[Document]:
 def _documents(lesson: Lesson, rng: random.Random) -> list[Document]:
     documents = [
         *_statements(rng, lesson.stated_share),
-        *_stated_orders(rng, lesson.n_stated_orders),
+        *_stated_orders(rng, lesson.stated_orders_share),
         *_questions(rng, lesson.numbers),
     ]
     rng.shuffle(documents)
@@ -400,10 +400,10 @@ def _statements(rng: random.Random, share: float) -> Iterable[Document]:
                     yield fact.explanation_in(language)
 
 
-def _stated_orders(rng: random.Random, n: int) -> Iterable[Document]:
+def _stated_orders(rng: random.Random, share: float) -> Iterable[Document]:
     """Ratings of the imaging table as plain sentences: situation, procedure, what holds and why."""
     pairs = [(variant, rating) for variant in appropriateness.load_variants() for rating in variant.ratings]
-    for variant, rating in rng.sample(pairs, n):
+    for variant, rating in rng.sample(pairs, round(share * len(pairs))):
         principle = appropriateness.load_principles()[rating.principle]
         wording = rng.choice(variant.wordings())
         level = LEVELS[rating.label].lower()
