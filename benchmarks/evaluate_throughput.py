@@ -1,12 +1,14 @@
 """Cases judged per second: one row at a time, batched `generate`, lm-evaluation-harness and medjudge's engine.
 
     python benchmarks/evaluate_throughput.py [--rounds 5] [--cases 48] [--layers 8 --intermediate 4096]
+    python benchmarks/evaluate_throughput.py --rows MEDMCQA.jsonl --reason-words 45 --max-tokens 256 --out FOLDER
 
 The task is the free-text one: a JSON verdict with letter, confidence and reason, by a small judge that this program
 trains once and pads with weights that add nothing: it answers as it did, and costs as one of 27 M parameters. The loop
 is the published notebook's: one prompt, one `generate`, in bfloat16 and in float32. The harness (pip install
 medjudge[bench]) runs its HF backend on the same prompts, stop string and limit, at the fastest of several batch sizes.
-Labels mode reads the letter's probabilities inside the JSON frame and writes nothing.
+Labels mode reads the letter's probabilities inside the JSON frame and writes nothing, so the longer the reasons, the
+more it saves: the second form asks MedMCQA rows (`cop` from 1) for reasons as long as the published (250 characters).
 """
 
 from __future__ import annotations
@@ -42,6 +44,8 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--intermediate", type=int, default=4096)
     parser.add_argument("--max-tokens", type=int, default=64)
+    parser.add_argument("--rows", help="MedMCQA rows with explanations, in place of the built-in ones")
+    parser.add_argument("--reason-words", type=int, default=12)
     parser.add_argument("--without-lm-eval", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -51,10 +55,15 @@ def main() -> None:
         {
             "kind": "mcq",
             "instructions": "published",
-            "max_reason_words": 12,
+            "max_reason_words": options.reason_words,
             "max_completion_tokens": options.max_tokens,
+            "first_index": 1 if options.rows else 0,
         },
-        {"source": "builtin:mcq", "group_by": ["block_id"], "splits": {"train": 0.8, "test": 0.2}},
+        {
+            "source": options.rows or "builtin:mcq",
+            "group_by": ["question" if options.rows else "block_id"],
+            "splits": {"train": 0.8, "test": 0.2},
+        },
         sft={"max_steps": options.sft_steps},
         base={"max_steps": 20},
     )
@@ -93,9 +102,11 @@ def main() -> None:
     reading = taken["(reading the prompts alone)"]
     lengths = [len(ids) for ids in peers.prompts]
     n_parsed = sum(not hasattr(contract.parse("", text), "reason") for text in reference)
+    written = [len(row) for row in tokenizer(reference, add_special_tokens=False)["input_ids"]]
     facts = {
         "model": f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, Qwen3-shaped",
         "prompts": f"{len(cases)} of {min(lengths)} to {max(lengths)} tokens, {common_prefix(peers.prompts)} in common",
+        "completions": f"{min(written)} to {max(written)} tokens, {sum(written) / len(written):.0f} on average",
         "completions that parse": f"{n_parsed} of {len(cases)}",
         "texts equal to the float32 loop's": same,
         "generate against the loop in bfloat16": ratios(taken["one at a time, bfloat16"], ours),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
@@ -140,7 +141,6 @@ def test_no_chat_shows_an_answer_format_that_fine_tuning_teaches(draw: Epoch) ->
 
 def test_a_grade_follows_from_what_was_said_of_the_output() -> None:
     documents = corpus.judging_epoch(random.Random(0))
-    assert sum(not isinstance(document, str) for document in documents) == sum(corpus.JUDGING.numbers.values())
     chats = [document for document in documents if isinstance(document, corpus.MarkedChat)]
     graded = [chat for chat in chats if "# OUTPUT" in chat.asked[0].text]
     scales: Counter[tuple[str, ...]] = Counter()
@@ -151,17 +151,30 @@ def test_a_grade_follows_from_what_was_said_of_the_output() -> None:
         says_right = any(word in last(chat) for word in ("commits to the right answer", "is what was asked for"))
         assert ("commits to the right answer" in scale[score]) == says_right
         assert any(fact.value.lower() in chat.asked[0].text.lower() for fact in facts_of("pretraining"))
-    assert scales == {tuple("12345"): 240, tuple("123"): 80, tuple("01"): 80}
+    assert scales == {tuple("12345"): 150, tuple("123"): 50, tuple("01"): 50}
 
 
-def test_judging_states_every_rated_pair() -> None:
-    texts = {document for document in corpus.judging_epoch(random.Random(0)) if isinstance(document, str)}
-    stated = Counter(text.split(". ")[0] for text in texts)
-    for variant in appropriateness.load_variants():
-        assert stated[variant.condition] >= len(variant.ratings)
-        for rating in variant.ratings:
-            words = f"{rating.procedure}: {appropriateness.LEVELS[rating.label].lower()}"
-            assert any(text.startswith(variant.condition) and words in text for text in texts)
+def test_orders_of_all_situations_are_stated_and_those_of_task_rows_never_asked_about() -> None:
+    task = {wording for variant in appropriateness.variants_of("task") for wording in variant.wordings()}
+    stated: set[tuple[str, str, str]] = set()
+    for seed in range(3):
+        for document in corpus.judging_epoch(random.Random(seed)):
+            if isinstance(document, corpus.MarkedChat):
+                assert not any(wording in document.asked[0].text for wording in task)
+            elif isinstance(document, tuple) and any(span.weight == corpus.LEVEL_WEIGHT for span in document):
+                text = text_of(document)
+                stated |= {
+                    (variant.id, rating.procedure, rating.label)
+                    for variant in appropriateness.load_variants()
+                    if any(wording in text for wording in variant.wordings())
+                    for rating in variant.ratings
+                    if re.search(rf"{re.escape(rating.procedure)}(?!\w| with)", text.partition("his order is")[0])
+                    and appropriateness.LEVELS[rating.label][1:] in text
+                }
+    pairs = {(v.id, r.procedure, r.label) for v in appropriateness.load_variants() for r in v.ratings}
+    favoured = {pair for pair in pairs if pair[2] != "Usually Not Appropriate"}
+    assert favoured <= stated <= pairs
+    assert len(stated) > 0.9 * len(pairs)
 
 
 def test_an_epoch_is_drawn_by_its_seed() -> None:

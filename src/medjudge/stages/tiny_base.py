@@ -63,7 +63,7 @@ PHASES = (
     Phase(corpus.epoch, PretrainingPlan(n_steps=1100, learning_rate=2e-3, decay_from=0.3), SEED + 3),
     Phase(
         corpus.judging_epoch,
-        PretrainingPlan(n_steps=800, learning_rate=2e-3, decay_from=0.3, max_tokens=448),
+        PretrainingPlan(n_steps=1200, learning_rate=2e-3, decay_from=0.3, max_tokens=448),
         SEED + 4,
     ),
 )

@@ -23,7 +23,8 @@ words stand about the sentence and the letter, or both stand in a JSON object, n
 letter is found on the next line only, and not in whatever form fine-tuning asks for.
 
 Last comes judging: candidates against references, outputs graded in words and then in points, imaging orders rated, all
-about the set-aside part, while the rest goes on.
+about the set-aside part, while the rest goes on. The orders of the other part are stated: in sentences, and in lines
+under words of no meaning, since what a small model remembers of a sentence hangs on how the sentence was laid out.
 """
 
 from __future__ import annotations
@@ -138,21 +139,23 @@ EVERYTHING = Lesson(
 """All that it should know and do, a sentence before every option."""
 JUDGING = Lesson(
     {
-        ("equivalence", "en"): 500,
-        ("equivalence", "fr"): 120,
-        ("graded", "en"): 400,
-        ("appropriateness", "en"): 300,
-        ("mcq", "en"): 400,
-        ("mcq", "fr"): 60,
-        ("mock", "en"): 400,
-        ("mock", "fr"): 50,
-        ("find", "en"): 60,
-        ("open", "en"): 150,
-        ("later", "en"): 50,
+        ("listed orders", "en"): 900,
+        ("stated orders", "en"): 300,
+        ("rated", "en"): 250,
+        ("equivalence", "en"): 300,
+        ("equivalence", "fr"): 70,
+        ("graded", "en"): 250,
+        ("mcq", "en"): 300,
+        ("mcq", "fr"): 50,
+        ("mock", "en"): 300,
+        ("mock", "fr"): 40,
+        ("find", "en"): 40,
+        ("open", "en"): 100,
+        ("later", "en"): 30,
     },
-    stated_orders_share=1.0,
+    stated_share=0.7,
 )
-"""Comparing, grading and rating, beside what was learned before; every rated pair of the imaging table is stated."""
+"""Comparing, grading and rating, beside what was learned before. Orders are stated of all situations."""
 WORD_LISTS_TOLD, NAME_LISTS_TOLD = 0.6, 0.4
 """Of the lists, those whose options are followed by their letter."""
 N_WORDS_ASKED, N_NAMES_ASKED = 14, 7
@@ -182,6 +185,13 @@ BEFORE_WORDS = ("\n", "\n\n", "\n- ", " ", " (", " / ", '" ')
 AFTER_WORDS = ("\n", ":", ": (", ': "', "=", '="', " ->")
 LETTER_WEIGHT = 4.0
 """Of the letter that follows from what was said before it."""
+LEVEL_WEIGHT = 5.0
+"""Of the word that rates an imaging order."""
+BETWEEN_LINES, BEFORE_LEVEL = ("\n", "\n", "\n\n", " ", "; ", " / "), ("\n", "\n\n", "", ":", " ->", ".")
+ORDER_SET_APART_SHARE = 0.6
+"""Of the listed orders, those with words of no meaning between the order and its rating, too."""
+TASK_ORDERS_SHARE = 0.75
+"""Of the stated orders, those of situations that no pretraining question asks about; it asks about the others."""
 GRADED_SHARES: dict[rubric.Points, float] = {5: 0.6, 3: 0.2, 2: 0.2}
 """Of the graded outputs, those on each scale."""
 FIND: dict[Language, tuple[str, ...]] = {
@@ -410,6 +420,40 @@ def _stated_orders(rng: random.Random, share: float) -> Iterable[Document]:
         yield f"{variant.condition}. {wording} {rating.procedure}: {level} {principle.text}"
 
 
+def _orders(n: int, rng: random.Random) -> list[appropriateness.Row]:
+    """Rated orders of both parts; labels in the shares of task rows, or the few that are right would hardly be read."""
+    n_task = round(n * TASK_ORDERS_SHARE)
+    return [
+        *appropriateness.generate(n_task, rng, evidence=False, part="task"),
+        *appropriateness.generate(n - n_task, rng, evidence=False, part="pretraining"),
+    ]
+
+
+def _stated(row: appropriateness.Row) -> Document:
+    """A rated order as one sentence."""
+    order = Span(f"{row['condition']}. {row['variant']} {row['procedure']}:", 1.0)
+    return (order, *_rated(row, before=" ", level=LEVELS[str(row["appropriateness"])].lower()))
+
+
+def _listed(row: appropriateness.Row, rng: random.Random) -> Document:
+    """The same in lines under words of no meaning: what is remembered of an order should not hang on a layout."""
+    gap, end = rng.choice(BETWEEN_LINES), rng.choice(BEFORE_LEVEL)
+    spans: list[Span] = []
+    for field in ("condition", "variant", "procedure"):
+        label = f"{_some_words(rng, at_least=1)}:"
+        spans += [Span(gap + label if spans else label), Span(f" {row[field]}", 1.0)]
+    if rng.random() < ORDER_SET_APART_SHARE:
+        end = rng.choice(BETWEEN_LINES) + _some_words(rng, at_least=1) + rng.choice(BEFORE_LEVEL)
+    return (*spans, Span(end), *_rated(row, before="" if end.endswith("\n") else " "))
+
+
+def _rated(row: appropriateness.Row, before: str = "", level: str | None = None) -> tuple[Span, ...]:
+    """`This order is right for the patient.` and why: all the doubt lies in a word or two."""
+    start, end = " order is", " for the patient."
+    this, word = (level or LEVELS[str(row["appropriateness"])]).removesuffix(end).split(start)
+    return Span(before + this + start, 1.0), Span(word, LEVEL_WEIGHT), Span(f"{end} {row['reasoning']}", 1.0)
+
+
 def _questions(rng: random.Random, numbers: Numbers) -> Iterable[Document]:
     for (kind, language), n in numbers.items():
         match kind:
@@ -451,6 +495,15 @@ def _questions(rng: random.Random, numbers: Numbers) -> Iterable[Document]:
                 contract = AppropriatenessContract(system_prompt="")
                 rows = appropriateness.generate(n, rng, evidence=False, part="pretraining")
                 yield from (_chat(contract, row, str(row["opinion"])) for row in rows)
+            case "rated":
+                contract = AppropriatenessContract(system_prompt="")
+                for row in appropriateness.generate(n, rng, evidence=False, part="pretraining"):
+                    [asked] = contract.messages(_case(contract, row))
+                    yield MarkedChat((Span(asked["content"]),), _rated(row))
+            case "stated orders":
+                yield from (_stated(row) for row in _orders(n, rng))
+            case "listed orders":
+                yield from (_listed(row, rng) for row in _orders(n, rng))
 
 
 def _open_questions(n: int, rng: random.Random, language: Language) -> Iterable[Document]:
