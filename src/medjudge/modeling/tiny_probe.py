@@ -9,14 +9,18 @@ from typing import Any
 
 import torch
 
-from medjudge.data.generators import mcq
+from medjudge.data.generators import appropriateness, mcq
 from medjudge.data.generators.answers import statement
+from medjudge.data.generators.appropriateness import LEVELS
 from medjudge.data.generators.corpus import Document
+from medjudge.data.generators.mcq import Row
 from medjudge.data.generators.parts import Part, facts_of
 from medjudge.modeling.cpu_forward import hidden_states
 from medjudge.modeling.pretraining import encode_document
 from medjudge.modeling.tiny import TURN_END
 from medjudge.records import Message
+from medjudge.tasks.appropriateness import AppropriatenessContract
+from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.mcq import LETTERS, McqContract
 
 BATCH = 50
@@ -26,18 +30,16 @@ MAX_ANSWER = 80
 
 def options_right(model: Any, tokenizer: Any, part: Part, n: int, seed: int) -> float:
     """Share of `n` multiple-choice questions whose written answer ends on the right letter; chance is 0.25."""
-    contract = McqContract(system_prompt="")
-    rows = mcq.generate(n, random.Random(seed), part=part)
-    cases = [contract.read_case({k: v for k, v in row.items() if k in contract.fields}, "probe") for row in rows]
-    right = 0
-    for start in range(0, n, BATCH):
-        some = cases[start : start + BATCH]
-        for case, answer in zip(
-            some, _answers(model, tokenizer, [contract.messages(case) for case in some]), strict=True
-        ):
-            letters = re.findall(rf"^([{''.join(LETTERS)}])\)", answer, re.MULTILINE)
-            right += letters[-1:] == [case.gold]
-    return right / n
+    asked = _asked(model, tokenizer, McqContract(system_prompt=""), mcq.generate(n, random.Random(seed), part=part))
+    letters = rf"^([{''.join(LETTERS)}])\)"
+    return sum(re.findall(letters, answer, re.MULTILINE)[-1:] == [gold] for gold, answer in asked) / n
+
+
+def orders_rated(model: Any, tokenizer: Any, part: Part, n: int, seed: int) -> float:
+    """Share of `n` imaging orders that the model, in its own words, rates as the table does; 48 % are "wrong"."""
+    rows = appropriateness.generate(n, random.Random(seed), evidence=False, part=part)
+    asked = _asked(model, tokenizer, AppropriatenessContract(system_prompt=""), rows)
+    return sum(answer.startswith(LEVELS[gold]) for gold, answer in asked) / n
 
 
 def statements_known(model: Any, tokenizer: Any, part: Part, n: int, seed: int) -> float:
@@ -76,6 +78,15 @@ def skill(
         right += sum(said[place - 1] == document.ids[place] for place in asked)
         total += len(asked)
     return right / total
+
+
+def _asked(model: Any, tokenizer: Any, contract: TaskContract, rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Gold label and written answer of each row."""
+    cases = [contract.read_case({k: v for k, v in row.items() if k in contract.fields}, "probe") for row in rows]
+    answers: list[str] = []
+    for start in range(0, len(cases), BATCH):
+        answers += _answers(model, tokenizer, [contract.messages(case) for case in cases[start : start + BATCH]])
+    return [(str(case.gold), answer) for case, answer in zip(cases, answers, strict=True)]
 
 
 def _answers(model: Any, tokenizer: Any, chats: Sequence[list[Message]]) -> list[str]:

@@ -32,7 +32,7 @@ from medjudge.modeling.lineage import Lineage, weights_sha256
 from medjudge.modeling.load import TINY_DIR, count_parameters, quiet_libraries
 from medjudge.modeling.pretraining import PretrainingPlan, pretrain, tie_queries_to_keys
 from medjudge.modeling.tiny import build_model, build_tokenizer
-from medjudge.modeling.tiny_probe import options_right, skill, statements_known
+from medjudge.modeling.tiny_probe import options_right, orders_rated, skill, statements_known
 
 SHAPE = BaseConfig(
     vocab_size=8192, hidden_size=256, n_layers=4, n_heads=8, intermediate_size=768, max_position_embeddings=2048
@@ -71,10 +71,11 @@ LEARNED, N_SKILL_DOCUMENTS = 0.95, 40
 """Share of letters right, on so many documents, from which a skill counts as learned."""
 PARTS: dict[str, Part] = {"asked": "pretraining", "never asked": "task"}
 """What the log calls the facts that pretraining asked about, and the others."""
+PROBES = {"options": options_right, "statements": statements_known, "orders": orders_rated}
 N_TOKENIZER_EPOCHS = 2
 """Readings of the corpus on which the tokenizer is trained."""
 N_PROBED = 1000
-"""Questions, and facts at most, by which is told what the model has learned."""
+"""Questions, orders, and facts at most, by which is told what the model has learned."""
 LOG = "training_log.json"
 CARD = "README.md"
 
@@ -114,10 +115,7 @@ def build(
         )
         log += [_after(before, entry) for entry in entries]
     learned = {
-        name: {
-            "options": round(options_right(model, tokenizer, part, N_PROBED, SEED), 3),
-            "statements": round(statements_known(model, tokenizer, part, N_PROBED, SEED), 3),
-        }
+        name: {measure: round(share(model, tokenizer, part, N_PROBED, SEED), 3) for measure, share in PROBES.items()}
         for name, part in PARTS.items()
     }
     work = folder.with_name(folder.name + ".new")
