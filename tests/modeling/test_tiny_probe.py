@@ -43,6 +43,18 @@ def test_one_letter_is_right_as_often_as_it_is_the_answer(monkeypatch: pytest.Mo
     assert tiny_probe.options_right(None, tokenizer, "task", 60, 5) == 0.0
 
 
+def test_an_order_is_rated_by_how_the_answer_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = build_tokenizer(["This order is wrong for the patient."], 300)
+    for answer, expected in (
+        ("This order is wrong for the patient. So it is.", 0.48),
+        ("So this order is wrong.", 0.0),
+    ):
+        monkeypatch.setattr(
+            tiny_probe, "_answers", lambda model, tokenizer, chats, answer=answer: [answer] * len(chats)
+        )
+        assert tiny_probe.orders_rated(None, tokenizer, "task", 50, 5) == pytest.approx(expected)
+
+
 def test_statements_are_known_word_for_word(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = build_tokenizer(["The deltoid is supplied by the axillary nerve."], 300)
     assert tiny_probe.statements_known(knows("next", tokenizer, monkeypatch), tokenizer, "task", 40, 0) == 1.0
