@@ -141,6 +141,7 @@ def test_no_chat_shows_an_answer_format_that_fine_tuning_teaches(draw: Epoch) ->
 
 def test_a_grade_follows_from_what_was_said_of_the_output() -> None:
     documents = corpus.judging_epoch(random.Random(0))
+    assert sum(not isinstance(document, str) for document in documents) == sum(corpus.JUDGING.numbers.values())
     chats = [document for document in documents if isinstance(document, corpus.MarkedChat)]
     graded = [chat for chat in chats if "# OUTPUT" in chat.asked[0].text]
     scales: Counter[tuple[str, ...]] = Counter()
