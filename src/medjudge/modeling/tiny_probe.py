@@ -12,7 +12,7 @@ import torch
 from medjudge.data.generators import appropriateness, mcq
 from medjudge.data.generators.answers import statement
 from medjudge.data.generators.appropriateness import LEVELS
-from medjudge.data.generators.corpus import Document
+from medjudge.data.generators.corpus import Document, case_of
 from medjudge.data.generators.mcq import Row
 from medjudge.data.generators.parts import Part, facts_of
 from medjudge.modeling.cpu_forward import hidden_states
@@ -82,7 +82,7 @@ def skill(
 
 def _asked(model: Any, tokenizer: Any, contract: TaskContract, rows: Sequence[Row]) -> list[tuple[str, str]]:
     """Gold label and written answer of each row."""
-    cases = [contract.read_case({k: v for k, v in row.items() if k in contract.fields}, "probe") for row in rows]
+    cases = [case_of(contract, row) for row in rows]
     answers: list[str] = []
     for start in range(0, len(cases), BATCH):
         answers += _answers(model, tokenizer, [contract.messages(case) for case in cases[start : start + BATCH]])

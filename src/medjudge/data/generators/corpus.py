@@ -394,7 +394,7 @@ def answer_formats(rng: random.Random, n: int = 150) -> list[str]:
         (RubricContract(), rubric.generate(n, rng, part="pretraining")),
         (AppropriatenessContract(), appropriateness.generate(n, rng, part="pretraining")),
     ]
-    return [contract.target(_case(contract, row)) for contract, rows in drawn for row in rows]
+    return [contract.target(case_of(contract, row)) for contract, rows in drawn for row in rows]
 
 
 def _statements(rng: random.Random, share: float) -> Iterable[Document]:
@@ -498,7 +498,7 @@ def _questions(rng: random.Random, numbers: Numbers) -> Iterable[Document]:
             case "rated":
                 contract = AppropriatenessContract(system_prompt="")
                 for row in appropriateness.generate(n, rng, evidence=False, part="pretraining"):
-                    [asked] = contract.messages(_case(contract, row))
+                    [asked] = contract.messages(case_of(contract, row))
                     yield MarkedChat((Span(asked["content"]),), _rated(row))
             case "stated orders":
                 yield from (_stated(row) for row in _orders(n, rng))
@@ -517,14 +517,14 @@ def _graded(n: int, rng: random.Random) -> Iterable[Document]:
     for points, share in GRADED_SHARES.items():
         grader = RubricContract(system_prompt="", points=points)
         for row in rubric.generate(round(share * n), rng, points, part="pretraining"):
-            [asked] = grader.messages(_case(grader, row))
+            [asked] = grader.messages(case_of(grader, row))
             score = (Span(str(row["score"]), LETTER_WEIGHT), Span(" points", 1.0))
             yield MarkedChat((Span(asked["content"]),), (Span(str(row["feedback"]), 1.0), Span("\n", 1.0), *score))
 
 
 def _chosen(row: mcq.Row, reasoning: tuple[Span, ...]) -> MarkedChat:
     """A question, and an answer that says first what it knows and then which option that is."""
-    [asked] = McqContract(system_prompt="").messages(_case(McqContract(), row))
+    [asked] = McqContract(system_prompt="").messages(case_of(McqContract(), row))
     letter, rest = _option(row)[:1], _option(row)[1:]
     answer = (*reasoning, Span("\n", 1.0), Span(letter, LETTER_WEIGHT), Span(rest, 1.0))
     return MarkedChat((Span(asked["content"]),), answer)
@@ -579,8 +579,9 @@ def _option(row: mcq.Row) -> str:
 
 
 def _chat(contract: TaskContract, row: mcq.Row, answer: str) -> Document:
-    return [*contract.messages(_case(contract, row)), {"role": "assistant", "content": answer}]
+    return [*contract.messages(case_of(contract, row)), {"role": "assistant", "content": answer}]
 
 
-def _case(contract: TaskContract, row: mcq.Row) -> Case:
+def case_of(contract: TaskContract, row: mcq.Row) -> Case:
+    """The case of a drawn row, whose other columns the contract does not know."""
     return contract.read_case({key: value for key, value in row.items() if key in contract.fields}, "pretraining")
