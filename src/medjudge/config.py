@@ -69,7 +69,8 @@ class DataConfig(Settings):
     validation: str | None = None
     test: str | None = None
     fields: Mapping[str, str] = Field(default_factory=dict)
-    """Contract field -> column, where the names differ: `{condition = "topic"}`."""
+    """Contract field -> column, where the names differ: `{condition = "topic"}`. A text with columns in braces makes a
+    field of several, `{question = "{stem} ({site})"}`; a row in which one of them is empty does not have it."""
     values: Mapping[str, Mapping[str, str]] = Field(default_factory=dict)
     """Contract field -> {value in the file -> value meant}: `{label = {PASS = "1", FAIL = "0"}}`."""
     where: Mapping[str, str | int | float | bool | None] = Field(default_factory=dict)

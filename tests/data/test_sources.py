@@ -143,6 +143,27 @@ def test_fields_values_and_nested_columns(tmp_path: Path) -> None:
     assert table.cases[0].inputs["opd"] == "w"
 
 
+def test_a_field_of_several_columns(tmp_path: Path) -> None:
+    rows = [
+        {"stem": "Which ?", "site": {"name": "knee"}, "answer": "a", "output": "b", "why": "near"},
+        {"stem": "Which ?", "site": {"name": "hip"}, "answer": "a", "output": "b", "why": None},
+        {"stem": "Which ?", "site": {"name": "hip"}, "answer": "a", "output": "c"},
+    ]
+    fields = {"question": "{stem} ({site.name})", "reference": "answer", "candidate": "output", "reason": "So: {why}."}
+    table = read_cases(str(json_lines(tmp_path / "r.jsonl", rows)), TASK, fields=fields, group_by=("question",))
+    assert [case.inputs["question"] for case in table.cases] == ["Which ? (knee)", "Which ? (hip)", "Which ? (hip)"]
+    assert [case.reason for case in table.cases] == ["So: near.", None, None]
+    knee, *hips = (case.group for case in table.cases)
+    assert knee not in hips
+    assert len(set(hips)) == 1
+
+
+def test_a_column_that_is_named_with_braces(tmp_path: Path) -> None:
+    rows = [{"{stem}": "Which ?", "reference": "a", "candidate": "b"}]
+    table = read_cases(str(json_lines(tmp_path / "r.jsonl", rows)), TASK, fields={"question": "{stem}"})
+    assert table.cases[0].inputs["question"] == "Which ?"
+
+
 @pytest.mark.parametrize(
     ("where", "kept"),
     [
@@ -273,6 +294,7 @@ def test_a_missing_column_is_one_error_with_the_nearest_name(tmp_path: Path) -> 
         {"slices": ("generatr",)},
         {"case_id": "generatr"},
         {"fields": {"label": "generatr"}},
+        {"fields": {"reason": "{generatr}: {question}"}},
     ],
 )
 def test_every_option_that_names_a_column_is_checked(options: dict[str, Any], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -97,8 +98,9 @@ def cases_of(
     """The cases that `rows` describe under `contract`; `source` names them in messages.
 
     A column is named as in the file; `options.A` and `scores.0` reach into a column that holds an object or a list.
-    `fields` maps contract fields onto columns, `values` replaces values of a contract field, `where` keeps the rows
-    whose columns equal its values (as text: `true`, `3`, `train`). `max_rows` counts rows that pass `where`.
+    `fields` maps contract fields onto columns, or onto a text with columns in braces, `{topic}, {site}`, which a row
+    has where none of those columns is empty. `values` replaces values of a contract field, `where` keeps the rows whose
+    columns equal its values (as text: `true`, `3`, `train`). `max_rows` counts rows that pass `where`.
 
     A case's id is the column `case_id`, or 16 hex digits of sha256 over the inputs, with `-2`, `-3`, ... where
     inputs repeat. Its group is a hash over the normalised values of `group_by` (columns or contract fields), of the
@@ -111,6 +113,7 @@ def cases_of(
     where, values = where or {}, values or {}
     wanted = {*columns.values(), *where, *slices, *([case_id] if case_id else [])}
     wanted |= {name for name in group_by if name not in columns}
+    wanted |= {name for column in columns.values() for name in _named(column)}
     found: set[str] = set()
     present: set[str] = set()
     read: list[_Read] = []
@@ -215,7 +218,10 @@ def _same(value: object, want: Plain) -> bool:
 def _columns_by_field(
     contract: TaskContract, fields: Mapping[str, str], values: Mapping[str, Mapping[str, str]]
 ) -> dict[str, str]:
-    """Contract field -> column, for every field of the contract. Raises ConfigError for a field that it lacks."""
+    """Contract field -> column, or text that names columns, for every field of the contract.
+
+    Raises ConfigError for a field that it lacks.
+    """
     known = dict.fromkeys([*contract.fields, contract.gold_field, *([contract.reason_field or contract.gold_field])])
     for section, names in (("data.fields", fields), ("data.values", values)):
         for name in names:
@@ -233,6 +239,21 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 
 _MISSING = object()
+_NAMED = re.compile(r"\{([^{}]+)\}")
+
+
+def _named(column: str) -> tuple[str, ...]:
+    """The columns that a text names in braces; none where it is itself the name of a column."""
+    return tuple(_NAMED.findall(column))
+
+
+def _cell(values: Mapping[str, object], column: str) -> object:
+    """The cell of a column, or the text with the columns that it names put in: None where one of them is empty."""
+    cell = _look_up(values, column)
+    if cell is not _MISSING or not (names := _named(column)):
+        return cell
+    parts = {name: plain(_value(values, name)) for name in names}
+    return _NAMED.sub(lambda match: parts[match[1]], column) if all(parts.values()) else None
 
 
 def _value(values: Mapping[str, object], column: str) -> object:
@@ -271,7 +292,7 @@ def _read_row(
     slices: Sequence[str],
 ) -> _Read:
     """Raises RowError where the contract or the id column cannot be read."""
-    cells = {field: _look_up(row.values, column) for field, column in columns.items()}
+    cells = {field: _cell(row.values, column) for field, column in columns.items()}
     cells = {field: cell for field, cell in cells.items() if cell is not _MISSING}
     for field, replacements in values.items():
         if field in cells:
@@ -291,9 +312,9 @@ def _group(
     row: Row, case: Case, contract: TaskContract, columns: Mapping[str, str], group_by: Sequence[str], key: str
 ) -> str:
     if group_by:
-        texts = [
-            plain(_value(row.values, name if _has(row.values, name) else columns.get(name, name))) for name in group_by
-        ]
+        own = {name: name if _has(row.values, name) else columns.get(name, name) for name in group_by}
+        cells = [_cell(row.values, column) for column in own.values()]
+        texts = ["" if cell is _MISSING else plain(cell) for cell in cells]
     else:
         texts = [case.inputs.get(name, "") for name in contract.group_fields]
     normal = [normalise(text) for text in texts]
@@ -312,8 +333,10 @@ def _check_columns(
 ) -> None:
     """Raises one DataError for all columns that no row has."""
     tolerated = {contract.gold_field, contract.reason_field, *contract.optional_fields} - set(mapped)
-    gone = {column: field for field, column in columns.items() if column not in found and field not in tolerated}
-    others = sorted(asked - found - set(columns.values()))
+    named = {field: _named(column) or (column,) for field, column in columns.items()}
+    needed = [field for field, column in columns.items() if column not in found and field not in tolerated]
+    gone = {name: field for field in needed for name in named[field] if name not in found}
+    others = sorted(asked - found - set(columns.values()) - {name for names in named.values() for name in names})
     if not gone and not others:
         return
     said = [f"no column {column!r} for field {field!r}{_nearest(column, present)}" for column, field in gone.items()]
