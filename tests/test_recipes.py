@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from medjudge.config import DEMO_RECIPE, DEMO_TASKS, Recipe, demo_recipe, load_recipe, load_variants, recipe_from_tree
+from medjudge.data.sources import read_source
 from medjudge.errors import ConfigError
 from medjudge.stages.init import recipe_text
 from medjudge.tasks.catalog import TASKS
+from medjudge.tasks.citations import cited_ids, given_ids
+from tests.shared_data import require_shared
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))
 
@@ -55,6 +58,21 @@ def test_published_settings_of_the_medmcqa_pipeline() -> None:
     assert recipe.data.splits == {"train": (0, 1000), "grpo": (1000, 1500), "test": (1500, 1700)}
     assert (recipe.sft.max_steps, recipe.sft.completions_per_step, recipe.sft.learning_rate) == (800, 16, 2e-4)
     assert (recipe.grpo.prompts_per_step, recipe.grpo.group_size, recipe.grpo.completions_per_step) == (2, 4, 8)
+
+
+def test_a_table_of_ratings_alone_gives_all_four_designs_what_they_compare_with() -> None:
+    source = str(require_shared("data", "acr_appropriateness", "acr_appropriateness.jsonl.gz"))
+    path = Path(__file__).parent.parent / "recipes" / "acr_rewards.toml"
+    recipe, variants = load_variants(path, ["profile=table", f"data.source={source}"])
+    assert {name: variant.data.source for name, variant in variants.items() if name != "judge"} == dict.fromkeys(
+        ("baseline", "citations", "llm-eval", "embedding"), source
+    )
+    table = read_source(source, recipe.contract, recipe.data)
+    told = [case for case in table.cases if case.reason is not None]
+    assert (len(table.cases), len(told)) == (3000, 2968)  # the others state no radiation for adults
+    for case in told[::100]:
+        assert str(case.gold) in str(case.reason)
+        assert cited_ids(str(case.reason)) == given_ids(case.inputs["evidence"]) == ("1",)
 
 
 @pytest.mark.parametrize("task", DEMO_TASKS)
