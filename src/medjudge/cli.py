@@ -47,6 +47,10 @@ app = typer.Typer(
 Force = Annotated[
     bool, typer.Option("--force", help="Go on over a failed pre-flight. Manifest and report will say so.")
 ]
+Mapped = Annotated[
+    list[str] | None,
+    typer.Option("--map", help="FIELD=COLUMN where the names differ; 'FIELD={A}, {B}' makes one field of two columns."),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
@@ -102,7 +106,7 @@ def check_data(
     recipe: Annotated[
         Path | None, typer.Option(help="Take task, fields and other data settings from a recipe.")
     ] = None,
-    mapping: Annotated[list[str] | None, typer.Option("--map", help="FIELD=COLUMN where the names differ.")] = None,
+    mapping: Mapped = None,
     where: Annotated[list[str] | None, typer.Option(help="Keep rows with COLUMN=VALUE of PATH.")] = None,
     against_where: Annotated[list[str] | None, typer.Option(help="Keep rows with COLUMN=VALUE of AGAINST.")] = None,
     overrides: Overrides = None,
@@ -228,7 +232,7 @@ def evaluate(
     out: Annotated[Path, typer.Option("--out", help="Folder for results.json and verdicts.jsonl.")],
     task: Annotated[str | None, typer.Option("--task", help="The task, unless --recipe says it.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="Take task, fields and other settings from a recipe.")] = None,
-    mapping: Annotated[list[str] | None, typer.Option("--map", help="FIELD=COLUMN where the names differ.")] = None,
+    mapping: Mapped = None,
     where: Annotated[list[str] | None, typer.Option(help="Keep rows with COLUMN=VALUE.")] = None,
     train: Annotated[
         str | None, typer.Option(help="The rows the models were trained on: for leakage and baselines.")
@@ -265,7 +269,7 @@ def calibrate(
     ] = "platt",
     task: Annotated[str | None, typer.Option("--task", help="The task, unless --recipe says it.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="Take task, fields and other settings from a recipe.")] = None,
-    mapping: Annotated[list[str] | None, typer.Option("--map", help="FIELD=COLUMN where the names differ.")] = None,
+    mapping: Mapped = None,
     where: Annotated[list[str] | None, typer.Option(help="Keep rows with COLUMN=VALUE.")] = None,
     base: Annotated[str | None, typer.Option(help="Load an adapter on these weights.")] = None,
     mode: Annotated[
@@ -309,7 +313,7 @@ def probe(
     max_cases: Annotated[int | None, typer.Option(help="Only so many of the rows, drawn by the seed.")] = None,
     task: Annotated[str | None, typer.Option("--task", help="The task, unless --recipe says it.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="Take task, fields and other settings from a recipe.")] = None,
-    mapping: Annotated[list[str] | None, typer.Option("--map", help="FIELD=COLUMN where the names differ.")] = None,
+    mapping: Mapped = None,
     where: Annotated[list[str] | None, typer.Option(help="Keep rows with COLUMN=VALUE.")] = None,
     base: Annotated[
         str | None, typer.Option(help="Load adapters on these weights; they must be the adapters' parent.")
@@ -492,7 +496,7 @@ def export_lm_eval(
         str | None, typer.Option(help="A model: shorten prompts and end labels as is done here for it.")
     ] = None,
     recipe: Annotated[Path | None, typer.Option(help="Take task, fields and other settings from a recipe.")] = None,
-    mapping: Annotated[list[str] | None, typer.Option("--map", help="FIELD=COLUMN where the names differ.")] = None,
+    mapping: Mapped = None,
     where: Annotated[list[str] | None, typer.Option(help="Keep rows with COLUMN=VALUE.")] = None,
     rubric: Annotated[
         list[str] | None, typer.Option("--rubric", help="NAME=PRESET_OR_TOML: what a benchmark set is judged by.")
