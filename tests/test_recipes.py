@@ -69,7 +69,7 @@ def test_a_table_of_ratings_alone_gives_all_four_designs_what_they_compare_with(
     )
     table = read_source(source, recipe.contract, recipe.data)
     told = [case for case in table.cases if case.reason is not None]
-    assert (len(table.cases), len(told)) == (3000, 2968)  # the others state no radiation for adults
+    assert (len(table.cases), len(told)) == (4000, 3968)  # the others state no radiation for adults
     for case in told[::100]:
         assert str(case.gold) in str(case.reason)
         assert cited_ids(str(case.reason)) == given_ids(case.inputs["evidence"]) == ("1",)
