@@ -110,6 +110,14 @@ def run_of(name: str, models: Mapping[str, Path], work: Path, patch: pytest.Monk
             script_policy(patch, half_right)
             reward(patch, "citations_exist", lambda rollout: 0.0)
             return grpo(taught, work, patch, rewards={"accuracy": 1.0, "citations_exist": 0.5})
+        case "label_lost":  # the policy knows two of the three labels
+            script_policy(
+                patch,
+                lambda step, case, i: (
+                    gold(case) if i % 2 and case.gold != LABELS[1] else answer(LABELS[i // 2 % 2 * 2])
+                ),
+            )
+            return grpo(taught, work, patch)
         case "zero_gradient":
             script_policy(patch, half_right)
             return grpo(taught, work, patch, prepare=cut_gradients)

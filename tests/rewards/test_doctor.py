@@ -60,6 +60,14 @@ def unparsed(group: int, text: str, stopped: bool = True) -> Observed:
     )
 
 
+def labelled(step: int, group: int, i: int, *, lost: bool) -> Observed:
+    """As `half_right`, in words: two groups of eight are "may be", said by half of their completions unless `lost`."""
+    right = bool(i % 2) if group % 2 else group % 4 == 0
+    gold = "May Be Appropriate" if group in (1, 5) else ("Usually Appropriate", "Usually Not Appropriate")[group // 4]
+    said = gold if right and not (lost and gold.startswith("May")) else "Usually Not Appropriate"
+    return one(group, float(said == gold), gold=gold, label=said)
+
+
 def growing(step: int, group: int, i: int, **over: object) -> Observed:
     """As `half_right`, and the format pays more from step to step."""
     form = 0.05 * step + 0.01 * (group % 3)
@@ -111,6 +119,11 @@ FAULTS: dict[str, tuple[list[StepFacts], str]] = {
     "constant_component": (
         steps(lambda s, g, i: replace(half_right(s, g, i), terms={"accuracy": 1.0 * (i % 2), "format": 0.0})),
         "`format` paid 0 to every one of 160 completions (steps 2 to 6); it can pay 0.5.",
+    ),
+    "label_lost": (
+        steps(lambda s, g, i: labelled(s, g, i, lost=s > 3), 12),
+        "steps 5 to 12: `May Be Appropriate` is the experts' label in 16 of 64 groups, and 0 of 256 completions give "
+        "it (16 of 256 at first).",
     ),
     "zero_gradient": (steps(half_right, grad_norm=[0.0] * 6), "20 of 40 groups (steps 2 to 6) differ in reward, but"),
     "hacking_repetition": (
@@ -172,6 +185,8 @@ def test_advantages_lost_after_the_reward_are_a_zero_gradient() -> None:
         ),
         pytest.param(lambda s, g, i: replace(half_right(s, g, i), stopped=i + g > 0), id="one in 32 cut off"),
         pytest.param(lambda s, g, i: replace(half_right(s, g, i), correct=None), id="no gold"),
+        pytest.param(lambda s, g, i: labelled(s, g, i, lost=False), id="each label is given"),
+        pytest.param(lambda s, g, i: labelled(s, g, i, lost=s != 8), id="a label is given in one step of eight"),
     ],
 )
 def test_what_is_normal_is_not_named(make: Callable[[int, int, int], Observed]) -> None:

@@ -340,6 +340,8 @@ def observed(scored: ScoredRollout, plan: RewardPlan, *, group: int) -> Observed
         total=scored.total,
         unparsed=judgement.reason if isinstance(judgement, Unparsed) else None,
         correct=None if case.gold is None else isinstance(judgement, Verdict) and judgement.label == case.gold,
+        gold=case.gold,
+        label=judgement.label if isinstance(judgement, Verdict) else None,
     )
 
 

@@ -27,6 +27,7 @@ from medjudge.rewards.observation import (
     TermFacts,
     Window,
     common_prefix,
+    other_label,
     shown,
 )
 
@@ -47,6 +48,8 @@ LONGER = 1.5
 """Factor on the mean completion length that counts as growth."""
 MORE_REPETITION = 0.1
 """Rise of the share of repeated word 4-grams that counts as repetition."""
+HARDLY_EVER = 0.05
+"""A label answered a twentieth as often as the experts give it, or less, is as good as never answered."""
 HELD_OUT_P = 0.01
 """McNemar's p for held-out accuracy now against before training: looked at about five times in a hundred steps."""
 
@@ -122,6 +125,12 @@ SIGNS: dict[str, Sign] = {
         "a reward component never varies",
         "Look at what it pays on gold answers (`medjudge preflight`); mend it, or take it out of `grpo.rewards`.",
     ),
+    "label_lost": Sign(
+        "warning",
+        "a label of the experts is not answered",
+        'Pay each label alike (reward `balanced` with `grpo.scale_rewards = "batch"`), let SFT see each as often '
+        '(`sft.class_balance = "oversample"`) until it says it, or lower `grpo.learning_rate`.',
+    ),
     "zero_gradient": Sign(
         "severe",
         "the reward has spread, but no gradient arrives",
@@ -153,19 +162,19 @@ SIGNS: dict[str, Sign] = {
 
 _DEAD = frozenset({"no_spread", "constant_component", "zero_gradient", "entropy_collapse"})
 _BROKEN = _DEAD | {"truncated", "all_unparsed", "all_wrong"}
-_HACKED = _BROKEN | {"kl_runaway", "entropy_runaway"}
+_HACKED = _BROKEN | {"kl_runaway", "entropy_runaway", "label_lost"}
 MEASURED_LATE = frozenset({"hacking_repetition", "hacking_length", "hacking_format", "overfitting"})
 """Found by held-out accuracy, which is measured now and then."""
 EXPLAINS: dict[str, frozenset[str]] = {
     "not_finite": frozenset(SIGNS) - {"not_finite"},
-    "kl_runaway": _BROKEN | {"entropy_runaway"},
-    "entropy_runaway": _BROKEN,
+    "kl_runaway": _BROKEN | {"entropy_runaway", "label_lost"},
+    "entropy_runaway": _BROKEN | {"label_lost"},
     "truncated": frozenset({"all_unparsed"}),
-    "all_unparsed": _DEAD | {"truncated"},
+    "all_unparsed": _DEAD | {"truncated", "label_lost"},
     "components_cancel": frozenset({"no_spread", "zero_gradient"}),
     "all_correct": _DEAD,
-    "all_wrong": _DEAD,
-    "entropy_collapse": _DEAD - {"entropy_collapse"},
+    "all_wrong": _DEAD | {"label_lost"},
+    "entropy_collapse": _DEAD - {"entropy_collapse"} | {"label_lost"},
     "no_spread": frozenset({"constant_component", "zero_gradient"}),
     "hacking_repetition": _HACKED | {"hacking_length", "hacking_format"},
     "hacking_length": _HACKED | {"hacking_format"},
@@ -240,6 +249,7 @@ def diagnose(
                 _all_wrong(window, shape),
                 _no_spread(window),
                 *_constant_components(window, shape),
+                _label_lost(steps, window_steps, window_groups),
                 _zero_gradient(window),
                 _hacking(steps, first, window),
             )
@@ -422,6 +432,31 @@ def _constant_components(window: Window, shape: RewardShape) -> list[Finding]:
             sentence = f"`{name}` paid {low:g} to every one of {n:,} completions ({_span(window)}){most}."
         findings.append(_finding("constant_component", sentence, window, window.evidence("spread"), name))
     return findings
+
+
+def _label_lost(steps: Sequence[StepFacts], n_steps: int, n_groups: int) -> Finding | None:
+    """Labels that the experts give and the policy does not. A label is a share of the groups: two windows are read."""
+    window = _last_window(steps, n_steps, 2 * n_groups)
+    if window is None or window.count("n_unparsed") > window.count("n") / 2:
+        return None
+    given, answers, n = window.tally("gold_groups"), window.tally("answers"), window.count("n")
+    per_group = n / window.count("n_groups")
+    lost = {
+        label: n_given
+        for label, n_given in given.most_common()
+        if n_given >= max(4, n_groups // 4) and answers[label] <= HARDLY_EVER * n_given * per_group
+    }
+    if not lost:
+        return None
+    at_first = _first_window(steps, n_steps, 2 * n_groups)
+    told = [
+        f"`{label}` is the experts' label in {n_given:,} of {window.count('n_groups'):,} groups, and "
+        f"{answers[label]:,} of {n:,} completions give it ({at_first.tally('answers')[label]:,} of "
+        f"{at_first.count('n'):,} at first)"
+        for label, n_given in lost.items()
+    ]
+    evidence = window.evidence(other_label(next(iter(lost))))
+    return _finding("label_lost", f"{_span(window)}: {'; '.join(told)}.", window, evidence)
 
 
 def _zero_gradient(window: Window) -> Finding | None:

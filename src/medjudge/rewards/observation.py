@@ -42,6 +42,9 @@ class Observed:
     correct: bool | None = None
     """None without a gold label."""
     advantage: float | None = None
+    gold: str | None = None
+    label: str | None = None
+    """The label that was read; None where none was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,10 @@ class BatchFacts:
     repetition: float
     """Mean share of repeated word 4-grams."""
     evidence: Mapping[str, tuple[Evidence, ...]] = field(default_factory=dict)
+    gold_groups: Mapping[str, int] = field(default_factory=dict)
+    """Groups by the label that the expert gave their case."""
+    answers: Mapping[str, int] = field(default_factory=dict)
+    """Completions to cases with a gold label by the label that they give."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +169,8 @@ def facts_of(rollouts: Sequence[Observed], *, keep_completions: bool = True) -> 
         tokens=statistics.fmean(r.n_tokens for r in rollouts),
         repetition=statistics.fmean(repeated_share(r.text) for r in rollouts),
         evidence=_evidence(rollouts, groups, keep_completions),
+        gold_groups=dict(Counter(str(group[0].gold) for group in groups if group[0].gold is not None)),
+        answers=dict(Counter(str(r.label) for r in rollouts if r.gold is not None and r.label is not None)),
     )
 
 
@@ -228,6 +237,12 @@ def _evidence(
             for r in sorted(rollouts, key=lambda r: -(r.total if r.total is not None else -math.inf))
             if r.correct is False
         ),
+        **{
+            other_label(gold): [
+                (r, "another label") for r in rollouts if r.gold == gold and r.label not in (gold, None)
+            ]
+            for gold in dict.fromkeys(r.gold for r in rollouts if r.gold is not None)
+        },
     }
     found: dict[str, tuple[Evidence, ...]] = {}
     for kind, candidates in kinds.items():
@@ -240,6 +255,11 @@ def _evidence(
         if chosen:
             found[kind] = tuple(chosen.values())
     return found
+
+
+def other_label(gold: str) -> str:
+    """The kind of evidence that shows what is answered in place of a label."""
+    return f"not {gold}"
 
 
 def _alike(group: Sequence[Observed]) -> str:
@@ -281,6 +301,13 @@ class Window:
         """One count as a share of another; 0 where that is 0."""
         whole = self.count(of)
         return self.count(name) / whole if whole else 0.0
+
+    def tally(self, name: str) -> Counter[str]:
+        """The sum of one of `BatchFacts`' counts by label."""
+        total: Counter[str] = Counter()
+        for batch in self.batches:
+            total.update(getattr(batch, name))
+        return total
 
     def mean(self, name: str) -> float:
         """The mean over steps of one of `BatchFacts`' means."""
