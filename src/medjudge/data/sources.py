@@ -243,7 +243,7 @@ _NAMED = re.compile(r"\{([^{}]+)\}")
 
 
 def _named(column: str) -> tuple[str, ...]:
-    """The columns that a text names in braces; none where it is itself the name of a column."""
+    """The columns that a text names in braces."""
     return tuple(_NAMED.findall(column))
 
 
@@ -258,7 +258,7 @@ def _cell(values: Mapping[str, object], column: str) -> object:
 
 def _value(values: Mapping[str, object], column: str) -> object:
     """The cell of a column, None where the row has none."""
-    cell = _look_up(values, column)
+    cell = _cell(values, column)
     return None if cell is _MISSING else cell
 
 
@@ -312,9 +312,9 @@ def _group(
     row: Row, case: Case, contract: TaskContract, columns: Mapping[str, str], group_by: Sequence[str], key: str
 ) -> str:
     if group_by:
-        own = {name: name if _has(row.values, name) else columns.get(name, name) for name in group_by}
-        cells = [_cell(row.values, column) for column in own.values()]
-        texts = ["" if cell is _MISSING else plain(cell) for cell in cells]
+        texts = [
+            plain(_value(row.values, name if _has(row.values, name) else columns.get(name, name))) for name in group_by
+        ]
     else:
         texts = [case.inputs.get(name, "") for name in contract.group_fields]
     normal = [normalise(text) for text in texts]

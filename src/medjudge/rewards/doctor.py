@@ -33,6 +33,8 @@ from medjudge.rewards.observation import (
 
 MANY_TRUNCATED = 0.25
 """A quarter of the completions cut off. Below it the rest of each group still teaches the policy to be shorter."""
+FEW_LABEL_GROUPS = 4
+"""Groups of a label, at least, and a quarter of a window, before anything is said about how often it is answered."""
 FEW_MIXED_GROUPS = 8
 """Groups in which two terms differ, before anything is said about how they add up."""
 KL_RUNAWAY = 1.0
@@ -162,14 +164,14 @@ SIGNS: dict[str, Sign] = {
 """Every finding, causes before what they explain."""
 
 _DEAD = frozenset({"no_spread", "constant_component", "zero_gradient", "entropy_collapse"})
-_BROKEN = _DEAD | {"truncated", "all_unparsed", "all_wrong"}
-_HACKED = _BROKEN | {"kl_runaway", "entropy_runaway", "label_lost"}
+_BROKEN = _DEAD | {"truncated", "all_unparsed", "all_wrong", "label_lost"}
+_HACKED = _BROKEN | {"kl_runaway", "entropy_runaway"}
 MEASURED_LATE = frozenset({"hacking_repetition", "hacking_length", "hacking_format", "overfitting"})
 """Found by held-out accuracy, which is measured now and then."""
 EXPLAINS: dict[str, frozenset[str]] = {
     "not_finite": frozenset(SIGNS) - {"not_finite"},
-    "kl_runaway": _BROKEN | {"entropy_runaway", "label_lost"},
-    "entropy_runaway": _BROKEN | {"label_lost"},
+    "kl_runaway": _BROKEN | {"entropy_runaway"},
+    "entropy_runaway": _BROKEN,
     "truncated": frozenset({"all_unparsed"}),
     "all_unparsed": _DEAD | {"truncated", "label_lost"},
     "components_cancel": frozenset({"no_spread", "zero_gradient"}),
@@ -445,7 +447,7 @@ def _label_lost(steps: Sequence[StepFacts], n_steps: int, n_groups: int) -> Find
     lost = {
         label: n_given
         for label, n_given in given.most_common()
-        if n_given >= max(4, n_groups // 4) and answers[label] <= SELDOM * n_given * per_group
+        if n_given >= max(FEW_LABEL_GROUPS, n_groups // 4) and answers[label] <= SELDOM * n_given * per_group
     }
     if not lost:
         return None
