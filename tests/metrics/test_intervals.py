@@ -182,7 +182,7 @@ def test_many_groups_are_left_out_in_blocks():
 
 @pytest.mark.parametrize("n_groups", [501, 750, 2000])
 def test_the_order_of_groups_does_not_matter(n_groups):
-    """Sorted by their mean, as a file by score or source may be: blocks of neighbours would be blocks of like groups."""
+    """Sorted by their mean, as a file may be: blocks of neighbours would be blocks of like groups."""
     rng = np.random.default_rng(1)
     x = rng.normal(0, 1, n_groups)
     sums = np.stack([x, rng.integers(1, 4, n_groups)], 1)

@@ -72,6 +72,8 @@ class JudgeRows:
     unrated: Sequence[str | None] = ()
     """Its labels for cases that no expert rated; None where it could not be read."""
     unrated_groups: Sequence[str] = ()
+    rated_groups: Sequence[str] = ()
+    """(n,) the groups of `outcomes` by the names of `unrated_groups`; without them, the two are taken to share none."""
 
 
 class PowerResult(Frozen):
@@ -426,10 +428,12 @@ def _correction(
         return None
     said = np.array([label == outcomes.labels[outcomes.positive] for label in rows.unrated])
     labelled, gold = outcomes.predicted == outcomes.positive, outcomes.gold == outcomes.positive
-    # Alone is each row in a group of its own on both sides; the estimators then need no groups.
-    alone = len(set(outcomes.groups.tolist())) == len(gold) and len(set(rows.unrated_groups)) == len(said)
-    new = None if alone else np.unique(np.asarray(rows.unrated_groups, dtype=str), return_inverse=True)[1]
-    old = None if alone else outcomes.groups
+    rated = [f"group {name}" for name in rows.rated_groups] or [f"code {code}" for code in outcomes.groups.tolist()]
+    # A question with rated and unrated answers is one group on both sides.
+    names, code = np.unique([*rated, *(f"group {name}" for name in rows.unrated_groups)], return_inverse=True)
+    # Where every row is a group of its own the estimators need no groups.
+    alone = len(names) == len(gold) + len(said)
+    old, new = (None, None) if alone else (code[: len(gold)], code[len(gold) :])
     return CorrectionResult(
         n_unrated=len(said),
         n_rated=len(gold),

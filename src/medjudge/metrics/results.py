@@ -327,6 +327,7 @@ def judge_rows(cases: Sequence[Case], judgements: Sequence[Judgement], outcomes:
         ),
         unrated=[j.label if isinstance(j, Verdict) else None for j in unrated],
         unrated_groups=[groups.get(j.case_id) or f"case {j.case_id}" for j in unrated],
+        rated_groups=[groups.get(case_id) or f"case {case_id}" for case_id in outcomes.case_ids],
     )
 
 
