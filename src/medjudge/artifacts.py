@@ -25,10 +25,12 @@ from typing import Any, TypeVar
 from medjudge import __version__
 from medjudge.errors import MedjudgeError, RunError
 from medjudge.files import HASHES as HASHES
-from medjudge.files import LOCK, as_manifest, check_output, how_to_renew, make_folder, output_trouble, remove
+from medjudge.files import LOCK, as_manifest, check_output, how_to_renew, output_trouble
 from medjudge.files import MANIFEST as MANIFEST
 from medjudge.files import check_outputs as check_outputs
+from medjudge.files import make_folder as make_folder
 from medjudge.files import private_files as private_files
+from medjudge.files import remove as remove
 from medjudge.files import sha256_file as sha256_file
 from medjudge.files import write_bytes as write_bytes
 from medjudge.files import write_json as write_json
@@ -72,11 +74,14 @@ VERSIONED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "
 """Packages whose versions stand in each manifest."""
 
 
-def read_json(path: Path) -> Any:
-    """The value of a JSON file. Raises RunError if it cannot be read, or a finished stage wrote another one."""
+def read_json(path: Path, *, constants: bool = False) -> Any:
+    """The value of a JSON file. Raises RunError if it cannot be read, or a finished stage wrote another one.
+
+    constants: whether NaN and Infinity are borne, which other programs write into a model's config.
+    """
     check_output(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=float if constants else _refuse_constant)
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"cannot read {path}: {_why_unreadable(error)}. {how_to_renew(path)}") from None
 
