@@ -34,6 +34,7 @@ from medjudge.metrics.published import (
     published_values,
 )
 from medjudge.metrics.results import Results
+from medjudge.names import file_name_trouble, shown
 from medjudge.records import Case
 from medjudge.reporting.html import write_report
 from medjudge.reporting.suite import write_suite_page
@@ -59,6 +60,10 @@ class BenchOptions:
     """Set -> preset or TOML file."""
     parent: str | None = None
     """The weights that adapters are loaded on."""
+
+
+RESERVED_SETS = frozenset({"figures", artifacts.COMMANDS, artifacts.SUITE, artifacts.REPORT})
+"""What lies in a benchmark's folder beside the folders of its sets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +143,9 @@ def _record_command(out_dir: Path) -> None:
 def _choose(options: BenchOptions) -> list[Chosen]:
     copies, rubrics = options.copies, options.rubrics
     own = {name for name in copies if name not in SETS and name in rubrics}
+    for name in own:
+        if (why := file_name_trouble(name, RESERVED_SETS)) is not None:
+            raise ConfigError(f"--data: a set cannot be called {shown(name)}: {why}.")
     chosen = choose_sets(options.only, copies, own)
     if unused := [name for name in rubrics if name not in {one.name for one in chosen}]:
         raise ConfigError(f"--rubric names {', '.join(unused)}, which is not among the sets that are judged.")

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medjudge.errors import ConfigError, MedjudgeError
+from medjudge.names import model_name_trouble, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -605,6 +606,8 @@ def _named(pairs: list[str], option: str = "--model", form: str = "NAME=PATH_OR_
         name, equals, where = text.partition("=")
         if not equals or not name or not where:
             raise ConfigError(f"{option} takes {form}, got {text!r}.")
+        if option == "--model" and (why := model_name_trouble(name)) is not None:
+            raise ConfigError(f"{option} names a model {shown(name)}: {why}.")
         if name in named:
             raise ConfigError(f"{option} names {name!r} twice: expected each name once.")
         named[name] = where
