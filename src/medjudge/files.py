@@ -293,7 +293,7 @@ def how_to_renew(path: Path) -> str:
             return f"To make it anew: medjudge run RECIPE --from {name} --fresh."
         if (part / MANIFEST).exists():
             return "To make it anew, run the command that wrote it again."
-        if (part / LOCK).exists():
+        if _is_run(part):
             return "To make it anew: medjudge run RECIPE --fresh."
     return "Restore it from a copy, or run the command that wrote it again."
 
@@ -312,11 +312,15 @@ def _stage_of(path: Path) -> tuple[Path, Mapping[str, Any]] | None:
         manifest = _manifests[key]
         if manifest is not None:
             return folder, manifest
-        if (folder.parent / LOCK).exists():  # elsewhere it is another program's file of the same name
+        if _is_run(folder.parent):  # elsewhere it is another program's file of the same name
             raise RunError(
                 f"{manifest_path} is damaged, so what lies beside it cannot be checked. {how_to_renew(folder)}"
             )
     return None
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / LOCK).exists() and any((folder / name).exists() for name in ("recipe.json", "commands.json"))
 
 
 def _read_manifest(path: Path) -> Mapping[str, Any] | None:
