@@ -172,7 +172,8 @@ def path_signature(path: Path) -> str | None:
 
 def sha256_json(value: Any) -> str:
     """Hex digest of a JSON value, independent of key order."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False, default=str).encode()).hexdigest()
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()
 
 
 def package_versions() -> dict[str, str]:

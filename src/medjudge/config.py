@@ -641,8 +641,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
         ) from None
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    except (ValueError, RecursionError) as error:
+        why = str(error) if isinstance(error, tomllib.TOMLDecodeError) else type(error).__name__
+        raise ConfigError(f"{path} is not valid TOML: {why}") from None
 
 
 def demo_recipe(task: str, seed: int, runs_dir: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -666,7 +667,12 @@ def variants_from_tree(
 ) -> tuple[Recipe, dict[str, Recipe]]:
     """As `load_variants`, from a parsed tree."""
     settings = [_parse_override(text) for text in overrides]
-    merged: dict[str, Any] = json.loads(json.dumps(tree, default=str))
+    try:
+        merged: dict[str, Any] = json.loads(json.dumps(tree, default=str))
+    except (RecursionError, ValueError):
+        raise ConfigError(
+            f"{where}: the recipe is nested too deeply, or holds a number of thousands of digits."
+        ) from None
     profiles = merged.pop("profiles", {})
     _check_overlays(profiles, "profiles", where)
     profile = next((value for keys, value in reversed(settings) if keys == ["profile"]), merged.get("profile"))
@@ -686,7 +692,8 @@ def variants_from_tree(
             f"{where}: task.kind is {kind!r}{_did_you_mean(str(kind), TASKS)}. Known: {', '.join(TASKS)}."
         )
     overlays = merged.pop("variants", {})
-    overlays = {name: overlay for name, overlay in overlays.items() if overlay is not False}
+    if isinstance(overlays, dict):
+        overlays = {name: overlay for name, overlay in overlays.items() if overlay is not False}
     _check_overlays(overlays, "variants", where)
     recipe = _validate(merged, where=where)
     # Every profile must hold keys that exist, also those not in use: a typo there would wait for its day.
@@ -806,7 +813,7 @@ def _parse_override(text: str) -> tuple[list[str], Any]:
         raise ConfigError(f"--set takes section.key=value, got {text!r}")
     try:
         value = tomllib.loads(f"value = {raw.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = raw.strip()
     return [part.strip() for part in key.split(".")], value
 

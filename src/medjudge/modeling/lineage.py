@@ -158,6 +158,7 @@ def load_any(
     Raises LineageError, naming both hashes, if the parent is not the one that the adapter was trained on.
     """
     folder = resolve(model, revision)
+    artifacts.check_outputs(folder)
     lineage = read_lineage(folder)
     if lineage is not None and (found := weights_sha256(folder)) != lineage.weights_sha256:
         raise LineageError(
@@ -178,7 +179,6 @@ def load_any(
                 f"{found}. On other weights an adapter is noise. Load it on {lineage.parent.path}, or train it anew."
             )
     tokenizer = load_tokenizer(folder if (folder / "tokenizer.json").exists() else parent_folder, config.chat_template)
-    artifacts.check_outputs(folder)
     base = load_weights(parent_folder, config, tokenizer)
     return PeftModel.from_pretrained(base, folder), tokenizer, lineage
 

@@ -25,6 +25,7 @@ from medjudge.reporting.inputs import ReportInputs, VerdictRow
 from medjudge.reporting.suite import left_out_text, suite_grids, usage_lines, write_suite_page
 from medjudge.reporting.tables import audit_tables, grid_table, results_table, usage_table
 from medjudge.reporting.variants import variants_grid
+from medjudge.rewards.preflight import Preflight
 from medjudge.tasks.text import prompt_text
 
 TRAINED = ("base", "sft", "grpo")
@@ -82,33 +83,53 @@ def gather(folder: Path, config: ReportConfig) -> ReportInputs:
     results = artifacts.read_as(evaluated / artifacts.RESULTS, Results.from_json)
     recipe = _read(evaluated / artifacts.RECIPE, {})
     manifest = _read(evaluated / artifacts.MANIFEST, {})
-    data = _read(folder / "prepare" / artifacts.DATA, {})
-    preflight = _read(folder / "grpo" / artifacts.PREFLIGHT, {})
-    lint: Counter[str] = Counter()
-    for counts in data.get("lint", {}).values():
-        lint.update(counts)
+    data_path, doctor_path = folder / "prepare" / artifacts.DATA, folder / "grpo" / artifacts.DOCTOR
+    splits, lint = artifacts.parsed(data_path, _read(data_path, {}), _splits_and_lint)
+    preflight = _preflight(folder / "grpo" / artifacts.PREFLIGHT)
     return ReportInputs(
         title=config.title or f"{recipe.get('name', evaluated.name)}: {results.task}",
         results=results,
-        histories={stage: history for stage in TRAINED if (history := _read(folder / stage / artifacts.HISTORY, []))},
+        histories={stage: rows for stage in TRAINED if (rows := _history(folder / stage / artifacts.HISTORY))},
         verdicts=_verdicts(
             evaluated / artifacts.VERDICTS, results, _prompts(folder, evaluated, recipe) if config.show_text else None
         ),
         recipe=recipe,
         commands=artifacts.read_commands(folder / artifacts.COMMANDS),
         versions=manifest.get("versions", artifacts.package_versions()),
-        lint=dict(lint),
-        data={
-            name: {"cases": split["n_cases"], "groups": split["n_groups"]}
-            for name, split in data.get("splits", {}).items()
-        },
+        lint=lint,
+        data=splits,
         variants=_variants(evaluated),
-        preflight=preflight if "checks" in preflight else {},  # an older run's file has another form
-        doctor=_read(folder / "grpo" / artifacts.DOCTOR, {}),
-        description=recipe.get("description", ""),
-        finished=manifest.get("finished", ""),
+        preflight=preflight,
+        doctor=_read(doctor_path, {}),
+        description=str(recipe.get("description", "")),
+        finished=str(manifest.get("finished", "")),
         max_disagreements=config.max_disagreements,
     )
+
+
+def _splits_and_lint(data: Mapping[str, Any]) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
+    """(split -> counts, finding -> rows) of `data.json`. Raises TypeError, KeyError or ValueError for another form."""
+    lint: Counter[str] = Counter()
+    for counts in data.get("lint", {}).values():
+        lint.update({str(code): int(count) for code, count in counts.items()})
+    splits = data.get("splits", {}).items()
+    return {name: {"cases": int(one["n_cases"]), "groups": int(one["n_groups"])} for name, one in splits}, dict(lint)
+
+
+def _preflight(path: Path) -> dict[str, Any]:
+    """What `preflight.json` holds; nothing where an older program wrote it in another form."""
+    tree: dict[str, Any] = _read(path, {})
+    if "checks" in tree:
+        artifacts.parsed(path, tree, Preflight.from_json)
+        return tree
+    return {}
+
+
+def _history(path: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = _read(path, [])
+    if not all(isinstance(row, dict) and all(not isinstance(v, list | dict) for v in row.values()) for row in rows):
+        raise RunError(f"{path} is no training log. {how_to_renew(path)}")
+    return rows
 
 
 def print_outcome(folder: Path, console: Console) -> None:
