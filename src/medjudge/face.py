@@ -283,7 +283,7 @@ class Scores:
         from medjudge.reporting.inputs import ReportInputs
 
         path = Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
+        artifacts.make_folder(path)
         return write_report(ReportInputs(title=title or f"Scores: {self.results.task}", results=self.results), path)
 
     def __rich__(self) -> Any:

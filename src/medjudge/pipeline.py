@@ -17,6 +17,7 @@ from rich.console import Console
 from medjudge import __version__, artifacts
 from medjudge.config import SCRATCH_BASE, SPLIT_SOURCES, STAGE_NAMES, TINY_BASE, Recipe
 from medjudge.errors import ConfigError, RunError
+from medjudge.files import write_failure
 from medjudge.rewards.composition import reward_plan
 from medjudge.settings import without_transport
 
@@ -150,6 +151,8 @@ def run_recipe(
     names = active_stages(recipe, first, last)
     run_dir = artifacts.RunDir(recipe.run_dir)
     with run_dir.lock():
+        if fresh:
+            run_dir.discard_notes()
         check_upstream(recipe, run_dir, names[0])
         if {"sft", "grpo"} & set(names):
             from medjudge.modeling.arguments import check_arguments
@@ -193,6 +196,8 @@ def _run_stage(
     console.print(f"[bold]{name:9}[/] {STAGES[name].title} [dim]({why})[/]")
     started = time.monotonic()
     work = run_dir.begin(name, inputs)
+    for line in artifacts.drop_damaged_checkpoints(work):
+        console.print(f"          [yellow]{line}[/]")
     # A training or an evaluation shows its own bar; the other stages are short, but not so short as to say nothing.
     quiet_stage = name in ("prepare", "merge", "report") and console.is_terminal
     with console.status(f"{name} ...") if quiet_stage else contextlib.nullcontext():
@@ -201,7 +206,9 @@ def _run_stage(
         except KeyboardInterrupt:
             console.print("stopped. The same command goes on from the last checkpoint.")
             raise
-        except RuntimeError as error:
+        except Exception as error:
+            if (message := write_failure(error)) is not None:
+                raise RunError(f"{name}: {message}") from None
             # torch.OutOfMemoryError is a RuntimeError; torch itself is not imported here.
             if type(error).__name__ != "OutOfMemoryError":
                 raise
@@ -230,7 +237,7 @@ def _one_line(summary: Mapping[str, Any]) -> str:
 def _record_command(run_dir: Path) -> None:
     """Keeps the commands that touched this run, the newest last, for the report."""
     path = run_dir / artifacts.COMMANDS
-    commands: list[str] = artifacts.read_json(path) if path.exists() else []
+    commands = artifacts.read_commands(path)
     command = shlex.join(["medjudge", *sys.argv[1:]])
     if command not in commands:
         artifacts.write_json(path, [*commands, command][-20:])

@@ -102,16 +102,16 @@ class Contestant:
             return answers
         path = self._kept(question)
         kind = LabelScores if self.recipe.evaluate.mode == "labels" else Completion
-        if path.exists():
-            kept = artifacts.read_json(path)
+        if (kept := artifacts.read_kept(path)) is not None:
             self._lineage = kept["lineage"]
             self.seconds += kept["seconds"]
             return [[kind(**answer) for answer in row] for row in kept["answers"]]
+        artifacts.remove(path)  # damaged: the model is asked again
         answers = self._ask_model(question)
         seconds = time.monotonic() - started if not question.title else 0.0
         self.seconds += seconds
         kept = {"lineage": self._lineage, "seconds": seconds, "answers": [[asdict(a) for a in row] for row in answers]}
-        artifacts.write_json(path, kept)
+        artifacts.write_kept(path, kept)
         return answers
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medjudge.errors import RunError
+from medjudge.files import PRIVATE_FILE, make_folder
 from medjudge.settings import EndpointSettings
 
 _KEYS_PER_QUERY = 500
@@ -66,7 +67,7 @@ class ReplyCache:
             marks = ",".join("?" * len(some))
             with _readable(self._path):
                 rows = self._db.execute(f"SELECT key, reply FROM replies WHERE key IN ({marks})", some).fetchall()
-                found.update({key: Reply(**json.loads(reply)) for key, reply in rows})
+                found.update({key: _reply_from(json.loads(reply)) for key, reply in rows})
         return found
 
     def put(self, key: str, reply: Reply) -> None:
@@ -76,12 +77,26 @@ class ReplyCache:
             self._db.execute("INSERT OR IGNORE INTO replies (key, reply) VALUES (?, ?)", (key, text))
 
 
+def _reply_from(tree: Any) -> Reply:
+    """Raises TypeError or ValueError for anything but what `put` wrote."""
+    reply = Reply(**tree)
+    texts = (reply.text, reply.asked_at, reply.reported_model, reply.thought, reply.fingerprint or "")
+    counts = (reply.n_prompt_tokens or 0, reply.n_completion_tokens or 0)
+    if not all(isinstance(text, str) for text in texts) or not all(isinstance(count, int) for count in counts):
+        raise TypeError
+    if reply.finish not in ("stop", "length", "refusal") or not isinstance(reply.latency_s, int | float):
+        raise ValueError
+    return reply
+
+
 @contextlib.contextmanager
 def open_cache(path: Path) -> Iterator[ReplyCache]:
     """The cache in a file, which is made where there is none. Raises RunError if it cannot be used."""
     with _readable(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)  # an answer may quote its prompt
+        make_folder(path.parent)
+        path.touch(mode=PRIVATE_FILE)  # an answer may quote its prompt
+        if path.is_file() and path.stat().st_mode & 0o077:
+            path.chmod(PRIVATE_FILE)
         db = sqlite3.connect(path, timeout=60.0, isolation_level=None)
     try:
         with _readable(path):
@@ -97,7 +112,7 @@ def open_cache(path: Path) -> Iterator[ReplyCache]:
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except (sqlite3.Error, OSError, ValueError, TypeError) as error:
+    except (sqlite3.Error, OSError, ValueError, TypeError, RecursionError, RunError) as error:
         raise RunError(
             f"the cache of answers {path} cannot be used ({type(error).__name__}). Name another file "
             "(`cache` of the endpoint's settings), on a local disk; or delete it, and every answer is asked for again."

@@ -99,8 +99,10 @@ def read_lineage(folder: Path) -> Lineage | None:
             ancestry=ancestry,
             adapter=AdapterStep(**adapter) if adapter else None,
         )
-    except (TypeError, KeyError, AttributeError) as error:
-        raise LineageError(f"{path} is not a lineage file of this version ({error}). Train or merge again.") from None
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        raise LineageError(
+            f"{path} is not a lineage file of this version ({type(error).__name__}). Train or merge again."
+        ) from None
 
 
 def weights_sha256(folder: Path) -> str:
@@ -116,7 +118,7 @@ def weights_sha256(folder: Path) -> str:
     digest = hashlib.sha256()
     for name in ("config.json", "adapter_config.json"):
         if (folder / name).exists():
-            config = artifacts.read_json(folder / name)
+            config = artifacts.parsed(folder / name, artifacts.read_json(folder / name, constants=True), dict)
             kept = {key: value for key, value in config.items() if key not in _NOT_THE_MODEL}
             digest.update(f"{name}\0{artifacts.sha256_json(kept)}\n".encode())
     for path in files:
@@ -156,6 +158,7 @@ def load_any(
     Raises LineageError, naming both hashes, if the parent is not the one that the adapter was trained on.
     """
     folder = resolve(model, revision)
+    artifacts.check_outputs(folder)
     lineage = read_lineage(folder)
     if lineage is not None and (found := weights_sha256(folder)) != lineage.weights_sha256:
         raise LineageError(
@@ -189,7 +192,9 @@ def _parent_folder(folder: Path, lineage: Lineage | None, parent: str | Path | N
             candidates.append(str(folder / lineage.parent.relative_path))
         candidates.append(lineage.parent.path)
     else:
-        candidates.append(artifacts.read_json(folder / "adapter_config.json").get("base_model_name_or_path") or "")
+        path = folder / "adapter_config.json"
+        adapter = artifacts.parsed(path, artifacts.read_json(path, constants=True), dict)
+        candidates.append(str(adapter.get("base_model_name_or_path") or ""))
     for candidate in candidates:
         if Path(candidate).is_dir():
             return Path(candidate)

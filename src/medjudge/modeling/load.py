@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 from medjudge.config import TINY_BASE, ModelConfig
 from medjudge.data.facts import BUILTIN_DIR
 from medjudge.errors import ConfigError, ModelError
+from medjudge.files import check_outputs
 from medjudge.tasks.encoding import PLAIN_CHAT_TEMPLATE, stop_token_ids
 
 TINY_DIR = BUILTIN_DIR / "tiny"
@@ -65,6 +66,7 @@ def load_tokenizer(folder: Path, chat_template: str | None = None) -> Any:
 
     chat_template: Jinja text or `plain`, used only if the tokenizer brings none. Raises ModelError.
     """
+    check_outputs(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except Exception as error:
@@ -108,6 +110,7 @@ def load_weights(
     on a bfloat16 weight mostly rounds to nothing. The trainer then computes in the recipe's dtype by autocast.
     Raises ModelError if the folder cannot be read, or the tokenizer has tokens that the model has no embedding for.
     """
+    check_outputs(folder)
     device = pick_device(config.device)
     options: dict[str, Any] = {"dtype": torch.float32 if train_all else pick_dtype(config.dtype, device)}
     if config.attn_implementation:

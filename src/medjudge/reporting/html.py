@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,10 +55,10 @@ def write_report(report_inputs: ReportInputs, out_dir: Path) -> Path:
     if report_inputs.variants is not None:
         pictures.insert(0, variants_picture(report_inputs.variants))
     folder = out_dir / FIGURES_DIR
-    folder.mkdir(parents=True, exist_ok=True)
+    artifacts.make_folder(folder)
     embedded = [Embedded(picture, picture.png()) for picture in pictures]
     for item in embedded:
-        _write_bytes(folder / f"{item.picture.name}.png", item.png)
+        artifacts.write_bytes(folder / f"{item.picture.name}.png", item.png)
     path = out_dir / artifacts.REPORT
     artifacts.write_text(path, render_html(report_inputs, embedded))
     return path
@@ -127,16 +126,6 @@ def template_environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    """Writes `path` whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _metric_table(results: Results) -> dict[str, Any]:

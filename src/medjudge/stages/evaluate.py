@@ -75,7 +75,7 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
         if (run_dir / "prepare" / f"{split}{artifacts.SPLIT_SUFFIX}").exists()
         for case in read_split(run_dir / "prepare" / f"{split}{artifacts.SPLIT_SUFFIX}")
     ]
-    leakage = LeakageReport.from_json(artifacts.read_json(run_dir / "prepare" / artifacts.LEAKAGE))
+    leakage = artifacts.read_as(run_dir / "prepare" / artifacts.LEAKAGE, LeakageReport.from_json)
     # The settings behind the numbers lie beside them, whatever the run's recipe says later.
     artifacts.write_json(out_dir / artifacts.RECIPE, recipe.model_dump(mode="json"))
     validation: Sequence[Case] = ()
@@ -92,6 +92,7 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     )
 
 
+@artifacts.private_files()
 def evaluate_folder(
     contract: TaskContract,
     data: str,

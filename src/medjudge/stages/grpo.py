@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from medjudge import artifacts
 from medjudge.config import Recipe
 from medjudge.data.splits import seeded_sample
 from medjudge.data.store import read_split
+from medjudge.errors import RunError
 from medjudge.inference.engine import Engine
 from medjudge.modeling.all_action import train_all_action
 from medjudge.modeling.chain import start_of
@@ -149,8 +151,9 @@ def _proven(
 ) -> Preflight:
     """The pre-flight, printed and kept in `preflight.json`; a run that was cut off after it has it already."""
     path = out_dir / artifacts.PREFLIGHT
-    if path.exists() and (kept := Preflight.from_json(artifacts.read_json(path))).verdict != "failed":
-        return kept
+    with contextlib.suppress(RunError):  # a damaged one is made again
+        if path.exists() and (kept := artifacts.read_as(path, Preflight.from_json)).verdict != "failed":
+            return kept
     started = time.monotonic()
     policy = "the sft model" if "sft" in recipe.stages else "the base model"
     result = run_preflight(

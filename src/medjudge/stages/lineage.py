@@ -55,6 +55,8 @@ def print_lineage(model_dir: Path, console: Console) -> bool:
         if digest:
             node.add(f"[dim]{name} {digest[:16]}[/]")
     console.print(tree)
+    if fits:
+        artifacts.check_outputs(model_dir)  # tokenizer and settings, which the weights' hash does not cover
     return fits and parent_fits
 
 
