@@ -39,6 +39,8 @@ class ContractGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no ty
 
     prompt_ids_by_text: Mapping[str, list[int]]
     resampler: Resampler | None = None
+    before_rollouts: Callable[[], None] | None = None
+    """Called whenever a new batch of rollouts is due: what changes how they are drawn and scored changes here."""
     grad_norm: float | None = None
     """Of the last optimiser step, before clipping; transformers itself tells it only when it logs."""
 
@@ -53,6 +55,8 @@ class ContractGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no ty
         return norm
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        if self.before_rollouts is not None:
+            self.before_rollouts()
         self._rows = inputs
         return dict(super()._generate_and_score_completions(inputs))
 
@@ -210,7 +214,7 @@ def train_grpo(
     )
     trainer.prompt_ids_by_text = {row.prompt_text: row.prompt_ids for row in encoded}
     trainer.remove_callback(PrinterCallback)
-    doctor.trainer = trainer
+    doctor.trainer, trainer.before_rollouts = trainer, doctor.before_rollouts
     if is_acting and config.doctor.max_resamples:
         trainer.resampler = Resampler(
             rows,
