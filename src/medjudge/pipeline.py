@@ -152,9 +152,11 @@ def run_recipe(
     with run_dir.lock():
         check_upstream(recipe, run_dir, names[0])
         if {"sft", "grpo"} & set(names):
+            from medjudge.modeling.adapters import check_adapters
             from medjudge.modeling.arguments import check_arguments
 
             check_arguments(recipe)
+            check_adapters(recipe, names)
         _check_parts(recipe, names)
         artifacts.write_json(run_dir.path / artifacts.RECIPE, recipe.model_dump(mode="json"))
         _record_command(run_dir.path)

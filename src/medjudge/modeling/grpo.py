@@ -18,12 +18,12 @@ from medjudge import artifacts
 from medjudge.config import GrpoConfig, ModelConfig, Recipe
 from medjudge.data.splits import seeded_sample
 from medjudge.errors import ModelError
+from medjudge.modeling.adapters import lora_config
 from medjudge.modeling.arguments import epoch_order, grpo_arguments, n_steps
 from medjudge.modeling.grouped import GroupedGrpoTrainer
 from medjudge.modeling.load import check_context
 from medjudge.modeling.progress import Watch, clean_history
 from medjudge.modeling.resampling import Resampler, by_difficulty
-from medjudge.modeling.sft import lora_config
 from medjudge.modeling.watching import DoctorWatch
 from medjudge.records import Case
 from medjudge.rewards.checks import observed

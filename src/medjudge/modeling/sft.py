@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import trl.trainer.utils
 from datasets import Dataset
-from peft import LoraConfig, TaskType
 from rich.console import Console
 from transformers import PrinterCallback
 from trl import SFTTrainer
 
 from medjudge import artifacts
-from medjudge.config import LoraSettings, ModelConfig, SftConfig
+from medjudge.config import ModelConfig, SftConfig
 from medjudge.data.splits import seeded_sample
 from medjudge.errors import DataError
+from medjudge.modeling.adapters import lora_config
 from medjudge.modeling.arguments import length_grouped_order, n_epochs, n_steps, sft_arguments
 from medjudge.modeling.load import check_context
 from medjudge.modeling.progress import Watch, clean_history
@@ -28,18 +28,6 @@ from medjudge.tasks.encoding import encode_all
 
 EVAL_CASES = 256
 """Validation cases whose loss is watched, drawn by the seed."""
-
-
-def lora_config(lora: LoraSettings) -> LoraConfig:
-    """PEFT's configuration of our adapter settings."""
-    return LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules),
-        use_rslora=lora.rslora,
-        task_type=TaskType.CAUSAL_LM,
-    )
 
 
 def tokenised_rows(contract: TaskContract, cases: Sequence[Case], tokenizer: Any) -> list[dict[str, list[int]]]:

@@ -49,26 +49,29 @@ def build_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
     )
 
 
+def shape_of(config: BaseConfig, n_tokens: int) -> Qwen3Config:
+    """The configuration of the model for a tokenizer of `n_tokens` tokens: tied embeddings, rows in multiples of 64."""
+    return Qwen3Config(
+        vocab_size=-(-n_tokens // 64) * 64,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_hidden_layers=config.n_layers,
+        num_attention_heads=config.n_heads,
+        num_key_value_heads=max(1, config.n_heads // 2),
+        head_dim=config.hidden_size // config.n_heads,
+        max_position_embeddings=config.max_position_embeddings,
+        tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+        bos_token_id=None,
+    )
+
+
 def build_model(config: BaseConfig, tokenizer: Any, seed: int) -> Any:
     """A Qwen3-shaped model with random weights, tied embeddings, float32."""
     set_seed(seed)
-    model = Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=-(-len(tokenizer) // 64) * 64,
-            hidden_size=config.hidden_size,
-            intermediate_size=config.intermediate_size,
-            num_hidden_layers=config.n_layers,
-            num_attention_heads=config.n_heads,
-            num_key_value_heads=max(1, config.n_heads // 2),
-            head_dim=config.hidden_size // config.n_heads,
-            max_position_embeddings=config.max_position_embeddings,
-            tie_word_embeddings=True,
-            rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    shape = shape_of(config, len(tokenizer))
+    shape.eos_token_id, shape.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+    model = Qwen3ForCausalLM(shape)
     fit_stop_tokens(model, tokenizer)
     return model
 
