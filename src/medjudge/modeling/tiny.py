@@ -18,6 +18,7 @@ from medjudge.errors import DataError
 from medjudge.modeling.arguments import base_arguments, length_grouped_order, n_epochs, n_steps
 from medjudge.modeling.load import fit_stop_tokens
 from medjudge.modeling.progress import Watch, clean_history
+from medjudge.modeling.totals import Totals
 
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|start|>", "<|end|>"
 CHAT_TEMPLATE = (
@@ -101,17 +102,19 @@ def train_language_model(
     epochs = n_epochs(len(pieces), config.epochs, config.batch_size, config.max_steps)
     order = length_grouped_order([len(ids) for ids in pieces], epochs, config.batch_size, seed)
     steps = n_steps(len(pieces), config.epochs, config.batch_size, config.max_steps)
-    watch = Watch("base", console, ("loss",))
+    checkpoint = artifacts.latest_checkpoint(work)
+    watch, totals = Watch("base", console, ("loss",)), Totals(checkpoint)
     trainer = Trainer(
         model=model,
         args=base_arguments(config, model_config, work, steps=steps, seed=seed),
         train_dataset=Dataset.from_dict({"input_ids": [pieces[i] for i in order]}),
         data_collator=_causal_collator(tokenizer),
-        callbacks=[watch],
+        callbacks=[totals, watch],
     )
+    totals.trainer = trainer
     trainer.remove_callback(PrinterCallback)
     try:
-        trainer.train(resume_from_checkpoint=artifacts.latest_checkpoint(work))
+        trainer.train(resume_from_checkpoint=checkpoint)
     finally:
         watch.close()
     return clean_history(trainer.state.log_history)
