@@ -54,6 +54,8 @@ FORCED = ".forced"
 DOCTOR = "doctor.json"
 JUDGES = "judges.json"
 TIMINGS = "timings.json"
+TOTALS = "totals.json"
+SITTINGS = "sittings.json"
 VARIANTS = "compare.json"
 COMPARE = "compare"
 RESULTS = "results.json"
@@ -301,7 +303,10 @@ class RunDir:
     def finish(
         self, name: str, *, config: Any, inputs: Mapping[str, Any], summary: Mapping[str, Any], seed: int, wall_s: float
     ) -> None:
-        """Writes the manifest and moves the work folder into place. Checkpoints are not kept."""
+        """Writes the manifest and moves the work folder into place. Checkpoints are not kept.
+
+        wall_s: seconds over all sittings of the stage.
+        """
         work = self.work(name)
         outputs = {
             str(path.relative_to(work)): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
@@ -323,6 +328,7 @@ class RunDir:
                 "versions": package_versions(),
                 "git_revision": git_revision(),
                 "wall_s": round(wall_s, 3),
+                "sittings": max(1, len(sittings(work))),
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             },
         )
@@ -417,6 +423,30 @@ def _move_into_place(work: Path, final: Path) -> None:
 # --- checkpoints ------------------------------------------------------------------------------------------------------
 
 _TRAINER_STATE = "trainer_state.json"
+
+
+def begin_sitting(work: Path) -> None:
+    """Notes that work on a stage begins, or goes on after it was cut off: its seconds are those of all sittings.
+
+    A sitting that is killed counts up to its last checkpoint, one that is stopped by an error or Ctrl-C in full.
+    """
+    (work / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+    earlier = read_json(work / CHECKPOINTS / SITTINGS) if (work / CHECKPOINTS / SITTINGS).exists() else []
+    write_json(work / CHECKPOINTS / SITTINGS, [*earlier, {"began": time.monotonic(), "seconds": 0.0}])
+
+
+def note_sitting(work: Path) -> None:
+    """Notes the seconds of the sitting that runs; nothing where none was begun."""
+    path = work / CHECKPOINTS / SITTINGS
+    if path.exists():
+        *earlier, last = read_json(path)
+        write_json(path, [*earlier, {**last, "seconds": time.monotonic() - last["began"]}])
+
+
+def sittings(work: Path) -> list[float]:
+    """Seconds of each sitting, as they were last noted."""
+    path = work / CHECKPOINTS / SITTINGS
+    return [sitting["seconds"] for sitting in read_json(path)] if path.exists() else []
 
 
 def mark_checkpoint_complete(checkpoint: Path) -> None:

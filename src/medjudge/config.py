@@ -180,6 +180,17 @@ class LoraSettings(Settings):
     rslora: bool = False
     """Scale by alpha/sqrt(r) instead of alpha/r (Kalajdzievski 2023, arXiv:2312.03732)."""
 
+    @field_validator("target_modules", mode="before")
+    @classmethod
+    def _names_or_all(cls, value: Any) -> Any:
+        if value == "all-linear":
+            return value
+        if isinstance(value, str) or not value:
+            raise ValueError(
+                'expected a list of module names such as ["q_proj", "v_proj"], or "all-linear"; patterns are not read'
+            )
+        return value
+
     @property
     def scale(self) -> float:
         """What the adapter's product is multiplied by."""

@@ -6,7 +6,6 @@ import contextlib
 import importlib
 import shlex
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,9 +154,11 @@ def run_recipe(
             run_dir.discard_notes()
         check_upstream(recipe, run_dir, names[0])
         if {"sft", "grpo"} & set(names):
+            from medjudge.modeling.adapters import check_adapters
             from medjudge.modeling.arguments import check_arguments
 
             check_arguments(recipe)
+            check_adapters(recipe, names)
         _check_parts(recipe, names)
         artifacts.write_json(run_dir.path / artifacts.RECIPE, recipe.model_dump(mode="json"))
         _record_command(run_dir.path)
@@ -194,10 +195,10 @@ def _run_stage(
             console.print(f"[dim]{name:9} the same as that of {sibling.path.name}, taken from there[/]")
             return
     console.print(f"[bold]{name:9}[/] {STAGES[name].title} [dim]({why})[/]")
-    started = time.monotonic()
     work = run_dir.begin(name, inputs)
     for line in artifacts.drop_damaged_checkpoints(work):
         console.print(f"          [yellow]{line}[/]")
+    artifacts.begin_sitting(work)
     # A training or an evaluation shows its own bar; the other stages are short, but not so short as to say nothing.
     quiet_stage = name in ("prepare", "merge", "report") and console.is_terminal
     with console.status(f"{name} ...") if quiet_stage else contextlib.nullcontext():
@@ -216,11 +217,14 @@ def _run_stage(
                 f"{name}: out of GPU memory. Lower `sft.micro_batch`, `grpo.micro_batch`, `evaluate.batch_tokens`, or "
                 "set `model.gradient_checkpointing = true`."
             ) from None
-    wall_s = time.monotonic() - started
+        finally:
+            artifacts.note_sitting(work)
+    seconds = artifacts.sittings(work)
+    wall_s, several = sum(seconds), f" in {len(seconds)} sittings" if len(seconds) > 1 else ""
     sections = STAGES[name].sections
     config = {key: value for key, value in recipe.model_dump(mode="json").items() if key in sections}
     run_dir.finish(name, config=config, inputs=inputs, summary=summary, seed=recipe.seed, wall_s=wall_s)
-    console.print(f"          [dim]{_one_line(summary)}  {wall_s:.0f} s[/]")
+    console.print(f"          [dim]{_one_line(summary)}  {wall_s:.0f} s{several}[/]")
 
 
 def _one_line(summary: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from medjudge import artifacts
-from medjudge.config import SCRATCH_BASE, LoraSettings, Recipe
+from medjudge.config import SCRATCH_BASE, Recipe
 from medjudge.errors import ConfigError, MedjudgeError
 from medjudge.pipeline import STAGES, active_stages, stage_inputs
 from medjudge.records import Case
@@ -110,6 +110,7 @@ def _split_table(recipe: Recipe, splits: Mapping[str, Sequence[Case]], tokenizer
 def _training_table(
     recipe: Recipe, splits: Mapping[str, Sequence[Case]], tokenizer: Any, names: Sequence[str]
 ) -> Table:
+    from medjudge.modeling.adapters import adapter_parameters, check_adapters
     from medjudge.modeling.arguments import n_steps
     from medjudge.modeling.grpo import grpo_order
 
@@ -117,6 +118,8 @@ def _training_table(
     for column in ("stage", "prompts/step", "completions/step", "steps", "tokens", "trainable", "memory"):
         table.add_column(column, justify="left" if column == "stage" else "right")
     model, error = _meta_model(recipe, tokenizer)
+    if model is not None:
+        check_adapters(recipe, names, model)
     for stage in ("sft", "grpo"):
         if stage not in names:
             continue
@@ -147,7 +150,7 @@ def _training_table(
         trainable = error or "not known"
         if model is not None:
             n_all = sum(p.numel() for p in model.parameters())
-            n_trainable = n_all if config.tuning == "full" else _lora_parameters(model, config.lora)
+            n_trainable = n_all if config.tuning == "full" else adapter_parameters(model, config.lora)
             trainable = f"{n_trainable:,} of {n_all:,}"
             if width:
                 has_reference = (
@@ -178,33 +181,20 @@ def _adapter_lines(recipe: Recipe, names: Sequence[str]) -> list[str]:
 def _meta_model(recipe: Recipe, tokenizer: Any) -> tuple[Any, str | None]:
     """(the model without weights, why not)."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
 
+    from medjudge.modeling.adapters import skeleton
     from medjudge.modeling.load import resolve
 
-    with torch.device("meta"):
-        if recipe.model.base == SCRATCH_BASE:
-            from medjudge.modeling.tiny import build_model
+    if recipe.model.base == SCRATCH_BASE:
+        from medjudge.modeling.tiny import build_model
 
+        with torch.device("meta"):
             return build_model(recipe.base, tokenizer, recipe.seed), None
-        try:
-            config = AutoConfig.from_pretrained(resolve(recipe.model.base, recipe.model.revision))
-        except (MedjudgeError, OSError, ValueError):
-            return None, "base not at hand"
-        return AutoModelForCausalLM.from_config(config), None
-
-
-def _lora_parameters(model: Any, lora: LoraSettings) -> int:
-    """r x (in + out) for every adapted linear layer."""
-    import torch
-
-    head = model.get_output_embeddings()
-    total = 0
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Linear) and module is not head:
-            wanted = lora.target_modules == "all-linear" or name.rpartition(".")[2] in lora.target_modules
-            total += lora.r * (module.in_features + module.out_features) if wanted else 0
-    return total
+    try:
+        model = skeleton(resolve(recipe.model.base, recipe.model.revision))
+    except MedjudgeError:
+        model = None
+    return model, None if model is not None else "base not at hand"
 
 
 def _memory(

@@ -81,9 +81,9 @@ class Contestant:
         """Of the weights in `folder`, as its lineage names them or as they are."""
         if self._lineage is not None:
             return str(self._lineage["weights_sha256"])
-        from medjudge.modeling.lineage import weights_sha256
+        from medjudge.modeling.lineage import recorded_sha256
 
-        return weights_sha256(Path(self.where))
+        return recorded_sha256(Path(self.where))
 
     @property
     def usage(self) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from medjudge.data.splits import seeded_sample
 from medjudge.data.store import read_split
 from medjudge.errors import RunError
 from medjudge.inference.engine import Engine
+from medjudge.modeling.adapters import check_adapters, skeleton
 from medjudge.modeling.all_action import train_all_action
 from medjudge.modeling.chain import start_of
 from medjudge.modeling.grpo import rewarded_cases, train_grpo
@@ -45,6 +46,8 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
         if reward.client is not None and not reward.client.endpoint.is_loopback:
             console.print(f"          the text of the cases is sent to {reward.client.endpoint.host}")
     is_lora = recipe.grpo.tuning == "lora"
+    if is_lora:
+        check_adapters(recipe, ("grpo",), skeleton(start))
     model = load_weights(start, recipe.model, tokenizer, quantize=is_lora, train_all=not is_lora)
     is_forced = artifacts.RunDir(run_dir).allows_failed_preflight
     preflight = _proven(recipe, cases, plan, model, tokenizer, out_dir, console, is_forced=is_forced)
