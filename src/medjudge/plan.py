@@ -180,7 +180,7 @@ def _meta_model(recipe: Recipe, tokenizer: Any) -> tuple[Any, str | None]:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from medjudge.modeling.load import resolve
+    from medjudge.modeling.load import refuse_own_code, resolve
 
     with torch.device("meta"):
         if recipe.model.base == SCRATCH_BASE:
@@ -188,10 +188,15 @@ def _meta_model(recipe: Recipe, tokenizer: Any) -> tuple[Any, str | None]:
 
             return build_model(recipe.base, tokenizer, recipe.seed), None
         try:
-            config = AutoConfig.from_pretrained(resolve(recipe.model.base, recipe.model.revision))
-        except (MedjudgeError, OSError, ValueError):
+            folder = resolve(recipe.model.base, recipe.model.revision)
+        except MedjudgeError:
             return None, "base not at hand"
-        return AutoModelForCausalLM.from_config(config), None
+        try:
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        except (OSError, ValueError) as error:
+            refuse_own_code(folder, error)
+            return None, "base not at hand"
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False), None
 
 
 def _lora_parameters(model: Any, lora: LoraSettings) -> int:

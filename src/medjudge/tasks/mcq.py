@@ -234,10 +234,10 @@ class McqContract(TaskContract):
         if (letter := next(iter(found), "")) not in LETTERS:
             return None
         objects = [one for one in objects_within(text) if str(one.get("predicted_category")).strip().upper() == letter]
-        stated = {one.get("confidence") for one in objects if _is_probability(one.get("confidence"))}
+        stated = {float(value) for one in objects if _is_probability(value := one.get("confidence"))}
         reasons = [one["reason"] for one in objects if isinstance(one.get("reason"), str)]
         rationale = printable(reasons[0]).strip() if reasons else "" if members else printable(text)
-        return Verdict(case_id, letter, float(stated.pop()) if len(stated) == 1 else None, rationale)
+        return Verdict(case_id, letter, stated.pop() if len(stated) == 1 else None, rationale)
 
 
 def _letters(pattern: re.Pattern[str], text: str) -> set[str]:
