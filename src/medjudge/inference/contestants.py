@@ -222,6 +222,7 @@ def load_judge(
     from medjudge.inference.engine import fit_for_inference
     from medjudge.modeling.lineage import load_any
     from medjudge.modeling.load import resolve
+    from medjudge.tasks.encoding import instructions_lead_the_user_turn
 
     folder = resolve(where)
     is_adapter = (folder / "adapter_config.json").exists()
@@ -233,6 +234,10 @@ def load_judge(
             f"{where} was trained under contract {str(lineage.contract_sha256)[:16]}, but this evaluation asks under "
             f"{contract.fingerprint()[:16]}: the `[task]` settings or the program's version differ. Evaluate with the "
             "recipe that it was trained with (--recipe), or train it under this one."
+        )
+    if instructions_lead_the_user_turn(contract, tokenizer):
+        console.print(
+            f"  {where}: its chat template takes no system turn, so the instructions lead the user turn", soft_wrap=True
         )
     return fit_for_inference(model), tokenizer, lineage
 

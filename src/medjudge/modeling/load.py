@@ -16,7 +16,7 @@ from medjudge.config import TINY_BASE, ModelConfig
 from medjudge.data.facts import BUILTIN_DIR
 from medjudge.errors import ConfigError, ModelError
 from medjudge.network import hub_access, offline
-from medjudge.tasks.encoding import PLAIN_CHAT_TEMPLATE, stop_token_ids
+from medjudge.tasks.encoding import plain_chat_template, stop_token_ids
 
 TINY_DIR = BUILTIN_DIR / "tiny"
 """The weights that ship with the package; `make tiny-base` makes them anew."""
@@ -93,7 +93,7 @@ def load_tokenizer(folder: Path, chat_template: str | None = None) -> Any:
             "Expected tokenizer.json and tokenizer_config.json as `save_pretrained` writes them."
         ) from error
     if not tokenizer.chat_template and chat_template:
-        tokenizer.chat_template = PLAIN_CHAT_TEMPLATE if chat_template == "plain" else chat_template
+        tokenizer.chat_template = plain_chat_template(tokenizer) if chat_template == "plain" else chat_template
     # Generation continues from the last position, and a right-padded prompt would continue from <pad>.
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
