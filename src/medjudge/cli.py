@@ -617,7 +617,10 @@ def _named(pairs: list[str], option: str = "--model", form: str = "NAME=PATH_OR_
 
 def main() -> None:
     """The console script: messages for errors a user can mend, and their exit code."""
-    run_guarded(app)
+    from medjudge.network import offline
+
+    with offline():
+        run_guarded(app)
 
 
 def run_guarded(command: Callable[[], Any]) -> None:

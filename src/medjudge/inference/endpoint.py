@@ -35,6 +35,7 @@ from medjudge.records import Case, Completion, Message
 from medjudge.settings import ANSWER_SETTINGS, EndpointSettings
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.text import THINK_OPEN, printable, with_thinking
+from medjudge.tasks.thoughts import split_thoughts
 
 SCHEME = "openai:"
 KEY_VERSION = 1
@@ -456,8 +457,8 @@ def _read_reply(response: Any, body: Mapping[str, Any], key: str, asked_at: str,
     message = getattr(choices[0], "message", None)
     if message is None:
         return "the server sent no chat completion"
-    refusal, text = getattr(message, "refusal", None), getattr(message, "content", None)
-    thought = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
+    refusal, (text, within) = getattr(message, "refusal", None), _parts(getattr(message, "content", None))
+    thought = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None) or within
     ended = getattr(choices[0], "finish_reason", None)
     usage = getattr(response, "usage", None)
     return Reply(
@@ -471,6 +472,19 @@ def _read_reply(response: Any, body: Mapping[str, Any], key: str, asked_at: str,
         fingerprint=known_name(getattr(response, "system_fingerprint", None), body, key) or None,
         thought=_text(thought),
     )
+
+
+def _parts(content: object) -> tuple[object, str]:
+    """(answer, thought) of a message's content, which some servers send as a list of typed parts."""
+    if not isinstance(content, list):
+        return content, ""
+    texts: dict[str, list[str]] = {"text": [], "thinking": []}
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind in texts:
+            inner, thought = _parts(part.get(kind))
+            texts[kind].append(_text(inner) or thought)
+    return "".join(texts["text"]), "".join(texts["thinking"])
 
 
 def _text(value: object) -> str:
@@ -531,14 +545,27 @@ class EndpointEngine:
         replies = self.client.ask(
             prompts, max_tokens=contract.max_completion_tokens, sample=sample, temperature=temperature
         )
-        return [_completion(reply, thinking=contract.thinking) for reply in replies]
+        return [_completion(reply, contract) for reply in replies]
 
 
-def _completion(reply: Reply | Failure, *, thinking: bool) -> Completion:
+def _completion(reply: Reply | Failure, contract: TaskContract) -> Completion:
+    """The reply with its thoughts where the contract has them: in a <think> block, or nowhere.
+
+    Whether thoughts come in the text, apart from it or not at all is a setting of the server, not of the judge.
+    """
     if isinstance(reply, Failure):
         return Completion("", 0, stopped=True, failure=reply.reason)
-    # A server that reads thoughts apart has taken the block off that the contract, its thinking on, wants to see.
-    split_off = thinking and reply.thought and THINK_OPEN not in reply.text
-    text = with_thinking(True, reply.thought, reply.text) if split_off else reply.text
-    n_tokens = reply.n_completion_tokens or 0
-    return Completion(text, n_tokens, stopped=reply.finish != "length", refused=reply.finish == "refusal")
+    split = split_thoughts(reply.text)
+    if not contract.has_think_block:
+        text = split.answer
+    elif THINK_OPEN in reply.text or not (reply.text or reply.thought):
+        text = reply.text
+    else:
+        text = with_thinking(True, "\n\n".join(filter(None, (reply.thought, split.thought))), split.answer)
+    return Completion(
+        text,
+        reply.n_completion_tokens or 0,
+        stopped=reply.finish != "length",
+        refused=reply.finish == "refusal",
+        thoughts="inline" if split.tag else "apart" if reply.thought else "none",
+    )

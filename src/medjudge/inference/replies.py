@@ -11,7 +11,7 @@ import math
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from typing import Any, Literal
 from medjudge.errors import RunError
 from medjudge.files import PRIVATE_FILE, make_folder
 from medjudge.settings import EndpointSettings
+from medjudge.tasks.thoughts import split_thoughts
 
 _KEYS_PER_QUERY = 500
 
@@ -129,6 +130,11 @@ class Usage:
     n_failed: int = 0
     n_refused: int = 0
     n_truncated: int = 0
+    n_thoughts_inline: int = 0
+    """Answers with thoughts in their text."""
+    n_thoughts_apart: int = 0
+    """Answers with thoughts in a field of their own."""
+    n_without_thoughts: int = 0
     n_requests: int = 0
     """Attempts in this run."""
     n_retries: int = 0
@@ -154,6 +160,10 @@ class Usage:
         self.n_from_cache += from_cache
         self.n_refused += reply.finish == "refusal"
         self.n_truncated += reply.finish == "length"
+        is_inline, is_apart = bool(split_thoughts(reply.text).tag), bool(reply.thought)
+        self.n_thoughts_inline += is_inline
+        self.n_thoughts_apart += is_apart
+        self.n_without_thoughts += not (is_inline or is_apart)
         n_in, n_out = reply.n_prompt_tokens, reply.n_completion_tokens
         self.n_without_count += n_in is None or n_out is None
         self.prompt_tokens += n_in or 0
@@ -193,6 +203,9 @@ class Usage:
             "n_failed": self.n_failed,
             "n_refused": self.n_refused,
             "n_truncated": self.n_truncated,
+            "n_thoughts_inline": self.n_thoughts_inline,
+            "n_thoughts_apart": self.n_thoughts_apart,
+            "n_without_thoughts": self.n_without_thoughts,
             "failures": dict(self.reasons.most_common()),
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
@@ -202,6 +215,29 @@ class Usage:
             "latency_median_s": _quantile(ordered, 0.5),
             "latency_p95_s": _quantile(ordered, 0.95),
         }
+
+
+def thoughts_statement(usages: Mapping[str, Mapping[str, Any]], *, has_think_block: bool) -> str | None:
+    """How endpoints sent their thoughts; None where none sent any and the contract has no block for them.
+
+    usages: name -> what `Usage.to_json` gives. Counts are of distinct prompts.
+    """
+    counts = []
+    for name, usage in usages.items():
+        ways = {
+            "in the text": usage["n_thoughts_inline"],
+            "in a field apart": usage["n_thoughts_apart"],
+            "without": usage["n_without_thoughts"],
+        }
+        if ways["in the text"] or ways["in a field apart"] or (has_think_block and usage["n_answered"]):
+            listed = ", ".join(f"{n:,} {way}" for way, n in ways.items() if n)
+            counts.append(f"{name} {listed} (of {usage['n_answered']:,} answers)")
+    if not counts:
+        return None
+    return (
+        f"How endpoints sent their thoughts: {'; '.join(counts)}. That is a setting of the server and no part of a "
+        "verdict, so answers were read in each of these ways."
+    )
 
 
 def cost_usd(n_prompt: int, n_completion: int, settings: EndpointSettings) -> float | None:

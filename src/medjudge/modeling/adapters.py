@@ -22,7 +22,7 @@ from transformers.pytorch_utils import Conv1D
 
 from medjudge.config import SCRATCH_BASE, TINY_BASE, LoraSettings, Recipe
 from medjudge.errors import ConfigError
-from medjudge.modeling.load import TINY_DIR
+from medjudge.modeling.load import TINY_DIR, refuse_own_code
 
 ADAPTABLE = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention, Conv1D)
 """Kinds of modules that PEFT's LoRA has a layer for; quantised linear layers are subclasses of `nn.Linear`."""
@@ -44,12 +44,14 @@ def skeleton(folder: Path) -> Any | None:
     """The model of a folder's config.json on torch's meta device: every module and shape, no weights.
 
     None where transformers cannot read the configuration: what loads the model says what is wrong with its folder.
+    Raises ModelError for a model that needs program code of its own.
     """
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError) as error:
+        refuse_own_code(folder, error)
         return None
 
 

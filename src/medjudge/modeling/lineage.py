@@ -29,6 +29,7 @@ from medjudge.modeling.load import (
     pick_dtype,
     resolve,
 )
+from medjudge.network import offline
 from medjudge.records import AdapterStep
 
 _NOT_THE_MODEL = frozenset(
@@ -215,7 +216,8 @@ def load_any(
         )
     tokenizer = load_tokenizer(folder if (folder / "tokenizer.json").exists() else parent_folder, config.chat_template)
     base = load_weights(parent_folder, config, tokenizer)
-    return PeftModel.from_pretrained(base, folder), tokenizer, lineage
+    with offline():
+        return PeftModel.from_pretrained(base, folder), tokenizer, lineage
 
 
 def _parent_folder(folder: Path, lineage: Lineage | None, parent: str | Path | None) -> Path:
@@ -234,7 +236,8 @@ def _parent_folder(folder: Path, lineage: Lineage | None, parent: str | Path | N
         if Path(candidate).is_dir():
             return Path(candidate)
     try:
-        return resolve(candidates[-1], lineage.parent.revision if lineage and lineage.parent else None)
+        revision = lineage.parent.revision if lineage and lineage.parent else None
+        return resolve(candidates[-1], revision, is_asked_for=False)
     except ModelError as error:
         raise LineageError(f"the parent of adapter {folder} cannot be found: {error} Or name it with --base.") from None
 

@@ -31,6 +31,7 @@ from medjudge.inference.contestants import Answer, Contestant, Question, endpoin
 from medjudge.inference.contestants import judgement_of as judgement_of
 from medjudge.inference.endpoint import CHARACTERS_PER_TOKEN, is_endpoint
 from medjudge.inference.probing import ALL, Probed, plan_probes, probe_rows, put_to, summarise_probes
+from medjudge.inference.replies import thoughts_statement
 from medjudge.metrics.baselines import Baselines, every_baseline
 from medjudge.metrics.calibration import Calibrator
 from medjudge.metrics.reasoning import ReasoningResults, summarise_reasoning
@@ -289,7 +290,7 @@ def evaluate_cases(
     if probing is not None:
         results = results.model_copy(update={"probes": summarise_probes(probing, judgements, probed)})
     notes = (*baselines.notes, *([LABELS_STATEMENT] if config.mode == "labels" else []))
-    notes += (*_sent_whole(contract, cases, list(clients)), *calibrated)
+    notes += (*_sent_whole(contract, cases, list(clients)), *_thoughts(contract, told), *calibrated)
     results = results.model_copy(update={"statements": (*results.statements, *notes)})
     artifacts.write_json(out_dir / artifacts.RESULTS, results.to_json())
     rows = [
@@ -375,6 +376,13 @@ def _sent_whole(contract: TaskContract, cases: Sequence[Case], endpoints: Sequen
         f"only. By {CHARACTERS_PER_TOKEN} characters a token {n_long:,} of {counted(len(cases), 'prompt')} are longer "
         f"than its {contract.max_prompt_tokens:,}, so the endpoints saw more of those cases.",
     )
+
+
+def _thoughts(contract: TaskContract, told: Mapping[str, ModelAnswers]) -> tuple[str, ...]:
+    """Says how endpoints sent their thoughts, where any did."""
+    usages = {name: one.usage for name, one in told.items() if one.usage is not None}
+    sentence = thoughts_statement(usages, has_think_block=contract.has_think_block)
+    return () if sentence is None else (sentence,)
 
 
 def _measure_reasoning(
