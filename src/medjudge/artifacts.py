@@ -35,6 +35,7 @@ DATA = "data.json"
 MODEL = "model"
 ADAPTER = "adapter"
 LINEAGE = "lineage.json"
+THREADS = "threads.json"
 CHECKPOINTS = "checkpoints"
 CHECKPOINT_COMPLETE = "complete.json"
 HISTORY = "history.json"
@@ -202,10 +203,11 @@ class RunDir:
     ) -> None:
         """Writes the manifest and moves the work folder into place. Checkpoints are not kept."""
         work = self.work(name)
+        threads = read_json(work / THREADS) if (work / THREADS).exists() else None
         outputs = {
             str(path.relative_to(work)): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
             for path in sorted(work.rglob("*"))
-            if path.is_file() and path.relative_to(work).parts[0] not in (CHECKPOINTS, INPUTS)
+            if path.is_file() and path.relative_to(work).parts[0] not in (CHECKPOINTS, INPUTS, THREADS)
         }
         write_json(
             work / MANIFEST,
@@ -220,6 +222,7 @@ class RunDir:
                 "versions": package_versions(),
                 "git_revision": git_revision(),
                 "wall_s": round(wall_s, 3),
+                "threads": threads,
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             },
         )
@@ -282,6 +285,7 @@ def _move_into_place(work: Path, final: Path) -> None:
     """The last steps of a stage, each of which may be the one that a kill interrupts: the next look does them again."""
     shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)
     (work / INPUTS).unlink(missing_ok=True)
+    (work / THREADS).unlink(missing_ok=True)
     old = final.with_name(f".{final.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if final.exists():

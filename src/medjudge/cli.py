@@ -613,6 +613,9 @@ def _named(pairs: list[str], option: str = "--model", form: str = "NAME=PATH_OR_
 
 def main() -> None:
     """The console script: messages for errors a user can mend, and their exit code."""
+    from medjudge.machine import prepare_process
+
+    prepare_process()
     run_guarded(app)
 
 
