@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
+from rich.padding import Padding
+from rich.text import Text
 
 from medjudge import __version__, artifacts
 from medjudge.config import SCRATCH_BASE, SPLIT_SOURCES, STAGE_NAMES, TINY_BASE, Recipe
@@ -229,7 +230,7 @@ def _run_stage(
     sections = STAGES[name].sections
     config = {key: value for key, value in recipe.model_dump(mode="json").items() if key in sections}
     run_dir.finish(name, config=config, inputs=inputs, summary=summary, seed=recipe.seed, wall_s=wall_s)
-    console.print(f"          [dim]{escape(stage_sentence(name, summary))} It took {roughly(wall_s)}.[/]")
+    _note(f"{stage_sentence(name, summary)} It took {roughly(wall_s)}.", console)
 
 
 def resume_words(work: Path, checkpoint: Path | None) -> str:
@@ -239,6 +240,11 @@ def resume_words(work: Path, checkpoint: Path | None) -> str:
     if any(work.glob(f"{artifacts.ANSWERS}*")):
         return "goes on after the models that have answered"
     return "starts again from its beginning: it was cut off before its first checkpoint"
+
+
+def _note(text: str, console: Console) -> None:
+    """A remark on the stage that runs, indented under its name."""
+    console.print(Padding.indent(Text(text, "dim"), 10))
 
 
 def _settle_threads(recipe: Recipe, work: Path, console: Console) -> None:
@@ -251,7 +257,7 @@ def _settle_threads(recipe: Recipe, work: Path, console: Console) -> None:
     kept = artifacts.read_json(path) if path.exists() else None
     threads: Threads = pick_threads(recipe.model.threads, hidden_size(recipe), kept=kept["n"] if kept else None)
     artifacts.write_json(path, threads.to_json())
-    console.print(f"          [dim]{threads.sentence}[/]")
+    _note(threads.sentence, console)
 
 
 def hidden_size(recipe: Recipe) -> int:

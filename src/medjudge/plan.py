@@ -156,8 +156,8 @@ def _table(title: str, columns: Sequence[str], left: Sequence[str]) -> Table:
 
 
 def _split_table(recipe: Recipe, splits: Mapping[str, Sequence[Case]], lengths: Mapping[str, Lengths]) -> Table:
-    columns = ("split", "cases", "groups", "labels", "prompt tokens\nmean / max", "target tokens\nmean / max")
-    table = _table("Rows", columns, ("split", "labels"))
+    columns = ("split", "cases", "groups", "labels", "prompt", "target")
+    table = _table("Rows, and tokens of prompts and targets (mean / longest)", columns, ("split", "labels"))
     for name, cases in splits.items():
         counts: dict[str, int] = {label: sum(c.gold == label for c in cases) for label in recipe.contract.labels}
         labels = "  ".join(f"{label} {count / max(1, len(cases)):.0%}" for label, count in counts.items())
@@ -283,13 +283,16 @@ def _training_work(
     per_step, completions, steps = _steps(recipe, work.name, [c for c in splits[config.split] if c.gold is not None])
     if work.name == "sft" or recipe.grpo.algorithm == "all_action":
         return replace(work, trained=steps * completions * (split.mean_prompt + split.mean_target))
+    # A prompt is computed once for its group. Answers are as long as targets once SFT has taught them, longer before.
+    prompts, written = steps * per_step * split.mean_prompt, steps * completions * split.mean_target
+    written_most = steps * completions * (split.mean_target + work.limit) / 2
     return replace(
         work,
-        trained=steps * completions * (split.mean_prompt + split.mean_target),
-        trained_most=steps * completions * (split.mean_prompt + work.limit),
-        read=steps * per_step * split.mean_prompt,
-        written=steps * completions * split.mean_target,
-        written_most=steps * completions * work.limit,
+        trained=prompts + written,
+        trained_most=prompts + written_most,
+        read=prompts,
+        written=written,
+        written_most=written_most,
         n_writings=steps,
     )
 
@@ -298,15 +301,17 @@ def _evaluation_work(
     work: StageWork, recipe: Recipe, splits: Mapping[str, Sequence[Case]], lengths: Mapping[str, Lengths]
 ) -> StageWork:
     config, split = recipe.evaluate, lengths[recipe.evaluate.split]
-    n_models = sum(name == "base" or name in recipe.stages for name in config.models)
-    n = n_models * min(len(splits[config.split]), config.max_cases or len(splits[config.split]))
+    n_cases = min(len(splits[config.split]), config.max_cases or len(splits[config.split]))
+    n_trained = sum(name in recipe.stages for name in config.models if name != "base")
+    n = n_cases * (n_trained + ("base" in config.models))
     writes = config.mode == "generate"
     per_batch = max(1.0, config.batch_tokens / (split.mean_prompt + work.limit))
     return replace(
         work,
         read=n * split.mean_prompt,
         written=n * split.mean_target * writes,
-        written_most=n * work.limit * writes,
+        # A base that was not taught the format may write to the limit.
+        written_most=(n_cases * n_trained * split.mean_target + (n - n_cases * n_trained) * work.limit) * writes,
         n_writings=math.ceil(n / per_batch) * writes,
     )
 

@@ -226,7 +226,7 @@ def load_judge(
         raise ConfigError(
             f"{where} was trained under contract {str(lineage.contract_sha256)[:16]}, but this evaluation asks under "
             f"{contract.fingerprint()[:16]}: the `[task]` settings differ. Evaluate with the recipe that it was "
-            "trained with (--recipe), or train it under this one."
+            "trained with (`medjudge evaluate --recipe`), or train it under this one."
         )
     return fit_for_inference(model), tokenizer, lineage
 

@@ -196,7 +196,9 @@ def _parent_folder(folder: Path, lineage: Lineage | None, parent: str | Path | N
     try:
         return resolve(candidates[-1], lineage.parent.revision if lineage and lineage.parent else None)
     except ModelError as error:
-        raise LineageError(f"the parent of adapter {folder} cannot be found: {error} Or name it with --base.") from None
+        raise LineageError(
+            f"the parent of adapter {folder} cannot be found: {error} Or name it with `medjudge evaluate --base`."
+        ) from None
 
 
 @torch.no_grad()
