@@ -14,11 +14,8 @@ $(STAMP): pyproject.toml constraints.txt
 
 setup: $(STAMP)  ## make .venv and install
 
-# glibc gives large blocks back after every step and faults them in anew, an eighth of the demo's processor time
-KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592
-
 demo: $(STAMP)  ## train and compare a tiny judge on embedded data
-	$(KEEP_MEMORY) $(BIN)/medjudge demo
+	$(BIN)/medjudge demo
 
 test: $(STAMP)  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not gpu"

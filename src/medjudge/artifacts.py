@@ -46,6 +46,7 @@ DATA = "data.json"
 MODEL = "model"
 ADAPTER = "adapter"
 LINEAGE = "lineage.json"
+THREADS = "threads.json"
 CHECKPOINTS = "checkpoints"
 CHECKPOINT_COMPLETE = "complete.json"
 HISTORY = "history.json"
@@ -308,11 +309,12 @@ class RunDir:
         wall_s: seconds over all sittings of the stage.
         """
         work = self.work(name)
+        threads = read_json(work / THREADS) if (work / THREADS).exists() else None
         outputs = {
             str(path.relative_to(work)): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
             for path in sorted(work.rglob("*"))
             if path.is_file()
-            and path.relative_to(work).parts[0] not in (CHECKPOINTS, INPUTS)
+            and path.relative_to(work).parts[0] not in (CHECKPOINTS, INPUTS, THREADS)
             and path.name != CALIBRATION  # fitted and replaced after the stage
         }
         write_json(
@@ -329,6 +331,7 @@ class RunDir:
                 "git_revision": git_revision(),
                 "wall_s": round(wall_s, 3),
                 "sittings": max(1, len(sittings(work))),
+                "threads": threads,
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             },
         )
@@ -410,8 +413,8 @@ def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
 
 def _move_into_place(work: Path, final: Path) -> None:
     """The last steps of a stage, each of which may be the one that a kill interrupts: the next look does them again."""
-    remove(work / CHECKPOINTS)
-    remove(work / INPUTS)
+    for name in (CHECKPOINTS, INPUTS, THREADS):
+        remove(work / name)
     old = final.with_name(f".{final.name}.old")
     remove(old)
     if os.path.lexists(final):

@@ -37,8 +37,17 @@ if TYPE_CHECKING:
 
     from medjudge.config import Recipe
 
+TRAIN, MEASURE, MORE = "Train a judge", "Measure judges", "More"
+FIRST_STEPS = (
+    "First steps: `medjudge demo` shows all of it on built-in rows. With rows of your own: `medjudge init TASK` writes "
+    "a recipe (mcq, equivalence, rubric or appropriateness), `medjudge check-data ROWS --recipe TASK.toml` reads the "
+    "rows, `medjudge run TASK.toml --dry-run` says what it would take, and without --dry-run it does it. To measure "
+    "verdicts that exist already: `medjudge score`. `medjudge COMMAND --help` explains each option."
+)
+
 app = typer.Typer(
     name="medjudge",
+    epilog=FIRST_STEPS,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -60,6 +69,9 @@ Overrides = Annotated[
     ),
 ]
 RecipeFile = Annotated[Path, typer.Argument(help="A TOML recipe; `medjudge init KIND` writes one.", metavar="RECIPE")]
+
+
+_STAGES = "prepare, base, sft, grpo, merge, evaluate or report"
 
 
 def console() -> Console:
@@ -86,7 +98,7 @@ def root(
     """Train compact open language models as medical judges, and measure them honestly against the experts."""
 
 
-@app.command()
+@app.command(rich_help_panel=TRAIN)
 def init(
     kind: Annotated[str, typer.Argument(help="mcq, equivalence, rubric or appropriateness.")],
     out: Annotated[Path | None, typer.Option(help="Where to write it; default KIND.toml.")] = None,
@@ -98,7 +110,7 @@ def init(
     console().print(f"wrote {path}. Next: set data.source in it, then `medjudge run {path} --dry-run`.")
 
 
-@app.command("check-data")
+@app.command("check-data", rich_help_panel=TRAIN)
 def check_data(
     path: Annotated[str, typer.Argument(help="Rows: a file, `hub:owner/name[:split]` or `builtin:NAME`.")],
     task: Annotated[
@@ -125,7 +137,7 @@ def check_data(
 
 
 data_app = typer.Typer(help="The built-in synthetic data sets.", no_args_is_help=True)
-app.add_typer(data_app, name="data")
+app.add_typer(data_app, name="data", rich_help_panel=MORE)
 
 
 @data_app.command("build")
@@ -141,7 +153,7 @@ def build_data(
     console().print(f"wrote {write_rows(name, n, seed, out)}")
 
 
-@app.command()
+@app.command(rich_help_panel=TRAIN)
 def preflight(recipe_path: RecipeFile, overrides: Overrides = None, force: Force = False) -> None:
     """Prove, in seconds, that the rewards can be earned and only by right answers. Exits with 1 if not."""
     from medjudge.config import load_recipe
@@ -154,32 +166,38 @@ def preflight(recipe_path: RecipeFile, overrides: Overrides = None, force: Force
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel=TRAIN)
 def demo(
     task: Annotated[str, typer.Option("--task", help="mcq, equivalence, rubric or appropriateness.")] = "mcq",
     seed: Annotated[int, typer.Option(help="Seed of the trainings; the rows and their splits stay.")] = 42,
     runs_dir: Annotated[Path, typer.Option("--out", help="Where run folders go.")] = Path("runs"),
     overrides: Overrides = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier demo of this task and seed.")] = False,
+    force: Force = False,
 ) -> None:
     """Train and compare a tiny judge on built-in synthetic data: minutes on two cores, no hub, no GPU.
 
-    The shipped base model is fine-tuned, sharpened by GRPO, merged, and compared with itself and with baselines on
-    questions that none of its training asked. The recipe is `recipes/demo.toml` of the repository.
+    The shipped base model is fine-tuned, sharpened by GRPO, merged, and
+    compared with itself and with baselines on questions that none of its
+    training asked. The recipe is `recipes/demo.toml` of the repository.
     """
     from medjudge.config import demo_recipe
 
-    _run_and_tell(demo_recipe(task, seed, runs_dir, overrides or []), fresh=fresh)
+    recipe = demo_recipe(task, seed, runs_dir, overrides or [])
+    _run_and_tell(recipe, fresh=fresh, force=force)
+    _say_what_next(recipe, task)
 
 
-@app.command()
+@app.command(rich_help_panel=TRAIN)
 def run(
     recipe_path: RecipeFile,
     overrides: Overrides = None,
-    first: Annotated[str | None, typer.Option("--from", help="First stage to run.", metavar="STAGE")] = None,
+    first: Annotated[
+        str | None, typer.Option("--from", help=f"First stage to run: {_STAGES}.", metavar="STAGE")
+    ] = None,
     last: Annotated[str | None, typer.Option("--until", help="Last stage to run.", metavar="STAGE")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan: rows, steps, tokens, memory; run nothing.")
+        bool, typer.Option("--dry-run", help="Print the plan: rows, steps, tokens, memory, time; run nothing.")
     ] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Forget earlier results and begun work of these stages.")
@@ -188,7 +206,8 @@ def run(
 ) -> None:
     """Run a recipe's stages in order. Unchanged stages are skipped; a cut-off one resumes from its last checkpoint.
 
-    A recipe with variants runs each of them, what they share once, and lays the results side by side.
+    A recipe with variants runs each of them, what they share once, and lays
+    the results side by side.
     """
     from medjudge.config import load_variants
 
@@ -225,7 +244,33 @@ def _run_and_tell(
         print_outcome(run_dir, out)
 
 
-@app.command()
+def _say_what_next(recipe: Recipe, task: str) -> None:
+    """What a person would do after the demo, as commands that work where they stand."""
+    run_dir, own = recipe.run_dir, f"{task}.toml"
+    other = "equivalence" if task != "equivalence" else "mcq"
+    steps = (
+        ("the page with prompts and answers of what it got wrong", [f"medjudge report {run_dir} --show-text"]),
+        ("which weights came from which", [f"medjudge lineage {run_dir}/merge/model"]),
+        ("another task", [f"medjudge demo --task {other}"]),
+        (
+            "your own rows: write a recipe, check the rows, see the plan; then run it without --dry-run",
+            [
+                f"medjudge init {task}",
+                f"medjudge check-data ROWS.jsonl --recipe {own}",
+                f"medjudge run {own} --set data.source=ROWS.jsonl --dry-run",
+            ],
+        ),
+        ("verdicts of another judge", ["medjudge score VERDICTS.csv --gold GOLD.csv --labels no,yes --out scored"]),
+    )
+    out = console()
+    out.print("\n[bold]What next[/]: open the page in a browser, then")
+    for what, commands in steps:
+        out.print(f"- {what}:")
+        for command in commands:
+            out.print(f"    {command}", soft_wrap=True)
+
+
+@app.command(rich_help_panel=MEASURE)
 def evaluate(
     data: Annotated[str, typer.Option("--data", help="Labelled rows: a file, a hub or builtin data set.")],
     model: Annotated[
@@ -262,7 +307,7 @@ def evaluate(
     print_outcome(out, console())
 
 
-@app.command()
+@app.command(rich_help_panel=MEASURE)
 def calibrate(
     model: Annotated[Path, typer.Argument(help="A folder with weights or an adapter.", metavar="MODEL_DIR")],
     data: Annotated[str, typer.Option("--data", help="Labelled validation rows: never those that are reported.")],
@@ -293,7 +338,7 @@ def calibrate(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=MEASURE)
 def probe(
     data: Annotated[str, typer.Option("--data", help="Labelled rows: a file, a hub or builtin data set.")],
     model: Annotated[
@@ -349,7 +394,7 @@ def probe(
     print_outcome(out, console())
 
 
-@app.command()
+@app.command(rich_help_panel=MEASURE)
 def score(
     verdicts: Annotated[
         list[str], typer.Argument(help="Files of verdicts: JSONL, CSV, Parquet; NAME=PATH names a file's judge.")
@@ -413,7 +458,7 @@ def score(
 
 
 bench_app = typer.Typer(help="Judges on published benchmarks.", no_args_is_help=True)
-app.add_typer(bench_app, name="bench")
+app.add_typer(bench_app, name="bench", rich_help_panel=MEASURE)
 
 
 @bench_app.command("rubric")
@@ -476,7 +521,7 @@ def bench_rubric(
 
 
 export_app = typer.Typer(help="Tasks for other evaluation programs.", no_args_is_help=True)
-app.add_typer(export_app, name="export")
+app.add_typer(export_app, name="export", rich_help_panel=MORE)
 
 
 @export_app.command("lm-eval")
@@ -527,7 +572,7 @@ def export_lm_eval(
     export_lm_eval(own, base, options, out, console())
 
 
-@app.command()
+@app.command(rich_help_panel=TRAIN)
 def report(
     run_dir: Annotated[Path, typer.Argument(help="A run folder, such as runs/demo.")],
     show_text: Annotated[
@@ -545,7 +590,7 @@ def report(
     print_outcome(run_dir, console())
 
 
-@app.command()
+@app.command(rich_help_panel=TRAIN)
 def lineage(model_dir: Annotated[Path, typer.Argument(help="A folder with weights or an adapter.")]) -> None:
     """Show which weights a model was made from, and check that they are still the same."""
     from medjudge.stages.lineage import print_lineage
@@ -554,7 +599,7 @@ def lineage(model_dir: Annotated[Path, typer.Argument(help="A folder with weight
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel=MORE)
 def info() -> None:
     """Show versions, devices and optional parts, and what each part unlocks."""
     from medjudge.stages.info import print_info
@@ -617,8 +662,10 @@ def _named(pairs: list[str], option: str = "--model", form: str = "NAME=PATH_OR_
 
 def main() -> None:
     """The console script: messages for errors a user can mend, and their exit code."""
+    from medjudge.machine import prepare_process
     from medjudge.network import offline
 
+    prepare_process()
     with offline():
         run_guarded(app)
 

@@ -168,6 +168,8 @@ class ModelConfig(Settings):
     """A Jinja chat template, or `plain` for the built-in one; only for a tokenizer that has none."""
     device: str | None = None
     """`cpu`, `cuda`, `cuda:1`, ...; None takes a GPU where there is one."""
+    threads: int | None = Field(None, ge=1, exclude=True)  # excluded: no stage's inputs, and no reason to run it again
+    """Threads of a CPU; None measures before each stage which number is fastest. OMP_NUM_THREADS says it, too."""
 
 
 class LoraSettings(Settings):

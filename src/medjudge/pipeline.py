@@ -6,19 +6,25 @@ import contextlib
 import importlib
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
 
 from medjudge import __version__, artifacts
 from medjudge.config import SCRATCH_BASE, SPLIT_SOURCES, STAGE_NAMES, TINY_BASE, Recipe
+from medjudge.data.facts import BUILTIN_DIR
 from medjudge.errors import ConfigError, RunError
 from medjudge.files import write_failure
+from medjudge.machine import Threads, pick_threads
+from medjudge.progress import roughly
 from medjudge.rewards.composition import reward_plan
 from medjudge.settings import without_transport
+from medjudge.summaries import stage_sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,8 @@ STAGES: dict[str, Stage] = {
 
 NOT_SHARED = ("evaluate", "report")
 """Stages that name the run itself: each run makes its own."""
+COMPUTING = ("base", "sft", "grpo", "evaluate")
+"""Stages that are long enough to look for their number of threads: the load of a machine changes between them."""
 NOT_INPUTS = (
     artifacts.HISTORY,
     artifacts.PREFLIGHT,
@@ -61,6 +69,10 @@ NOT_INPUTS = (
     artifacts.LINT,
 )
 """Outputs of a stage that later stages do not read: a change in them alone makes nothing stale."""
+
+
+NOT_RUN, RESUMES = "not run yet", "resumes where it was cut off"
+"""What `RunDir.is_current` says of a stage that has no results and of one that was begun."""
 
 
 def active_stages(recipe: Recipe, first: str | None = None, last: str | None = None) -> list[str]:
@@ -86,7 +98,7 @@ def check_upstream(recipe: Recipe, run_dir: artifacts.RunDir, first: str) -> Non
     """Raises ConfigError if a stage before `first` was made under other settings: a later one would mix two recipes."""
     for name in active_stages(recipe, None, first)[:-1]:
         current, why = run_dir.is_current(name, stage_inputs(name, recipe, run_dir))
-        if why == "not run yet":
+        if why == NOT_RUN:
             raise ConfigError(f"--from {first}: stage {name} has not run in {run_dir.path}. Take --from {name}.")
         if not current:
             raise ConfigError(
@@ -194,18 +206,24 @@ def _run_stage(
             run_dir.adopt(name, sibling)
             console.print(f"[dim]{name:9} the same as that of {sibling.path.name}, taken from there[/]")
             return
-    console.print(f"[bold]{name:9}[/] {STAGES[name].title} [dim]({why})[/]")
     work = run_dir.begin(name, inputs)
-    for line in artifacts.drop_damaged_checkpoints(work):
+    damaged = artifacts.drop_damaged_checkpoints(work)
+    why = resume_words(work, artifacts.latest_checkpoint(work)) if why == RESUMES else why
+    console.print(f"[bold]{name:9}[/] {STAGES[name].title}" + (f" [dim]({why})[/]" if why != NOT_RUN else ""))
+    for line in damaged:
         console.print(f"          [yellow]{line}[/]")
+    if name in COMPUTING:
+        _settle_threads(recipe, work, console)
     artifacts.begin_sitting(work)
     # A training or an evaluation shows its own bar; the other stages are short, but not so short as to say nothing.
-    quiet_stage = name in ("prepare", "merge", "report") and console.is_terminal
+    quiet_stage = name in ("prepare", "merge", "report") and console.is_interactive
     with console.status(f"{name} ...") if quiet_stage else contextlib.nullcontext():
         try:
             summary = importlib.import_module(STAGES[name].module).run(recipe, work, run_dir.path, console)
         except KeyboardInterrupt:
-            console.print("stopped. The same command goes on from the last checkpoint.")
+            console.print(
+                f"stopped. With the same command {name} {resume_words(work, artifacts.latest_checkpoint(work))}."
+            )
             raise
         except Exception as error:
             if (message := write_failure(error)) is not None:
@@ -224,18 +242,45 @@ def _run_stage(
     sections = STAGES[name].sections
     config = {key: value for key, value in recipe.model_dump(mode="json").items() if key in sections}
     run_dir.finish(name, config=config, inputs=inputs, summary=summary, seed=recipe.seed, wall_s=wall_s)
-    console.print(f"          [dim]{_one_line(summary)}  {wall_s:.0f} s{several}[/]")
+    _note(f"{stage_sentence(name, summary)} It took {roughly(wall_s)}{several}.", console)
 
 
-def _one_line(summary: Mapping[str, Any]) -> str:
-    shown = []
-    for key, value in summary.items():
-        if isinstance(value, str) and len(value) == 64:
-            value = value[:12]
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
-            continue
-        shown.append(f"{key} {value:,}" if isinstance(value, int) else f"{key} {value}")
-    return "  ".join(shown)
+def resume_words(work: Path, checkpoint: Path | None) -> str:
+    """Where a stage that was cut off goes on, given its last whole checkpoint."""
+    if checkpoint is not None:
+        return f"goes on after step {int(checkpoint.name.rpartition('-')[2]):,}"
+    if any(work.glob(f"{artifacts.ANSWERS}*")):
+        return "goes on after the models that have answered"
+    return "starts again from its beginning: it was cut off before its first checkpoint"
+
+
+def _note(text: str, console: Console) -> None:
+    """A remark on the stage that runs, indented under its name."""
+    console.print(Padding.indent(Text(text, "dim"), 10))
+
+
+def _settle_threads(recipe: Recipe, work: Path, console: Console) -> None:
+    """Takes as many threads as are fastest now; a stage that was cut off goes on with as many as it began with."""
+    from medjudge.modeling.load import pick_device
+
+    if pick_device(recipe.model.device).type != "cpu":
+        return
+    path = work / artifacts.THREADS
+    kept = artifacts.read_json(path) if path.exists() else None
+    threads: Threads = pick_threads(recipe.model.threads, hidden_size(recipe), kept=kept["n"] if kept else None)
+    artifacts.write_json(path, threads.to_json())
+    _note(threads.sentence, console)
+
+
+def hidden_size(recipe: Recipe) -> int:
+    """Width of the base model as far as it is known without loading it; that of a small model elsewhere."""
+    if recipe.model.base == SCRATCH_BASE:
+        return recipe.base.hidden_size
+    folder = BUILTIN_DIR / "tiny" if recipe.model.base == TINY_BASE else Path(recipe.model.base)
+    try:
+        return int(artifacts.read_json(folder / "config.json")["hidden_size"])
+    except (RunError, KeyError, TypeError, ValueError):
+        return 1024
 
 
 def _record_command(run_dir: Path) -> None:
@@ -253,7 +298,6 @@ def _sources(recipe: Recipe) -> list[str]:
 
 def _signature(source: str) -> str:
     """What tells that a source changed: contents of a file, size and time of a folder's files, else its name."""
-    from medjudge.data.facts import BUILTIN_DIR
     from medjudge.data.rows import BUILTIN, source_files
 
     if source == TINY_BASE:

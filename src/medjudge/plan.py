@@ -1,125 +1,204 @@
-"""`medjudge run --dry-run`: what a run would do and cost, before it does it."""
+"""`medjudge run --dry-run`: what a run would do and cost, before it does it.
+
+Answers in a few seconds: torch is imported only where an adapter's shape or a model from the hub is asked about.
+"""
 
 from __future__ import annotations
 
+import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from medjudge import artifacts
-from medjudge.config import SCRATCH_BASE, Recipe
+from medjudge.config import SCRATCH_BASE, TINY_BASE, BaseConfig, Recipe
+from medjudge.data.facts import BUILTIN_DIR
 from medjudge.errors import ConfigError, MedjudgeError
-from medjudge.pipeline import STAGES, active_stages, stage_inputs
+from medjudge.estimate import Estimate, StageWork, estimate
+from medjudge.pipeline import RESUMES, STAGES, active_stages, resume_words, stage_inputs
 from medjudge.records import Case
 
 SAMPLE = 400
 """Cases of a split whose tokens are counted."""
 
 
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """What a plan needs to know of a model, without its weights."""
+
+    n_parameters: int
+    hidden_size: int
+    n_layers: int
+    vocab_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Tokens of a split's prompts and targets, over the first `SAMPLE` cases."""
+
+    mean_prompt: float
+    max_prompt: int
+    mean_target: float
+    max_target: int
+    n_looked_at: int
+    n_cut: int
+    n_words_cut: int
+    n_snippets_cut: int
+
+
 def print_plan(recipe: Recipe, console: Console, *, first: str | None, last: str | None) -> None:
-    """Prints rows per split, steps, tokens, parameters, memory, and which stages would run. Writes nothing."""
-    from medjudge.modeling.load import quiet_libraries
+    """Prints rows per split, steps, tokens, parameters, memory, time, and which stages would run. Writes nothing."""
     from medjudge.stages.prepare import prepare_splits
 
-    quiet_libraries()
     names = active_stages(recipe, first, last)
     splits: Mapping[str, Sequence[Case]] = prepare_splits(recipe)
     tokenizer, source = _tokenizer(recipe, splits)
+    lengths = {} if tokenizer is None else {name: _lengths(recipe, cases, tokenizer) for name, cases in splits.items()}
     console.print(f"[bold]{recipe.name}[/]  {recipe.description}".rstrip())
     console.print(
-        f"task {recipe.task.kind}  base {recipe.model.base}  seed {recipe.seed}  run folder {recipe.run_dir}\n"
+        f"task {recipe.task.kind}, base {recipe.model.base}, seed {recipe.seed}, run folder {recipe.run_dir}\n"
     )
-    console.print(_split_table(recipe, splits, tokenizer))
-    console.print(f"[dim]token counts: {source}[/]")
-    if tokenizer is not None and (line := _cut_line(recipe, splits, tokenizer)) is not None:
+    console.print(_split_table(recipe, splits, lengths))
+    console.print(f"[dim]token counts: {source}, of the first {SAMPLE} cases of each split[/]")
+    if (line := _cut_line(lengths)) is not None:
         console.print(line)
     console.print()
-    console.print(_training_table(recipe, splits, tokenizer, names))
+    table, works = _training_table(recipe, splits, tokenizer, lengths, names)
+    console.print(table)
     for line in _adapter_lines(recipe, names):
         console.print(f"[dim]{line}[/]")
     console.print()
-    console.print(_stage_table(recipe, names))
+    _print_stages(recipe, names, works, console)
 
 
 def _tokenizer(recipe: Recipe, splits: Mapping[str, Sequence[Case]]) -> tuple[Any, str]:
     """(tokenizer, where it is from); a base that is still to be built gets the tokenizer that it will have."""
-    from medjudge.modeling.load import load_tokenizer, resolve
+    if recipe.model.base == SCRATCH_BASE:
+        from medjudge.modeling.chain import training_split
+        from medjudge.modeling.scratch import build_tokenizer, format_texts, plain_texts
 
-    if recipe.model.base != SCRATCH_BASE:
-        try:
-            folder = resolve(recipe.model.base, recipe.model.revision)
-        except MedjudgeError as error:
-            return None, f"not known: {error}"
-        return load_tokenizer(folder, recipe.model.chat_template), f"the tokenizer of {recipe.model.base}"
-    from medjudge.modeling.chain import training_split
-    from medjudge.modeling.tiny import build_tokenizer
-    from medjudge.stages.base import format_texts, plain_texts
+        train = splits[training_split(recipe)]
+        texts = [*plain_texts(train), *format_texts(recipe.contract, train)]
+        return build_tokenizer(texts, recipe.base.vocab_size), "the tokenizer that the base stage builds"
+    if recipe.model.base == TINY_BASE:
+        from transformers import PreTrainedTokenizerFast  # what AutoTokenizer comes to here; it alone needs no torch
 
-    train = splits[training_split(recipe)]
-    texts = [*plain_texts(train), *format_texts(recipe.contract, train)]
-    return build_tokenizer(texts, recipe.base.vocab_size), "the tokenizer that the base stage builds from these rows"
+        return PreTrainedTokenizerFast.from_pretrained(BUILTIN_DIR / "tiny"), f"the tokenizer of {recipe.model.base}"
+    from medjudge.modeling.load import load_tokenizer, quiet_libraries
+
+    quiet_libraries()
+    try:
+        return load_tokenizer(_base_folder(recipe), recipe.model.chat_template), f"the tokenizer of {recipe.model.base}"
+    except MedjudgeError as error:
+        return None, f"not known: {error}"
 
 
-def _lengths(recipe: Recipe, cases: Sequence[Case], tokenizer: Any) -> tuple[float, int, float, int]:
-    """(mean prompt, longest prompt, mean target, longest target) in tokens, over the first `SAMPLE` cases."""
+def _base_folder(recipe: Recipe) -> Path:
+    """Where the base's configuration and tokenizer lie. Of a model on the hub only these are fetched, no weights."""
+    from medjudge.modeling.load import resolve
+
+    base = recipe.model.base
+    if Path(base).exists() or base.count("/") != 1:
+        return resolve(base, recipe.model.revision)
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.model", "*.txt", "*.jinja"]
+    try:
+        return Path(snapshot_download(base, revision=recipe.model.revision, allow_patterns=patterns))
+    except Exception as error:  # as in `resolve`: some twenty types, all meaning that it cannot be had
+        raise ConfigError(f"cannot get {base!r} from the hub ({type(error).__name__})") from None
+
+
+def _lengths(recipe: Recipe, cases: Sequence[Case], tokenizer: Any) -> Lengths:
+    """Tokens of the first `SAMPLE` cases, and what the limits take off their prompts."""
     from medjudge.tasks.encoding import encode_all
 
     encoded = encode_all(recipe.contract, cases[:SAMPLE], tokenizer, with_target=True)
-    prompts = [len(e.prompt_ids) for e in encoded]
-    targets = [len(e.completion_ids) for e in encoded if e.completion_ids]
-    return (
-        sum(prompts) / len(prompts),
-        max(prompts),
-        sum(targets) / len(targets) if targets else 0.0,
+    prompts = [len(row.prompt_ids) for row in encoded]
+    targets = [len(row.completion_ids) for row in encoded if row.completion_ids]
+    cut = [row for row in encoded if row.n_words_cut]
+    return Lengths(
+        sum(prompts) / max(1, len(prompts)),
+        max(prompts, default=0),
+        sum(targets) / max(1, len(targets)),
         max(targets, default=0),
+        len(encoded),
+        len(cut),
+        sum(row.n_words_cut for row in cut),
+        sum(row.n_snippets_cut for row in cut),
     )
 
 
-def _cut_line(recipe: Recipe, splits: Mapping[str, Sequence[Case]], tokenizer: Any) -> str | None:
+def _cut_line(lengths: Mapping[str, Lengths]) -> str | None:
     """What the limits take off the prompts of a sample of each split; None where they take off nothing."""
-    from medjudge.tasks.encoding import encode_all
-
-    cases = [case for split in splits.values() for case in split[:SAMPLE]]
-    encoded = encode_all(recipe.contract, cases, tokenizer, with_target=False)
-    cut = [row for row in encoded if row.n_words_cut]
-    if not cut:
+    n_cut = sum(split.n_cut for split in lengths.values())
+    if not n_cut:
         return None
-    snippets, words = sum(row.n_snippets_cut for row in cut), sum(row.n_words_cut for row in cut)
+    n_looked_at = sum(split.n_looked_at for split in lengths.values())
+    snippets, words = (
+        sum(getattr(split, key) for split in lengths.values()) for key in ("n_snippets_cut", "n_words_cut")
+    )
     evidence = f"{snippets:,} snippets of evidence, " if snippets else ""
-    return f"shortened prompts: {len(cut):,} of {len(cases):,} looked at; {evidence}{words:,} words are not shown"
+    return f"shortened prompts: {n_cut:,} of {n_looked_at:,} looked at; {evidence}{words:,} words are not shown"
 
 
-def _split_table(recipe: Recipe, splits: Mapping[str, Sequence[Case]], tokenizer: Any) -> Table:
-    table = Table(title="Rows", title_justify="left", box=None, padding=(0, 2))
-    for column in ("split", "cases", "groups", "labels", "prompt tokens (mean/max)", "target tokens (mean/max)"):
-        table.add_column(column, justify="left" if column in ("split", "labels") else "right")
+def _table(title: str, columns: Sequence[str], left: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="left" if column in left else "right")
+    return table
+
+
+def _split_table(recipe: Recipe, splits: Mapping[str, Sequence[Case]], lengths: Mapping[str, Lengths]) -> Table:
+    columns = ("split", "cases", "groups", "labels", "prompt", "target")
+    table = _table("Rows, and tokens of prompts and targets (mean / longest)", columns, ("split", "labels"))
     for name, cases in splits.items():
         counts: dict[str, int] = {label: sum(c.gold == label for c in cases) for label in recipe.contract.labels}
         labels = "  ".join(f"{label} {count / max(1, len(cases)):.0%}" for label, count in counts.items())
         prompt = target = "not known"
-        if tokenizer is not None and cases:
-            mean_prompt, max_prompt, mean_target, max_target = _lengths(recipe, cases, tokenizer)
-            prompt, target = f"{mean_prompt:.0f} / {max_prompt}", f"{mean_target:.0f} / {max_target}"
+        if name in lengths and cases:
+            split = lengths[name]
+            prompt = f"{split.mean_prompt:.0f} / {split.max_prompt}"
+            target = f"{split.mean_target:.0f} / {split.max_target}"
         table.add_row(name, f"{len(cases):,}", f"{len({c.group for c in cases}):,}", labels, prompt, target)
     return table
 
 
 def _training_table(
-    recipe: Recipe, splits: Mapping[str, Sequence[Case]], tokenizer: Any, names: Sequence[str]
-) -> Table:
-    from medjudge.modeling.adapters import adapter_parameters, check_adapters
-    from medjudge.modeling.arguments import n_steps
-    from medjudge.modeling.grpo import grpo_order
-
-    table = Table(title="Training", title_justify="left", box=None, padding=(0, 2))
-    for column in ("stage", "prompts/step", "completions/step", "steps", "tokens", "trainable", "memory"):
-        table.add_column(column, justify="left" if column == "stage" else "right")
-    model, error = _meta_model(recipe, tokenizer)
+    recipe: Recipe,
+    splits: Mapping[str, Sequence[Case]],
+    tokenizer: Any,
+    lengths: Mapping[str, Lengths],
+    names: Sequence[str],
+) -> tuple[Table, list[StageWork]]:
+    """(the table of both trainings, what each stage computes as far as it is known)."""
+    columns = (
+        "stage",
+        "prompts\na step",
+        "completions\na step",
+        "steps",
+        "tokens",
+        "trained\nparameters",
+        "memory\nabout",
+    )
+    table = _table("Training", columns, ("stage",))
+    has_adapter = any(getattr(recipe, stage).tuning == "lora" for stage in ("sft", "grpo") if stage in names)
+    shape = None if has_adapter else _shape(recipe, tokenizer)
+    model, error = (None, None) if shape is not None else _meta_model(recipe, tokenizer)
     if model is not None:
+        from medjudge.modeling.adapters import adapter_parameters, check_adapters
+
         check_adapters(recipe, names, model)
+        config = model.config.get_text_config()
+        n_all = sum(p.numel() for p in model.parameters())
+        shape = ModelShape(n_all, config.hidden_size, config.num_hidden_layers, config.vocab_size)
+    works = []
     for stage in ("sft", "grpo"):
         if stage not in names:
             continue
@@ -127,41 +206,146 @@ def _training_table(
         if config.split not in splits:
             raise ConfigError(f"`{stage}.split` is {config.split!r}, but the data have: {', '.join(splits)}.")
         cases = [c for c in splits[config.split] if c.gold is not None]
-        if stage == "sft":
-            per_step = completions = recipe.sft.completions_per_step
-            rows = len(cases)
-            if recipe.sft.class_balance == "oversample":
-                counts = Counter(c.gold for c in cases)
-                rows = len(counts) * max(counts.values())
-            steps = n_steps(rows, recipe.sft.epochs, per_step, recipe.sft.max_steps)
-        else:
-            per_step, completions = recipe.grpo.prompts_per_step, recipe.grpo.completions_per_step
-            if recipe.grpo.algorithm == "all_action":  # which reads each prompt once, labels included
-                completions = per_step
-            n_cases = min(len(cases), recipe.grpo.max_cases or len(cases))
-            steps = grpo_order(n_cases, recipe.grpo, recipe.seed)[1]
+        per_step, completions, steps = _steps(recipe, stage, cases)
         tokens = memory = "not known"
-        width = 0.0
-        if tokenizer is not None:
-            mean_prompt, max_prompt, mean_target, max_target = _lengths(recipe, cases, tokenizer)
-            limit = max_target if stage == "sft" else recipe.contract.max_completion_tokens
-            tokens = f"{steps * completions * (mean_prompt + mean_target):,.0f}"
-            width = max_prompt + limit
-        trainable = error or "not known"
-        if model is not None:
-            n_all = sum(p.numel() for p in model.parameters())
-            n_trainable = n_all if config.tuning == "full" else adapter_parameters(model, config.lora)
-            trainable = f"{n_trainable:,} of {n_all:,}"
-            if width:
-                has_reference = (
-                    stage == "grpo"
-                    and config.tuning == "full"
-                    and recipe.grpo.kl_coef > 0
-                    and recipe.grpo.algorithm == "grpo"
-                )
-                memory = _memory(model, n_all, n_trainable, config.micro_batch, width, recipe, has_reference)
-        table.add_row(stage, f"{per_step:,}", f"{completions:,}", f"{steps:,}", tokens, trainable, memory)
-    return table
+        trained = error or "not known"
+        split = lengths.get(config.split)
+        if split is not None:
+            tokens = f"{steps * completions * (split.mean_prompt + split.mean_target):,.0f}"
+        if shape is not None:
+            n_all = shape.n_parameters
+            n_trained = n_all if config.tuning == "full" else adapter_parameters(model, config.lora)
+            trained = f"all {n_all:,}" if n_trained == n_all else f"{n_trained:,} of {n_all:,}"
+            if split is not None:
+                limit = split.max_target if stage == "sft" else recipe.contract.max_completion_tokens
+                memory = _memory(recipe, stage, shape, n_trained, split.max_prompt + limit)
+        table.add_row(stage, f"{per_step:,}", f"{completions:,}", f"{steps:,}", tokens, trained, memory)
+    if shape is not None and lengths:
+        works = stage_works(recipe, splits, lengths, shape, names)
+    return table, works
+
+
+def _steps(recipe: Recipe, stage: str, cases: Sequence[Case]) -> tuple[int, int, int]:
+    """(prompts a step, completions a step, steps) of a training."""
+    from medjudge.modeling.order import grpo_order, n_steps
+
+    if stage == "sft":
+        rows = len(cases)
+        if recipe.sft.class_balance == "oversample":
+            counts = Counter(c.gold for c in cases)
+            rows = len(counts) * max(counts.values(), default=0)
+        per_step = recipe.sft.completions_per_step
+        return per_step, per_step, n_steps(rows, recipe.sft.epochs, per_step, recipe.sft.max_steps)
+    per_step, completions = recipe.grpo.prompts_per_step, recipe.grpo.completions_per_step
+    if recipe.grpo.algorithm == "all_action":  # which reads each prompt once, labels included
+        completions = per_step
+    n_cases = min(len(cases), recipe.grpo.max_cases or len(cases))
+    return per_step, completions, grpo_order(n_cases, recipe.grpo, recipe.seed)[1] if n_cases else 0
+
+
+def stage_works(
+    recipe: Recipe,
+    splits: Mapping[str, Sequence[Case]],
+    lengths: Mapping[str, Lengths],
+    shape: ModelShape,
+    names: Sequence[str],
+) -> list[StageWork]:
+    """What the stages compute: tokens that are trained on, read, and written. Of prompts that are known only."""
+    limit = recipe.contract.max_completion_tokens
+    n_cases = sum(len(cases) for cases in splits.values())
+    works = []
+    for name in names:
+        work = StageWork(name, shape.n_parameters, shape.n_layers, n_cases=n_cases, limit=limit)
+        if name == "base":
+            work = _base_work(work, recipe, splits, lengths)
+        elif name in ("sft", "grpo"):
+            work = _training_work(work, recipe, splits, lengths)
+        elif name == "evaluate" and recipe.evaluate.split in lengths:
+            work = _evaluation_work(work, recipe, splits, lengths)
+        works.append(work)
+    return works
+
+
+def _base_work(
+    work: StageWork, recipe: Recipe, splits: Mapping[str, Sequence[Case]], lengths: Mapping[str, Lengths]
+) -> StageWork:
+    from medjudge.modeling.chain import training_split
+
+    name = training_split(recipe)
+    tokens = len(splits[name]) * recipe.base.epochs
+    if recipe.base.max_steps >= 0:
+        tokens = recipe.base.max_steps * recipe.base.batch_size
+    return replace(work, trained=tokens * (lengths[name].mean_prompt + lengths[name].mean_target))
+
+
+def _training_work(
+    work: StageWork, recipe: Recipe, splits: Mapping[str, Sequence[Case]], lengths: Mapping[str, Lengths]
+) -> StageWork:
+    config = recipe.sft if work.name == "sft" else recipe.grpo
+    split = lengths[config.split]
+    per_step, completions, steps = _steps(recipe, work.name, [c for c in splits[config.split] if c.gold is not None])
+    if work.name == "sft" or recipe.grpo.algorithm == "all_action":
+        return replace(work, trained=steps * completions * (split.mean_prompt + split.mean_target))
+    # A prompt is computed once for its group. Answers are as long as targets once SFT has taught them, longer before.
+    prompts, written = steps * per_step * split.mean_prompt, steps * completions * split.mean_target
+    written_most = steps * completions * (split.mean_target + work.limit) / 2
+    return replace(
+        work,
+        trained=prompts + written,
+        trained_most=prompts + written_most,
+        read=prompts,
+        written=written,
+        written_most=written_most,
+        n_writings=steps,
+    )
+
+
+def _evaluation_work(
+    work: StageWork, recipe: Recipe, splits: Mapping[str, Sequence[Case]], lengths: Mapping[str, Lengths]
+) -> StageWork:
+    config, split = recipe.evaluate, lengths[recipe.evaluate.split]
+    n_cases = min(len(splits[config.split]), config.max_cases or len(splits[config.split]))
+    n_trained = sum(name in recipe.stages for name in config.models if name != "base")
+    n = n_cases * (n_trained + ("base" in config.models))
+    writes = config.mode == "generate"
+    per_batch = max(1.0, config.batch_tokens / (split.mean_prompt + work.limit))
+    return replace(
+        work,
+        read=n * split.mean_prompt,
+        written=n * split.mean_target * writes,
+        # A base that was not taught the format may write to the limit.
+        written_most=(n_cases * n_trained * split.mean_target + (n - n_cases * n_trained) * work.limit) * writes,
+        n_writings=math.ceil(n / per_batch) * writes,
+    )
+
+
+def _shape(recipe: Recipe, tokenizer: Any) -> ModelShape | None:
+    """The shape of a base that is built from nothing or lies in a folder; None where a library has to be asked."""
+    if recipe.model.base == SCRATCH_BASE:
+        return None if tokenizer is None else scratch_shape(recipe.base, len(tokenizer))
+    folder = BUILTIN_DIR / "tiny" if recipe.model.base == TINY_BASE else Path(recipe.model.base)
+    weights = folder / "model.safetensors"
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        with weights.open("rb") as file:  # 8 bytes of length, then JSON: https://github.com/huggingface/safetensors
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
+        if any(tensor["dtype"] not in ("F32", "F16", "BF16") for tensor in tensors):
+            return None
+        n_all = sum(math.prod(tensor["shape"]) for tensor in tensors)
+        return ModelShape(n_all, config["hidden_size"], config["num_hidden_layers"], config["vocab_size"])
+    except (OSError, ValueError, KeyError, TypeError, MemoryError):
+        return None
+
+
+def scratch_shape(config: BaseConfig, n_tokens: int) -> ModelShape:
+    """The shape of `builtin:scratch` for a tokenizer of `n_tokens` tokens, as `modeling.tiny.build_model` builds it."""
+    width, vocab_size = config.hidden_size, -(-n_tokens // 64) * 64
+    head = width // config.n_heads
+    n_kv = max(1, config.n_heads // 2)
+    attention = 2 * width * config.n_heads * head + 2 * width * n_kv * head + 2 * head
+    layer = attention + 3 * width * config.intermediate_size + 2 * width
+    return ModelShape(vocab_size * width + config.n_layers * layer + width, width, config.n_layers, vocab_size)
 
 
 def _adapter_lines(recipe: Recipe, names: Sequence[str]) -> list[str]:
@@ -197,42 +381,82 @@ def _meta_model(recipe: Recipe, tokenizer: Any) -> tuple[Any, str | None]:
     return model, None if model is not None else "base not at hand"
 
 
-def _memory(
-    model: Any, n_all: int, n_trainable: int, rows: int, width: float, recipe: Recipe, has_reference: bool
-) -> str:
+def _memory(recipe: Recipe, stage: str, shape: ModelShape, n_trained: int, width: float) -> str:
     """Weights, gradients, AdamW states and activations of one micro-batch: a planning figure, not a measurement.
 
     Activations per layer and token: about 34 hidden sizes of 2 bytes without checkpointing (Korthikanti et al. 2022,
     arXiv:2205.05198, table 2, the part that is linear in length), 2 hidden sizes with it; logits are chunked by TRL.
     """
-    config = model.config
+    config = recipe.sft if stage == "sft" else recipe.grpo
+    has_reference = (
+        stage == "grpo" and config.tuning == "full" and recipe.grpo.kl_coef > 0 and recipe.grpo.algorithm == "grpo"
+    )
     bytes_each = 4 if recipe.model.dtype in ("auto", "float32") and _on_cpu(recipe) else 2
     quantised = {"none": bytes_each, "8bit": 1, "4bit": 0.55}[recipe.model.quantization]
-    weights = n_all * (quantised if n_trainable < n_all else bytes_each) * (2 if has_reference else 1)
-    states = n_trainable * (bytes_each + 8)
-    per_token = (4 if recipe.model.gradient_checkpointing else 17 * bytes_each) * config.hidden_size
-    activations = (
-        rows * width * per_token * config.num_hidden_layers + rows * width * config.vocab_size * bytes_each * 0.1
-    )
-    return f"about {(weights + states + activations) / 2**30:.1f} GiB"
+    n_all = shape.n_parameters
+    weights = n_all * (quantised if n_trained < n_all else bytes_each) * (2 if has_reference else 1)
+    states = n_trained * (bytes_each + 8)
+    per_token = (4 if recipe.model.gradient_checkpointing else 17 * bytes_each) * shape.hidden_size
+    tokens = config.micro_batch * width
+    activations = tokens * per_token * shape.n_layers + tokens * shape.vocab_size * bytes_each * 0.1
+    return f"{(weights + states + activations) / 2**30:.1f} GiB"
 
 
 def _on_cpu(recipe: Recipe) -> bool:
+    """Whether the run would compute on the CPU; torch is asked only where there may be a GPU."""
+    if recipe.model.device is not None:
+        return recipe.model.device.startswith("cpu")
+    if not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")):
+        return True
     from medjudge.modeling.load import pick_device
 
-    return pick_device(recipe.model.device).type == "cpu"
+    return pick_device(None).type == "cpu"
 
 
-def _stage_table(recipe: Recipe, names: Sequence[str]) -> Table:
-    table = Table(title="Stages", title_justify="left", box=None, padding=(0, 2), show_header=False)
+def _print_stages(recipe: Recipe, names: Sequence[str], works: Sequence[StageWork], console: Console) -> None:
+    """What each stage would do, how long that takes, and why."""
+    table = Table(
+        title="Stages", title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False
+    )
     run_dir = artifacts.RunDir(recipe.run_dir)
-    stale = False
+    reasons: list[str] = []
+    running: list[str] = []
+    verdicts: dict[str, str] = {}
     for name in names:
         try:
-            current, why = run_dir.is_current(name, stage_inputs(name, recipe, run_dir)) if not stale else (False, "")
-        except ConfigError:
-            current, why = False, ""
-        stale = stale or not current
-        verdict = "[dim]skip[/]" if current else "run"
-        table.add_row(name, verdict, f"[dim]{why or 'an earlier stage runs'}[/]", STAGES[name].title)
-    return table
+            current, why = run_dir.is_current(name, stage_inputs(name, recipe, run_dir)) if not running else (False, "")
+        except ConfigError as error:
+            current, why = False, str(error)
+        verdicts[name] = "[dim]skip[/]" if current else "run"
+        if not current:
+            running.append(name)
+            why = resume_words(run_dir.work(name), _last_marked(run_dir.work(name))) if why == RESUMES else why
+            reasons += [f"{name}: {why}"] if why else []
+    times = estimate([work for work in works if work.name in running], recipe) if works and _on_cpu(recipe) else None
+    for name in names:
+        table.add_row(name, verdicts[name], times.of(name) if times and name in running else "", STAGES[name].title)
+    console.print(table)
+    for reason in reasons:
+        console.print(f"[dim]{reason}[/]")
+    _print_time(times, running, names, recipe, console)
+
+
+def _print_time(
+    times: Estimate | None, running: Sequence[str], names: Sequence[str], recipe: Recipe, console: Console
+) -> None:
+    console.print()
+    if not running:
+        console.print(f"Nothing to do: all of it is made. `medjudge report {recipe.run_dir}` shows it again.")
+    elif times is not None:
+        console.print(times.sentence)
+    else:
+        why = "measured for CPUs only" if not _on_cpu(recipe) else "the base is not at hand"
+        console.print(f"time: not estimated ({why}); while a stage runs, its line of progress says what is left.")
+
+
+def _last_marked(work: Path) -> Path | None:
+    """The last checkpoint that bears the mark of a whole one; nothing is removed."""
+    marked = [
+        path.parent for path in (work / artifacts.CHECKPOINTS).glob(f"checkpoint-*/{artifacts.CHECKPOINT_COMPLETE}")
+    ]
+    return max(marked, key=lambda path: int(path.name.rpartition("-")[2]), default=None)

@@ -100,8 +100,7 @@ def _tokenizer(recipe: Recipe, splits: Mapping[str, Sequence[Case]]) -> Any:
     """The tokenizer that the base stage will build; a base that is not at hand is an error in its own words."""
     if recipe.model.base != SCRATCH_BASE:
         return load_tokenizer(base_folder(recipe, recipe.run_dir), recipe.model.chat_template)
-    from medjudge.modeling.tiny import build_tokenizer
-    from medjudge.stages.base import format_texts, plain_texts
+    from medjudge.modeling.scratch import build_tokenizer, format_texts, plain_texts
 
     split = training_split(recipe)
     train = splits[split] if split in splits else prepare_splits(recipe)[split]

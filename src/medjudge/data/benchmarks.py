@@ -139,7 +139,12 @@ def _checked(name: str, rows: Iterator[Row | Rejected]) -> Iterator[Row | Reject
 
 
 def _with_advice(name: str, error: DataError) -> DataError:
-    return DataError(f"{error}\nSet {name}: give a local copy with --data {name}=PATH, or choose others with --only.")
+    return DataError(f"{error}\nSet {name}: {_local_copy(name)}; or leave it out.")
+
+
+def _local_copy(name: str) -> str:
+    bench, export = f"medjudge bench rubric --data {name}=PATH", f"medjudge export lm-eval --bench {name}=PATH"
+    return f"give a local copy, `{bench}` or `{export}`"
 
 
 # --- loaders ----------------------------------------------------------------------------------------------------------
@@ -473,7 +478,7 @@ def choose_sets(only: Sequence[str], copies: Mapping[str, str], own: Iterable[st
         if name not in SETS and name not in own:
             raise ConfigError(
                 f"no set {name!r} in the benchmark. Sets: {', '.join(SETS)}. Rows of your own, in the rubric task's "
-                f"fields, take part with --data {name}=PATH and --rubric {name}=FILE."
+                f"fields, take part in `medjudge bench rubric` with --data {name}=PATH and --rubric {name}=FILE."
             )
         if name in own and name not in SETS and name not in copies:
             raise ConfigError(f"the set {name!r} is your own: say where its rows are, --data {name}=PATH.")
@@ -486,7 +491,7 @@ def choose_sets(only: Sequence[str], copies: Mapping[str, str], own: Iterable[st
             source = copies.get(name) or benchmark.source
             if source is None:
                 raise ConfigError(
-                    f"the set {name!r} has no copy on the hub that can be read as it is: give --data {name}=PATH."
+                    f"the set {name!r} has no copy on the hub that can be read as it is: {_local_copy(name)}."
                 )
             chosen.append(Chosen(name, benchmark, source))
         else:

@@ -344,7 +344,8 @@ def _check_columns(
     example = next(iter(gone.values()), contract.gold_field)
     raise DataError(
         f"{source}: {'; '.join(said)}. Columns there: {', '.join(sorted(present))}. "
-        f'Name the right column, for a field in `[data.fields]` ({example} = "COLUMN") or with --map {example}=COLUMN.'
+        f'Name the right column, for a field in `[data.fields]` ({example} = "COLUMN") or with '
+        f"`--set data.fields.{example}=COLUMN`."
     )
 
 

@@ -48,8 +48,8 @@ from medjudge.inference.prefix import attention_of, common_prefix, why_not
 from medjudge.inference.rollouts import MIN_PREFIX
 from medjudge.modeling.adapters import lora_config
 from medjudge.modeling.arguments import all_action_arguments
-from medjudge.modeling.grpo import grpo_order
 from medjudge.modeling.load import check_context
+from medjudge.modeling.order import grpo_order
 from medjudge.modeling.progress import Watch, clean_history
 from medjudge.modeling.totals import Totals
 from medjudge.records import Case, Completion, Rollout, Unparsed

@@ -1,17 +1,12 @@
-"""Our settings as TRL's and transformers' arguments: the one place that an upgrade of theirs touches.
-
-The order of rows is ours, not the trainer's: all epochs are laid out in one sequence before training, so a run that was
-cut off sees after its resume exactly the rows that it would have seen.
-"""
+"""Our settings as TRL's and transformers' arguments: the one place that an upgrade of theirs touches."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import TrainingArguments
 from trl import GRPOConfig, SFTConfig
@@ -20,51 +15,9 @@ from medjudge import artifacts
 from medjudge.config import BaseConfig, GrpoConfig, ModelConfig, Recipe, SftConfig, TrainingConfig
 from medjudge.errors import ConfigError
 from medjudge.modeling.load import pick_device, pick_dtype
-
-
-def epoch_order(n_rows: int, epochs: float, seed: int) -> list[int]:
-    """Row numbers in the order of training: a fresh permutation per epoch; a part of one for a fraction of an epoch."""
-    rng = np.random.default_rng(seed)
-    order: list[int] = []
-    while len(order) < round(n_rows * epochs):
-        order.extend(rng.permutation(n_rows).tolist())
-    return order[: round(n_rows * epochs)]
-
-
-def length_grouped_order(lengths: Sequence[int], epochs: float, batch_size: int, seed: int) -> list[int]:
-    """As `epoch_order`, with rows of like length in one batch, so that little is spent on padding.
-
-    Windows of 32 batches, which may span two epochs, are sorted by length and their batches shuffled again.
-    """
-    rng = np.random.default_rng([seed, 1])
-    order = np.array(epoch_order(len(lengths), epochs, seed), dtype=np.int64)
-    sizes = np.asarray(lengths)
-    grouped: list[int] = []
-    # Windows of whole batches over the whole sequence: were each epoch cut apart, its last short batch would shift all
-    # batches after it.
-    for first in range(0, len(order), 32 * batch_size):
-        window = order[first : first + 32 * batch_size]
-        window = window[np.argsort(sizes[window], kind="stable")]
-        batches = [window[i : i + batch_size] for i in range(0, len(window), batch_size)]
-        whole = [batch for batch in batches if len(batch) == batch_size]
-        for i in rng.permutation(len(whole)):
-            grouped.extend(whole[i].tolist())
-        if len(batches) > len(whole):
-            grouped.extend(batches[-1].tolist())
-    return grouped
-
-
-def n_steps(n_rows: int, epochs: float, rows_per_step: int, max_steps: int, *, drop_last: bool = False) -> int:
-    """Optimiser steps: `max_steps` if it is given (not -1), else what `epochs` over `n_rows` make."""
-    if max_steps >= 0:
-        return max_steps
-    rows = round(n_rows * epochs)
-    return rows // rows_per_step if drop_last else math.ceil(rows / rows_per_step)
-
-
-def n_epochs(n_rows: int, epochs: float, rows_per_step: int, max_steps: int) -> float:
-    """How often each row is seen: `epochs`, or what `max_steps` comes to."""
-    return max_steps * rows_per_step / n_rows if max_steps >= 0 else epochs
+from medjudge.modeling.order import epoch_order as epoch_order
+from medjudge.modeling.order import length_grouped_order as length_grouped_order
+from medjudge.modeling.order import n_steps as n_steps
 
 
 def _common(config: TrainingConfig, model: ModelConfig, work: Path, *, steps: int, seed: int) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from medjudge import artifacts
 from medjudge.config import SCRATCH_BASE, Recipe
-from medjudge.modeling.load import resolve
 
 
 def base_name(recipe: Recipe, run_dir: Path) -> str:
@@ -16,12 +15,16 @@ def base_name(recipe: Recipe, run_dir: Path) -> str:
 
 def base_folder(recipe: Recipe, run_dir: Path) -> Path:
     """The folder of the base model's weights (downloaded if it is a hub id)."""
+    from medjudge.modeling.load import resolve  # only here: a plan asks for names and splits, and needs no torch
+
     return resolve(base_name(recipe, run_dir), recipe.model.revision)
 
 
 def start_of(stage: str, recipe: Recipe, run_dir: Path) -> tuple[Path, str]:
     """(folder, name) of the whole weights that `stage` trains on: the last trained model before it, or the base."""
     if stage == "grpo" and "sft" in recipe.stages:
+        from medjudge.modeling.load import resolve
+
         folder = run_dir / "sft" / artifacts.MODEL
         return resolve(folder), str(folder)
     return base_folder(recipe, run_dir), base_name(recipe, run_dir)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,9 +18,10 @@ from medjudge.config import GrpoConfig, ModelConfig, Recipe
 from medjudge.data.splits import seeded_sample
 from medjudge.errors import ModelError
 from medjudge.modeling.adapters import lora_config
-from medjudge.modeling.arguments import epoch_order, grpo_arguments, n_steps
+from medjudge.modeling.arguments import grpo_arguments
 from medjudge.modeling.grouped import GroupedGrpoTrainer
 from medjudge.modeling.load import check_context
+from medjudge.modeling.order import grpo_order
 from medjudge.modeling.progress import Watch, clean_history
 from medjudge.modeling.resampling import Resampler, by_difficulty
 from medjudge.modeling.totals import Totals
@@ -143,20 +143,6 @@ def rewarded_cases(recipe: Recipe, split: Sequence[Case], tokenizer: Any) -> tup
     plan = reward_plan(recipe, rated)
     can_earn = rewardable(plan, rated)
     return seeded_sample(can_earn, recipe.grpo.max_cases, recipe.seed), plan, len(rated) - len(can_earn)
-
-
-def grpo_order(n_cases: int, config: GrpoConfig, seed: int) -> tuple[list[int], int]:
-    """(case numbers in the order of training, optimiser steps).
-
-    A batch of prompts is used for `num_iterations` optimiser steps, so each prompt counts as often.
-    """
-    per_batch, reuse = config.prompts_per_step, config.num_iterations
-    if config.max_steps >= 0:
-        n_batches, steps = math.ceil(config.max_steps / reuse), config.max_steps
-    else:
-        n_batches = n_steps(n_cases, config.epochs, per_batch, -1, drop_last=True)
-        steps = n_batches * reuse
-    return epoch_order(n_cases, n_batches * per_batch / n_cases, seed), steps
 
 
 def step_of(checkpoint: Path) -> int:

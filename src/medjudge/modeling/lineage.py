@@ -239,7 +239,9 @@ def _parent_folder(folder: Path, lineage: Lineage | None, parent: str | Path | N
         revision = lineage.parent.revision if lineage and lineage.parent else None
         return resolve(candidates[-1], revision, is_asked_for=False)
     except ModelError as error:
-        raise LineageError(f"the parent of adapter {folder} cannot be found: {error} Or name it with --base.") from None
+        raise LineageError(
+            f"the parent of adapter {folder} cannot be found: {error} Or name it with `medjudge evaluate --base`."
+        ) from None
 
 
 @torch.no_grad()

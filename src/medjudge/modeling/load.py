@@ -75,7 +75,7 @@ def resolve(model: str | Path, revision: str | None = None, *, is_asked_for: boo
             ) from None
         raise ModelError(
             f"cannot get {model!r} from the hub ({type(error).__name__}). Check the name, the network and, for a gated "
-            "model, `hf auth login`; or take a local folder (--set model.base=PATH) or --set model.base=builtin:tiny."
+            "model, `hf auth login`; or name a local folder or `builtin:tiny` in its place."
         ) from None
 
 

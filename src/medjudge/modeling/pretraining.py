@@ -17,7 +17,7 @@ import torch
 
 from medjudge.data.generators.corpus import Document, MarkedChat, Span
 from medjudge.modeling.cpu_forward import LinearCrossEntropy, hidden_states
-from medjudge.modeling.tiny import END_OF_TEXT, TURN_END, TURN_START
+from medjudge.modeling.scratch import END_OF_TEXT, TURN_END, TURN_START
 
 READ_ONLY = 0.0
 OPENING, CLOSING = Span(f"{TURN_START}user\n"), Span(f"{TURN_END}\n{TURN_START}assistant\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from transformers import TrainerCallback
 
 from medjudge import artifacts
 from medjudge.progress import Bar as Bar
-from medjudge.progress import training_bar
+from medjudge.progress import LogLines, training_bar
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
@@ -24,16 +23,14 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no typ
         self.title, self.console, self.keys = title, console, keys
         self.progress: Progress | None = None
         self.task: TaskID | None = None
-        self.last_line_s = 0.0
-        self.started_s = 0.0
-        self.started_step = 0
+        self.lines: LogLines | None = None
         self.shown = ""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Opens the bar where the run stands."""
-        self.started_s, self.started_step = time.monotonic(), state.global_step
-        self.last_line_s = self.started_s
-        if self.console.is_terminal:
+        if not self.console.is_interactive:
+            self.lines = LogLines(self.title, state.max_steps, self.console, done=state.global_step)
+        else:
             self.progress = training_bar(self.console)
             self.progress.start()
             self.task = self.progress.add_task(self.title, total=state.max_steps, completed=state.global_step, info="")
@@ -42,16 +39,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no typ
         """Moves the bar on."""
         if self.progress is not None and self.task is not None:
             self.progress.update(self.task, completed=state.global_step, info=self.shown)
-            return
-        now = time.monotonic()
-        if now - self.last_line_s > 20:
-            self.last_line_s = now
-            rate = (now - self.started_s) / max(1, state.global_step - self.started_step)
-            left = rate * (state.max_steps - state.global_step)
-            self.console.print(
-                f"  {self.title}: step {state.global_step}/{state.max_steps}  {self.shown}  "
-                f"about {left / 60:.1f} min left"
-            )
+        elif self.lines is not None:
+            self.lines.show(state.global_step, self.shown)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Remembers the figures that stand beside the bar."""

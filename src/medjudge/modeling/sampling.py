@@ -10,7 +10,7 @@ import torch
 from medjudge.config import GrpoConfig, Recipe
 from medjudge.inference.engine import Engine
 from medjudge.inference.rollouts import Sampling
-from medjudge.modeling.grpo import grpo_order
+from medjudge.modeling.order import grpo_order
 from medjudge.records import Case, Completion
 from medjudge.rewards.checks import PolicySample
 from medjudge.tasks.contract import TaskContract

@@ -19,8 +19,9 @@ from medjudge.config import ModelConfig, SftConfig
 from medjudge.data.splits import seeded_sample
 from medjudge.errors import DataError
 from medjudge.modeling.adapters import lora_config
-from medjudge.modeling.arguments import length_grouped_order, n_epochs, n_steps, sft_arguments
+from medjudge.modeling.arguments import sft_arguments
 from medjudge.modeling.load import check_context
+from medjudge.modeling.order import length_grouped_order, n_epochs, n_steps
 from medjudge.modeling.progress import Watch, clean_history
 from medjudge.modeling.totals import Totals
 from medjudge.records import Case

@@ -2,52 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from rich.console import Console
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, PrinterCallback, Qwen3Config, Qwen3ForCausalLM, Trainer, set_seed
+from transformers import PrinterCallback, Qwen3Config, Qwen3ForCausalLM, Trainer, set_seed
 
 from medjudge import artifacts
 from medjudge.config import BaseConfig, ModelConfig
 from medjudge.errors import DataError
-from medjudge.modeling.arguments import base_arguments, length_grouped_order, n_epochs, n_steps
+from medjudge.modeling.arguments import base_arguments
 from medjudge.modeling.load import fit_stop_tokens
+from medjudge.modeling.order import length_grouped_order, n_epochs, n_steps
 from medjudge.modeling.progress import Watch, clean_history
+from medjudge.modeling.scratch import END_OF_TEXT
+from medjudge.modeling.scratch import build_tokenizer as build_tokenizer
 from medjudge.modeling.totals import Totals
-
-END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|start|>", "<|end|>"
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|start|>{{ message['role'] }}\n{{ message['content'] }}<|end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
-)
-
-
-def build_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
-    """A byte-level BPE tokenizer trained on `texts`; every string round-trips."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        min_frequency=2,
-        special_tokens=[END_OF_TEXT, TURN_START, TURN_END],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token=TURN_END,
-        pad_token=END_OF_TEXT,
-        chat_template=CHAT_TEMPLATE,
-        padding_side="left",
-        clean_up_tokenization_spaces=False,
-    )
 
 
 def shape_of(config: BaseConfig, n_tokens: int) -> Qwen3Config:

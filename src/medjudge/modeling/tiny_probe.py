@@ -17,7 +17,7 @@ from medjudge.data.generators.mcq import Row
 from medjudge.data.generators.parts import Part, facts_of
 from medjudge.modeling.cpu_forward import hidden_states
 from medjudge.modeling.pretraining import encode_document
-from medjudge.modeling.tiny import TURN_END
+from medjudge.modeling.scratch import TURN_END
 from medjudge.records import Message
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.contract import TaskContract

@@ -20,12 +20,12 @@ STYLES: dict[Status, str] = {"passed": "green", "warning": "yellow", "failed": "
 
 def print_preflight(result: Preflight, console: Console) -> None:
     """The checks, what each term of the reward pays, the causes of what failed, and the verdict."""
-    table = Table(box=None, padding=(0, 2), show_header=False)
-    table.add_column(no_wrap=True)
+    table = Table(box=None, padding=(0, 0, 0, 2), show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for check in result.checks:
-        table.add_row(Text(check.status, STYLES[check.status]), CHECKS[check.name], Text(check.told, "dim"))
+        told = Text.assemble(CHECKS[check.name], (f". {check.told}" if check.told else "", "dim"))
+        table.add_row(Text(check.status, STYLES[check.status]), told)
     console.print(table)
     if result.terms:
         console.print()
@@ -61,9 +61,11 @@ def _verdict(result: Preflight) -> Text:
 
 
 def _term_table(result: Preflight) -> Table:
-    table = Table(box=None, padding=(0, 2), title="What each component pays, weight applied", title_justify="left")
-    table.add_column("component")
-    for column in ("weight", "most", "gold", "other rows", "policy", "sd", "groups that differ"):
+    table = Table(
+        box=None, padding=(0, 0, 0, 2), title="What each component pays, weight applied", title_justify="left"
+    )
+    table.add_column("component", overflow="fold")
+    for column in ("weight", "most", "gold", "other\nrows", "policy", "sd", "groups\nthat differ"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in result.terms:
         table.add_row(

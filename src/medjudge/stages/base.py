@@ -5,7 +5,6 @@ What it reads are the fields of the prompts and the experts' explanations, as pl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,10 @@ from medjudge.data.store import read_split
 from medjudge.modeling.chain import training_split
 from medjudge.modeling.lineage import Lineage, weights_sha256
 from medjudge.modeling.load import count_parameters, quiet_libraries
-from medjudge.modeling.tiny import build_model, build_tokenizer, train_language_model
-from medjudge.records import Case
-from medjudge.tasks.contract import TaskContract
+from medjudge.modeling.scratch import build_tokenizer
+from medjudge.modeling.scratch import format_texts as format_texts
+from medjudge.modeling.scratch import plain_texts as plain_texts
+from medjudge.modeling.tiny import build_model, train_language_model
 
 
 def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[str, Any]:
@@ -39,19 +39,3 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     Lineage(kind="base", stage="base", weights_sha256=digest, base=SCRATCH_BASE).write(folder)
     artifacts.write_json(out_dir / artifacts.HISTORY, history)
     return {"n_texts": len(texts), "n_parameters": count_parameters(model)[1], "weights_sha256": digest}
-
-
-def plain_texts(cases: Sequence[Case]) -> list[str]:
-    """The distinct texts of the cases: their inputs, then the explanation, a line each. Labels are not among them."""
-    texts = ("\n".join([*case.inputs.values(), *([case.reason] if case.reason else [])]) for case in cases)
-    return list(dict.fromkeys(texts))
-
-
-def format_texts(contract: TaskContract, cases: Sequence[Case], n_cases: int = 200) -> list[str]:
-    """Some whole prompts and answers, for the tokenizer alone: tags and fixed phrases should cost few tokens."""
-    labelled = [case for case in cases if case.gold is not None][:n_cases]
-    return [
-        text
-        for case in labelled
-        for text in (*(message["content"] for message in contract.messages(case)), contract.target(case))
-    ]
