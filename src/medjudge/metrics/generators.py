@@ -68,6 +68,8 @@ class Heterogeneity:
     """Variance of the rates across generators, (k - 1) in the denominator."""
     sampling_variance: float
     """What sampling alone would give, from the rates' covariance over groups."""
+    n_groups: int = 0
+    """Groups of the rows that were tested."""
 
     @property
     def excess_sd(self) -> float:
@@ -124,7 +126,6 @@ def generator_table(
                 always_positive_f1=always_positive_f1,
                 statistics=estimates_of(part, values, level=level, n_resamples=n_resamples, rng=rng),
                 minimum_detectable=power_against_chance(
-                    int(part.correct.sum()),
                     len(part.gold),
                     chance,
                     design_effect=design_effect(part.correct, part.groups),
@@ -201,6 +202,7 @@ def rate_heterogeneity(
         rates={str(name): float(rate) for name, rate in zip(names, rates, strict=True)},
         variance=float(rates.var(ddof=1)),
         sampling_variance=_mean_squared_gap(_rate_covariance(hits, of, block)),
+        n_groups=len(cells),
     )
 
 
