@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import binom, binomtest, false_discovery_control, norm, permutation_test, t
+from scipy.stats import binom, binomtest, false_discovery_control, permutation_test, t
 from sklearn.metrics import f1_score
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
@@ -331,7 +331,7 @@ def test_corrections_on_five_hundred_families():
 
 
 def test_minimum_detectable_effect_by_hand():
-    # McNemar, 30 % discordant, n = 555: (1.96 sqrt(.3) + .8416 sqrt(.3 - .065^2))^2 / .065^2 = 554.95 rows for 6.5 points
+    # McNemar, 30 % discordant: (1.96 sqrt(.3) + .8416 sqrt(.3 - .065^2))^2 / .065^2 = 554.95
     assert power_of_pair(100, 66, 555).minimum_detectable == pytest.approx(0.065, abs=2e-4)
     # one sample, chance .25 against .315: (1.96 sqrt(.1875) + .8416 sqrt(.2158))^2 / .065^2 = 363.7
     assert power_against_chance(364, 0.25).minimum_detectable == pytest.approx(0.065, abs=2e-4)
