@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from medjudge.errors import DataError
 from medjudge.metrics.agreement import statistics_from_counts
-from medjudge.metrics.classification import Outcomes, classification_metrics, count_options, metrics_from_counts, take
+from medjudge.metrics.classification import Outcomes, count_options, metrics_from_counts, take
 from medjudge.metrics.classification import group_counts as counts_by_group
 from medjudge.metrics.group_tests import EXACT_BELOW
 from medjudge.metrics.intervals import Estimate, leave_one_out
@@ -108,12 +108,12 @@ def paired_differences(pairing: Pairing, metrics: tuple[str, ...], *, level: flo
     both = np.stack([counts_by_group(a), counts_by_group(b)], axis=1)
     both = both[both[:, 0].sum((1, 2)) > 0]
     without = leave_one_out(both, lambda sums: metrics_from_counts(sums, **count_options(a)))
-    value_a, value_b = classification_metrics(a), classification_metrics(b)
+    values = metrics_from_counts(both.sum(0), **count_options(a))
     differences = {}
     for metric in metrics:
-        if metric not in value_a:
+        if metric not in values:
             continue
-        value = value_a[metric] - value_b[metric]
+        value = float(values[metric][0] - values[metric][1])
         low, high = difference_interval(value, without[metric][:, 0] - without[metric][:, 1], level)
         differences[metric] = Difference(100 * value, 100 * low, 100 * high)
     return differences

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medjudge.errors import DataError
-from medjudge.metrics.agreement import agreement_statistics, estimates_of
-from medjudge.metrics.classification import Outcomes, take
+from medjudge.metrics.agreement import estimates_of, statistics_from_counts
+from medjudge.metrics.classification import Outcomes, group_counts, take
 from medjudge.metrics.comparison import power_against_chance
 from medjudge.metrics.exchange import intraclass_correlation, permutation_test
 from medjudge.metrics.intervals import Estimate, bootstrap_sums, clustered_wilson, design_effect
@@ -111,8 +111,8 @@ def generator_table(
     rows = []
     for name in sorted(set(names) - {""}):
         part = take(outcomes, np.flatnonzero(names == name))
-        found = agreement_statistics(part)
-        values = {key: found[key] for key in GENERATOR_STATISTICS if key in found}
+        found = statistics_from_counts(group_counts(part).sum(0), positive=part.positive, ordered=part.ordered)
+        values = {key: float(found[key]) for key in GENERATOR_STATISTICS if key in found}
         prevalence = positive_rate = None
         always_positive_f1 = float("nan")
         if part.positive is not None:
