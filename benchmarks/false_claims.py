@@ -3,7 +3,7 @@
     python benchmarks/false_claims.py [--sets 400] [--power-sets 100] [--design NAME ...] [--out false_claims.jsonl]
 
 Every set is made by a design, goes through `summarise` and the probes as an evaluation does, and is read as a page: a
-claim is a sentence that says so, a table's "yes", or a corrected p below 5 %. In a null set the judges and a baseline are
+claim is a sentence that says so, a table's "yes", or a corrected p below 5 %. In a null set judges and a baseline are
 equally accurate on every generator, their confidences are calibrated, one more judge guesses, no family is favoured and
 the probe moves groups one way as often as the other; rows of a group resemble each other in the experts' labels and in
 what is hard. In an effect set one judge is 10 points better, one is 15 points worse on one generator, one states

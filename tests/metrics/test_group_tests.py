@@ -1,4 +1,4 @@
-"""Tests over groups: by hand, against libraries where rows stand alone, and their level where rows resemble each other."""
+"""Tests over groups: by hand, against libraries where rows stand alone, and their level on rows in groups."""
 
 import itertools
 import math
@@ -21,7 +21,7 @@ from medjudge.metrics.group_tests import (
 def test_sign_flips_by_hand():
     # Sums of groups 3, 1, -1: of the eight signings 3+1+1 = 5 and 3+1-1, 3-1+1 = 3 and their mirrors are as far as 3.
     found = sign_flips([1, 1, 1, 1, -1], [0, 0, 0, 1, 2])
-    assert (found.p, found.n_groups) == (6 / 8, 3)
+    assert (found.p, found.n_groups) == (pytest.approx(6 / 8), 3)
     # All five groups one way: two of 32.
     assert sign_flips([1] * 10, np.arange(10) % 5).p == pytest.approx(2 / 32)
     # A group whose rows cancel changes nothing, and no difference is no evidence.
@@ -58,7 +58,7 @@ def test_against_chance():
     assert accuracy_against_chance([True] * 3, [0, 1, 2], 0.5).p == pytest.approx(0.25)
     alone = np.arange(200) < 56
     assert accuracy_against_chance(alone, np.arange(200), 0.25).p == binomtest(56, 200, 0.25).pvalue
-    # Four groups of 50, right throughout or not at all: 150 of 200 is p < 1e-11 to the binomial, nothing to four groups.
+    # Four groups of 50, right throughout or not at all: 150 of 200 is p < 1e-11 to the binomial, little to four groups.
     grouped = accuracy_against_chance(np.arange(200) < 150, np.arange(200) // 50, 0.5)
     assert grouped.p > 0.3
     assert math.isnan(accuracy_against_chance([], [], 0.5).p)
