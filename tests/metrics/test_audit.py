@@ -8,6 +8,7 @@ import pytest
 from medjudge.metrics.audit import MAX_ERRORS, JudgeRows, audit_judges
 from medjudge.metrics.classification import code_outcomes
 from medjudge.metrics.correction import prediction_powered_rate
+from medjudge.metrics.findings import of_audit
 from medjudge.metrics.results import judge_rows
 from medjudge.records import Case, Unparsed, Verdict
 from medjudge.reporting.audit_tables import abstention_grids, threshold_grid
@@ -65,16 +66,14 @@ def test_the_tables_of_thresholds(audit):
     assert heads == ["gold label 0", "gold label 1", "generator atlas", "generator birch"]
 
 
-def test_families_and_subjects(audit):
-    assert (audit.n_tests, audit.n_statistic_tests) == (1, 2)
+def test_sentences_and_subjects(audit):
     (pair,) = audit.pairs
     assert (pair.a, pair.b) == ("b", "a")  # the later less the earlier
-    assert pair.adjusted_p == pair.p
-    assert len(audit.about) == len(audit.statements)
-    for line, about in zip(audit.statements, audit.about, strict=True):
-        assert all(name in line for name in about)
-    assert ("b", "a") in audit.about
-    assert () in audit.about  # prevalence, which no judge changes
+    said = of_audit(audit, (), {"a": 0.5, "b": 0.5})
+    for one in said:
+        assert all(name in one.text for name in one.about)
+    assert ("b", "a") in [one.about for one in said]
+    assert () in [one.about for one in said]  # prevalence, which no judge changes
 
 
 def test_a_question_with_rated_and_unrated_answers_is_one_group_on_both_sides():

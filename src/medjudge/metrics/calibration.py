@@ -204,7 +204,7 @@ def reliability_curve(
     mass: bins of as equal numbers of rows as can be where equal confidences share a bin. width: [0, .1), [.1, .2), ..
     """
     given, right = _checked(confidence, correct)
-    code = _bin_codes(given, n_bins, bins)
+    code = bin_codes(given, n_bins, bins)
     n, mean, accuracy = _bin_means(given, right, code)
     ends = [wilson_interval(a * m, m, level=level) for a, m in zip(accuracy, n, strict=True)]
     low, high = np.array(ends).reshape(-1, 2).T
@@ -223,7 +223,7 @@ def expected_calibration_error(
     given, right = _checked(confidence, correct)
     if not len(given):
         return float("nan")
-    n, mean, accuracy = _bin_means(given, right, _bin_codes(given, n_bins, bins))
+    n, mean, accuracy = _bin_means(given, right, bin_codes(given, n_bins, bins))
     return float((n * np.abs(accuracy - mean)).sum() / n.sum())
 
 
@@ -236,7 +236,7 @@ def ece_under_calibration(
     Smith (2007), doi:10.1175/WAF993.1.
     """
     given = np.asarray(confidence, dtype=np.float64)
-    code = _bin_codes(given, n_bins, "mass")
+    code = bin_codes(given, n_bins, "mass")
     n = np.bincount(code).astype(np.float64)
     total = np.bincount(code, weights=given)
     # Within a bin the number right is a sum of independent draws; only the sum matters to ECE.
@@ -255,7 +255,7 @@ def debiased_rms_error(confidence: ArrayLike, correct: ArrayLike, *, n_bins: int
     given, right = _checked(confidence, correct)
     if not len(given):
         return float("nan")
-    n, mean, accuracy = _bin_means(given, right, _bin_codes(given, n_bins, "mass"))
+    n, mean, accuracy = _bin_means(given, right, bin_codes(given, n_bins, "mass"))
     noise = accuracy * (1 - accuracy) / np.maximum(n - 1, 1)
     return float(np.sqrt(max((n * ((accuracy - mean) ** 2 - noise)).sum() / n.sum(), 0.0)))
 
@@ -290,7 +290,7 @@ def brier_parts(confidence: ArrayLike, correct: ArrayLike, *, n_bins: int | None
     given, right = _checked(confidence, correct)
     if not len(given):
         return BrierParts(*[float("nan")] * 5)
-    code = np.unique(given, return_inverse=True)[1] if n_bins is None else _bin_codes(given, n_bins, "mass")
+    code = np.unique(given, return_inverse=True)[1] if n_bins is None else bin_codes(given, n_bins, "mass")
     n, mean, accuracy = _bin_means(given, right, code)
     base = right.mean()
     apart_x, apart_y = given - mean[code], right - accuracy[code]
@@ -630,7 +630,7 @@ def _for_threshold(confidence: ArrayLike, correct: ArrayLike, max_error: float) 
     return np.where(missing, -2.0, given), right
 
 
-def _bin_codes(confidence: FloatArray, n_bins: int, bins: Bins) -> IntArray:
+def bin_codes(confidence: FloatArray, n_bins: int, bins: Bins) -> IntArray:
     """(n,) bin of each row, 0 upward without gaps."""
     if bins == "width":
         raw = np.minimum((confidence * n_bins).astype(np.int64), n_bins - 1)

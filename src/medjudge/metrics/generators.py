@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medjudge.errors import DataError
-from medjudge.metrics.agreement import agreement_statistics, estimates_of
-from medjudge.metrics.classification import Outcomes, take
+from medjudge.metrics.agreement import estimates_of, statistics_from_counts
+from medjudge.metrics.classification import Outcomes, group_counts, take
 from medjudge.metrics.comparison import power_against_chance
 from medjudge.metrics.exchange import intraclass_correlation, permutation_test
 from medjudge.metrics.intervals import Estimate, bootstrap_sums, clustered_wilson, design_effect
@@ -73,6 +73,8 @@ class Heterogeneity:
     """Variance of the rates across generators, (k - 1) in the denominator."""
     sampling_variance: float
     """What sampling alone would give, from the rates' covariance over groups."""
+    n_groups: int = 0
+    """Groups of the rows that were tested."""
 
     @property
     def excess_sd(self) -> float:
@@ -109,8 +111,8 @@ def generator_table(
     rows = []
     for name in sorted(set(names) - {""}):
         part = take(outcomes, np.flatnonzero(names == name))
-        found = agreement_statistics(part)
-        values = {key: found[key] for key in GENERATOR_STATISTICS if key in found}
+        found = statistics_from_counts(group_counts(part).sum(0), positive=part.positive, ordered=part.ordered)
+        values = {key: float(found[key]) for key in GENERATOR_STATISTICS if key in found}
         prevalence = positive_rate = None
         always_positive_f1 = float("nan")
         if part.positive is not None:
@@ -129,7 +131,6 @@ def generator_table(
                 always_positive_f1=always_positive_f1,
                 statistics=estimates_of(part, values, level=level, n_resamples=n_resamples, rng=rng),
                 minimum_detectable=power_against_chance(
-                    int(part.correct.sum()),
                     len(part.gold),
                     chance,
                     design_effect=design_effect(part.correct, part.groups),
@@ -206,6 +207,7 @@ def rate_heterogeneity(
         rates={str(name): float(rate) for name, rate in zip(names, rates, strict=True)},
         variance=float(rates.var(ddof=1)),
         sampling_variance=_mean_squared_gap(_rate_covariance(hits, of, block)),
+        n_groups=len(cells),
     )
 
 

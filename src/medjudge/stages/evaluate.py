@@ -35,7 +35,7 @@ from medjudge.inference.replies import thoughts_statement
 from medjudge.metrics.baselines import Baselines, every_baseline
 from medjudge.metrics.calibration import Calibrator
 from medjudge.metrics.reasoning import ReasoningResults, summarise_reasoning
-from medjudge.metrics.results import Results, summarise
+from medjudge.metrics.results import Results, summarise, with_claims
 from medjudge.metrics.statements import counted
 from medjudge.records import Case, Completion, Judgement, LabelScores, Rollout, Unparsed, Verdict
 from medjudge.rewards.composition import RewardContext
@@ -288,7 +288,7 @@ def evaluate_cases(
     if measured is not None:
         results = results.model_copy(update={"reasoning": _reasoning_results(recipe, cases, measured, results)})
     if probing is not None:
-        results = results.model_copy(update={"probes": summarise_probes(probing, judgements, probed)})
+        results = with_claims(results.model_copy(update={"probes": summarise_probes(probing, judgements, probed)}))
     notes = (*baselines.notes, *([LABELS_STATEMENT] if config.mode == "labels" else []))
     notes += (*_sent_whole(contract, cases, list(clients)), *_thoughts(contract, told), *calibrated)
     results = results.model_copy(update={"statements": (*results.statements, *notes)})
