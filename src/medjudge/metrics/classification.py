@@ -108,7 +108,8 @@ def code_outcomes(
     """Joins answers to cases by id and codes them. Cases without a gold label take no part.
 
     due: ids of the cases that the judge was to answer, as `due_cases` gives them; those that it gave no answer to are
-    rows without a verdict, of the kind `absent`. A case's group is its `group`, or its own id where that is empty. Group codes number the groups of all `cases` with
+    rows without a verdict, of the kind `absent`.
+    A case's group is its `group`, or its own id where that is empty. Group codes number the groups of all `cases` with
     a gold label, so two judges coded from the same cases share them.
     Raises DataError for no case with a gold label, a repeated id, or a label that is not one of `labels`.
     """

@@ -1,5 +1,5 @@
-"""Sentences about who answered what: cases without a verdict, by kind and by slice; what two judges know apart from what
-they answer; prompts that lost words; and the one sentence that stands first.
+"""Sentences about who answered what: cases without a verdict, by kind and by slice; what two judges know apart from
+what they answer; prompts that lost words; and the one sentence that stands first.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from medjudge.metrics.statements import (
     counted,
     differs_from_chance,
     is_clear,
+    leakage_line,
     percent,
     signed,
 )
@@ -34,6 +35,10 @@ KIND_WORDS = {
 UNREADABLE = frozenset({"format", "schema", "truncated"})
 MAX_VALUES = 3
 """Values of a slice that a sentence names."""
+MAX_HEADLINES = 7
+EVERY_ANSWER = "Every answer of "
+BASELINE = "The most accurate model on these rows"
+"""How the sentence on the best model and the best baseline begins."""
 
 
 def kind_counts(unanswered: Mapping[str, int]) -> dict[str, int]:
@@ -59,7 +64,9 @@ def outcome_sentence(results: Results) -> str:
         return "No model was measured."
     model = models[name]
     rank = "" if len(models) == 1 else f", the highest of {len(models):,} models" if _same_cases(results) else ""
-    answered = "" if not model.n_unparsed else f" ({model.n_answered:,} answered, the others count as wrong)"
+    answered = ""
+    if model.n_unparsed:
+        answered = f" ({model.n_answered:,} of {model.n:,} answered, the others count as wrong)"
     sentence = (
         f"{name} gives the experts' label in {_with_ends(model.metrics['accuracy'])} of "
         f"{counted(model.n, 'case')}{answered}{rank}"
@@ -91,6 +98,22 @@ def _against_reference(comparison: ComparisonResult | None, results: Results) ->
     return f"{abs(value):.1f} points {'above' if value > 0 else 'below'} {comparison.b}"
 
 
+def headlines(results: Results, n: int = MAX_HEADLINES) -> list[str]:
+    """The findings that a reader is to see first, in their order: comparisons, gaps, cut prompts and the leakage check.
+
+    At most n of `results.statements`; the others are no less true.
+    """
+    said = list(results.statements)
+    gaps = {*coverage_sentences(results), *prompt_sentences(results)}
+    gaps = {line for line in gaps if not line.startswith(EVERY_ANSWER)}
+    last = leakage_line(results)
+    first = said[:2] + [line for line in said if line.startswith(BASELINE)][:1]
+    first += [line for line in said if line in gaps][: n - len(first) - 1]
+    chosen = list(dict.fromkeys([*first, *said]))
+    chosen = [line for line in chosen if line != last][: n - 1]
+    return [line for line in said if line in chosen] + [last]
+
+
 def shared_sentences(comparison: ComparisonResult) -> list[str]:
     """What a difference is made of, where one of two judges left cases without a verdict: the cases that both
     answered, and how each fares on those that the other left."""
@@ -104,8 +127,8 @@ def shared_sentences(comparison: ComparisonResult) -> list[str]:
         if difference.low is not None and difference.high is not None and difference.low < difference.high:
             ends = f" ({difference.low:.1f} to {difference.high:.1f})"
         sentences = [
-            f"Cases without a verdict count as wrong there. On the {counted(shared.n, 'case')} that both answered, {a} is "
-            f"right in {percent(shared.accuracy_a)} and {b} in {percent(shared.accuracy_b)}: "
+            f"Cases without a verdict count as wrong there. On the {counted(shared.n, 'case')} that both answered, {a} "
+            f"is right in {percent(shared.accuracy_a)} and {b} in {percent(shared.accuracy_b)}: "
             f"{signed(difference.value or 0.0)} points{ends}; of the {signed(total)} points in all, "
             f"{signed(shared.points)} come from these cases and {signed(total - shared.points)} from those that only "
             "one of them answered."
@@ -145,7 +168,7 @@ def coverage_sentences(results: Results) -> list[str]:
             sentences.append(f"{name} gave no answer to {counted(model.n_missing, 'case')}: left out of its numbers.")
     readable = [name for name, model in models.items() if not model.n_unparsed]
     if readable:
-        sentences.append(f"Every answer of {_listed(readable)} could be read.")
+        sentences.append(f"{EVERY_ANSWER}{_listed(readable)} could be read.")
     if any(model.lenient for model in models.values()):
         sentences.append("Answers were read leniently: forms that the task contract does not name were accepted.")
     return sentences

@@ -120,7 +120,7 @@ class ModelResult(Frozen):
     usage: dict[str, Any] | None = None
     """Of a model behind an endpoint: calls, tokens, cost and latency, as `inference.replies.Usage` counts them."""
     unanswered: dict[str, int] = {}  # noqa: RUF012  (pydantic copies it)
-    """Kind of `classification.KINDS` -> count of the cases without a verdict; empty in results of an earlier program."""
+    """Kind of `classification.KINDS` -> cases without a verdict; empty in results of an earlier program."""
     prompts: PromptsResult | None = None
     """How many prompts lost words; None where it is not known."""
 
@@ -407,7 +407,8 @@ def judge_rows(
 def best_model(models: Mapping[str, ModelResult], role: str) -> str | None:
     """The model (or baseline) that is right on most cases, the first of equals; None if there is none.
 
-    A case that a model did not answer is not right, so one that answers few is never the best. A lucky draw of `chance` is no baseline to beat: models are tested against chance's exact accuracy instead.
+    A case that a model did not answer is not right, so one that answers few is never the best.
+    A lucky draw of `chance` is no baseline to beat: models are tested against chance's exact accuracy instead.
     """
     names = [name for name, model in models.items() if model.role == role and (name, role) != (CHANCE, "baseline")]
     return max(names, key=lambda name: models[name].n_right, default=None)

@@ -99,7 +99,7 @@ def _compared(comparison: ComparisonResult, results: Results) -> str:
     accuracy, macro = comparison.differences["accuracy"], comparison.differences.get("macro_f1")
     value = accuracy.value or 0.0
     if comparison.kind == "baseline":
-        a = f"the most accurate model on these rows ({comparison.a})"
+        a = f"the most accurate model on these rows ({comparison.a})"  # `coverage.BASELINE` in a capital
         b = f"the most accurate baseline ({comparison.b})"
     else:
         a, b = comparison.a, comparison.b

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medjudge.metrics.agreement import STATISTICS
@@ -13,6 +14,7 @@ from medjudge.metrics.audit import (
     PairResult,
     SelectiveResult,
 )
+from medjudge.metrics.coverage import kinds_text
 from medjudge.metrics.findings import RATES
 from medjudge.metrics.measured import MetricResult
 from medjudge.metrics.results import Results
@@ -89,7 +91,9 @@ def agreement_grid(results: Results, audit: Audit) -> Grid:
         for name in first.statistics
     )
     sizes = tuple(Cell(f"{results.models[name].n:,}") for name in judges)
-    unread = tuple(Cell(f"{results.models[name].n_unparsed:,}") for name in judges)
+    unread = tuple(
+        Cell(f"{results.models[name].n_unparsed:,}", kinds_text(results.models[name].unanswered)) for name in judges
+    )
     return Grid(
         "Agreement with the experts",
         tuple(judges),
@@ -108,21 +112,24 @@ def _title(name: str) -> str:
     return title[0].upper() + title[1:]
 
 
-def generator_grid(name: str, judge: JudgeAudit) -> Grid:
-    """One judge by the generators whose answers it judged."""
-    binary = any(row.prevalence is not None for row in judge.generators)
+def generator_grid(name: str, rows_of: Sequence[GeneratorResult], by: str = "generator") -> Grid:
+    """One judge by the generators whose answers it judged, or by the values of another slice."""
+    binary = any(row.prevalence is not None for row in rows_of)
     shown = [
         key
         for key in GENERATOR_COLUMNS
-        if any(key in row.statistics for row in judge.generators) and not (binary and key == "macro_f1")
+        if any(key in row.statistics for row in rows_of)
+        and not (binary and key == "macro_f1")
+        and not (key == "f1_positive" and by != "generator")
     ]
-    columns = ["n", "Unparsed"]
+    columns = ["n", "Unparsed", "Coverage, %", "Answered only, %"]
     columns += ["Gold positive, %", "Judged positive, %", "Always-positive F1, %"] if binary else []
     columns += [SHORT[key] + (", %" if in_percent(key) else "") for key in shown] + ["Detectable from chance, points"]
     rows = []
-    for row in judge.generators:
+    for row in rows_of:
         cells = [Cell(f"{row.n:,}", "" if row.n_groups == row.n else f"{row.n_groups:,} groups")]
-        cells.append(Cell(f"{row.n_unparsed:,}"))
+        cells.append(Cell(f"{row.n_unparsed:,}", kinds_text(row.unanswered)))
+        cells += [Cell(number(1 - row.n_unparsed / row.n, True)), statistic_cell(row.answered_only, percent=True)]
         if binary:
             cells += [statistic_cell(rate, percent=True) for rate in (row.prevalence, row.positive_rate)]
             cells.append(Cell(number(row.always_positive_f1, True)))
@@ -130,13 +137,15 @@ def generator_grid(name: str, judge: JudgeAudit) -> Grid:
         cells.append(Cell(number(row.minimum_detectable, True)))
         rows.append((row.generator, tuple(cells)))
     return Grid(
-        f"{name} by generator",
+        f"{name} by {by}",
         tuple(columns),
         tuple(rows),
         note=(
-            "Prevalence differs between generators, and accuracy, F1 and kappa move with it; TPR and TNR do not. "
-            "Always-positive F1 is what calling everything positive earns. The last column is the smallest distance of "
-            "accuracy from chance that this generator's rows detect with 80 % power."
+            f"Prevalence differs between {by}s, and accuracy, F1 and kappa move with it; TPR and TNR do not. A case "
+            "without a verdict is wrong, but in the share right of those answered only. "
+            + ("Always-positive F1 is what calling everything positive earns. " if binary else "")
+            + "The last column is the smallest distance of accuracy from chance that the rows detect with 80 % power."
+            + ("" if by == "generator" else " No test is made between the rows of this table.")
         ),
     )
 
@@ -145,7 +154,9 @@ def heterogeneity_grid(name: str, judge: JudgeAudit) -> Grid:
     """Whether rates differ between generators by more than chance."""
     rows = tuple(
         (
-            RATES[found.outcome][0].upper() + RATES[found.outcome][1:],
+            RATES[found.outcome][0].upper()
+            + RATES[found.outcome][1:]
+            + (" on answered cases" if found.answered_only else ""),
             (
                 Cell(f"{found.n:,}"),
                 Cell(number(found.sd, True)),
@@ -168,7 +179,7 @@ def heterogeneity_grid(name: str, judge: JudgeAudit) -> Grid:
 def pair_grid(audit: Audit, level: float) -> Grid:
     """All judges against each other, with p corrected for the number of tests."""
     tested = list(dict.fromkeys(name for pair in audit.pairs for name in pair.tests))
-    columns = ["n", "Only first right", "Only second right", "McNemar p", "p, Holm"]
+    columns = ["n", "Both answered", "Only first right", "Only second right", "McNemar p", "p, Holm"]
     for name in tested:
         columns += [f"{SHORT[name]}, difference", "p, Holm"]
     columns += ["Detectable, points", "Rows needed"]
@@ -186,7 +197,8 @@ def pair_grid(audit: Audit, level: float) -> Grid:
 
 
 def _pair_cells(pair: PairResult, tested: list[str]) -> tuple[Cell, ...]:
-    cells = [Cell(f"{pair.n:,}"), Cell(f"{pair.only_a:,}"), Cell(f"{pair.only_b:,}")]
+    both = DASH if pair.n_both_answered is None else f"{pair.n_both_answered:,}"
+    cells = [Cell(f"{pair.n:,}"), Cell(both), Cell(f"{pair.only_a:,}"), Cell(f"{pair.only_b:,}")]
     cells += [Cell(_p(pair.p), pair.method), Cell(_p(pair.adjusted_p))]
     for name in tested:
         test = pair.tests.get(name)
@@ -321,19 +333,55 @@ def with_generators(audit: Audit) -> dict[str, tuple[GeneratorResult, ...]]:
     return {name: judge.generators for name, judge in audit.judges.items() if len(judge.generators) > 1}
 
 
+def prompts_grid(results: Results) -> Grid | None:
+    """Whole and shortened prompts by model; None where no prompt lost a word."""
+    cut = {name: model.prompts for name, model in results.models.items() if model.prompts is not None}
+    if not any(prompts.n_shortened for prompts in cut.values()):
+        return None
+    rows = tuple(
+        (
+            name,
+            (
+                Cell(f"{prompts.n_shortened:,} of {prompts.n:,}"),
+                Cell(f"{prompts.n_words_cut:,}"),
+                statistic_cell(prompts.whole, percent=True),
+                statistic_cell(prompts.shortened, percent=True),
+            ),
+        )
+        for name, prompts in cut.items()
+    )
+    return Grid(
+        "Prompts that lost words",
+        ("Shortened", "Words cut", "Agreement on whole prompts, %", "Agreement on cut ones, %"),
+        rows,
+        note="Prompts are shortened so that they fit `task.max_prompt_tokens`; a case without a verdict is wrong.",
+    )
+
+
 def page_grids(results: Results) -> dict[str, list[Grid]]:
     """Section -> its tables; empty lists leave a section out."""
-    audit = results.audit
+    audit, cut = results.audit, prompts_grid(results)
+    prompts = [] if cut is None else [cut]
     if audit is None:
-        return {"agreement": [], "pairs": [], "generators": [], "confidence": []}
+        return {"agreement": [], "pairs": [], "slices": [], "generators": [], "confidence": [], "prompts": prompts}
     grids = (calibration_grid(audit), threshold_grid(audit))
     return {
+        "prompts": prompts,
+        "slices": [
+            generator_grid(name, rows, by)
+            for name, judge in audit.judges.items()
+            for by, rows in judge.slices.items()
+            if len(rows) > 1
+        ],
         "agreement": [agreement_grid(results, audit)],
         "pairs": [pair_grid(audit, results.level)] if audit.pairs else [],
         "generators": [
             grid
             for name in with_generators(audit)
-            for grid in (generator_grid(name, audit.judges[name]), heterogeneity_grid(name, audit.judges[name]))
+            for grid in (
+                generator_grid(name, audit.judges[name].generators),
+                heterogeneity_grid(name, audit.judges[name]),
+            )
         ],
         "confidence": [*(grid for grid in grids if grid is not None), *abstention_grids(audit)],
     }

@@ -6,7 +6,7 @@ from medjudge.metrics.measured import MetricResult
 from medjudge.metrics.probes import ConsistencyResult, ProbeResult, Probes
 from medjudge.metrics.results import Results
 from medjudge.reporting.audit_tables import Cell, Grid, number, statistic_cell
-from medjudge.reporting.figures import COLORS, Picture, panels
+from medjudge.reporting.figures import Picture, model_colors, panels
 from medjudge.reporting.inputs import DASH, points_text
 
 SELF = "contradicts itself when sampled"
@@ -103,8 +103,10 @@ def probe_pictures(results: Results) -> list[Picture]:
     longest = max(len(judge.flips) + (judge.consistency is not None) for judge in results.probes.judges.values())
     spoken = []
     highest = 0.0
+    colors = model_colors(results)
     with panels(len(results.probes.judges), row_height=1.1 + 0.34 * longest, n_columns=1) as (figure, axes):
-        for axis, color, (name, judge) in zip(axes, COLORS * len(axes), results.probes.judges.items(), strict=False):
+        for axis, (name, judge) in zip(axes, results.probes.judges.items(), strict=True):
+            color = colors[name]
             points: list[tuple[str, float, float, float]] = []
             for probe, found in judge.flips.items():
                 flips = found.flips

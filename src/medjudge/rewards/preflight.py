@@ -85,8 +85,8 @@ class Preflight:
         if not self.n_prompts_cut:
             return None
         return (
-            f"{self.n_prompts_cut:,} of {self.n_cases:,} training prompts are shortened to {max_prompt_tokens:,} tokens "
-            f"(`task.max_prompt_tokens`): {self.n_words_cut:,} words are not shown"
+            f"{self.n_prompts_cut:,} of {self.n_cases:,} training prompts are shortened to {max_prompt_tokens:,} "
+            f"tokens (`task.max_prompt_tokens`): {self.n_words_cut:,} words are not shown"
         )
 
     @property

@@ -16,6 +16,7 @@ from medjudge import artifacts
 from medjudge.config import Recipe, ReportConfig
 from medjudge.data.store import read_split
 from medjudge.errors import RunError
+from medjudge.metrics.coverage import outcome_sentence
 from medjudge.metrics.published import SuiteResults
 from medjudge.metrics.results import Results
 from medjudge.metrics.variants import Variants
@@ -23,7 +24,7 @@ from medjudge.reporting.card import write_card
 from medjudge.reporting.html import write_report
 from medjudge.reporting.inputs import ReportInputs, VerdictRow
 from medjudge.reporting.suite import left_out_text, suite_grids, usage_lines, write_suite_page
-from medjudge.reporting.tables import audit_tables, grid_table, results_table, usage_table
+from medjudge.reporting.tables import audit_tables, grid_table, results_tables, usage_table
 from medjudge.reporting.variants import variants_grid
 from medjudge.tasks.text import prompt_text
 
@@ -103,8 +104,22 @@ def gather(folder: Path, config: ReportConfig) -> ReportInputs:
         doctor=_read(folder / "grpo" / artifacts.DOCTOR, {}),
         description=recipe.get("description", ""),
         finished=manifest.get("finished", ""),
+        shortened=_shortened(folder),
         max_disagreements=config.max_disagreements,
     )
+
+
+def _shortened(folder: Path) -> dict[str, str]:
+    """Stage -> how many of its training prompts lost words; stages that cut none are left out."""
+    lines = {}
+    for stage in TRAINED:
+        summary = _read(folder / stage / artifacts.MANIFEST, {}).get("summary", {})
+        if summary.get("n_prompts_shortened"):
+            lines[stage] = (
+                f"{summary['n_prompts_shortened']:,} of {summary['n_cases']:,} training prompts were shortened, by "
+                f"{summary.get('n_words_cut', 0):,} words in all"
+            )
+    return lines
 
 
 def print_outcome(folder: Path, console: Console) -> None:
@@ -117,12 +132,15 @@ def print_outcome(folder: Path, console: Console) -> None:
     if not path.exists():
         return
     results = Results.from_json(artifacts.read_json(path))
+    console.print()
+    console.print(Text(outcome_sentence(results), style="bold"))
     if variants := _read(evaluated / artifacts.VARIANTS, {}):
         console.print()
         console.print(grid_table(variants_grid(Variants.model_validate(variants))))
     console.print()
-    console.print(results_table(results))
-    console.print()
+    for main in results_tables(results, console.width):
+        console.print(main)
+        console.print()
     if (table := usage_table(results)) is not None:
         console.print(table)
         console.print()
