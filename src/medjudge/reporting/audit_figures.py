@@ -13,7 +13,7 @@ from medjudge.metrics.audit import CalibrationResult, GeneratorResult
 from medjudge.metrics.measured import MetricResult
 from medjudge.metrics.results import Results
 from medjudge.reporting.audit_tables import SHORT, calibrated, in_percent, number, with_generators
-from medjudge.reporting.figures import COLORS, GREY, STYLE, WIDTH_IN, Picture, model_colors, panels, slug
+from medjudge.reporting.figures import COLORS, GREY, STYLE, WIDTH_IN, Picture, model_colors, panels, short_names, slug
 
 _FOREST = ("prevalence", "tpr", "tnr", "mcc")
 _FOREST_MANY = ("accuracy", "macro_f1", "gwet_ac1")
@@ -51,8 +51,7 @@ def forest_picture(judge: str, rows: tuple[GeneratorResult, ...], color: str) ->
                 if metric.low is not None and metric.high is not None:
                     axis.plot([metric.low, metric.high], [row, row], color=color, linewidth=1.8)
                 axis.plot([metric.value], [row], marker="s", markersize=5, color=color)
-            shown = [generator.generator for generator in rows]
-            shown = [text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…" for text in shown]
+            shown = short_names([generator.generator for generator in rows], _LONGEST)
             axis.set_yticks(range(len(rows)), shown if position % 2 == 0 else [""] * len(rows))
             axis.set_ylim(len(rows) - 0.5, -0.5)
             axis.tick_params(axis="y", length=0)
@@ -90,6 +89,7 @@ def reliability_picture(found: dict[str, CalibrationResult], colors: Mapping[str
     """A panel per judge: how often it is right at each level of confidence; the diagonal is calibrated."""
     spoken = []
     with panels(len(found), row_height=2.9) as (figure, axes):
+        shown = _shown(found)
         for axis, (name, calibration) in zip(axes, found.items(), strict=True):
             axis.plot([0, 1], [0, 1], color=GREY, linestyle=(0, (4, 3)), linewidth=1.2)
             x = [one.confidence for one in calibration.bins]
@@ -99,7 +99,7 @@ def reliability_picture(found: dict[str, CalibrationResult], colors: Mapping[str
             axis.errorbar(
                 x, y, yerr=[np.maximum(below, 0), np.maximum(above, 0)], color=colors[name], marker="o", ms=4.5
             )
-            axis.set_title(_short(name))
+            axis.set_title(shown[name])
             axis.set_xlabel("confidence", fontsize=10.5)
             axis.set_ylabel("share right", fontsize=10.5)
             axis.set_xlim(-0.02, 1.02)
@@ -119,6 +119,7 @@ def risk_coverage_picture(found: dict[str, CalibrationResult], colors: Mapping[s
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_IN, 3.4), layout="constrained")
         axis = figure.add_subplot()
+        shown = _shown(found)
         for number_of, (name, calibration) in enumerate(found.items()):
             # A judge that states one confidence has one point, which a line alone would not show.
             marker = "o" if len(calibration.coverage) == 1 else None
@@ -127,7 +128,7 @@ def risk_coverage_picture(found: dict[str, CalibrationResult], colors: Mapping[s
                 calibration.risk,
                 color=colors[name],
                 linestyle=LINES[number_of // len(COLORS) % len(LINES)],
-                label=_short(name),
+                label=shown[name],
                 linewidth=1.8,
                 marker=marker,
                 clip_on=False,
@@ -153,11 +154,12 @@ def confidence_picture(found: dict[str, CalibrationResult], colors: Mapping[str,
     spoken = []
     middle = np.arange(10) / 10 + 0.05
     with panels(len(found), row_height=2.6) as (figure, axes):
+        shown = _shown(found)
         for axis, (name, calibration) in zip(axes, found.items(), strict=True):
             right, wrong = np.array(calibration.n_right), np.array(calibration.n_wrong)
             axis.bar(middle, right, width=0.085, color=colors[name], label="right")
             axis.bar(middle, wrong, width=0.085, bottom=right, color="#DDDDDD", hatch="///", label="wrong")
-            axis.set_title(_short(name))
+            axis.set_title(shown[name])
             axis.set_xlabel("confidence", fontsize=10.5)
             axis.set_xlim(0, 1)
             axis.grid(axis="y")
@@ -173,5 +175,6 @@ def confidence_picture(found: dict[str, CalibrationResult], colors: Mapping[str,
     return Picture("confidences", "How confidences are spread", alt, figure)
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 24 else name[:23] + "…"
+def _shown(found: Mapping[str, CalibrationResult]) -> dict[str, str]:
+    """Judge -> its name as a title or legend has room for it."""
+    return dict(zip(found, short_names(list(found), 24), strict=True))

@@ -215,6 +215,25 @@ def confusion_picture(name: str, model: ModelResult) -> Picture:
     )
 
 
+def short_names(names: Sequence[str], longest: int) -> list[str]:
+    """The names as a figure has room for them: the middle of a long one left out, and no two alike."""
+    shown = [_short(name, longest) for name in names]
+    if len(set(shown)) < len(set(names)):
+        first, last = min(names), max(names)  # what these two share at the start, all names share
+        same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+        shown = [_short(name if same < 4 else "…" + name[same:], longest) for name in names]
+    if len(set(shown)) < len(set(names)):
+        shown = [f"{place} {_short(name, longest - 3)}" for place, name in enumerate(names, 1)]
+    return shown
+
+
+def _short(name: str, longest: int) -> str:
+    if len(name) <= longest:
+        return name
+    head = (longest - 1) // 2
+    return f"{name[:head]}…{name[len(name) - (longest - 1 - head) :]}"
+
+
 def slug(name: str) -> str:
     """A name as part of a file name."""
     return "".join(c if c.isalnum() else "_" for c in name)
@@ -333,7 +352,7 @@ def _rows(axis: Axes, names: Sequence[str], *, labelled: bool, results: Results)
     axis.tick_params(axis="y", length=0)
     axis.grid(axis="x")
     # Longer names would leave no room for the panels; the alternative text and the tables have them in full.
-    shown = [name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…" for name in names]
+    shown = short_names(names, _LONGEST_NAME)
     axis.set_yticks(range(len(names)), shown if labelled else [""] * len(names))
     for text, name in zip(axis.get_yticklabels(), names, strict=True):
         text.set_color("#222222" if results.models[name].role == "model" else GREY)

@@ -188,27 +188,23 @@ def _comparison_table(results: Results) -> dict[str, Any]:
         # Not `clear`: in a template that would be the dict's own method.
         differs = "yes" if is_clear(comparison, results) else "not shown"
         shown_p = {"p": p_value(comparison.mcnemar.p), "adjusted": p_value(corrected_p(comparison.mcnemar))}
-        shared = _shared_cells(comparison) if any_shared else []
+        shared = [_shared_cell(comparison)] if any_shared else []
         rows.append({"comparison": comparison, "cells": cells, "shared": shared, "differs": differs, **shown_p})
-    heads = ("Accuracy, both answered", "From these cases", "From the others") if any_shared else ()
+    heads = ("Accuracy, both answered",) if any_shared else ()
     return {"columns": [metric_title(name) for name in names], "shared_columns": heads, "rows": rows}
 
 
-def _shared_cells(comparison: ComparisonResult) -> list[tuple[str, str]]:
+def _shared_cell(comparison: ComparisonResult) -> tuple[str, tuple[str, ...]]:
     """The difference on the cases that both answered, and what these and the other cases add to the whole one."""
     shared, total = comparison.shared, comparison.differences["accuracy"].value
     if shared is None:  # both answered every case
-        return [(DASH, "all were")] + [(DASH, "")] * 2
+        return DASH, ("all were",)
     difference = shared.differences.get("accuracy")
-    ends = ""
+    under = [f"n = {shared.n:,}"]
     if difference is not None and difference.low is not None and difference.high is not None:
-        ends = f"{points_text(difference.low)} to {points_text(difference.high)}"
-    n = f"n = {shared.n:,}"
-    return [
-        (points_text(difference.value if difference else None), f"{ends}, {n}" if ends else n),
-        (points_text(shared.points), ""),
-        (points_text((total or 0.0) - shared.points), ""),
-    ]
+        under.insert(0, f"{points_text(difference.low)} to {points_text(difference.high)}")
+    parts = (points_text(shared.points), points_text((total or 0.0) - shared.points))
+    return points_text(difference.value if difference else None), (*under, f"adds {parts[0]}, the others {parts[1]}")
 
 
 def _per_class(results: Results) -> list[dict[str, Any]]:

@@ -29,8 +29,8 @@ from medjudge.reporting.reasoning_tables import reasoning_grids
 _PAGE_ONLY = {"Judged positive, %", "Always-positive F1, %", "Positive F1, %", "AC1", "Statistic", "SD left over"}
 """Columns of the audit's tables that a terminal is too narrow for."""
 
-_PER_PART = 4
-"""Metrics in each part of a main table that is too wide for the terminal."""
+_COLUMN_WIDTH = 13
+"""Of a metric with its interval, borders included."""
 
 
 def results_tables(results: Results, width: int) -> list[Table]:
@@ -41,8 +41,11 @@ def results_tables(results: Results, width: int) -> list[Table]:
     names = main_names(results)
     first = [name for name in names if name in ("accuracy", "accuracy_on_schema", "schema_pass_rate")]
     rest = [name for name in names if name not in first]
-    parts = [first, *(rest[start : start + _PER_PART] for start in range(0, len(rest), _PER_PART))]
-    tables = [results_table(results, names=part) for part in parts]
+    longest = max(map(len, results.models))
+    n_parts = -(-len(rest) // max(1, (width - longest - 4) // _COLUMN_WIDTH))
+    size = -(-len(rest) // max(n_parts, 1))
+    parts = [first, *(rest[start : start + size] for start in range(0, len(rest), max(size, 1)))]
+    tables = [results_table(results, names=part, counts=not place) for place, part in enumerate(parts)]
     for table in tables[:-1]:
         table.caption = None
     for table in tables[1:]:
@@ -50,11 +53,14 @@ def results_tables(results: Results, width: int) -> list[Table]:
     return tables
 
 
-def results_table(results: Results, *, all_metrics: bool = False, names: list[str] | None = None) -> Table:
+def results_table(
+    results: Results, *, all_metrics: bool = False, names: list[str] | None = None, counts: bool = True
+) -> Table:
     """Models by metrics with intervals, n and n_unparsed; baselines dimmed. `Console.print` shows it.
 
     No value is marked as the best: whether one model beats another is for `results.statements` to say, by a test.
     all_metrics: also those that fit a wide terminal only. names: these metrics instead.
+    counts: with the columns on how many cases were answered, and on chance.
     """
     if names is None:
         main = main_names(results)
@@ -67,16 +73,19 @@ def results_table(results: Results, *, all_metrics: bool = False, names: list[st
         caption_style="dim",
     )
     table.add_column("model", overflow="fold", min_width=min(12, max(map(len, results.models))))
-    table.add_column("n", justify="right", min_width=5)
-    table.add_column("unparsed", justify="right", min_width=8)
+    if counts:
+        table.add_column("n", justify="right", min_width=8)
+        table.add_column("unparsed", justify="right", min_width=8)
     for name in names:
         table.add_column(metric_title(name), justify="right", min_width=9)
-    table.add_column("vs chance", overflow="fold", min_width=9)
+    if counts:
+        table.add_column("vs chance", overflow="fold", min_width=9)
     for role in ("model", "baseline"):
         rows = results.of_role(role)
         for number, (name, model) in enumerate(rows.items()):
+            cells = _cells(name, model, results, names)
             table.add_row(
-                *_cells(name, model, results, names),
+                *(cells if counts else [cells[0], *cells[3:-1]]),
                 style="dim" if role == "baseline" else None,
                 end_section=number == len(rows) - 1,
             )

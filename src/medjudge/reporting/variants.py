@@ -8,7 +8,7 @@ from medjudge.metrics.measured import MetricResult
 from medjudge.metrics.reasoning import REASONING_METRICS
 from medjudge.metrics.variants import VariantRow, Variants
 from medjudge.reporting.audit_tables import Cell, Grid, number, statistic_cell
-from medjudge.reporting.figures import GREY, Picture, panels
+from medjudge.reporting.figures import GREY, Picture, panels, short_names
 from medjudge.reporting.inputs import DASH, metric_title
 
 LABEL_METRICS = ("macro_f1", "weighted_f1")
@@ -41,7 +41,7 @@ def shown_columns(variants: Variants) -> list[str]:
 def variants_picture(variants: Variants, colors: Mapping[str, str]) -> Picture:
     """A panel per column: each variant's value and interval. colors: model -> its colour on the page."""
     columns = shown_columns(variants)
-    names = [row.name if len(row.name) <= _LONGEST else row.name[: _LONGEST - 1] + "…" for row in variants.rows]
+    names = short_names([row.name for row in variants.rows], _LONGEST)
     with panels(len(columns), row_height=0.8 + 0.33 * len(names)) as (figure, axes):
         for position, (axis, column) in enumerate(zip(axes, columns, strict=True)):
             percent = _in_percent(column)
