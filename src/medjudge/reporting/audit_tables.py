@@ -99,8 +99,8 @@ def agreement_grid(results: Results, audit: Audit) -> Grid:
         tuple(judges),
         (("n", sizes), ("Unparsed", unread), *rows),
         note=(
-            "Accuracy, F1 and MCC take all rows, and an unreadable answer is wrong; kappa, AC, alpha, ICC and "
-            "correlations take the rows with a verdict, because an unreadable answer has no place on a scale. Shares "
+            "Accuracy, F1 and MCC take all rows, and a case without a verdict is wrong; PPV, NPV, kappa, AC, alpha, ICC and "
+            "correlations take the rows with a verdict, because no verdict has no place on a scale. Shares "
             "of rows have Wilson's interval with the groups' design effect, all others a jackknife over groups, or a "
             "bootstrap of them where that is undefined."
         ),
@@ -115,15 +115,18 @@ def _title(name: str) -> str:
 def generator_grid(name: str, rows_of: Sequence[GeneratorResult], by: str = "generator") -> Grid:
     """One judge by the generators whose answers it judged, or by the values of another slice."""
     binary = any(row.prevalence is not None for row in rows_of)
+    of_generators = by == "generator"  # what their prevalence does to F1 is said of them alone
     shown = [
         key
         for key in GENERATOR_COLUMNS
         if any(key in row.statistics for row in rows_of)
         and not (binary and key == "macro_f1")
-        and not (key == "f1_positive" and by != "generator")
+        and not (key in ("f1_positive", "gwet_ac1") and not of_generators)
     ]
     columns = ["n", "Unparsed", "Coverage, %", "Answered only, %"]
-    columns += ["Gold positive, %", "Judged positive, %", "Always-positive F1, %"] if binary else []
+    if binary:
+        columns += ["Gold positive, %", "Judged positive, %"]
+        columns += ["Always-positive F1, %"] if of_generators else []
     columns += [SHORT[key] + (", %" if in_percent(key) else "") for key in shown] + ["Detectable from chance, points"]
     rows = []
     for row in rows_of:
@@ -132,7 +135,7 @@ def generator_grid(name: str, rows_of: Sequence[GeneratorResult], by: str = "gen
         cells += [Cell(number(1 - row.n_unparsed / row.n, True)), statistic_cell(row.answered_only, percent=True)]
         if binary:
             cells += [statistic_cell(rate, percent=True) for rate in (row.prevalence, row.positive_rate)]
-            cells.append(Cell(number(row.always_positive_f1, True)))
+            cells += [Cell(number(row.always_positive_f1, True))] if of_generators else []
         cells += [statistic_cell(row.statistics.get(key), percent=in_percent(key)) for key in shown]
         cells.append(Cell(number(row.minimum_detectable, True)))
         rows.append((row.generator, tuple(cells)))
@@ -141,11 +144,11 @@ def generator_grid(name: str, rows_of: Sequence[GeneratorResult], by: str = "gen
         tuple(columns),
         tuple(rows),
         note=(
-            f"Prevalence differs between {by}s, and accuracy, F1 and kappa move with it; TPR and TNR do not. A case "
-            "without a verdict is wrong, but in the share right of those answered only. "
-            + ("Always-positive F1 is what calling everything positive earns. " if binary else "")
+            f"Prevalence differs between values of {by}, and accuracy, F1 and kappa move with it; TPR and TNR do not. A "
+            "case without a verdict is wrong, but in the share right of those answered only. "
+            + ("Always-positive F1 is what calling everything positive earns. " if binary and of_generators else "")
             + "The last column is the smallest distance of accuracy from chance that the rows detect with 80 % power."
-            + ("" if by == "generator" else " No test is made between the rows of this table.")
+            + ("" if of_generators else " No test is made between the rows of this table.")
         ),
     )
 
