@@ -99,8 +99,8 @@ def agreement_grid(results: Results, audit: Audit) -> Grid:
         tuple(judges),
         (("n", sizes), ("Unparsed", unread), *rows),
         note=(
-            "Accuracy, F1 and MCC take all rows, and a case without a verdict is wrong; PPV, NPV, kappa, AC, alpha, ICC and "
-            "correlations take the rows with a verdict, because no verdict has no place on a scale. Shares "
+            "Accuracy, F1 and MCC take all rows, and a case without a verdict is wrong; PPV, NPV, kappa, AC, alpha, "
+            "ICC and correlations take the rows with a verdict, because no verdict has no place on a scale. Shares "
             "of rows have Wilson's interval with the groups' design effect, all others a jackknife over groups, or a "
             "bootstrap of them where that is undefined."
         ),
@@ -144,8 +144,8 @@ def generator_grid(name: str, rows_of: Sequence[GeneratorResult], by: str = "gen
         tuple(columns),
         tuple(rows),
         note=(
-            f"Prevalence differs between values of {by}, and accuracy, F1 and kappa move with it; TPR and TNR do not. A "
-            "case without a verdict is wrong, but in the share right of those answered only. "
+            f"Prevalence differs between values of {by}, and accuracy, F1 and kappa move with it; TPR and TNR do not. "
+            "A case without a verdict is wrong, but in the share right of those answered only. "
             + ("Always-positive F1 is what calling everything positive earns. " if binary and of_generators else "")
             + "The last column is the smallest distance of accuracy from chance that the rows detect with 80 % power."
             + ("" if of_generators else " No test is made between the rows of this table.")

@@ -6,7 +6,7 @@ from medjudge.metrics.measured import MetricResult
 from medjudge.metrics.probes import ConsistencyResult, ProbeResult, Probes
 from medjudge.metrics.results import Results
 from medjudge.reporting.audit_tables import Cell, Grid, number, statistic_cell
-from medjudge.reporting.figures import Picture, model_colors, panels, short_names
+from medjudge.reporting.figures import GREY, Picture, model_colors, panels, short_names
 from medjudge.reporting.inputs import DASH, points_text
 
 SELF = "contradicts itself when sampled"
@@ -107,7 +107,7 @@ def probe_pictures(results: Results) -> list[Picture]:
     shown = dict(zip(judged, short_names(judged, 30), strict=True))
     with panels(len(results.probes.judges), row_height=1.1 + 0.34 * longest, n_columns=1) as (figure, axes):
         for axis, (name, judge) in zip(axes, results.probes.judges.items(), strict=True):
-            color = colors[name]
+            color = colors.get(name, GREY)
             points: list[tuple[str, float, float, float]] = []
             for probe, found in judge.flips.items():
                 flips = found.flips

@@ -42,10 +42,13 @@ def results_tables(results: Results, width: int) -> list[Table]:
     first = [name for name in names if name in ("accuracy", "accuracy_on_schema", "schema_pass_rate")]
     rest = [name for name in names if name not in first]
     longest = max(map(len, results.models))
-    n_parts = -(-len(rest) // max(1, (width - longest - 4) // _COLUMN_WIDTH))
+    n_parts = -(-len(rest) // max(1, (width - longest - 4) // _COLUMN_WIDTH - 1))
     size = -(-len(rest) // max(n_parts, 1))
     parts = [first, *(rest[start : start + size] for start in range(0, len(rest), max(size, 1)))]
-    tables = [results_table(results, names=part, counts=not place) for place, part in enumerate(parts)]
+    last = len(parts) - 1
+    tables = [
+        results_table(results, names=part, counts=not place, chance=place == last) for place, part in enumerate(parts)
+    ]
     for table in tables[:-1]:
         table.caption = None
     for table in tables[1:]:
@@ -54,13 +57,18 @@ def results_tables(results: Results, width: int) -> list[Table]:
 
 
 def results_table(
-    results: Results, *, all_metrics: bool = False, names: list[str] | None = None, counts: bool = True
+    results: Results,
+    *,
+    all_metrics: bool = False,
+    names: list[str] | None = None,
+    counts: bool = True,
+    chance: bool = True,
 ) -> Table:
     """Models by metrics with intervals, n and n_unparsed; baselines dimmed. `Console.print` shows it.
 
     No value is marked as the best: whether one model beats another is for `results.statements` to say, by a test.
     all_metrics: also those that fit a wide terminal only. names: these metrics instead.
-    counts: with the columns on how many cases were answered, and on chance.
+    counts, chance: with the columns on how many cases were answered, and on chance.
     """
     if names is None:
         main = main_names(results)
@@ -77,15 +85,15 @@ def results_table(
         table.add_column("n", justify="right", min_width=8)
         table.add_column("unparsed", justify="right", min_width=8)
     for name in names:
-        table.add_column(metric_title(name), justify="right", min_width=9)
-    if counts:
+        table.add_column(metric_title(name), justify="right", min_width=10, overflow="fold")
+    if chance:
         table.add_column("vs chance", overflow="fold", min_width=9)
     for role in ("model", "baseline"):
         rows = results.of_role(role)
         for number, (name, model) in enumerate(rows.items()):
             cells = _cells(name, model, results, names)
             table.add_row(
-                *(cells if counts else [cells[0], *cells[3:-1]]),
+                *[cells[0], *(cells[1:3] if counts else []), *cells[3:-1], *(cells[-1:] if chance else [])],
                 style="dim" if role == "baseline" else None,
                 end_section=number == len(rows) - 1,
             )
