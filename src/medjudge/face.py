@@ -133,7 +133,8 @@ class Judge:
         calibrator = self.calibrator(mode)
         if calibrator is not None:
             said = apply_to(calibrator, said)
-        return Judged(self.name or Path(self.model).name, rows, said, self.contract)
+        cut = tuple(answer.n_words_cut for answer in answers)
+        return Judged(self.name or Path(self.model).name, rows, said, self.contract, cut)
 
     def __repr__(self) -> str:
         """In one line, without text of a case."""
@@ -148,6 +149,8 @@ class Judged:
     cases: list[Case]
     judgements: list[Judgement]
     contract: TaskContract
+    n_words_cut: Sequence[int] = ()
+    """Words that each prompt lost so that it fits; () where it is not known."""
 
     def __len__(self) -> int:
         """Cases."""
@@ -374,6 +377,11 @@ def _score_judged(judged: Sequence[Judged], reference: str | None, level: float,
             {one.name: one.judgements for one in judged},
             contract=first.contract,
             split="python",
+            words_cut={
+                one.name: {case.case_id: n for case, n in zip(one.cases, one.n_words_cut, strict=True)}
+                for one in judged
+                if one.n_words_cut
+            },
             reference=reference,
             level=level,
             n_resamples=n_resamples,

@@ -12,6 +12,7 @@ from sklearn.metrics import (
     cohen_kappa_score,
     f1_score,
     matthews_corrcoef,
+    precision_score,
     recall_score,
 )
 from statsmodels.formula.api import ols
@@ -73,6 +74,8 @@ def library_statistics(gold, said, n_labels, positive):
             found["f1_positive"] = f1_score(gold, answer, labels=[positive], average="macro", zero_division=0)
         found["tpr"] = recall_score(gold, answer, labels=[positive], average="macro", zero_division=np.nan)
         found["tnr"] = recall_score(gold, answer, labels=[1 - positive], average="macro", zero_division=np.nan)
+        for name, label in (("ppv", positive), ("npv", 1 - positive)):
+            found[name] = precision_score(gold, answer, labels=[label], average="macro", zero_division=np.nan)
     x = [g for g, s in zip(gold, said, strict=True) if s is not None]
     y = [s for s in said if s is not None]
     if len(x) >= 2:

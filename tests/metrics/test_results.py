@@ -258,16 +258,17 @@ def test_lenient_reading_is_said():
     assert any("leniently" in line for line in results.statements)
 
 
-def test_missing_answers_are_counted_and_compared_on_shared_rows():
+def test_missing_answers_count_as_wrong():
     contract = McqContract()
     cases = cases_of(contract.labels, 20)
     said = answers(cases, contract.labels, 0.5)
     results = summarise(
         cases, {"base": said, "sft": said[:15]}, contract=contract, split="test", reference="base", n_resamples=100
     )
-    assert (results.models["sft"].n, results.models["sft"].n_missing) == (15, 5)
-    assert (results.comparisons[0].n, results.comparisons[0].n_unpaired) == (15, 5)
-    assert any("sft gave no answer to 5 cases:" in line for line in results.statements)
+    sft = results.models["sft"]
+    assert (sft.n, sft.n_missing, sft.n_unparsed, sft.n_answered) == (20, 5, 5, 15)
+    assert (results.comparisons[0].n, results.comparisons[0].n_unpaired) == (20, 0)
+    assert any("5 of sft's 20 cases (25.0 %) have no verdict" in line for line in results.statements)
 
 
 def test_one_group_gives_values_without_intervals():

@@ -183,5 +183,13 @@ def agreement_statistics(gold, said, n_labels, positive):
     if positive is not None:
         found["tpr"] = recall(gold, said, positive)
         found["tnr"] = recall(gold, said, 1 - positive)
+        found["ppv"], found["npv"] = (
+            (
+                sum(g == s == label for g, s in zip(gold, said, strict=True)) / said.count(label)
+                if label in said
+                else math.nan
+            )
+            for label in (positive, 1 - positive)
+        )
         found["f1_positive"] = f1(gold, said, positive)
     return found

@@ -1,17 +1,25 @@
 import struct
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 
+from medjudge.metrics.results import summarise
+from medjudge.records import Case, Verdict
+from medjudge.reporting.audit_figures import audit_pictures
 from medjudge.reporting.figures import (
     confusion_picture,
     differences_picture,
     metrics_picture,
+    model_colors,
     result_pictures,
+    short_names,
     training_picture,
     training_pictures,
 )
+from medjudge.tasks.scale import LabelScale
 
 
 def test_pictures_are_png_of_the_stated_width_and_leave_pyplot_alone(report_inputs):
@@ -68,9 +76,9 @@ def test_texts_do_not_overlap(report_inputs, mcq_inputs):
 def test_panels_follow_the_task(report_inputs, mcq_inputs):
     assert titles(metrics_picture(report_inputs.results)) == [
         "Accuracy, %",
+        "Coverage, %",
         "Macro-F1, %",
         "Pearson r",
-        "Schema pass, %",
     ]
     assert "Valid JSON, %" in titles(metrics_picture(mcq_inputs.results))
 
@@ -114,3 +122,56 @@ def test_odd_labels_are_drawn(report_inputs):
     labels = ("$x^2$", "适合", "a" * 40)
     confusion = model.confusion.model_copy(update={"rows": labels, "columns": (*labels, "unparsed")})
     assert confusion_picture("m/x", model.model_copy(update={"confusion": confusion})).png()
+
+
+def drawn_colors(picture, axis=0):
+    """The colours of the lines that hold a point, as drawn on one panel, in order."""
+    return [to_hex(line.get_color()).upper() for line in picture.figure.axes[axis].lines]
+
+
+def test_a_model_has_one_colour_in_every_picture():
+    """The first model states no confidence and takes no part in half of the pictures; the others keep their colours."""
+    rng = np.random.default_rng(0)
+    cases = [
+        Case(f"c{i}", {"q": "x"}, gold=("no", "yes")[i % 2], group=f"g{i // 2}", slices={"generator": "xy"[i // 2 % 2]})
+        for i in range(60)
+    ]
+    said = {
+        name: [
+            Verdict(case.case_id, str(rng.choice(["no", "yes"])), None if name == "first" else float(rng.random()))
+            for case in cases
+        ]
+        for name in ("first", "second", "third")
+    }
+    results = summarise(
+        cases, said, contract=LabelScale(labels=("no", "yes"), positive="yes"), split="t", reference="first"
+    )
+    colors = {name: color.upper() for name, color in model_colors(results).items()}
+    assert len(set(colors.values())) == 3
+    pictures = {picture.name: picture for picture in [*result_pictures(results), *audit_pictures(results)]}
+    assert set(colors.values()) <= set(drawn_colors(pictures["metrics"]))
+    assert {colors["second"], colors["third"]} <= set(drawn_colors(pictures["differences"]))
+    assert drawn_colors(pictures["risk_coverage"]) == [colors["second"], colors["third"]]
+    for panel, name in enumerate(("second", "third")):
+        assert colors[name] in drawn_colors(pictures["reliability"], panel)
+        bars = {to_hex(bar.get_facecolor()).upper() for bar in pictures["confidences"].figure.axes[panel].patches}
+        assert colors[name] in bars
+        assert not bars & {color for other, color in colors.items() if other != name}
+    for name in said:
+        assert set(drawn_colors(pictures[f"generators_{name}"])) == {colors[name]}
+    stage = training_pictures({"third": [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5}]}, colors)
+    assert drawn_colors(stage[0]) == [colors["third"]]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["short", "also short"],
+        [f"organisation/some-rather-long-model-name-{size}b-instruct" for size in (3, 7, 70)],
+        ["a" * 40 + "x" + "b" * 40, "a" * 40 + "y" + "b" * 40],
+    ],
+)
+def test_long_names_stay_apart(names):
+    shown = short_names(names, 20)
+    assert len(set(shown)) == len(names)
+    assert max(map(len, shown)) <= 20

@@ -54,8 +54,9 @@ def test_all_sections_in_order(written):
     _, page = written
     assert page.headings == [
         "Imaging appropriateness with <tiny> weights & all",
-        "Findings",
         "Metrics",
+        "Findings",
+        "Metrics in pictures",
         "Comparisons on the same rows",
         "Agreement",
         "Confidence",

@@ -8,7 +8,7 @@ from medjudge.reporting.tables import results_table
 
 
 def shown(results, **options):
-    console = Console(width=140, color_system=None, file=io.StringIO())
+    console = Console(width=170, color_system=None, file=io.StringIO())
     console.print(results_table(results, **options))
     return console.file.getvalue()
 
@@ -25,7 +25,7 @@ def test_every_model_with_n_unparsed_and_intervals(report_inputs):
     assert interval_text(sft["accuracy"], "accuracy").replace(" to ", "–") in text
     assert "Pearson r" in text
     assert "Intervals of 95 % count the 100 groups" in text
-    assert "Unreadable answers count as wrong" in text
+    assert "A case without one, whether unreadable, refused, cut off, failed or absent (no row), counts as" in text
 
 
 def test_all_metrics_on_request(report_inputs):
@@ -40,7 +40,7 @@ def test_a_baseline_has_no_readability(report_inputs):
 
 def test_words(report_inputs):
     results = report_inputs.results
-    assert metric_names(results)[:2] == ["accuracy", "macro_f1"]
+    assert metric_names(results)[:2] == ["accuracy", "accuracy_on_schema"]
     assert chance_text("base", results) == "below"
     assert chance_text("grpo", results) == "above"
     assert chance_text("chance", results) == "–"

@@ -62,6 +62,8 @@ class Facts:
     generator: str = ""
     group: str = ""
     inputs: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """Column -> value of what joins to the case's id, such as the criterion in `id+criterion`, but the group's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +197,7 @@ def merged(case_id: str, before: Facts | None, now: Facts, place: str) -> Facts:
         before.generator or now.generator,
         before.group or now.group,
         before.inputs or now.inputs,
+        before.parts or now.parts,
     )
 
 
@@ -206,10 +209,19 @@ def to_cases(facts: Mapping[str, Facts]) -> list[Case]:
             dict(known.inputs),
             gold=known.gold,
             group=known.group,
-            slices={"generator": known.generator} if known.generator else {},
+            slices={**known.parts, **({"generator": known.generator} if known.generator else {})},
         )
         for case_id, known in facts.items()
     ]
+
+
+def slice_names(cases: Sequence[Case]) -> tuple[str, ...]:
+    """The slices of which a table can be made: several values, and on average two cases or more of each."""
+    values: dict[str, set[str]] = {}
+    for case in cases:
+        for name, value in case.slices.items():
+            values.setdefault(name, set()).add(value)
+    return tuple(name for name, found in values.items() if 2 <= len(found) <= len(cases) / 2)
 
 
 def verdict_line(
@@ -262,7 +274,15 @@ class _Reader:
                     f"expected one of {', '.join(map(repr, self.scale.labels))}. Name the labels with --labels, or "
                     "say what a value means with --alias VALUE=LABEL."
                 )
-        return Facts(gold, self.text(row, "generator"), self.text(row, "group"))
+        return Facts(gold, self.text(row, "generator"), self.text(row, "group"), parts=self.parts(row))
+
+    def parts(self, row: Row) -> dict[str, str]:
+        """What the columns say that together name the case; nothing where one column does."""
+        names = self.columns.get("id", "").split("+")
+        if len(names) < 2:
+            return {}
+        group = self.columns.get("group", "").split("+")
+        return {name: plain(_value(row.values, name)) for name in names if name not in group}
 
     def judgement(self, row: Row, case_id: str) -> Judgement:
         cell = self.cell(row, "label")

@@ -63,6 +63,8 @@ STATISTICS: dict[str, Statistic] = {
     "balanced_accuracy": Statistic("balanced accuracy (mean recall of the gold labels)", "all", low=0),
     "tpr": Statistic("sensitivity (TPR)", "all", "positive", low=0, proportion=True),
     "tnr": Statistic("specificity (TNR)", "all", "positive", low=0, proportion=True),
+    "ppv": Statistic("positive predictive value (PPV)", "read", "positive", low=0, proportion=True),
+    "npv": Statistic("negative predictive value (NPV)", "read", "positive", low=0, proportion=True),
     "f1_positive": Statistic("F1 of the positive label", "all", "positive", low=0),
     "macro_f1": Statistic("macro-F1", "all", low=0),
     "weighted_f1": Statistic("weighted F1", "all", low=0),
@@ -131,12 +133,14 @@ def _available(has_positive: bool, ordered: bool) -> list[str]:
 
 def _of_all_rows(gold: IntArray, answer: IntArray, positive: int | None) -> dict[str, float]:
     """Of statistics over all rows, those that `classification_metrics` lacks. answer: (n,) codes 0..K, K unreadable."""
-    from sklearn.metrics import matthews_corrcoef, recall_score
+    from sklearn.metrics import matthews_corrcoef, precision_score, recall_score
 
     found = {"balanced_accuracy": float(recall_score(gold, answer, labels=np.unique(gold), average="macro"))}
     if positive is not None:
         recalls = recall_score(gold, answer, labels=[positive, 1 - positive], average=None, zero_division=np.nan)
         found |= {"tpr": float(recalls[0]), "tnr": float(recalls[1])}
+        precisions = precision_score(gold, answer, labels=[positive, 1 - positive], average=None, zero_division=np.nan)
+        found |= {"ppv": float(precisions[0]), "npv": float(precisions[1])}
     varies = np.ptp(gold) and np.ptp(answer)
     found["mcc"] = float(matthews_corrcoef(gold, answer)) if varies else float("nan")
     return found
@@ -195,6 +199,8 @@ def _all_rows_from_counts(counts: FloatArray, positive: int | None) -> dict[str,
     found = {"balanced_accuracy": np.where(support > 0, recall, 0.0).sum(-1) / (support > 0).sum(-1)}
     if positive is not None:
         found |= {"tpr": recall[..., positive], "tnr": recall[..., 1 - positive]}
+        precision = hits / given
+        found |= {"ppv": precision[..., positive], "npv": precision[..., 1 - positive]}
     spread_gold = n**2 - (support**2).sum(-1)
     spread_said = n**2 - (given**2).sum(-1) - unread**2
     scale = np.sqrt(spread_gold * spread_said)
@@ -324,11 +330,17 @@ def _icc_from_squares(
 
 
 def statistic_n(outcomes: Outcomes, name: str) -> int:
-    """The number of rows behind a statistic: for `tpr` and `tnr` those with that gold label."""
-    if name in ("tpr", "tnr") and outcomes.positive is not None:
-        label = outcomes.positive if name == "tpr" else 1 - outcomes.positive
-        return int((outcomes.gold == label).sum())
-    return int(outcomes.parsed.sum()) if STATISTICS[name].rows == "read" else len(outcomes.gold)
+    """The number of rows behind a statistic: for `tpr` and `tnr` those with that gold label, for `ppv` and `npv` those
+    with that verdict."""
+    return int(_rows_behind(outcomes, name).sum())
+
+
+def _rows_behind(outcomes: Outcomes, name: str) -> NDArray[np.bool_]:
+    """(n,) which rows a statistic is computed over."""
+    if name in ("tpr", "tnr", "ppv", "npv") and outcomes.positive is not None:
+        label = outcomes.positive if name in ("tpr", "ppv") else 1 - outcomes.positive
+        return np.asarray((outcomes.gold if name in ("tpr", "tnr") else outcomes.predicted) == label)
+    return outcomes.parsed if STATISTICS[name].rows == "read" else np.ones(len(outcomes.gold), dtype=bool)
 
 
 def agreement_estimates(
@@ -393,12 +405,8 @@ def _estimate(outcomes: Outcomes, name: str, value: float, interval: Interval) -
 
 def share_estimate(outcomes: Outcomes, name: str, *, level: float) -> Estimate:
     """A statistic that is a share of rows, with Wilson's interval and the groups' design effect."""
-    rows = outcomes.parsed if STATISTICS[name].rows == "read" else np.ones(len(outcomes.gold), dtype=bool)
-    hits = outcomes.correct
-    if name == "within_one":
-        hits = np.abs(outcomes.gold - outcomes.predicted) <= 1
-    elif name in ("tpr", "tnr") and outcomes.positive is not None:
-        rows = outcomes.gold == (outcomes.positive if name == "tpr" else 1 - outcomes.positive)
+    rows = _rows_behind(outcomes, name)
+    hits = np.abs(outcomes.gold - outcomes.predicted) <= 1 if name == "within_one" else outcomes.correct
     return clustered_wilson(hits[rows], outcomes.groups[rows], level=level)
 
 

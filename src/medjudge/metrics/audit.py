@@ -7,8 +7,9 @@ cases) leaves its part out.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
 
 import numpy as np
@@ -25,7 +26,8 @@ from medjudge.metrics.calibration import (
     risk_coverage,
     selective_threshold,
 )
-from medjudge.metrics.classification import Outcomes
+from medjudge.metrics.claims import ANSWERED, PREVALENCE
+from medjudge.metrics.classification import Outcomes, take
 from medjudge.metrics.comparison import (
     Pairing,
     Power,
@@ -42,6 +44,7 @@ from medjudge.metrics.generators import (
     SelfPreference,
     generator_table,
     heterogeneity,
+    rate_heterogeneity,
     self_preference,
 )
 from medjudge.metrics.group_tests import contrast_is_zero, mean_is_zero, miscalibration, sign_flips
@@ -62,6 +65,8 @@ _CONFIDENCE_DIGITS = 6
 """Confidences that agree so far are one."""
 MAX_ERRORS = (0.05, 0.1, 0.2)
 """Wanted error rates for which a threshold is looked for."""
+MAX_SLICE_VALUES = 30
+"""Rows of a slice's table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,8 @@ class JudgeRows:
     unrated_groups: Sequence[str] = ()
     rated_groups: Sequence[str] = ()
     """(n,) the groups of `outcomes` by the names of `unrated_groups`; without them, the two are taken to share none."""
+    slices: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Name of a slice -> (n,) its value on each row; "" where unknown."""
 
 
 class PowerResult(Frozen):
@@ -94,7 +101,7 @@ class PowerResult(Frozen):
 
 
 class GeneratorResult(Frozen):
-    """One generator's rows."""
+    """The rows of one generator, or of one value of another slice."""
 
     generator: str
     n: int
@@ -105,6 +112,10 @@ class GeneratorResult(Frozen):
     always_positive_f1: float | None
     statistics: dict[str, MetricResult]
     minimum_detectable: float | None
+    unanswered: dict[str, int] = {}  # noqa: RUF012  (pydantic copies it)
+    """Kind of `classification.KINDS` -> count; empty in results of an earlier program."""
+    answered_only: MetricResult | None = None
+    """Share right of the cases with a verdict; None in results of an earlier program."""
 
 
 class HeterogeneityResult(Frozen):
@@ -124,6 +135,8 @@ class HeterogeneityResult(Frozen):
     excess_sd: float
     n_groups: int = 0
     """Groups of the rows that were tested."""
+    answered_only: bool = False
+    """Whether cases without a verdict were left out, as they are where there are any."""
 
 
 class SelfPreferenceResult(Frozen):
@@ -215,6 +228,8 @@ class JudgeAudit(Frozen):
     statistics: dict[str, MetricResult]
     power: PowerResult
     generators: tuple[GeneratorResult, ...] = ()
+    slices: dict[str, tuple[GeneratorResult, ...]] = {}  # noqa: RUF012  (pydantic copies it)
+    """Name of a slice -> its values, those with most rows first."""
     heterogeneity: tuple[HeterogeneityResult, ...] = ()
     self_preference: SelfPreferenceResult | None = None
     calibration: CalibrationResult | None = None
@@ -232,7 +247,7 @@ class PermutationResult(Frozen):
 
 
 class PairResult(Frozen):
-    """Two judges on the cases that both answered."""
+    """Two judges on the cases that both were to answer."""
 
     a: str
     b: str
@@ -248,6 +263,8 @@ class PairResult(Frozen):
     power: PowerResult
     n_groups: int = 0
     """Groups in which the two differ."""
+    n_both_answered: int | None = None
+    """Of `n`, those with a verdict from both; None in results of an earlier program."""
 
 
 class Audit(Frozen):
@@ -308,22 +325,76 @@ def _audit(
     return JudgeAudit(
         statistics=_statistics(outcomes, level, n_resamples, seed),
         power=_power_result(_power(outcomes)),
-        generators=tuple(
-            _generator_result(row)
-            for row in (
-                generator_table(outcomes, rows.generators, level=level, n_resamples=n_resamples, rng=rng)
-                if named
-                else []
-            )
-        ),
-        heterogeneity=tuple(
-            _heterogeneity_result(found)
-            for found in (heterogeneity(outcomes, rows.generators, rng=rng) if named > 1 else [])
-        ),
+        generators=_by_value(outcomes, rows.generators, level, n_resamples, rng) if named else (),
+        heterogeneity=_heterogeneity(outcomes, rows.generators, rng) if named > 1 else (),
         self_preference=None if preference is None else _preference_result(preference, rows, families, families[name]),
         calibration=_calibration(rows, level=level, n_resamples=n_resamples, rng=rng),
         correction=_correction(rows, level=level, n_resamples=n_resamples, rng=rng),
+        slices={
+            name: _by_value(outcomes, _commonest(values), level, n_resamples, rng)
+            for name, values in rows.slices.items()
+        },
     )
+
+
+def _by_value(
+    outcomes: Outcomes, values: Sequence[str], level: float, n_resamples: int, rng: np.random.Generator
+) -> tuple[GeneratorResult, ...]:
+    """A row per value, by name, each with the share right of the answered cases beside that of all."""
+    of = np.asarray(values, dtype=str)
+    results = []
+    for row in generator_table(outcomes, values, level=level, n_resamples=n_resamples, rng=rng):
+        part = take(outcomes, np.flatnonzero(of == row.generator))
+        answered = clustered_wilson(part.correct[part.parsed], part.groups[part.parsed], level=level)
+        results.append(
+            _generator_result(row).model_copy(
+                update={"unanswered": part.unanswered, "answered_only": measured(answered)}
+            )
+        )
+    return tuple(results)
+
+
+def _commonest(values: Sequence[str]) -> list[str]:
+    """The values with all but the `MAX_SLICE_VALUES` commonest put together."""
+    counts = Counter(value for value in values if value)
+    if len(counts) <= MAX_SLICE_VALUES:
+        return list(values)
+    kept = {value for value, _ in counts.most_common(MAX_SLICE_VALUES - 1)}
+    rest = f"{len(counts) - len(kept):,} others"
+    return [value if not value or value in kept else rest for value in values]
+
+
+def _heterogeneity(
+    outcomes: Outcomes, generators: Sequence[str], rng: np.random.Generator
+) -> tuple[HeterogeneityResult, ...]:
+    """The tests over answered cases, beside one of the share answered: no verdict is no wrong judgement."""
+    if outcomes.parsed.all():
+        return tuple(_heterogeneity_result(found) for found in heterogeneity(outcomes, generators, rng=rng))
+    names, read = np.asarray(generators, dtype=str), np.flatnonzero(outcomes.parsed)
+    # Of gold labels alone: whether the judge answered changes nothing about them.
+    results = [
+        _heterogeneity_result(found)
+        for found in heterogeneity(outcomes, generators, rng=rng)
+        if found.outcome == PREVALENCE
+    ]
+    named = np.flatnonzero(names != "")
+    results.append(
+        _heterogeneity_result(
+            rate_heterogeneity(
+                outcomes.parsed[named],
+                names[named].tolist(),
+                outcomes.groups[named],
+                outcome=ANSWERED,
+                rng=rng,
+            )
+        )
+    )
+    results += [
+        _heterogeneity_result(found).model_copy(update={"answered_only": True})
+        for found in heterogeneity(take(outcomes, read), names[read].tolist(), rng=rng)
+        if found.outcome != PREVALENCE
+    ]
+    return tuple(results)
 
 
 def _statistics(outcomes: Outcomes, level: float, n_resamples: int, seed: int) -> dict[str, MetricResult]:
@@ -591,4 +662,5 @@ def _pair(name_a: str, name_b: str, pairing: Pairing, level: float, seed: int) -
         },
         power=_power_result(power),
         n_groups=test.n_groups,
+        n_both_answered=int((pairing.a.parsed & pairing.b.parsed).sum()),
     )

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 PREVALENCE = "prevalence"
 """The rate that no judge changes: its differences between generators are tested once, about nobody."""
+ANSWERED = "answered"
+"""The share of cases with a verdict, tested where some have none."""
 Kind = Literal["difference", "chance", "heterogeneity", "calibration", "self-preference", "probe"]
 
 

@@ -1,13 +1,15 @@
-"""How a judge's labels compare with the experts', with unreadable answers counted as wrong.
+"""How a judge's labels compare with the experts', with unreadable and missing answers counted as wrong.
 
 Every metric here is a function of one table: gold label by what the judge said, where the last two columns hold the
-answers that could not be read. `classification_metrics` computes them with scikit-learn and SciPy from the labels;
+cases without a verdict. `classification_metrics` computes them with scikit-learn and SciPy from the labels;
 `metrics_from_counts` computes the same numbers from many such tables at once, which is what a bootstrap needs.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +24,10 @@ IntArray = NDArray[np.int64]
 
 PROPORTIONS = frozenset({"accuracy", "valid_json_rate", "schema_pass_rate", "accuracy_on_schema"})
 """Metrics that are a share of rows."""
+ABSENT = "absent"
+"""The kind of a case that a judge was to answer and gave no row for; the other kinds are those of `Unparsed`."""
+KINDS = ("format", "schema", "truncated", "refused", "failed", ABSENT)
+"""Why a case has no verdict, in the order in which tables name them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +40,7 @@ class Outcomes:
     gold: IntArray
     """(n,) codes 0..K-1."""
     predicted: IntArray
-    """(n,) codes 0..K-1; K: unreadable by content (`schema`); K + 1: unreadable by form (`format`)."""
+    """(n,) codes 0..K-1; K: unreadable by content (`schema`); K + 1: no verdict for any other reason."""
     groups: IntArray
     """(n,) codes 0..n_groups-1 of the groups that are resampled together."""
     n_groups: int
@@ -43,9 +49,11 @@ class Outcomes:
     ordered: bool = False
     answer_is_json: bool = False
     n_missing: int = 0
-    """Cases with a gold label that this judge said nothing about."""
+    """Cases with a gold label that this judge said nothing about, whether or not it was to."""
     n_unmatched: int = 0
     """Answers whose case is not among the cases with a gold label."""
+    kinds: tuple[str, ...] = ()
+    """(n,) one of `KINDS` where there is no verdict, "" where there is one; () where it was not noted."""
 
     @property
     def parsed(self) -> NDArray[np.bool_]:
@@ -57,6 +65,35 @@ class Outcomes:
         """(n,) whether the answer is the expert's label; never True for an unreadable one."""
         return np.asarray(self.predicted == self.gold)
 
+    @property
+    def unanswered(self) -> dict[str, int]:
+        """Kind -> count of the rows without a verdict, in the order of `KINDS`; kinds that do not occur are absent."""
+        counts = Counter(self.kinds)
+        return {kind: counts[kind] for kind in KINDS if counts[kind]}
+
+
+def due_cases(case_ids: AbstractSet[str], answered: Mapping[str, AbstractSet[str]]) -> dict[str, AbstractSet[str]]:
+    """Judge -> the cases that it was to answer, which is what its numbers rest on.
+
+    case_ids: the cases with a gold label. answered: judge -> the cases that it gave a row for. Judges that share a
+    case, directly or through others, were asked the same: if all of them were, every case is each one's to answer, and
+    what a judge left out counts as wrong. Where judges fall into sets without a common case (two weeks, two sites),
+    each set answers for the cases that the set covers, and none for another set's.
+    """
+    sets: list[tuple[set[str], set[str]]] = []  # judges, cases
+    for judge, given in answered.items():
+        judges, covered = {judge}, set(given & case_ids)
+        apart = []
+        for one in sets:
+            if one[1] & covered:
+                judges, covered = one[0] | judges, one[1] | covered
+            else:
+                apart.append(one)
+        sets = [*apart, (judges, covered)]
+    if sum(bool(covered) for _, covered in sets) < 2:
+        return dict.fromkeys(answered, case_ids)
+    return {judge: covered for judges, covered in sets for judge in judges}
+
 
 def code_outcomes(
     cases: Sequence[Case],
@@ -66,9 +103,12 @@ def code_outcomes(
     positive: str | None = None,
     ordered: bool = False,
     answer_is_json: bool = False,
+    due: AbstractSet[str] = frozenset(),
 ) -> Outcomes:
     """Joins answers to cases by id and codes them. Cases without a gold label take no part.
 
+    due: ids of the cases that the judge was to answer, as `due_cases` gives them; those that it gave no answer to are
+    rows without a verdict, of the kind `absent`.
     A case's group is its `group`, or its own id where that is empty. Group codes number the groups of all `cases` with
     a gold label, so two judges coded from the same cases share them.
     Raises DataError for no case with a gold label, a repeated id, or a label that is not one of `labels`.
@@ -93,6 +133,7 @@ def code_outcomes(
         group_code.setdefault(_group(case), len(group_code))
 
     answers: dict[str, int] = {}
+    kinds: dict[str, str] = {}
     n_unmatched = 0
     for judgement in judgements:
         if judgement.case_id in answers:
@@ -106,11 +147,20 @@ def code_outcomes(
                 )
             case Unparsed(kind=kind):
                 answer = len(code) + (kind != "schema")
+                kinds[judgement.case_id] = kind
         if judgement.case_id in known:
             answers[judgement.case_id] = answer
         else:
             n_unmatched += 1
 
+    n_missing = len(known) - len(answers)
+    if due and not answers:
+        raise DataError(
+            f"none of {len(judgements):,} answers belongs to a case with an expert label: there is nothing to measure. "
+            "Check that case ids mean the same on both sides."
+        )
+    for case_id in known.keys() & due - answers.keys():
+        answers[case_id], kinds[case_id] = len(code) + 1, ABSENT
     judged = [case for case in known.values() if case.case_id in answers]
     return Outcomes(
         labels=tuple(labels),
@@ -122,8 +172,9 @@ def code_outcomes(
         positive=None if positive is None else code[positive],
         ordered=ordered,
         answer_is_json=answer_is_json,
-        n_missing=len(known) - len(judged),
+        n_missing=n_missing,
         n_unmatched=n_unmatched,
+        kinds=tuple(kinds.get(case.case_id, "") for case in judged),
     )
 
 
@@ -141,6 +192,7 @@ def take(outcomes: Outcomes, rows: ArrayLike) -> Outcomes:
         gold=outcomes.gold[index],
         predicted=outcomes.predicted[index],
         groups=outcomes.groups[index],
+        kinds=tuple(outcomes.kinds[row] for row in index) if outcomes.kinds else (),
     )
 
 

@@ -32,6 +32,7 @@ RATES = {
     "accuracy": "accuracy",
     "tpr": "sensitivity",
     "tnr": "specificity",
+    "answered": "share of answered cases",
 }
 
 
@@ -124,7 +125,8 @@ def _prevalence(rows: Iterable[GeneratorResult]) -> list[str]:
 def heterogeneity_sentence(name: str, found: HeterogeneityResult, claim: Claim | None) -> str:
     """Whether a rate differs between generators, with how much of the spread sampling explains."""
     low, high = min(found.rates, key=found.rates.__getitem__), max(found.rates, key=found.rates.__getitem__)
-    whose = f"{name}'s {RATES[found.outcome]}" if name else RATES[found.outcome].capitalize()
+    rate = RATES[found.outcome] + (" on answered cases" if found.answered_only else "")
+    whose = f"{name}'s {rate}" if name else rate.capitalize()
     span = f"{percent(found.rates[low])} ({low}) to {percent(found.rates[high])} ({high})"
     test = f"{found.method}, {_p(claim)}n = {found.n:,}"
     spread = f"standard deviation {100 * found.sd:.1f} points, from sampling alone {100 * found.sampling_sd:.1f}"

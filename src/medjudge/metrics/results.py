@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from medjudge.errors import DataError, RunError
@@ -26,16 +27,19 @@ from medjudge.metrics.classification import (
     code_outcomes,
     confusion_counts,
     count_options,
+    due_cases,
     group_counts,
     metric_n,
     metrics_from_counts,
     per_class_metrics,
+    take,
 )
-from medjudge.metrics.comparison import PERMUTATION, mcnemar, pair, paired_differences, paired_permutation
+from medjudge.metrics.comparison import PERMUTATION, Pairing, mcnemar, pair, paired_differences, paired_permutation
 from medjudge.metrics.group_tests import accuracy_against_chance, sign_flips
-from medjudge.metrics.intervals import bootstrap_interval, resample_sums
+from medjudge.metrics.intervals import bootstrap_interval, clustered_wilson, resample_sums
 from medjudge.metrics.measured import Frozen, TestResult, tested
 from medjudge.metrics.measured import MetricResult as MetricResult
+from medjudge.metrics.measured import measured as to_result
 from medjudge.metrics.probes import Probes
 from medjudge.metrics.reasoning import ReasoningResults
 from medjudge.metrics.statements import make_statements, with_probe_statements
@@ -72,18 +76,33 @@ class Confusion(Frozen):
     counts: tuple[tuple[int, ...], ...]
 
 
+class PromptsResult(Frozen):
+    """What shortening prompts to `max_prompt_tokens` took away, over the cases with a gold label."""
+
+    n: int
+    """Prompts of which it is known."""
+    n_shortened: int
+    n_words_cut: int
+    whole: MetricResult | None
+    """Accuracy where the prompt showed the case whole; None where no prompt did."""
+    shortened: MetricResult | None
+    """Accuracy where words were cut off; None where no prompt lost any."""
+
+
 class ModelResult(Frozen):
     """How one model or baseline did."""
 
     role: Literal["model", "baseline"]
     n: int
-    """Cases with a gold label that it answered."""
+    """Cases with a gold label that it was to answer, see `classification.due_cases`: what its numbers rest on."""
     n_unparsed: int
+    """Of them, those without a verdict; they count as wrong."""
     unparsed_reasons: dict[str, int]
     n_truncated: int | None
     """Answers that the token limit cut off; None if not recorded."""
     n_missing: int
-    """Cases with a gold label that it gave no answer to; they take no part in its numbers."""
+    """Cases with a gold label that it gave no row for. Those that it was to answer are in `n` and `n_unparsed`, under
+    `absent`; in results of an earlier program they took no part in its numbers."""
     n_unmatched: int
     """Answers to cases that have no gold label or are not in the set."""
     metrics: dict[str, MetricResult]
@@ -98,6 +117,20 @@ class ModelResult(Frozen):
     """Of a model behind an endpoint: calls, tokens, cost and latency, as `inference.replies.Usage` counts them."""
     chance_test: TestResult | None = None
     """None in results of an earlier program."""
+    unanswered: dict[str, int] = {}  # noqa: RUF012  (pydantic copies it)
+    """Kind of `classification.KINDS` -> cases without a verdict; empty in results of an earlier program."""
+    prompts: PromptsResult | None = None
+    """How many prompts lost words; None where it is not known."""
+
+    @property
+    def n_answered(self) -> int:
+        """Cases with a verdict."""
+        return self.n - self.n_unparsed
+
+    @property
+    def n_right(self) -> int:
+        """Cases with the expert's label."""
+        return sum(row[place] for place, row in enumerate(self.confusion.counts))
 
 
 class DifferenceResult(Frozen):
@@ -123,19 +156,40 @@ class McNemarResult(Frozen):
     results of an earlier program."""
 
 
+class SharedCases(Frozen):
+    """Two judges on the cases that both gave a verdict for, and on those that only one of them did."""
+
+    n: int
+    """Cases with a verdict from both."""
+    accuracy_a: float | None
+    accuracy_b: float | None
+    differences: dict[str, DifferenceResult]
+    """Metric of `a` minus metric of `b` on these cases; empty without one."""
+    points: float
+    """What these cases contribute to the difference in accuracy over all; the rest comes from the others."""
+    n_only_a: int
+    """Cases with a verdict from `a` alone."""
+    accuracy_only_a: float | None
+    n_only_b: int
+    accuracy_only_b: float | None
+    n_neither: int
+
+
 class ComparisonResult(Frozen):
-    """Two judges on the cases that both answered."""
+    """Two judges on the cases that both were to answer, a case without a verdict being wrong."""
 
     a: str
     b: str
     kind: Literal["reference", "consecutive", "baseline"]
     n: int
     n_unpaired: int
-    """Cases that only one of the two answered."""
+    """Cases that only one of the two was to answer."""
     differences: dict[str, DifferenceResult]
     mcnemar: McNemarResult
     tests: dict[str, TestResult] = {}  # noqa: RUF012  (pydantic copies it)
     """`accuracy`, `macro_f1` -> the test that counts groups; empty in results of an earlier program."""
+    shared: SharedCases | None = None
+    """None where both gave a verdict for every case, and in results of an earlier program."""
 
 
 class Results(Frozen):
@@ -221,6 +275,8 @@ def summarise(
     train_n: int | None = None,
     usage: Mapping[str, Mapping[str, Any]] | None = None,
     families: Mapping[str, str] | None = None,
+    slices: Sequence[str] = (),
+    words_cut: Mapping[str, Mapping[str, int]] | None = None,
 ) -> Results:
     """Every metric with its interval, every comparison with its test, and what they say in words.
 
@@ -229,7 +285,9 @@ def summarise(
     and the most accurate model with the most accurate baseline.
     leakage: `LeakageReport.to_json()`. lineage: model name -> `Lineage.to_json()`.
     seconds, n_truncated, usage: by model name. families: judge or generator -> the family it belongs to, for the
-    self-preference contrast.
+    self-preference contrast. slices: those of the cases' slices that get a table, beside the generators.
+    words_cut: model -> case id -> words that its prompt lost.
+    A case that a judge was to answer and has no verdict for counts as wrong, whatever the reason: see `due_cases`.
     All intervals and differences are computed on the same resamples, drawn from `seed`.
     Raises DataError if no case has a gold label, no model is given, or an answer cannot be joined.
     """
@@ -241,6 +299,8 @@ def summarise(
     if reference is not None and reference not in judgements:
         raise DataError(f"reference {reference!r} is not among the models: {', '.join(judgements)}.")
 
+    gold_ids = {case.case_id for case in cases if case.gold is not None}
+    due = due_cases(gold_ids, {name: {j.case_id for j in answers} for name, answers in judgements.items()})
     outcomes = {
         name: code_outcomes(
             cases,
@@ -249,12 +309,12 @@ def summarise(
             positive=contract.positive,
             ordered=contract.ordered,
             answer_is_json=contract.answer_is_json,
+            due=due.get(name, frozenset()),
         )
         for name, answers in {**judgements, **baselines}.items()
     }
-    gold_ids = {case.case_id for case in cases if case.gold is not None}
     audit = audit_judges(
-        {name: judge_rows(cases, answers, outcomes[name]) for name, answers in judgements.items()},
+        {name: judge_rows(cases, answers, outcomes[name], slices) for name, answers in judgements.items()},
         {name: outcomes[name] for name in baselines},
         level=level,
         n_resamples=min(n_resamples, AUDIT_RESAMPLES),
@@ -275,7 +335,7 @@ def summarise(
             level=level,
             n_resamples=n_resamples,
             seed=seed,
-        )
+        ).model_copy(update={"prompts": _prompts(outcome, (words_cut or {}).get(name), level)})
         for name, outcome in outcomes.items()
     }
     comparisons = tuple(
@@ -347,32 +407,40 @@ def with_claims(results: Results) -> Results:
     return results.model_copy(update={"statements": tuple(make_statements(results))})
 
 
-def judge_rows(cases: Sequence[Case], judgements: Sequence[Judgement], outcomes: Outcomes) -> JudgeRows:
+def judge_rows(
+    cases: Sequence[Case], judgements: Sequence[Judgement], outcomes: Outcomes, slices: Sequence[str] = ()
+) -> JudgeRows:
     """One judge's outcomes with what the audit needs beside them, row by row, and its verdicts on unrated cases."""
-    generators = {case.case_id: case.slices.get(GENERATOR, "") for case in cases}
+    sliced = {case.case_id: case.slices for case in cases}
+    named = {
+        name: [sliced[case_id].get(name, "") for case_id in outcomes.case_ids]
+        for name in dict.fromkeys((GENERATOR, *slices))
+    }
     confidence = {j.case_id: j.confidence for j in judgements if isinstance(j, Verdict)}
     groups = {case.case_id: case.group for case in cases}
     measured_ids = set(outcomes.case_ids)
     unrated = [j for j in judgements if j.case_id not in measured_ids]
     return JudgeRows(
         outcomes,
-        generators=[generators[case_id] for case_id in outcomes.case_ids],
+        generators=named.pop(GENERATOR),
         confidence=np.array(
             [math.nan if (c := confidence.get(case_id)) is None else c for case_id in outcomes.case_ids], dtype=float
         ),
         unrated=[j.label if isinstance(j, Verdict) else None for j in unrated],
         unrated_groups=[groups.get(j.case_id) or f"case {j.case_id}" for j in unrated],
         rated_groups=[groups.get(case_id) or f"case {case_id}" for case_id in outcomes.case_ids],
+        slices={name: values for name, values in named.items() if len(set(values) - {""}) > 1},
     )
 
 
 def best_model(models: Mapping[str, ModelResult], role: str) -> str | None:
-    """The most accurate model (or baseline) on these rows, the first of equals; None if there is none.
+    """The model (or baseline) that is right on most cases, the first of equals; None if there is none.
 
+    A case that a model did not answer is not right, so one that answers few is never the best.
     A lucky draw of `chance` is no baseline to beat: models are tested against chance's exact accuracy instead.
     """
     names = [name for name, model in models.items() if model.role == role and (name, role) != (CHANCE, "baseline")]
-    return max(names, key=lambda name: models[name].metrics["accuracy"].value or 0.0, default=None)
+    return max(names, key=lambda name: models[name].n_right, default=None)
 
 
 def _planned_comparisons(
@@ -460,6 +528,27 @@ def _model_result(
         seconds=seconds,
         lenient=lenient,
         usage=None if usage is None else _plain(usage),
+        unanswered=outcomes.unanswered,
+    )
+
+
+def _prompts(outcomes: Outcomes, words_cut: Mapping[str, int] | None, level: float) -> PromptsResult | None:
+    """What shortening took away; None where nothing is known of the judge's prompts."""
+    cut = np.array([-1 if words_cut is None else words_cut.get(case_id, -1) for case_id in outcomes.case_ids])
+    if not (cut >= 0).any():
+        return None
+
+    def accuracy(rows: NDArray[np.bool_]) -> MetricResult | None:
+        if not rows.any():
+            return None
+        return to_result(clustered_wilson(outcomes.correct[rows], outcomes.groups[rows], level=level))
+
+    return PromptsResult(
+        n=int((cut >= 0).sum()),
+        n_shortened=int((cut > 0).sum()),
+        n_words_cut=int(cut[cut > 0].sum()),
+        whole=accuracy(cut == 0),
+        shortened=accuracy(cut > 0),
     )
 
 
@@ -498,6 +587,42 @@ def _compare(
             "accuracy": tested(accuracy),
             "macro_f1": TestResult(p=_finite(macro.p), n_groups=macro.n_groups, method=PERMUTATION),
         },
+        shared=_shared(pairing, metrics, level),
+    )
+
+
+def _shared(pairing: Pairing, metrics: tuple[str, ...], level: float) -> SharedCases | None:
+    """The difference apart from who answered: what the two know, where both say something."""
+    in_a, in_b = pairing.a.parsed, pairing.b.parsed
+    both = in_a & in_b
+    if both.all():
+        return None
+    right_a, right_b = pairing.a.correct, pairing.b.correct
+    rows = np.flatnonzero(both)
+    differences = {}
+    if len(rows):
+        on_both = Pairing(take(pairing.a, rows), take(pairing.b, rows), (), ())
+        differences = paired_differences(
+            on_both, tuple(name for name in metrics if name != "schema_pass_rate"), level=level
+        )
+
+    def share(right: NDArray[np.bool_], of: NDArray[np.bool_]) -> float | None:
+        return float(right[of].mean()) if of.any() else None
+
+    return SharedCases(
+        n=len(rows),
+        accuracy_a=share(right_a, both),
+        accuracy_b=share(right_b, both),
+        differences={
+            metric: DifferenceResult(value=_finite(d.value), low=_finite(d.low), high=_finite(d.high))
+            for metric, d in differences.items()
+        },
+        points=100 * float(right_a[both].sum() - right_b[both].sum()) / len(both),
+        n_only_a=int((in_a & ~in_b).sum()),
+        accuracy_only_a=share(right_a, in_a & ~in_b),
+        n_only_b=int((in_b & ~in_a).sum()),
+        accuracy_only_b=share(right_b, in_b & ~in_a),
+        n_neither=int((~in_a & ~in_b).sum()),
     )
 
 

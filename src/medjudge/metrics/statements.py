@@ -22,11 +22,16 @@ FEW_GROUPS = 30
 
 def make_statements(results: Results) -> list[str]:
     """The sentences that stand first in a report, most important first."""
-    sentences = [_compared(comparison, results) for comparison in results.comparisons]
+    from medjudge.metrics.coverage import coverage_sentences, prompt_sentences, shared_sentences
+
+    sentences = [
+        " ".join([_compared(comparison, results), *shared_sentences(comparison)]) for comparison in results.comparisons
+    ]
     sentences += [_against_chance(name, model, results) for name, model in results.of_role("model").items()]
     sentences += _correction(results)
     sentences += _one_label_only(results)
-    sentences += _readability(results)
+    sentences += coverage_sentences(results)
+    sentences += prompt_sentences(results)
     sentences += _rank_sweeps(results)
     sentences += _scope(results)
     sentences.append(leakage_line(results))
@@ -78,7 +83,7 @@ def _compared(comparison: ComparisonResult, results: Results) -> str:
     accuracy, macro = comparison.differences["accuracy"], comparison.differences.get("macro_f1")
     value = accuracy.value or 0.0
     if comparison.kind == "baseline":
-        a = f"the most accurate model on these rows ({comparison.a})"
+        a = f"the most accurate model on these rows ({comparison.a})"  # `coverage.BASELINE` in a capital
         b = f"the most accurate baseline ({comparison.b})"
     else:
         a, b = comparison.a, comparison.b
@@ -159,32 +164,6 @@ def _one_label_only(results: Results) -> list[str]:
 
 def _column_sums(model: ModelResult) -> list[int]:
     return [sum(column) for column in zip(*model.confusion.counts, strict=True)]
-
-
-def _readability(results: Results) -> list[str]:
-    models = results.of_role("model")
-    sentences = []
-    for name, model in models.items():
-        limit = f"{model.n_truncated:,} hit the token limit" if model.n_truncated else ""
-        if model.n_unparsed:
-            share = percent(model.n_unparsed / model.n)
-            reason, count = next(iter(model.unparsed_reasons.items()), ("", 0))
-            sentences.append(
-                f"{model.n_unparsed:,} of {name}'s {model.n:,} answers ({share}) could not be read and count as wrong"
-                + (f"; commonest reason: {reason} ({count:,})" if reason else "")
-                + (f"; {limit}" if limit else "")
-                + "."
-            )
-        elif limit:
-            sentences.append(f"Of {name}'s {model.n:,} answers, {limit}.")
-        if model.n_missing:
-            sentences.append(f"{name} gave no answer to {counted(model.n_missing, 'case')}: left out of its numbers.")
-    readable = [name for name, model in models.items() if not model.n_unparsed]
-    if readable:
-        sentences.append(f"Every answer of {_listed(readable)} could be read.")
-    if any(model.lenient for model in models.values()):
-        sentences.append("Answers were read leniently: forms that the task contract does not name were accepted.")
-    return sentences
 
 
 def rank_sweep(steps: Mapping[str, AdapterStep]) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -11,24 +13,29 @@ from medjudge.metrics.audit import CalibrationResult, GeneratorResult
 from medjudge.metrics.measured import MetricResult
 from medjudge.metrics.results import Results
 from medjudge.reporting.audit_tables import SHORT, in_percent, number, varying, with_generators
-from medjudge.reporting.figures import COLORS, GREY, STYLE, WIDTH_IN, Picture, panels, slug
+from medjudge.reporting.figures import COLORS, GREY, STYLE, WIDTH_IN, Picture, model_colors, panels, short_names, slug
 
 _FOREST = ("prevalence", "tpr", "tnr", "mcc")
 _FOREST_MANY = ("accuracy", "macro_f1", "gwet_ac1")
 _LONGEST = 16
+LINES = ("-", "--", ":")
+"""Line styles; the next one from the eighth judge on, where colours repeat."""
 
 
 def audit_pictures(results: Results) -> list[Picture]:
     """What the rows allow: a forest per judge with generators; three pictures where stated confidences vary."""
     if results.audit is None:
         return []
-    pictures = [forest_picture(name, rows) for name, rows in with_generators(results.audit).items()]
-    if found := varying(results.audit):
-        pictures += [reliability_picture(found), risk_coverage_picture(found), confidence_picture(found)]
+    colors = model_colors(results)
+    pictures = [forest_picture(name, rows, colors[name]) for name, rows in with_generators(results.audit).items()]
+    found = varying(results.audit)
+    if found:
+        drawings = (reliability_picture, risk_coverage_picture, confidence_picture)
+        pictures += [draw(found, colors) for draw in drawings]
     return pictures
 
 
-def forest_picture(judge: str, rows: tuple[GeneratorResult, ...]) -> Picture:
+def forest_picture(judge: str, rows: tuple[GeneratorResult, ...], color: str) -> Picture:
     """A panel per rate: each generator's value and interval."""
     names = [name for name in _FOREST if any(_rate(row, name) is not None for row in rows)]
     if "prevalence" not in names:
@@ -42,10 +49,9 @@ def forest_picture(judge: str, rows: tuple[GeneratorResult, ...]) -> Picture:
                 if metric is None or metric.value is None:
                     continue
                 if metric.low is not None and metric.high is not None:
-                    axis.plot([metric.low, metric.high], [row, row], color=COLORS[0], linewidth=1.8)
-                axis.plot([metric.value], [row], marker="s", markersize=5, color=COLORS[0])
-            shown = [generator.generator for generator in rows]
-            shown = [text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…" for text in shown]
+                    axis.plot([metric.low, metric.high], [row, row], color=color, linewidth=1.8)
+                axis.plot([metric.value], [row], marker="s", markersize=5, color=color)
+            shown = short_names([generator.generator for generator in rows], _LONGEST)
             axis.set_yticks(range(len(rows)), shown if position % 2 == 0 else [""] * len(rows))
             axis.set_ylim(len(rows) - 0.5, -0.5)
             axis.tick_params(axis="y", length=0)
@@ -79,18 +85,21 @@ def _scale(axis: Axes, low: float, percent: bool) -> None:
     axis.set_xticks(ticks, [f"{100 * tick:.0f}" if percent else f"{tick:g}" for tick in ticks])
 
 
-def reliability_picture(found: dict[str, CalibrationResult]) -> Picture:
+def reliability_picture(found: dict[str, CalibrationResult], colors: Mapping[str, str]) -> Picture:
     """A panel per judge: how often it is right at each level of confidence; the diagonal is calibrated."""
     spoken = []
     with panels(len(found), row_height=2.9) as (figure, axes):
+        shown = _shown(found)
         for axis, (name, calibration) in zip(axes, found.items(), strict=True):
             axis.plot([0, 1], [0, 1], color=GREY, linestyle=(0, (4, 3)), linewidth=1.2)
             x = [one.confidence for one in calibration.bins]
             y = [one.accuracy for one in calibration.bins]
             below = [one.accuracy - (one.accuracy if one.low is None else one.low) for one in calibration.bins]
             above = [(one.accuracy if one.high is None else one.high) - one.accuracy for one in calibration.bins]
-            axis.errorbar(x, y, yerr=[np.maximum(below, 0), np.maximum(above, 0)], color=COLORS[0], marker="o", ms=4.5)
-            axis.set_title(_short(name))
+            axis.errorbar(
+                x, y, yerr=[np.maximum(below, 0), np.maximum(above, 0)], color=colors[name], marker="o", ms=4.5
+            )
+            axis.set_title(shown[name])
             axis.set_xlabel("confidence", fontsize=10.5)
             axis.set_ylabel("share right", fontsize=10.5)
             axis.set_xlim(-0.02, 1.02)
@@ -104,18 +113,20 @@ def reliability_picture(found: dict[str, CalibrationResult]) -> Picture:
     return Picture("reliability", "Reliability of stated confidence", alt, figure)
 
 
-def risk_coverage_picture(found: dict[str, CalibrationResult]) -> Picture:
+def risk_coverage_picture(found: dict[str, CalibrationResult], colors: Mapping[str, str]) -> Picture:
     """The error among the verdicts that are kept, by the share that is kept."""
     spoken = []
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_IN, 3.4), layout="constrained")
         axis = figure.add_subplot()
-        for color, (name, calibration) in zip(COLORS, found.items(), strict=False):
+        shown = _shown(found)
+        for number_of, (name, calibration) in enumerate(found.items()):
             axis.plot(
                 calibration.coverage,
                 calibration.risk,
-                color=color,
-                label=_short(name),
+                color=colors[name],
+                linestyle=LINES[number_of // len(COLORS) % len(LINES)],
+                label=shown[name],
                 linewidth=1.8,
                 clip_on=False,
             )
@@ -135,16 +146,17 @@ def risk_coverage_picture(found: dict[str, CalibrationResult]) -> Picture:
     return Picture("risk_coverage", "Risk and coverage", f"Risk-coverage curve. {'; '.join(spoken)}.", figure)
 
 
-def confidence_picture(found: dict[str, CalibrationResult]) -> Picture:
+def confidence_picture(found: dict[str, CalibrationResult], colors: Mapping[str, str]) -> Picture:
     """A panel per judge: how many right and wrong verdicts there are in each tenth of confidence."""
     spoken = []
     middle = np.arange(10) / 10 + 0.05
     with panels(len(found), row_height=2.6) as (figure, axes):
+        shown = _shown(found)
         for axis, (name, calibration) in zip(axes, found.items(), strict=True):
             right, wrong = np.array(calibration.n_right), np.array(calibration.n_wrong)
-            axis.bar(middle, right, width=0.085, color=COLORS[0], label="right")
-            axis.bar(middle, wrong, width=0.085, bottom=right, color=COLORS[1], hatch="///", label="wrong")
-            axis.set_title(_short(name))
+            axis.bar(middle, right, width=0.085, color=colors[name], label="right")
+            axis.bar(middle, wrong, width=0.085, bottom=right, color="#DDDDDD", hatch="///", label="wrong")
+            axis.set_title(shown[name])
             axis.set_xlabel("confidence", fontsize=10.5)
             axis.set_xlim(0, 1)
             axis.grid(axis="y")
@@ -160,5 +172,6 @@ def confidence_picture(found: dict[str, CalibrationResult]) -> Picture:
     return Picture("confidences", "How confidences are spread", alt, figure)
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 24 else name[:23] + "…"
+def _shown(found: Mapping[str, CalibrationResult]) -> dict[str, str]:
+    """Judge -> its name as a title or legend has room for it."""
+    return dict(zip(found, short_names(list(found), 24), strict=True))

@@ -15,6 +15,7 @@ from medjudge.metrics.audit import (
     SelectiveResult,
 )
 from medjudge.metrics.claims import PREVALENCE, Claim, find_claim
+from medjudge.metrics.coverage import kinds_text
 from medjudge.metrics.findings import RATES
 from medjudge.metrics.measured import MetricResult
 from medjudge.metrics.results import Results
@@ -92,14 +93,16 @@ def agreement_grid(results: Results, audit: Audit) -> Grid:
         for name in first.statistics
     )
     sizes = tuple(Cell(f"{results.models[name].n:,}") for name in judges)
-    unread = tuple(Cell(f"{results.models[name].n_unparsed:,}") for name in judges)
+    unread = tuple(
+        Cell(f"{results.models[name].n_unparsed:,}", kinds_text(results.models[name].unanswered)) for name in judges
+    )
     return Grid(
         "Agreement with the experts",
         tuple(judges),
         (("n", sizes), ("Unparsed", unread), *rows),
         note=(
-            "Accuracy, F1 and MCC take all rows, and an unreadable answer is wrong; kappa, AC, alpha, ICC and "
-            "correlations take the rows with a verdict, because an unreadable answer has no place on a scale. Shares "
+            "Accuracy, F1 and MCC take all rows, and a case without a verdict is wrong; PPV, NPV, kappa, AC, alpha, "
+            "ICC and correlations take the rows with a verdict, because no verdict has no place on a scale. Shares "
             "of rows have Wilson's interval with the groups' design effect, all others a jackknife over groups, or a "
             "bootstrap of them where that is undefined."
         ),
@@ -111,35 +114,43 @@ def _title(name: str) -> str:
     return title[0].upper() + title[1:]
 
 
-def generator_grid(name: str, judge: JudgeAudit) -> Grid:
-    """One judge by the generators whose answers it judged."""
-    binary = any(row.prevalence is not None for row in judge.generators)
+def generator_grid(name: str, rows_of: Sequence[GeneratorResult], by: str = "generator") -> Grid:
+    """One judge by the generators whose answers it judged, or by the values of another slice."""
+    binary = any(row.prevalence is not None for row in rows_of)
+    of_generators = by == "generator"  # what their prevalence does to F1 is said of them alone
     shown = [
         key
         for key in GENERATOR_COLUMNS
-        if any(key in row.statistics for row in judge.generators) and not (binary and key == "macro_f1")
+        if any(key in row.statistics for row in rows_of)
+        and not (binary and key == "macro_f1")
+        and not (key in ("f1_positive", "gwet_ac1") and not of_generators)
     ]
-    columns = ["n", "Unparsed"]
-    columns += ["Gold positive, %", "Judged positive, %", "Always-positive F1, %"] if binary else []
+    columns = ["n", "Unparsed", "Coverage, %", "Answered only, %"]
+    if binary:
+        columns += ["Gold positive, %", "Judged positive, %"]
+        columns += ["Always-positive F1, %"] if of_generators else []
     columns += [SHORT[key] + (", %" if in_percent(key) else "") for key in shown] + ["Detectable from chance, points"]
     rows = []
-    for row in judge.generators:
+    for row in rows_of:
         cells = [Cell(f"{row.n:,}", "" if row.n_groups == row.n else f"{row.n_groups:,} groups")]
-        cells.append(Cell(f"{row.n_unparsed:,}"))
+        cells.append(Cell(f"{row.n_unparsed:,}", kinds_text(row.unanswered)))
+        cells += [Cell(number(1 - row.n_unparsed / row.n, True)), statistic_cell(row.answered_only, percent=True)]
         if binary:
             cells += [statistic_cell(rate, percent=True) for rate in (row.prevalence, row.positive_rate)]
-            cells.append(Cell(number(row.always_positive_f1, True)))
+            cells += [Cell(number(row.always_positive_f1, True))] if of_generators else []
         cells += [statistic_cell(row.statistics.get(key), percent=in_percent(key)) for key in shown]
         cells.append(Cell(number(row.minimum_detectable, True)))
         rows.append((row.generator, tuple(cells)))
     return Grid(
-        f"{name} by generator",
+        f"{name} by {by}",
         tuple(columns),
         tuple(rows),
         note=(
-            "Prevalence differs between generators, and accuracy, F1 and kappa move with it; TPR and TNR do not. "
-            "Always-positive F1 is what calling everything positive earns. The last column is the smallest distance of "
-            "accuracy from chance that this generator's rows detect with 80 % power."
+            f"Prevalence differs between values of {by}, and accuracy, F1 and kappa move with it; TPR and TNR do not. "
+            "A case without a verdict is wrong, but in the share right of those answered only. "
+            + ("Always-positive F1 is what calling everything positive earns. " if binary and of_generators else "")
+            + "The last column is the smallest distance of accuracy from chance that the rows detect with 80 % power."
+            + ("" if of_generators else " No test is made between the rows of this table.")
         ),
     )
 
@@ -153,7 +164,9 @@ def heterogeneity_grid(name: str, judge: JudgeAudit, claims: Sequence[Claim]) ->
 
     rows = tuple(
         (
-            RATES[found.outcome][0].upper() + RATES[found.outcome][1:],
+            RATES[found.outcome][0].upper()
+            + RATES[found.outcome][1:]
+            + (" on answered cases" if found.answered_only else ""),
             (
                 Cell(f"{found.n:,}"),
                 Cell(number(found.sd, True)),
@@ -185,7 +198,7 @@ def _mark(claim: Claim | None) -> str:
 def pair_grid(audit: Audit, level: float) -> Grid:
     """All judges against each other, with p corrected for the number of tests."""
     tested = list(dict.fromkeys(name for pair in audit.pairs for name in pair.tests))
-    columns = ["n", "Only first right", "Only second right", "Accuracy: p", "p, Holm"]
+    columns = ["n", "Both answered", "Only first right", "Only second right", "Accuracy: p", "p, Holm"]
     for name in tested:
         columns += [f"{SHORT[name]}, difference", "p, Holm"]
     columns.append("Detectable, points")
@@ -202,7 +215,8 @@ def pair_grid(audit: Audit, level: float) -> Grid:
 
 
 def _pair_cells(pair: PairResult, tested: list[str]) -> tuple[Cell, ...]:
-    cells = [Cell(f"{pair.n:,}"), Cell(f"{pair.only_a:,}"), Cell(f"{pair.only_b:,}")]
+    both = DASH if pair.n_both_answered is None else f"{pair.n_both_answered:,}"
+    cells = [Cell(f"{pair.n:,}"), Cell(both), Cell(f"{pair.only_a:,}"), Cell(f"{pair.only_b:,}")]
     cells += [Cell(_p(pair.p), pair.method), Cell(_p(pair.adjusted_p))]
     for name in tested:
         test = pair.tests.get(name)
@@ -349,20 +363,53 @@ def with_generators(audit: Audit) -> dict[str, tuple[GeneratorResult, ...]]:
     return {name: judge.generators for name, judge in audit.judges.items() if len(judge.generators) > 1}
 
 
+def prompts_grid(results: Results) -> Grid | None:
+    """Whole and shortened prompts by model; None where no prompt lost a word."""
+    cut = {name: model.prompts for name, model in results.models.items() if model.prompts is not None}
+    if not any(prompts.n_shortened for prompts in cut.values()):
+        return None
+    rows = tuple(
+        (
+            name,
+            (
+                Cell(f"{prompts.n_shortened:,} of {prompts.n:,}"),
+                Cell(f"{prompts.n_words_cut:,}"),
+                statistic_cell(prompts.whole, percent=True),
+                statistic_cell(prompts.shortened, percent=True),
+            ),
+        )
+        for name, prompts in cut.items()
+    )
+    return Grid(
+        "Prompts that lost words",
+        ("Shortened", "Words cut", "Agreement on whole prompts, %", "Agreement on cut ones, %"),
+        rows,
+        note="Prompts are shortened so that they fit `task.max_prompt_tokens`; a case without a verdict is wrong.",
+    )
+
+
 def page_grids(results: Results) -> dict[str, list[Grid]]:
     """Section -> its tables; empty lists leave a section out."""
-    audit = results.audit
+    audit, cut = results.audit, prompts_grid(results)
+    prompts = [] if cut is None else [cut]
     if audit is None:
-        return {"agreement": [], "pairs": [], "generators": [], "confidence": []}
+        return {"agreement": [], "pairs": [], "slices": [], "generators": [], "confidence": [], "prompts": prompts}
     grids = (calibration_grid(audit, results.claims), threshold_grid(audit))
     return {
+        "prompts": prompts,
+        "slices": [
+            generator_grid(name, rows, by)
+            for name, judge in audit.judges.items()
+            for by, rows in judge.slices.items()
+            if len(rows) > 1
+        ],
         "agreement": [agreement_grid(results, audit)],
         "pairs": [pair_grid(audit, results.level)] if audit.pairs else [],
         "generators": [
             grid
             for name in with_generators(audit)
             for grid in (
-                generator_grid(name, audit.judges[name]),
+                generator_grid(name, audit.judges[name].generators),
                 heterogeneity_grid(name, audit.judges[name], results.claims),
             )
         ],

@@ -14,6 +14,7 @@ from typing import Any
 
 from medjudge import __version__, artifacts
 from medjudge.metrics.agreement import STATISTICS
+from medjudge.metrics.coverage import kinds_text, outcome_sentence
 from medjudge.metrics.measured import MetricResult
 from medjudge.metrics.results import Results
 from medjudge.metrics.statements import leakage_line
@@ -21,7 +22,7 @@ from medjudge.reporting.audit_tables import in_percent, number
 from medjudge.reporting.inputs import ReportInputs
 
 TO_ADD = "*To be added by the authors: a run does not know it.*"
-HEADLINE = ("accuracy", "macro_f1", "f1_positive", "kappa", "kappa_quadratic", "mcc")
+HEADLINE = ("accuracy", "macro_f1", "f1_positive", "ppv", "npv", "kappa", "kappa_quadratic", "mcc")
 """Of `agreement.STATISTICS`: what stands in the metadata, where the task has it."""
 
 
@@ -42,6 +43,7 @@ def render_card(inputs: ReportInputs, name: str) -> str:
         inputs.description,
         "**For research use.** Not a medical device. Nothing here has been validated for clinical decisions.",
         f"This card describes `{name}`. Its claims come from the test results of one run, by medjudge {__version__}.",
+        f"**{outcome_sentence(inputs.results)}**",
         "## What the tests support",
         _bullets([*inputs.results.statements, *_audit_lines(inputs.results, name)]),
         "## Results",
@@ -100,7 +102,9 @@ def _metadata(inputs: ReportInputs, name: str) -> str:
 
 def _result_table(results: Results, name: str) -> str:
     model = results.models[name]
-    lines = [f"n = {model.n:,}, unparsed {model.n_unparsed:,}.", "", "| statistic | value | interval | n |"]
+    kinds = f" ({kinds_text(model.unanswered)})" if model.unanswered else ""
+    answered = f"{model.n:,} cases, {model.n_answered:,} answered, unparsed {model.n_unparsed:,}{kinds}."
+    lines = [f"n = {answered} Cases without a verdict count as wrong.", "", "| statistic | value | interval | n |"]
     lines.append("|---|---|---|---|")
     for key, metric in _statistics(results, name).items():
         if key not in STATISTICS:
@@ -158,8 +162,8 @@ def tripod_items(inputs: ReportInputs, name: str) -> dict[str, dict[str, str]]:
             "oldest and newest text": TO_ADD,
             "preparation and quality checks": _checks_topic(inputs),
             "missing and imbalanced data": (
-                f"{results.n_without_gold:,} cases without an expert label were left out; unreadable answers count as "
-                f"wrong; {model.n_missing:,} cases were not answered. Balanced accuracy and macro-F1 stand beside "
+                f"{results.n_without_gold:,} cases without an expert label were left out; {model.n_unparsed:,} of "
+                f"{model.n:,} cases have no verdict and count as wrong. Balanced accuracy and macro-F1 stand beside "
                 "accuracy."
             ),
             "leakage": leakage_line(results),
@@ -243,12 +247,18 @@ def tripod_items(inputs: ReportInputs, name: str) -> dict[str, dict[str, str]]:
             "known challenges of these data": TO_ADD,
             "intended use, input, oversight": f"Research; a person decides. {TO_ADD}",
             "poor or missing input": (
-                "A prompt that is too long loses words, which is counted; a row that lacks a field is refused."
+                f"A prompt that is too long loses words: {_shortened(results, name)}; a row that "
+                "lacks a field is refused."
             ),
             "expertise asked of users": TO_ADD,
             "next steps": TO_ADD,
         },
     }
+
+
+def _shortened(results: Results, name: str) -> str:
+    prompts = results.models[name].prompts
+    return "not counted here" if prompts is None else f"{prompts.n_shortened:,} of {prompts.n:,} did"
 
 
 def _distribution(results: Results) -> str:

@@ -85,23 +85,27 @@ def result_pictures(results: Results) -> list[Picture]:
     return pictures
 
 
-def training_pictures(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Picture]:
-    """One picture of curves per stage that logged any."""
-    pictures = (training_picture(stage, history) for stage, history in histories.items())
+def training_pictures(
+    histories: Mapping[str, Sequence[Mapping[str, Any]]], colors: Mapping[str, str] | None = None
+) -> list[Picture]:
+    """One picture of curves per stage that logged any. colors: model -> colour; a stage is called like its model."""
+    pictures = (
+        training_picture(stage, history, (colors or {}).get(stage, COLORS[0])) for stage, history in histories.items()
+    )
     return [picture for picture in pictures if picture is not None]
 
 
 def metrics_picture(results: Results) -> Picture:
     """A panel per metric: each model's value and interval, baselines in grey, chance as a line on accuracy."""
     names = [name for name in metric_names(results) if name not in ("accuracy_on_schema", "weighted_f1")]
-    models = list(results.models.items())
+    models, colors = list(results.models.items()), model_colors(results)
     with panels(len(names), row_height=0.5 + 0.3 * len(models) + 0.35) as (figure, axes):
         for position, (axis, name) in enumerate(zip(axes, names, strict=True)):
             low_end = -1.0 if name == "pearson" and _any_negative(results, name) else 0.0
-            for row, (_, model) in enumerate(models):
+            for row, (model_name, model) in enumerate(models):
                 metric = shown_metric(model, name)
                 if metric is not None and metric.value is not None:
-                    _point(axis, metric.value, metric.low, metric.high, row, _color(results, row))
+                    _point(axis, metric.value, metric.low, metric.high, row, colors[model_name])
                 axis.annotate(
                     DASH if metric is None else number_text(metric.value, name),
                     (1, row),
@@ -155,7 +159,7 @@ def differences_picture(results: Results) -> Picture | None:
                 difference = comparison.differences[name]
                 if difference.value is None:
                     continue
-                color = _color(results, list(results.models).index(comparison.a))
+                color = model_colors(results)[comparison.a]
                 _point(axis, difference.value, difference.low, difference.high, row, color)
                 axis.annotate(
                     points_text(difference.value),
@@ -211,6 +215,25 @@ def confusion_picture(name: str, model: ModelResult) -> Picture:
     )
 
 
+def short_names(names: Sequence[str], longest: int) -> list[str]:
+    """The names as a figure has room for them: the middle of a long one left out, and no two alike."""
+    shown = [_short(name, longest) for name in names]
+    if len(set(shown)) < len(set(names)):
+        first, last = min(names), max(names)  # what these two share at the start, all names share
+        same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+        shown = [_short(name if same < 4 else "…" + name[same:], longest) for name in names]
+    if len(set(shown)) < len(set(names)):
+        shown = [f"{place} {_short(name, longest - 3)}" for place, name in enumerate(names, 1)]
+    return shown
+
+
+def _short(name: str, longest: int) -> str:
+    if len(name) <= longest:
+        return name
+    head = (longest - 1) // 2
+    return f"{name[:head]}…{name[len(name) - (longest - 1 - head) :]}"
+
+
 def slug(name: str) -> str:
     """A name as part of a file name."""
     return "".join(c if c.isalnum() else "_" for c in name)
@@ -224,7 +247,7 @@ class _Panel:
     from_zero: bool = False
 
 
-def training_picture(stage: str, history: Sequence[Mapping[str, Any]]) -> Picture | None:
+def training_picture(stage: str, history: Sequence[Mapping[str, Any]], color: str = COLORS[0]) -> Picture | None:
     """What a stage logged, by optimiser step: loss, reward and its components, and how the groups fared.
 
     history: log entries of transformers or TRL. None if no entry holds a known number.
@@ -252,8 +275,9 @@ def training_picture(stage: str, history: Sequence[Mapping[str, Any]]) -> Pictur
     spoken = []
     with panels(len(drawn), row_height=1.95) as (figure, axes):
         for axis, (panel, curves) in zip(axes, drawn, strict=True):
-            for color, (label, (steps, values)) in zip(COLORS, curves.items(), strict=False):
-                _curve(axis, steps, values, color, label)
+            others = [other for other in COLORS if other != color]
+            for shade, (label, (steps, values)) in zip([color, *others], curves.items(), strict=False):
+                _curve(axis, steps, values, shade, label)
                 which = panel.title if len(curves) == 1 else f"{panel.title} ({label})"
                 spoken.append(f"{which} from {values[0]:.3g} to {values[-1]:.3g}")
             if len(curves) > 1:  # between title and curves, where it covers nothing
@@ -328,7 +352,7 @@ def _rows(axis: Axes, names: Sequence[str], *, labelled: bool, results: Results)
     axis.tick_params(axis="y", length=0)
     axis.grid(axis="x")
     # Longer names would leave no room for the panels; the alternative text and the tables have them in full.
-    shown = [name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…" for name in names]
+    shown = short_names(names, _LONGEST_NAME)
     axis.set_yticks(range(len(names)), shown if labelled else [""] * len(names))
     for text, name in zip(axis.get_yticklabels(), names, strict=True):
         text.set_color("#222222" if results.models[name].role == "model" else GREY)
@@ -342,11 +366,10 @@ def _widen(axis: Axes) -> None:
     axis.set_xlim(low - margin, high + margin)
 
 
-def _color(results: Results, row: int) -> str:
-    models = list(results.models.values())
-    if models[row].role == "baseline":
-        return GREY
-    return COLORS[sum(model.role == "model" for model in models[:row]) % len(COLORS)]
+def model_colors(results: Results) -> dict[str, str]:
+    """Model -> its colour, in every figure of a page; baselines are grey. From the eighth model on they repeat."""
+    colors = dict(zip(results.of_role("model"), COLORS * len(results.models), strict=False))
+    return {name: colors.get(name, GREY) for name in results.models}
 
 
 def _any_negative(results: Results, name: str) -> bool:

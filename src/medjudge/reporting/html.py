@@ -18,23 +18,25 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from medjudge import __version__, artifacts
 from medjudge.metrics.baselines import BASELINES
 from medjudge.metrics.claims import find_claim, n_tests
-from medjudge.metrics.results import Results
+from medjudge.metrics.coverage import headlines, kind_counts, outcome_sentence
+from medjudge.metrics.results import ComparisonResult, Results
 from medjudge.metrics.statements import leakage_line, p_value
 from medjudge.reporting.audit_figures import audit_pictures
 from medjudge.reporting.audit_tables import page_grids
-from medjudge.reporting.figures import Picture, result_pictures, training_pictures
+from medjudge.reporting.figures import Picture, model_colors, result_pictures, training_pictures
 from medjudge.reporting.inputs import (
     DASH,
     ReportInputs,
     VerdictRow,
     chance_text,
     interval_text,
+    main_metric,
+    main_names,
     method_notes,
     metric_names,
     metric_title,
     number_text,
     points_text,
-    shown_metric,
     value_text,
 )
 from medjudge.reporting.probe_tables import probe_grids, probe_pictures
@@ -51,10 +53,11 @@ def write_report(report_inputs: ReportInputs, out_dir: Path) -> Path:
     The page comes last, so that a page that exists is whole.
     """
     results = report_inputs.results
+    colors = model_colors(results)
     pictures = result_pictures(results) + audit_pictures(results) + probe_pictures(results)
-    pictures += training_pictures(report_inputs.histories)
+    pictures += training_pictures(report_inputs.histories, colors)
     if report_inputs.variants is not None:
-        pictures.insert(0, variants_picture(report_inputs.variants))
+        pictures.insert(0, variants_picture(report_inputs.variants, colors))
     folder = out_dir / FIGURES_DIR
     artifacts.make_folder(folder)
     embedded = [Embedded(picture, picture.png()) for picture in pictures]
@@ -86,12 +89,15 @@ def render_html(report_inputs: ReportInputs, pictures: Sequence[Embedded]) -> st
     """The page as text; it names no other file and no other host."""
     environment = template_environment()
     results = report_inputs.results
+    first = headlines(results)
     return environment.get_template("report.html.j2").render(
         inputs=report_inputs,
         results=results,
         version=__version__,
         level=f"{100 * results.level:g} %",
-        statements=[line for line in results.statements if line != leakage_line(results)],
+        outcome=outcome_sentence(results),
+        headlines=first,
+        statements=[line for line in results.statements if line not in first],
         leakage_line=leakage_line(results),
         leaks=_leak_rows(results.leakage),
         metrics=_metric_table(results),
@@ -131,24 +137,33 @@ def template_environment() -> Environment:
 
 
 def _metric_table(results: Results) -> dict[str, Any]:
-    names = metric_names(results)
+    names = main_names(results)
     rows = []
     for name, model in results.models.items():
         cells = []
         for metric_name in names:
-            metric = shown_metric(model, metric_name)
+            metric = main_metric(results, name, metric_name)
             if metric is None:
                 cells.append((DASH, "", ""))
                 continue
             why = f"{metric.method}, n = {metric.n:,}"
             cells.append((value_text(metric, metric_name), interval_text(metric, metric_name), why))
-        rows.append({"name": name, "model": model, "cells": cells, "chance": chance_text(name, results)})
+        rows.append(
+            {
+                "name": name,
+                "model": model,
+                "kinds": kind_counts(model.unanswered),
+                "cells": cells,
+                "chance": chance_text(name, results),
+            }
+        )
     return {"columns": [metric_title(name) for name in names], "rows": rows}
 
 
 def _comparison_table(results: Results) -> dict[str, Any]:
     made = {name for comparison in results.comparisons for name in comparison.differences}
     names = [name for name in metric_names(results) if name in made]
+    any_shared = any(comparison.shared for comparison in results.comparisons)
     rows = []
     for comparison in results.comparisons:
         cells = []
@@ -163,15 +178,28 @@ def _comparison_table(results: Results) -> dict[str, Any]:
                 )
         # Not `clear`: in a template that would be the dict's own method.
         claim = find_claim(results.claims, "difference", (comparison.a, comparison.b), "accuracy")
+        row = {"comparison": comparison, "cells": cells, "shared": [_shared_cell(comparison)] if any_shared else []}
         if claim is None or claim.p is None or claim.adjusted_p is None:  # results of an earlier program
-            rows.append(
-                {"comparison": comparison, "cells": cells, "differs": DASH, "p": DASH, "adjusted": DASH, "method": ""}
-            )
+            rows.append({**row, "differs": DASH, "p": DASH, "adjusted": DASH, "method": ""})
             continue
         differs = "yes" if claim.claimed else "not shown"
         shown_p = {"p": p_value(claim.p), "adjusted": p_value(claim.adjusted_p)}
-        rows.append({"comparison": comparison, "cells": cells, "differs": differs, "method": claim.method, **shown_p})
-    return {"columns": [metric_title(name) for name in names], "rows": rows}
+        rows.append({**row, "differs": differs, "method": claim.method, **shown_p})
+    heads = ("Accuracy, both answered",) if any_shared else ()
+    return {"columns": [metric_title(name) for name in names], "shared_columns": heads, "rows": rows}
+
+
+def _shared_cell(comparison: ComparisonResult) -> tuple[str, tuple[str, ...]]:
+    """The difference on the cases that both answered, and what these and the other cases add to the whole one."""
+    shared, total = comparison.shared, comparison.differences["accuracy"].value
+    if shared is None:  # both answered every case
+        return DASH, ("all were",)
+    difference = shared.differences.get("accuracy")
+    under = [f"n = {shared.n:,}"]
+    if difference is not None and difference.low is not None and difference.high is not None:
+        under.insert(0, f"{points_text(difference.low)} to {points_text(difference.high)}")
+    parts = (points_text(shared.points), points_text((total or 0.0) - shared.points))
+    return points_text(difference.value if difference else None), (*under, f"adds {parts[0]}, the others {parts[1]}")
 
 
 def _per_class(results: Results) -> list[dict[str, Any]]:

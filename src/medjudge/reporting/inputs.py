@@ -12,15 +12,22 @@ from medjudge.metrics.variants import Variants
 
 METRIC_NAMES = {
     "accuracy": "Accuracy",
+    "accuracy_on_schema": "Answered only",
+    "schema_pass_rate": "Coverage",
     "macro_f1": "Macro-F1",
     "weighted_f1": "Weighted F1",
     "f1_positive": "Positive F1",
+    "ppv": "PPV",
+    "npv": "NPV",
+    "kappa": "Kappa",
+    "kappa_quadratic": "Quadratic kappa",
     "pearson": "Pearson r",
-    "schema_pass_rate": "Schema pass",
     "valid_json_rate": "Valid JSON",
-    "accuracy_on_schema": "Accuracy, readable only",
 }
 """Metric -> its heading, in the order in which tables show them."""
+
+COEFFICIENTS = frozenset({"pearson", "kappa", "kappa_quadratic"})
+"""Metrics that are no shares: shown with three decimals."""
 
 READABILITY_METRICS = frozenset({"schema_pass_rate", "valid_json_rate", "accuracy_on_schema"})
 """Metrics about an answer's form. A baseline answers with labels, not text, so tables leave them out for it."""
@@ -71,6 +78,8 @@ class ReportInputs:
     description: str = ""
     finished: str = ""
     """When the evaluation ended, as it is to be shown."""
+    shortened: Mapping[str, str] = field(default_factory=dict)
+    """Stage -> how many of its training prompts lost words, where any did."""
     max_disagreements: int = 50
     """Wrong or unreadable answers listed per model."""
 
@@ -79,6 +88,24 @@ def metric_names(results: Results) -> list[str]:
     """The metrics that the task has, in the order of `METRIC_NAMES`; others after them."""
     present = {name for model in results.models.values() for name in model.metrics}
     return [*[name for name in METRIC_NAMES if name in present], *sorted(present - set(METRIC_NAMES))]
+
+
+def main_names(results: Results) -> list[str]:
+    """The columns of the main table: what tells judges apart, with kappa, PPV and NPV where there are two labels."""
+    names = [name for name in metric_names(results) if name not in ("weighted_f1", "valid_json_rate")]
+    statistics = next(iter(results.audit.judges.values())).statistics if results.audit else {}
+    added = {"kappa_quadratic" if results.ordered else "kappa", "ppv", "npv"} & statistics.keys()
+    wanted = {*names, *added}
+    return [name for name in METRIC_NAMES if name in wanted] + [name for name in names if name not in METRIC_NAMES]
+
+
+def main_metric(results: Results, model: str, name: str) -> MetricResult | None:
+    """A cell of the main table, if it says something about this model."""
+    metric = shown_metric(results.models[model], name)
+    if metric is None and name not in READABILITY_METRICS and results.audit is not None:
+        judge = results.audit.judges.get(model)
+        return None if judge is None else judge.statistics.get(name)
+    return metric
 
 
 def metric_title(name: str) -> str:
@@ -94,7 +121,7 @@ def shown_metric(model: ModelResult, name: str) -> MetricResult | None:
 
 
 def value_text(metric: MetricResult, name: str) -> str:
-    """A metric as shown: a percentage with one decimal, Pearson's r with three; a dash where undefined."""
+    """A metric as shown: a percentage with one decimal, a coefficient with three; a dash where undefined."""
     return number_text(metric.value, name)
 
 
@@ -102,7 +129,7 @@ def number_text(value: float | None, name: str) -> str:
     """As `value_text`, for one number of the metric `name`."""
     if value is None:
         return DASH
-    if name == "pearson":
+    if name in COEFFICIENTS:
         return f"{round(value, 3) + 0.0:.3f}".replace("-", MINUS)  # adding 0.0 makes -0.0 plain zero
     return f"{100 * value:.1f}"
 
@@ -135,12 +162,16 @@ def chance_text(name: str, results: Results) -> str:
 def method_notes(results: Results) -> list[str]:
     """How the numbers were made: the small print under every table."""
     return [
-        "Values in per cent, but Pearson's r.",
+        "Values in per cent, but coefficients (kappa, r).",
+        "Coverage is the share of cases with a verdict. A case without one, whether unreadable, refused, cut off, "
+        "failed or absent (no row), counts as wrong in every number but those of answered cases: answered only, PPV, "
+        "NPV, kappa and r.",
+        "Every case with an expert label is each judge's to answer; judges without a common case each answer for the "
+        "cases of their own set.",
         f"Intervals of {100 * results.level:g} % count the {results.n_groups:,} groups: of shares of rows by Wilson "
         "with the groups' design effect, of F1 and r by a jackknife over groups, else by an expanded percentile "
         f"bootstrap over them ({results.n_resamples:,} resamples, seed {results.seed}).",
         "None stands where a value is undefined or the same in every resample.",
-        "Unreadable answers count as wrong in every metric but those over readable answers.",
         "Macro-F1 averages over the labels that occur among gold labels or answers.",
         f"Chance is uniform guessing, expected accuracy {100 * results.chance:.1f} %; its row is one seeded draw.",
     ]

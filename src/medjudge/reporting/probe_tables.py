@@ -6,7 +6,7 @@ from medjudge.metrics.measured import MetricResult
 from medjudge.metrics.probes import ConsistencyResult, ProbeResult, Probes
 from medjudge.metrics.results import Results
 from medjudge.reporting.audit_tables import Cell, Grid, number, statistic_cell
-from medjudge.reporting.figures import COLORS, Picture, panels
+from medjudge.reporting.figures import GREY, Picture, model_colors, panels, short_names
 from medjudge.reporting.inputs import DASH, points_text
 
 SELF = "contradicts itself when sampled"
@@ -103,8 +103,11 @@ def probe_pictures(results: Results) -> list[Picture]:
     longest = max(len(judge.flips) + (judge.consistency is not None) for judge in results.probes.judges.values())
     spoken = []
     highest = 0.0
+    colors, judged = model_colors(results), list(results.probes.judges)
+    shown = dict(zip(judged, short_names(judged, 30), strict=True))
     with panels(len(results.probes.judges), row_height=1.1 + 0.34 * longest, n_columns=1) as (figure, axes):
-        for axis, color, (name, judge) in zip(axes, COLORS * len(axes), results.probes.judges.items(), strict=False):
+        for axis, (name, judge) in zip(axes, results.probes.judges.items(), strict=True):
+            color = colors.get(name, GREY)
             points: list[tuple[str, float, float, float]] = []
             for probe, found in judge.flips.items():
                 flips = found.flips
@@ -124,7 +127,7 @@ def probe_pictures(results: Results) -> list[Picture]:
             axis.set_ylim(max(len(points), 1) - 0.5, -0.5)  # where nothing was readable both times the panel is empty
             axis.tick_params(axis="y", length=0)
             axis.grid(axis="x")
-            axis.set_title(name if len(name) <= 30 else name[:29] + "…")
+            axis.set_title(shown[name])
             axis.set_xlabel("verdicts changed, %", fontsize=10.5)
             listed = "; ".join(
                 f"{title} {number(value, True)} % ({number(low, True)} to {number(high, True)})"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from medjudge.metrics.measured import MetricResult
 from medjudge.metrics.reasoning import REASONING_METRICS
 from medjudge.metrics.variants import VariantRow, Variants
 from medjudge.reporting.audit_tables import Cell, Grid, number, statistic_cell
-from medjudge.reporting.figures import COLORS, GREY, Picture, panels
+from medjudge.reporting.figures import GREY, Picture, panels, short_names
 from medjudge.reporting.inputs import DASH, metric_title
 
 LABEL_METRICS = ("macro_f1", "weighted_f1")
@@ -36,10 +38,10 @@ def shown_columns(variants: Variants) -> list[str]:
     return [*measured, "relative_time"] if any(row.relative_time for row in variants.rows) else measured
 
 
-def variants_picture(variants: Variants) -> Picture:
-    """A panel per column: each variant's value and interval."""
+def variants_picture(variants: Variants, colors: Mapping[str, str]) -> Picture:
+    """A panel per column: each variant's value and interval. colors: model -> its colour on the page."""
     columns = shown_columns(variants)
-    names = [row.name if len(row.name) <= _LONGEST else row.name[: _LONGEST - 1] + "…" for row in variants.rows]
+    names = short_names([row.name for row in variants.rows], _LONGEST)
     with panels(len(columns), row_height=0.8 + 0.33 * len(names)) as (figure, axes):
         for position, (axis, column) in enumerate(zip(axes, columns, strict=True)):
             percent = _in_percent(column)
@@ -48,7 +50,7 @@ def variants_picture(variants: Variants) -> Picture:
                 if metric is None or metric.value is None:
                     continue
                 factor = 100 if percent else 1
-                color = COLORS[0] if row.rewards else GREY
+                color = colors.get(row.name, GREY)
                 if metric.low is not None and metric.high is not None:
                     axis.plot([factor * metric.low, factor * metric.high], [i, i], color=color, linewidth=1.8)
                 axis.plot([factor * metric.value], [i], marker="o", markersize=5, color=color)

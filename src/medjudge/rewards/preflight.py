@@ -80,6 +80,15 @@ class Preflight:
     forced: bool = False
     """Whether a failure was overruled."""
 
+    def shortened_line(self, max_prompt_tokens: int) -> str | None:
+        """How many training prompts lose words, in one line; None where none does."""
+        if not self.n_prompts_cut:
+            return None
+        return (
+            f"{self.n_prompts_cut:,} of {self.n_cases:,} training prompts are shortened to {max_prompt_tokens:,} "
+            f"tokens (`task.max_prompt_tokens`): {self.n_words_cut:,} words are not shown"
+        )
+
     @property
     def passed(self) -> bool:
         """Whether nothing failed."""

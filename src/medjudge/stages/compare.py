@@ -125,6 +125,11 @@ def _results(
         seconds={name: model.seconds for name, model in own.items() if model.seconds is not None},
         n_truncated={name: model.n_truncated for name, model in own.items() if model.n_truncated is not None},
         train_n=first.results.train_n,
+        slices=recipe.data.slices,
+        words_cut={
+            name: {case_id: n for case_id, row in one.rows.items() if (n := row.get("n_words_cut")) is not None}
+            for name, one in contestants.items()
+        },
     )
     return results.model_copy(update={"reasoning": _reasoning(recipe, first, contestants, cases, results)})
 

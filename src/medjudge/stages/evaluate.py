@@ -141,7 +141,15 @@ def evaluate_folder(
         try:
             artifacts.write_json(work / artifacts.COMMANDS, [shlex.join(["medjudge", *sys.argv[1:]])])
             evaluate_cases(
-                recipe, models, cases, train_cases, leakage, work, console, split=Path(data).name, parent=parent
+                recipe.model_copy(update={"data": data_config}),
+                models,
+                cases,
+                train_cases,
+                leakage,
+                work,
+                console,
+                split=Path(data).name,
+                parent=parent,
             )
         except BaseException:
             # Answers of models that were done wait for the same command; without any there is nothing to keep.
@@ -283,6 +291,11 @@ def evaluate_cases(
         },
         usage={name: one.usage for name, one in told.items() if one.usage is not None},
         train_n=len(train) or None,
+        slices=recipe.data.slices,
+        words_cut={
+            name: {case.case_id: answer.n_words_cut for case, answer in zip(cases, done, strict=True)}
+            for name, done in said.items()
+        },
     )
     measured = _measure_reasoning(recipe, cases, train, judgements, said)
     if measured is not None:
@@ -315,7 +328,7 @@ def evaluate_cases(
         one.forget()
     return {
         "n_cases": results.n_cases,
-        "n_prompts_shortened": {name: sum(a.n_words_cut > 0 for a in done) for name, done in said.items()},
+        "n_prompts_shortened": {name: one.prompts.n_shortened for name, one in results.models.items() if one.prompts},
         **{f"accuracy {name}": round(r.metrics["accuracy"].value or 0.0, 4) for name, r in results.models.items()},
     }
 

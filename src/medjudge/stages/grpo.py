@@ -51,6 +51,8 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     model = load_weights(start, recipe.model, tokenizer, quantize=is_lora, train_all=not is_lora)
     is_forced = artifacts.RunDir(run_dir).allows_failed_preflight
     preflight = _proven(recipe, cases, plan, model, tokenizer, out_dir, console, is_forced=is_forced)
+    if line := preflight.shortened_line(recipe.contract.max_prompt_tokens):
+        console.print(f"          {line}")
     require_earnable(preflight)
     train = _train_all_action if recipe.grpo.algorithm == "all_action" else _train_grpo
     model, history, doctor = train(recipe, cases, plan, model, tokenizer, out_dir, run_dir, console, preflight)
@@ -65,6 +67,8 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
         artifacts.write_json(out_dir / artifacts.JUDGES, reports)
     return {
         "n_cases": len(cases),
+        "n_prompts_shortened": preflight.n_prompts_cut,
+        "n_words_cut": preflight.n_words_cut,
         **{f"{name} {key}": report[key] for name, report in reports.items() for key in ("n_marked", "n_failed")},
         **{f"{name} usd": report["usage"]["cost_usd"] for name, report in reports.items() if report["usage"]},
         "n_cases_not_rewardable": n_not_rewardable,

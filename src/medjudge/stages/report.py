@@ -16,6 +16,7 @@ from medjudge.config import Recipe, ReportConfig
 from medjudge.data.store import read_split
 from medjudge.errors import RunError
 from medjudge.files import how_to_renew, make_folder
+from medjudge.metrics.coverage import outcome_sentence
 from medjudge.metrics.published import SuiteResults
 from medjudge.metrics.results import Results
 from medjudge.metrics.variants import Variants
@@ -23,7 +24,7 @@ from medjudge.reporting.card import write_card
 from medjudge.reporting.html import write_report
 from medjudge.reporting.inputs import ReportInputs, VerdictRow
 from medjudge.reporting.suite import left_out_text, suite_grids, usage_lines, write_suite_page
-from medjudge.reporting.tables import audit_tables, grid_table, results_table, usage_table
+from medjudge.reporting.tables import audit_tables, grid_table, results_tables, usage_table
 from medjudge.reporting.variants import variants_grid
 from medjudge.rewards.preflight import Preflight
 from medjudge.tasks.text import prompt_text
@@ -103,6 +104,7 @@ def gather(folder: Path, config: ReportConfig) -> ReportInputs:
         doctor=_read(doctor_path, {}),
         description=str(recipe.get("description", "")),
         finished=str(manifest.get("finished", "")),
+        shortened=_shortened(folder),
         max_disagreements=config.max_disagreements,
     )
 
@@ -132,6 +134,19 @@ def _history(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def _shortened(folder: Path) -> dict[str, str]:
+    """Stage -> how many of its training prompts lost words; stages that cut none are left out."""
+    lines = {}
+    for stage in TRAINED:
+        summary = _read(folder / stage / artifacts.MANIFEST, {}).get("summary", {})
+        if summary.get("n_prompts_shortened"):
+            lines[stage] = (
+                f"{summary['n_prompts_shortened']:,} of {summary['n_cases']:,} training prompts were shortened, by "
+                f"{summary.get('n_words_cut', 0):,} words in all"
+            )
+    return lines
+
+
 def print_outcome(folder: Path, console: Console) -> None:
     """The table and the statements of a run, and where its page lies; nothing where it was not evaluated."""
     if (folder / artifacts.SUITE).exists():
@@ -142,12 +157,15 @@ def print_outcome(folder: Path, console: Console) -> None:
     if not path.exists():
         return
     results = artifacts.read_as(path, Results.from_json)
+    console.print()
+    console.print(Text(outcome_sentence(results), style="bold"))
     if (variants := _variants(evaluated)) is not None:
         console.print()
         console.print(grid_table(variants_grid(variants)))
     console.print()
-    console.print(results_table(results))
-    console.print()
+    for main in results_tables(results, console.width):
+        console.print(main)
+        console.print()
     if (table := usage_table(results)) is not None:
         console.print(table)
         console.print()

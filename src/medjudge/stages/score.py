@@ -26,6 +26,7 @@ from medjudge.data.verdict_files import (
     merged,
     read_gold,
     read_verdicts,
+    slice_names,
     to_cases,
     verdict_line,
 )
@@ -151,6 +152,7 @@ def score(paths: Sequence[str], contract: TaskContract | LabelScale, options: Sc
         leakage={**leakage.to_json(), "statement": leakage.summary_line},
         train_n=n_train,
         families=options.families,
+        slices=slice_names(cases),
     )
     partners = _without_partner(judgements, facts, in_gold)
     results = results.model_copy(update={"statements": (*results.statements, *partners, *baselines.notes)})

@@ -34,6 +34,8 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     preflight = check_gold(recipe.contract, taught, tokenizer, reward_plan(recipe, taught))
     if "grpo" in recipe.stages:  # what no answer can earn is better known before SFT than after it
         require_earnable(replace(preflight, forced=artifacts.RunDir(run_dir).allows_failed_preflight))
+    if line := preflight.shortened_line(recipe.contract.max_prompt_tokens):
+        console.print(f"          {line}")
     is_lora = recipe.sft.tuning == "lora"
     if is_lora:
         check_adapters(recipe, ("sft",), skeleton(start))

@@ -1,0 +1,245 @@
+"""Sentences about who answered what: cases without a verdict, by kind and by slice; what two judges know apart from
+what they answer; prompts that lost words; and the one sentence that stands first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from medjudge.metrics.classification import ABSENT
+from medjudge.metrics.statements import (
+    _listed,
+    _with_ends,
+    counted,
+    differs_from_chance,
+    is_clear,
+    leakage_line,
+    percent,
+    signed,
+)
+
+if TYPE_CHECKING:
+    from medjudge.metrics.audit import GeneratorResult
+    from medjudge.metrics.results import ComparisonResult, ModelResult, Results
+
+KIND_WORDS = {
+    "format": "unreadable",
+    "schema": "unreadable",
+    "truncated": "cut off",
+    "refused": "refused",
+    "failed": "failed",
+    ABSENT: "absent",
+}
+"""Kind -> its word in tables and sentences."""
+UNREADABLE = frozenset({"format", "schema", "truncated"})
+MAX_VALUES = 3
+"""Values of a slice that a sentence names."""
+MAX_HEADLINES = 7
+EVERY_ANSWER = "Every answer of "
+BASELINE = "The most accurate model on these rows"
+"""How the sentence on the best model and the best baseline begins."""
+
+
+def kind_counts(unanswered: Mapping[str, int]) -> dict[str, int]:
+    """Word -> count: the kinds as tables show them."""
+    counts: dict[str, int] = {}
+    for kind, count in unanswered.items():
+        counts[KIND_WORDS[kind]] = counts.get(KIND_WORDS[kind], 0) + count
+    return counts
+
+
+def kinds_text(unanswered: Mapping[str, int]) -> str:
+    """`{"failed": 3, "absent": 40}` -> "3 failed, 40 absent"."""
+    return ", ".join(f"{count:,} {word}" for word, count in kind_counts(unanswered).items())
+
+
+def outcome_sentence(results: Results) -> str:
+    """The outcome in one sentence: the model that is right most often, of how many, and what that is beside others."""
+    from medjudge.metrics.results import best_model
+
+    models = results.of_role("model")
+    name = best_model(results.models, "model")
+    if name is None:
+        return "No model was measured."
+    model = models[name]
+    rank = "" if len(models) == 1 else f", the highest of {len(models):,} models" if _same_cases(results) else ""
+    answered = ""
+    if model.n_unparsed:
+        answered = f" ({model.n_answered:,} of {model.n:,} answered, the others count as wrong)"
+    sentence = (
+        f"{name} gives the experts' label in {_with_ends(model.metrics['accuracy'])} of "
+        f"{counted(model.n, 'case')}{answered}{rank}"
+    )
+    beside = [_against(name, model, results)]
+    if results.reference is not None and results.reference != name:
+        beside += [_against_reference(results.comparison(name, results.reference), results)]
+    said = [part for part in beside if part]
+    return f"{sentence}: {' and '.join(said)}." if said else f"{sentence}."
+
+
+def _same_cases(results: Results) -> bool:
+    return all(model.n == results.n_cases for model in results.of_role("model").values())
+
+
+def _against(name: str, model: ModelResult, results: Results) -> str:
+    if not differs_from_chance(name, results):
+        return f"not distinguishable from chance ({percent(results.chance)})"
+    where = "above" if (model.metrics["accuracy"].value or 0.0) > results.chance else "below"
+    return f"{where} chance ({percent(results.chance)})"
+
+
+def _against_reference(comparison: ComparisonResult | None, results: Results) -> str:
+    if comparison is None:
+        return ""
+    value = comparison.differences["accuracy"].value or 0.0
+    if not is_clear(comparison, results):
+        return f"not distinguishable from {comparison.b} ({signed(value)} points)"
+    return f"{abs(value):.1f} points {'above' if value > 0 else 'below'} {comparison.b}"
+
+
+def headlines(results: Results, n: int = MAX_HEADLINES) -> list[str]:
+    """The findings that a reader is to see first, in their order: comparisons, gaps, cut prompts and the leakage check.
+
+    At most n of `results.statements`; the others are no less true.
+    """
+    said = list(results.statements)
+    gaps = {*coverage_sentences(results), *prompt_sentences(results)}
+    gaps = {line for line in gaps if not line.startswith(EVERY_ANSWER)}
+    last = leakage_line(results)
+    first = said[:2] + [line for line in said if line.startswith(BASELINE)][:1]
+    first += [line for line in said if line in gaps][: n - len(first) - 1]
+    chosen = list(dict.fromkeys([*first, *said]))
+    chosen = [line for line in chosen if line != last][: n - 1]
+    return [line for line in said if line in chosen] + [last]
+
+
+def shared_sentences(comparison: ComparisonResult) -> list[str]:
+    """What a difference is made of, where one of two judges left cases without a verdict: the cases that both
+    answered, and how each fares on those that the other left."""
+    shared, total = comparison.shared, comparison.differences["accuracy"].value or 0.0
+    if shared is None:
+        return []
+    a, b = comparison.a, comparison.b
+    if shared.n:
+        difference = shared.differences["accuracy"]
+        ends = ""
+        if difference.low is not None and difference.high is not None and difference.low < difference.high:
+            ends = f" ({difference.low:.1f} to {difference.high:.1f})"
+        sentences = [
+            f"Cases without a verdict count as wrong there. On the {counted(shared.n, 'case')} that both answered, {a} "
+            f"is right in {percent(shared.accuracy_a)} and {b} in {percent(shared.accuracy_b)}: "
+            f"{signed(difference.value or 0.0)} points{ends}; of the {signed(total)} points in all, "
+            f"{signed(shared.points)} come from these cases and {signed(total - shared.points)} from those that only "
+            "one of them answered."
+        ]
+    else:
+        sentences = [
+            "Cases without a verdict count as wrong there. No case was answered by both: the difference is one of who "
+            "answers, and says nothing of what the two know."
+        ]
+    alone = [
+        f"on the {counted(n, 'case')} that only {name} answered, it is right in {percent(accuracy)}"
+        for name, n, accuracy in (
+            (a, shared.n_only_a, shared.accuracy_only_a),
+            (b, shared.n_only_b, shared.accuracy_only_b),
+        )
+        if n
+    ]
+    if shared.n_neither:
+        alone.append(f"{counted(shared.n_neither, 'case')} neither answered")
+    if alone:
+        text = "; ".join(alone)
+        sentences.append(f"{text[0].upper()}{text[1:]}.")
+    return sentences
+
+
+def coverage_sentences(results: Results) -> list[str]:
+    """How many cases have no verdict, why, and where they lie."""
+    models = results.of_role("model")
+    sentences = []
+    for name, model in models.items():
+        if model.n_unparsed:
+            sentences.append(_unanswered(name, model))
+            sentences += _concentrated(name, results)
+        elif model.n_truncated:
+            sentences.append(f"Of {name}'s {model.n:,} answers, {model.n_truncated:,} hit the token limit.")
+        if not _counts_absent(model):
+            sentences.append(f"{name} gave no answer to {counted(model.n_missing, 'case')}: left out of its numbers.")
+    readable = [name for name, model in models.items() if not model.n_unparsed]
+    if readable:
+        sentences.append(f"{EVERY_ANSWER}{_listed(readable)} could be read.")
+    if any(model.lenient for model in models.values()):
+        sentences.append("Answers were read leniently: forms that the task contract does not name were accepted.")
+    return sentences
+
+
+def _counts_absent(model: ModelResult) -> bool:
+    """Whether the cases without a row are in the model's numbers, or were another set's to answer."""
+    return model.unanswered.get(ABSENT, 0) == model.n_missing
+
+
+def _unanswered(name: str, model: ModelResult) -> str:
+    share = percent(model.n_unparsed / model.n)
+    if set(model.unanswered) <= UNREADABLE:  # an earlier program noted no kinds
+        parts = [f"{model.n_unparsed:,} of {name}'s {model.n:,} answers ({share}) could not be read and count as wrong"]
+    else:
+        kinds = kinds_text(model.unanswered)
+        parts = [f"{model.n_unparsed:,} of {name}'s {model.n:,} cases ({share}) have no verdict and count as wrong"]
+        parts[0] += f": {kinds}"
+    reason, count = next(iter(model.unparsed_reasons.items()), ("", 0))
+    parts += [f"commonest reason: {reason} ({count:,})"] if reason else []
+    parts += [f"{model.n_truncated:,} hit the token limit"] if model.n_truncated else []
+    answered = model.metrics["accuracy_on_schema"]
+    parts += [f"of the {model.n_answered:,} answered, {percent(answered.value)} are right"] if model.n_answered else []
+    return "; ".join(parts) + "."
+
+
+def _concentrated(name: str, results: Results) -> list[str]:
+    """Which generators, and which values of other slices, the cases without a verdict belong to, where it is uneven."""
+    if results.audit is None or name not in results.audit.judges:
+        return []
+    judge = results.audit.judges[name]
+    sentences = []
+    for slice_name, rows in {"generator": judge.generators, **judge.slices}.items():
+        left = sorted((row for row in rows if row.n_unparsed), key=lambda row: (-row.n_unparsed / row.n, row.generator))
+        if len(rows) < 2 or not left or len({row.n_unparsed / row.n for row in rows}) == 1:
+            continue
+        n_left = sum(row.n_unparsed for row in left)
+        if len(left) == 1 and n_left > 1:
+            word = _word(rows)
+            sentences.append(
+                f"All {n_left:,} {word} of {name} belong to the {slice_name} {left[0].generator!r}, of whose "
+                f"{counted(left[0].n, 'case')} {left[0].n - left[0].n_unparsed:,} were answered."
+            )
+            continue
+        shown = ", ".join(f"{row.generator!r} {row.n - row.n_unparsed:,} of {row.n:,}" for row in left[:MAX_VALUES])
+        more = f"; {len(left) - MAX_VALUES:,} others lack some" if len(left) > MAX_VALUES else ""
+        whole = len(rows) - len(left)
+        rest = f"; {whole:,} without a gap" if whole else ""
+        sentences.append(f"{name} answered, by {slice_name}: {shown}{more}{rest}.")
+    return sentences
+
+
+def _word(rows: Iterable[GeneratorResult]) -> str:
+    """What to call cases without a verdict, after their kinds."""
+    kinds = {kind for row in rows for kind in row.unanswered}
+    return "unreadable answers" if kinds <= UNREADABLE else "cases without a verdict"
+
+
+def prompt_sentences(results: Results) -> list[str]:
+    """How many prompts lost words, and how the model does on whole and on cut ones."""
+    limit = results.contract.get("settings", {}).get("max_prompt_tokens")
+    to_fit = f" to fit `max_prompt_tokens` ({limit:,})" if isinstance(limit, int) else ""
+    sentences = []
+    for name, model in results.of_role("model").items():
+        prompts = model.prompts
+        if prompts is None or not prompts.n_shortened or prompts.shortened is None:
+            continue
+        whole = f"agreement on whole prompts {_with_ends(prompts.whole)}, " if prompts.whole else "none was whole; "
+        sentences.append(
+            f"{name}: {prompts.n_shortened:,} of {counted(prompts.n, 'prompt')} were shortened{to_fit}, by "
+            f"{counted(prompts.n_words_cut, 'word')} in all; {whole}"
+            f"{'on cut ones' if prompts.whole else 'agreement on cut ones'} {_with_ends(prompts.shortened)}."
+        )
+    return sentences
