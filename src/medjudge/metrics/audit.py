@@ -47,6 +47,7 @@ from medjudge.metrics.generators import (
 )
 from medjudge.metrics.intervals import clustered_wilson, design_effect
 from medjudge.metrics.measured import Frozen, MetricResult, finite, measured
+from medjudge.metrics.unpaired import share_cases
 
 FloatArray = NDArray[np.float64]
 
@@ -516,7 +517,11 @@ def _pairs(judges: Mapping[str, Outcomes], level: float, n_resamples: int, seed:
     planned = [(b, a) for a, b in combinations(names, 2)]
     if len(names) > MAX_ALL_PAIRS:
         planned = [(name, names[0]) for name in names[1:]]
-    found = [_pair(a, b, judges[a], judges[b], level, n_resamples, seed) for a, b in planned]
+    found = [
+        _pair(a, b, judges[a], judges[b], level, n_resamples, seed)
+        for a, b in planned
+        if share_cases(judges[a], judges[b])
+    ]
     accuracy = adjust_p({str(i): one.p for i, one in enumerate(found)}, method="holm")
     family: dict[str, float] = {}
     for i, one in enumerate(found):

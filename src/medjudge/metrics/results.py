@@ -36,6 +36,7 @@ from medjudge.metrics.measured import MetricResult as MetricResult
 from medjudge.metrics.probes import Probes
 from medjudge.metrics.reasoning import ReasoningResults
 from medjudge.metrics.statements import make_statements
+from medjudge.metrics.unpaired import UnpairedResult, share_cases, unpaired_comparisons
 from medjudge.records import Case, Judgement, Unparsed, Verdict
 
 if TYPE_CHECKING:
@@ -160,6 +161,10 @@ class Results(Frozen):
     """The reasoning beside the labels; None where the recipe did not ask for it."""
     probes: Probes | None = None
     """How the judges bear changes that should not move them; None where none was asked for."""
+    unpaired: tuple[UnpairedResult, ...] = ()
+    """Judges that share no case."""
+    read_as: tuple[str, ...] = ()
+    """Of files by other programs: which columns were read as what, and the values found."""
 
     def of_role(self, role: Literal["model", "baseline"]) -> dict[str, ModelResult]:
         """The models, or the baselines, by name and in order."""
@@ -268,8 +273,10 @@ def summarise(
     comparisons = tuple(
         _compare(outcomes[a], outcomes[b], a, b, kind, level=level, n_resamples=n_resamples, seed=seed)
         for a, b, kind in _planned_comparisons(models, reference)
+        if share_cases(outcomes[a], outcomes[b])
     )
-    comparisons, audit = _one_family(comparisons, audit)
+    unpaired = unpaired_comparisons({name: outcomes[name] for name in judgements}, seed)
+    comparisons, audit, unpaired = _one_family(comparisons, audit, unpaired)
     results = Results(
         task=contract.kind,
         split=split,
@@ -289,23 +296,28 @@ def summarise(
         models=models,
         skipped_baselines=dict(skipped_baselines or {}),
         comparisons=comparisons,
+        unpaired=unpaired,
         leakage=_plain(leakage or {}),
         audit=audit,
     )
     return results.model_copy(update={"statements": tuple(make_statements(results))})
 
 
-def _one_family(comparisons: tuple[ComparisonResult, ...], audit: Audit) -> tuple[tuple[ComparisonResult, ...], Audit]:
+def _one_family(
+    comparisons: tuple[ComparisonResult, ...], audit: Audit, unpaired: tuple[UnpairedResult, ...]
+) -> tuple[tuple[ComparisonResult, ...], Audit, tuple[UnpairedResult, ...]]:
     """Every test of accuracy, each pair's once, corrected together: a pair has one p wherever it is shown."""
     family = {_pair_key(c.a, c.b): c.mcnemar.p for c in comparisons}
     family |= {_pair_key(pair.a, pair.b): pair.p for pair in audit.pairs}
+    family |= {_pair_key(one.a, one.b): one.p for one in unpaired}
     adjusted = adjust_p(family, method="holm")
     corrected = tuple(
         c.model_copy(update={"mcnemar": c.mcnemar.model_copy(update={"adjusted_p": adjusted[_pair_key(c.a, c.b)]})})
         for c in comparisons
     )
     pairs = tuple(pair.model_copy(update={"adjusted_p": adjusted[_pair_key(pair.a, pair.b)]}) for pair in audit.pairs)
-    return corrected, audit.model_copy(update={"pairs": pairs, "n_tests": len(family)})
+    apart = tuple(one.model_copy(update={"adjusted_p": adjusted[_pair_key(one.a, one.b)]}) for one in unpaired)
+    return corrected, audit.model_copy(update={"pairs": pairs, "n_tests": len(family)}), apart
 
 
 def _pair_key(a: str, b: str) -> str:

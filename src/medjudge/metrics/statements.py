@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from medjudge.metrics.unpaired import unpaired_statement
 from medjudge.records import AdapterStep
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ FEW_GROUPS = 30
 def make_statements(results: Results) -> list[str]:
     """The sentences that stand first in a report, most important first."""
     sentences = [_compared(comparison, results) for comparison in results.comparisons]
+    sentences += [unpaired_statement(one, results) for one in results.unpaired]
     sentences += [_against_chance(name, model, results) for name, model in results.of_role("model").items()]
     sentences += _one_label_only(results)
     sentences += _readability(results)
