@@ -206,14 +206,45 @@ def test_the_command_writes_results_and_page_and_reads_its_own_verdicts(
     mapping = ["--map", "id=uid,label=said"]
     assert run(monkeypatch, "score", path, "--labels", "no,yes", *mapping, "--gold", "truth", "--out", str(out)) == 0
     printed = capsys.readouterr().out
+    assert " ".join(printed.split()).startswith(f"{path} read as: verdict = said, gold = truth, id = uid,")
     assert "tool: 10 rows detect" in printed
     page = (out / "index.html").read_text(encoding="utf-8")
     assert "<h1>out: labels</h1>" in page
     assert "medjudge score" in page
+    assert "read as: verdict = said, gold = truth, id = uid, group = each case alone" in page
     again = score([str(out / "verdicts.jsonl")], BINARY, options(columns={})).results
     assert accuracy(again, "tool") == pytest.approx(0.8)
     assert again.models["tool"].n_unparsed == 1
     assert again.models["always_positive"].role == "baseline"
+
+
+def test_a_refusal_writes_nothing_and_says_what_to_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_csv(tmp_path / "tool.csv", rows_of({key: said[0].upper() for key, said in SAID.items()}))
+    out = tmp_path / "out"
+    arguments = [
+        "score",
+        path,
+        "--labels",
+        "no,yes",
+        "--map",
+        "id=uid,label=said",
+        "--gold",
+        "truth",
+        "--out",
+        str(out),
+    ]
+    assert run(monkeypatch, *arguments) == 1
+    assert "--alias N=no" in capsys.readouterr().err
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["tool.csv"]
+
+
+def test_help_shows_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "score", "--help") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for part in ("--map id=uid,label=result.verdict", "--judge gpt=gpt_verdict", "--alias Y=yes", "--threshold 0.5"):
+        assert part in shown
 
 
 def test_the_scale_is_named_once(

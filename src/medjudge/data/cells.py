@@ -39,6 +39,8 @@ NO_VALUE = frozenset({"nan", "null", "<na>", "#n/a", "[]", "{}"})
 """How programs write that there is nothing, unless it is a label."""
 LONGEST_VALUE = 24
 N_VALUES = 10
+N_KEPT = 10_000
+"""Different values that are kept at once."""
 LONGEST_ID = 64
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
 _WHOLE = re.compile(r"(-?\d+)\.0+")
@@ -53,8 +55,8 @@ def tidy(text: str) -> str:
 
 def id_text(value: object) -> str:
     """A case id as text: tidy, `1.0` as `1` (what a spreadsheet makes of whole numbers); a long text by its hash."""
-    text = tidy(plain(value))
-    if text.endswith("0") and (whole := _WHOLE.fullmatch(text)):
+    text = tidy(value if type(value) is str else plain(value))
+    if "." in text and text.endswith("0") and (whole := _WHOLE.fullmatch(text)):
         return whole[1]
     return text if len(text) <= LONGEST_ID else f"text {short_hash([text])}"
 
@@ -115,7 +117,7 @@ class Scale:
             return None
         key = (type(cell), cell)
         if key not in self._cache:
-            if len(self._cache) > 100_000:  # a column of scores or texts: nothing is met again
+            if len(self._cache) > N_KEPT:
                 self._cache.clear()
             self._cache[key] = self._read(cell)
         return self._cache[key]
@@ -191,45 +193,62 @@ class Values:
     read: dict[str, str] = field(default_factory=dict)
     """Short value -> the label that it is."""
     short: Counter[str] = field(default_factory=Counter)
+    _met: dict[tuple[type, object], int] = field(default_factory=dict)
+    """Cells as they are, counted before they are looked at."""
 
     def add(self, cell: object) -> str | None:
-        """Counts a cell and returns its label."""
-        self.n += 1
-        label = self.scale.read(cell)
+        """Counts a cell and returns its label. `settle` must be called before anything is asked."""
         while isinstance(cell, list) and len(cell) == 1:
             cell = cell[0]
-        if label is None and self.scale.is_empty(cell):
-            self.n_empty += 1
+        if isinstance(cell, dict | list):
+            self._count(cell, None, 1)
             return None
+        key = (type(cell), cell)
+        label = self.scale.read(cell)
+        self._met[key] = self._met.get(key, 0) + 1
+        if len(self._met) > N_KEPT:  # a column of texts: nothing is met again
+            self.settle()
+        return label
+
+    def settle(self) -> Values:
+        """Takes what was met into the counts."""
+        for (_, cell), n in self._met.items():
+            self._count(cell, self.scale.read(cell), n)
+        self._met.clear()
+        return self
+
+    def _count(self, cell: object, label: str | None, n: int) -> None:
+        self.n += n
+        if label is None and self.scale.is_empty(cell):
+            self.n_empty += n
+            return
         text = plain(cell)
         if label is not None:
-            self.n_read += 1
-            self.labels[label] += 1
+            self.n_read += n
+            self.labels[label] += n
         else:
-            self._unread(cell, text)
+            self._unread(cell, text, n)
         if label is not None and len(text) > LONGEST_VALUE:
             text = label
         if label is not None or (len(text) <= LONGEST_VALUE and not isinstance(cell, dict | list)):
             text = tidy(text)
-            if len(self.short) < 100_000 or text in self.short:
-                self.short[text] += 1
-            if label is not None and len(self.read) < 1000:
+            if len(self.short) < N_KEPT or text in self.short:
+                self.short[text] += n
+            if label is not None and len(self.read) < N_KEPT:
                 self.read[text] = label
-        return label
 
-    def _unread(self, cell: object, text: str) -> None:
+    def _unread(self, cell: object, text: str, n: int) -> None:
         value = number(cell)
         if isinstance(cell, list):
-            self.n_lists += 1
+            self.n_lists += n
         elif isinstance(cell, dict):
-            self.n_objects += 1
+            self.n_objects += n
         elif value is not None:
-            self.n_numbers += 1
-        elif len(text) > LONGEST_VALUE:
-            self.n_long += 1
-            self.longest = max(self.longest, len(text))
-        if value is not None:
+            self.n_numbers += n
             self.low, self.high = min(self.low, value), max(self.high, value)
+        elif len(text) > LONGEST_VALUE:
+            self.n_long += n
+            self.longest = max(self.longest, len(text))
 
     @property
     def n_filled(self) -> int:

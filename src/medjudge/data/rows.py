@@ -264,7 +264,7 @@ def _csv_rows(path: Path, notes: list[str] | None) -> Iterator[Row | Rejected]:
         try:
             for cells in reader:
                 # An empty cell is all that CSV has for "no value".
-                yield str(line), [cell if cell.strip() else None for cell in cells]
+                yield str(line), [cell if cell and not cell.isspace() else None for cell in cells]
                 line = n_skipped + reader.line_num + 1
         except csv.Error as error:
             at = n_skipped + reader.line_num
@@ -285,7 +285,7 @@ def _table_rows(path: Path, lines: Iterator[tuple[str, list[Any]]]) -> Iterator[
         raise DataError(f"{path}:{place}: the header must name each column once, got {got}. Rename them in the file.")
     n_rows = 0
     for place, cells in lines:
-        if all(cell is None for cell in cells):
+        if cells.count(None) == len(cells):
             continue
         n_rows += 1
         while len(cells) > len(header) and cells[-1] is None:

@@ -43,6 +43,7 @@ KINDS = ("format", "schema", "truncated", "refused", "failed")
 MIN_READ = 0.2
 """Share of the filled cells of a judge that must be labels."""
 N_SHOWN = 5
+_NOTHING: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,23 +299,26 @@ class _Reader:
 
     def text(self, row: Row, name: str) -> str:
         """The cell of a field as an id; of joined columns their texts, unless all are empty."""
-        if name not in self.columns:
+        parts = self._parts.get(name)
+        if parts is None:
             return ""
-        texts = [id_text(self.at(row, part)) for part in self._parts[name]]
-        return texts[0] if len(texts) == 1 else "|".join(texts) if any(texts) else ""
+        if len(parts) == 1:
+            return id_text(self.at(row, parts[0]))
+        texts = [id_text(self.at(row, part)) for part in parts]
+        return "|".join(texts) if any(texts) else ""
 
     def facts(self, row: Row, inputs: Sequence[str]) -> Facts:
         """What the row says of its case."""
         gold = self.gold_values.add(self.cell(row, "gold")) if "gold" in self.columns else None
-        kept = {}
+        kept: Mapping[str, str] = _NOTHING
         for name in inputs:
             if text := plain(self.at(row, self.columns.get(name, name))):
-                kept[name] = text
+                kept = {**kept, name: text}
         return Facts(gold, self.text(row, "generator"), self.text(row, "group"), kept)
 
     def check_gold(self) -> None:
         """Raises DataError where a value of the experts' column is no label."""
-        values = self.gold_values
+        values = self.gold_values.settle()
         if not values.n_unread:
             return
         raise DataError(
@@ -325,7 +329,11 @@ class _Reader:
 
     def confidence(self, row: Row) -> float | None:
         """The confidence in [0, 1]. Raises DataError for any other."""
+        if "confidence" not in self.columns:
+            return None
         cell = self.cell(row, "confidence")
+        if type(cell) is float and 0 <= cell <= self.confidence_max:
+            return cell / self.confidence_max
         text = tidy(plain(cell))
         if not text or text.casefold() in ("nan", "null", "<na>"):
             return None
@@ -406,6 +414,7 @@ class _Answers:
     def check(self, judges: Mapping[str, str]) -> None:
         """Raises DataError for a judge of whose values none, or nearly none, is a label, or only part of a scale."""
         for who, values in self.values.items():
+            values.settle()
             path = judges.get(who) or self.reader.columns.get("label", "")
             at = f"column {path!r}" + (f" (judge {who!r})" if len(self.values) > 1 else "")
             if not values.n_filled:
