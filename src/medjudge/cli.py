@@ -397,7 +397,8 @@ def probe(
 @app.command(rich_help_panel=MEASURE)
 def score(
     verdicts: Annotated[
-        list[str], typer.Argument(help="Files of verdicts: JSONL, CSV, Parquet; NAME=PATH names a file's judge.")
+        list[str],
+        typer.Argument(help="Files of verdicts: JSONL, JSON, CSV, Excel, Parquet; NAME=PATH names a file's judge."),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for results.json, verdicts.jsonl and the page.")],
     gold: Annotated[
@@ -409,15 +410,30 @@ def score(
     positive: Annotated[str | None, typer.Option(help="The positive one of two --labels; default: the second.")] = None,
     mapping: Annotated[
         list[str] | None,
-        typer.Option("--map", help="FIELD=COLUMN: id, label, gold, confidence, generator, group, judge."),
+        typer.Option(
+            "--map",
+            help="FIELD=COLUMN, or `FIELD=` for none. Fields: id, label (the verdict), gold, confidence, generator, "
+            "group, judge, error. `a.b`, `a[0].b`, `a[*].b` reach inside, `a+b` joins two.",
+        ),
+    ] = None,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option("--judge", help="NAME=COLUMN of one judge's verdicts, as often as a file has such columns."),
     ] = None,
     gold_mapping: Annotated[
         list[str] | None, typer.Option("--gold-map", help="FIELD=COLUMN of the file of expert labels.")
     ] = None,
     alias: Annotated[
-        list[str] | None, typer.Option(help="VALUE=LABEL where a program writes a label otherwise.")
+        list[str] | None,
+        typer.Option(help="VALUE=LABEL where a program writes a label otherwise; `VALUE=`: it is no verdict."),
     ] = None,
-    where: Annotated[list[str] | None, typer.Option(help="Keep cases with COLUMN=VALUE in the expert file.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Verdicts are scores: from this value on they are the positive label.")
+    ] = None,
+    gold_threshold: Annotated[float | None, typer.Option(help="The same for experts' scores.")] = None,
+    where: Annotated[
+        list[str] | None, typer.Option(help="Keep rows with COLUMN=VALUE, in every file that has the column.")
+    ] = None,
     train: Annotated[str | None, typer.Option(help="Labelled rows of --task: for baselines and leakage.")] = None,
     train_where: Annotated[list[str] | None, typer.Option(help="Keep rows with COLUMN=VALUE of TRAIN.")] = None,
     family: Annotated[
@@ -428,10 +444,29 @@ def score(
     seed: Annotated[int, typer.Option(help="Seed of every resampling.")] = 42,
     overrides: Overrides = None,
 ) -> None:
-    """Measure any judge's verdicts against the experts: no model is needed, and any program may have made them."""
+    """Measure any judge's verdicts against the experts: no model is needed, and any program may have made them.
+
+    Which columns were read as what is printed first. Nothing is guessed where two readings are possible.
+
+    One file with columns id, label and gold:  score v.jsonl --labels no,yes --out scored
+
+    Other names, and a verdict inside of an object:  score v.json --labels no,yes --map id=uid,label=result.verdict
+    --gold expert --out scored
+
+    Experts in a file of their own:  score v.csv --gold experts.xlsx --gold-map id=case,gold=rating --labels 1,2,3,4,5
+    --ordered --out scored
+
+    Two judges in two files, or in two columns:  score a=a.csv b=b.csv ..  or  score jury.csv --judge gpt=gpt_verdict
+    --judge llama=llama_verdict ..
+
+    Other words for a label, or scores for labels:  --alias Y=yes --alias N=no --alias "n/a="  or  --threshold 0.5
+    """
     if (task is None) == (labels is None):
         raise ConfigError("name the scale of the labels: --task KIND, or --labels A,B,C; one of the two.")
-    from medjudge.stages.score import ScoreOptions, label_scale, parse_pairs, score_files
+    from rich.text import Text
+
+    from medjudge.data.sources import parse_options
+    from medjudge.stages.score import ScoreOptions, label_scale, parse_judges, score_files
 
     contract = (
         label_scale(labels, ordered=ordered, positive=positive)
@@ -439,22 +474,26 @@ def score(
         else _task_data_rest(task, None, None, overrides)[0]
     )
     options = ScoreOptions(
-        columns=parse_pairs(mapping or []),
+        columns=parse_options(mapping or [], "--map takes FIELD=COLUMN"),
+        judges=parse_judges(judge or []),
         gold=gold,
-        gold_columns=parse_pairs(gold_mapping or []),
-        aliases=parse_pairs(alias or []),
+        gold_columns=parse_options(gold_mapping or [], "--gold-map takes FIELD=COLUMN"),
+        aliases=parse_options(alias or [], "--alias takes VALUE=LABEL"),
+        threshold=threshold,
+        gold_threshold=gold_threshold,
         where=where or [],
         train=train,
         train_where=train_where or [],
-        families=parse_pairs(family or []),
+        families=parse_options(family or [], "--family takes NAME=FAMILY"),
         confidence_max=confidence_max,
         reference=reference,
         seed=seed,
     )
-    score_files(verdicts, contract, out, options)
+    screen = console()
+    score_files(verdicts, contract, out, options, say=lambda line: screen.print(Text(line)))
     from medjudge.stages.report import print_outcome
 
-    print_outcome(out, console())
+    print_outcome(out, screen)
 
 
 bench_app = typer.Typer(help="Judges on published benchmarks.", no_args_is_help=True)

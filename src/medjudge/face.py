@@ -15,15 +15,17 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from medjudge import artifacts
 from medjudge.config import DataConfig, recipe_from_tree
-from medjudge.data.sources import read_source
+from medjudge.data.columns import Rows
+from medjudge.data.shapes import frame_rows
+from medjudge.data.sources import plain, read_source
 from medjudge.errors import ConfigError, DataError, ModelError
 from medjudge.metrics.results import Results, summarise
 from medjudge.records import Case, Judgement, Unparsed, Verdict
@@ -36,7 +38,10 @@ if TYPE_CHECKING:
     from medjudge.inference.engine import Engine
     from medjudge.metrics.calibration import Calibrator
     from medjudge.reporting.figures import Picture
+    from medjudge.stages.score import ScoreOptions
     from medjudge.tasks.scale import LabelScale
+
+    Verdicts: TypeAlias = "Judged | str | Path | pd.DataFrame"
 
 N_SHOWN = 10
 """Rows of a frame that a notebook shows."""
@@ -296,7 +301,8 @@ class Scores:
 
         from medjudge.reporting.tables import audit_tables, results_table
 
-        return Group(results_table(self.results), *audit_tables(self.results), *map(Text, self.statements))
+        read_as = map(Text, self.results.read_as)
+        return Group(*read_as, results_table(self.results), *audit_tables(self.results), *map(Text, self.statements))
 
     def __repr__(self) -> str:
         """In one line, without text of a case."""
@@ -309,59 +315,98 @@ class Scores:
     def _repr_html_(self) -> str:
         frame = self.to_frame().pivot(index="statistic", columns="judge", values="value")
         frame = frame.loc[list(dict.fromkeys(self.to_frame()["statistic"]))]
-        lines = "".join(f"<li>{escape(line)}</li>" for line in self.statements)
+        lines = "".join(f"<li>{escape(line)}</li>" for line in (*self.results.read_as, *self.statements))
         frame = frame.map(lambda value: "" if value is None or value != value else f"{value:.3f}")
         return f"{frame.to_html()}<ul>{lines}</ul>"
 
 
 def score(
-    verdicts: Judged | Sequence[Judged] | str | Path | Sequence[str | Path],
+    verdicts: Verdicts | Sequence[Verdicts] | Mapping[str, str | Path | pd.DataFrame],
     *,
-    gold: str | Path | None = None,
+    gold: str | Path | pd.DataFrame | None = None,
     task: str | TaskContract | None = None,
     labels: Sequence[str] | None = None,
     ordered: bool = False,
     positive: str | None = None,
     columns: Mapping[str, str] | None = None,
+    judges: Mapping[str, str] | None = None,
     gold_columns: Mapping[str, str] | None = None,
-    aliases: Mapping[str, str] | None = None,
     reference: str | None = None,
     level: float = 0.95,
     n_resamples: int = 2000,
     seed: int = 42,
+    **options: Any,
 ) -> Scores:
-    """Verdicts against the experts: what `Judge.judge` gave, or files as `medjudge score` takes them.
+    """Verdicts against the experts: what `Judge.judge` gave, or files and pandas frames as `medjudge score` takes them.
 
-    Of files: gold, task or labels, columns, gold_columns and aliases as the command's options; `labels` of two has its
-    second as positive unless `positive` says otherwise. Raises DataError or ConfigError as the command does.
+    verdicts: one or several of these, or judge -> file or frame. Of files and frames: gold (a file, a frame, or a
+    column of the verdicts), task or labels (`["no", "yes"]` or "no,yes"), columns, judges and gold_columns as the
+    command's --map, --judge and --gold-map; `labels` of two has its second as positive unless `positive` says
+    otherwise. options: the others of `ScoreOptions`: aliases, threshold, gold_threshold, where (a mapping or
+    `["column=value"]`), train, train_where, families, confidence_max. What was read as what stands in
+    `Scores.results.read_as`. Raises DataError or ConfigError as the command does.
     """
-    if isinstance(verdicts, Judged):
+    import pandas as pd
+
+    if isinstance(verdicts, Judged | str | Path | pd.DataFrame):
         verdicts = [verdicts]
-    items: list[Any] = [verdicts] if isinstance(verdicts, str | Path) else list(verdicts)
+    named = dict(verdicts) if isinstance(verdicts, Mapping) else None
+    items: list[Any] = list(named.values()) if named is not None else list(verdicts)
     judged = [item for item in items if isinstance(item, Judged)]
     if judged:
-        if len(judged) < len(items):
+        if len(judged) < len(items) or named is not None:
             raise ConfigError("score takes verdicts from `Judge.judge` or files, not both at once.")
         return _score_judged(judged, reference, level, n_resamples, seed)
-    from medjudge.stages.score import ScoreOptions, label_scale
-    from medjudge.stages.score import score as score_paths
+    from medjudge.stages.score import label_scale
+    from medjudge.stages.score import score as score_sources
 
     if (task is None) == (labels is None):
         raise ConfigError("name the scale of the labels: `task` or `labels`, one of the two.")
     scale: TaskContract | LabelScale = (
-        contract_of(task) if task is not None else label_scale(",".join(labels or ()), ordered, positive)
+        contract_of(task) if task is not None else label_scale(labels or (), ordered, positive)
     )
-    options = ScoreOptions(
-        columns=columns or {},
-        gold=None if gold is None else str(gold),
-        gold_columns=gold_columns or {},
-        aliases=aliases or {},
-        reference=reference,
-        level=level,
-        n_resamples=n_resamples,
-        seed=seed,
-    )
-    return Scores(score_paths([str(item) for item in items], scale, options).results)
+    given: dict[str, Any] = {"columns": columns or {}, "judges": judges or {}, "gold_columns": gold_columns or {}}
+    given |= {"gold": None if gold is None else _source(gold, "gold frame")}
+    given |= {"reference": reference, "level": level, "n_resamples": n_resamples, "seed": seed, **options}
+    names = list(named) if named is not None else [_frame_name(at, len(items)) for at in range(len(items))]
+    sources = [
+        f"{name}={item}" if named is not None and isinstance(item, str | Path) else _source(item, name)
+        for name, item in zip(names, items, strict=True)
+    ]
+    return Scores(score_sources(sources, scale, _score_options(given)).results)
+
+
+def _frame_name(at: int, n: int) -> str:
+    return "judge" if n == 1 else f"judge {at + 1}"
+
+
+def _source(item: str | Path | pd.DataFrame, name: str) -> str | Rows:
+    """A path, or the rows of a frame under a name. Raises ConfigError for anything else."""
+    import pandas as pd
+
+    if isinstance(item, pd.DataFrame):
+        return Rows(name, frame_rows(item, name))
+    if not isinstance(item, str | Path):
+        raise ConfigError(f"score takes files, pandas frames or what `Judge.judge` gave, got {type(item).__name__}.")
+    return str(item)
+
+
+def _score_options(given: Mapping[str, Any]) -> ScoreOptions:
+    """The options by name. Raises ConfigError for one that there is not."""
+    from medjudge.stages.score import ScoreOptions
+
+    known = {one.name for one in fields(ScoreOptions)}
+    for name in given:
+        if name not in known:
+            raise ConfigError(f"score has no option {name!r}: expected one of {', '.join(sorted(known))}.")
+    where = given.get("where") or ()
+    if isinstance(where, Mapping):
+        where = [f"{column}={plain(value)}" for column, value in where.items()]
+    texts = {
+        name: {plain(key): plain(value) for key, value in (given.get(name) or {}).items()}
+        for name in ("columns", "judges", "gold_columns", "aliases", "families")
+    }
+    return ScoreOptions(**{**given, **texts, "where": [where] if isinstance(where, str) else list(where)})
 
 
 def _score_judged(judged: Sequence[Judged], reference: str | None, level: float, n_resamples: int, seed: int) -> Scores:

@@ -336,7 +336,8 @@ BROKEN = {
     "twice.csv": (b"a,a\n1,2\n", r"name each column once"),
     "quote.csv": (b'a,b\n1,"never closed\n', r"broken CSV"),
     "noise.parquet": (b"PAR1 nothing", r"not a readable parquet"),
-    "rows.xlsx": (b"PK", r"unknown kind of file '\.xlsx'"),
+    "rows.xlsx": (b"PK", r"not a readable Excel file"),
+    "rows.xls": (b"PK", r"unknown kind of file '\.xls'"),
 }
 
 

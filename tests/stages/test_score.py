@@ -14,8 +14,9 @@ import pytest
 from tests.shared_data import require_shared, shared_rows
 
 from medjudge.cli import main
+from medjudge.data.cells import Scale
 from medjudge.data.text import normalise
-from medjudge.data.verdict_files import Scale, read_gold, read_verdicts
+from medjudge.data.verdict_files import Reading, read_gold, read_verdicts
 from medjudge.errors import ConfigError, DataError, MedjudgeError
 from medjudge.metrics.baselines import LEXICAL
 from medjudge.metrics.results import Results
@@ -138,7 +139,7 @@ def test_unrated_cases_correct_the_pass_rate(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("cell", "label"),
-    [("1", "1"), ("1.0", "1"), (1.0, "1"), (True, None), ("PASS", "1"), ("", None), (None, None), ("12", None)],
+    [("1", "1"), ("1.0", "1"), (1.0, "1"), (True, "1"), ("PASS", "1"), ("", None), (None, None), ("12", None)],
 )
 def test_labels_are_read_as_other_programs_write_them(cell: object, label: str | None) -> None:
     assert Scale(("0", "1"), {"PASS": "1"}).read(cell) == label
@@ -148,20 +149,17 @@ def test_labels_are_read_as_other_programs_write_them(cell: object, label: str |
     ("rows", "columns", "message"),
     [
         ([{"uid": "a", "said": "yes"}], {"id": "uid", "label": "said"}, "no column 'gold'"),
-        ([{"uid": "a", "said": "yes", "truth": "??"}], COLUMNS, "as expert label in column 'truth'"),
+        ([{"uid": "a", "said": "yes", "truth": "??"}], COLUMNS, "1 of 1 values in column 'truth' are no expert label"),
         ([{"uid": "a", "said": "yes", "truth": "no"}] * 2, COLUMNS, "a second verdict for case 'a'"),
         ([{"uid": "a", "said": "yes", "truth": "no"}], {**COLUMNS, "label": "sayd"}, "no column 'sayd'"),
-        ([{"uid": "a", "said": "y", "truth": "no", "c": 7}], {**COLUMNS, "confidence": "c"}, None),
+        ([{"uid": "a", "said": "y", "truth": "no", "c": 7}], {**COLUMNS, "confidence": "c"}, "--alias y=yes"),
         ([{"uid": "a", "said": "yes", "truth": "no", "c": 7}], {**COLUMNS, "confidence": "c"}, "between 0 and 1"),
     ],
 )
 def test_what_cannot_be_used_is_said(
-    tmp_path: Path, rows: list[dict[str, Any]], columns: dict[str, str], message: str | None
+    tmp_path: Path, rows: list[dict[str, Any]], columns: dict[str, str], message: str
 ) -> None:
     path = write_csv(tmp_path / "t.csv", rows)
-    if message is None:
-        assert accuracy(score([path], BINARY, options(columns=columns)).results, "t") == 0.0
-        return
     with pytest.raises(MedjudgeError, match=message):
         score([path], BINARY, options(columns=columns))
 
@@ -183,7 +181,7 @@ def test_files_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
 def test_ids_joined_from_two_columns(tmp_path: Path) -> None:
     rows = [{"q": "1", "m": name, "label": "yes", "gold": "yes"} for name in ("x", "y")]
     path = write_csv(tmp_path / "t.csv", rows)
-    assert list(read_verdicts(path, Scale(("no", "yes")), columns={"id": "q+m"}).facts) == ["1|x", "1|y"]
+    assert list(read_verdicts(path, Scale(("no", "yes")), Reading({"id": "q+m"})).facts) == ["1|x", "1|y"]
     assert list(read_gold(path, Scale(("no", "yes")), columns={"id": "q+m"}).facts) == ["1|x", "1|y"]
 
 
@@ -208,14 +206,45 @@ def test_the_command_writes_results_and_page_and_reads_its_own_verdicts(
     mapping = ["--map", "id=uid,label=said"]
     assert run(monkeypatch, "score", path, "--labels", "no,yes", *mapping, "--gold", "truth", "--out", str(out)) == 0
     printed = capsys.readouterr().out
+    assert " ".join(printed.split()).startswith(f"{path} read as: verdict = said, gold = truth, id = uid,")
     assert "tool: 10 rows detect" in printed
     page = (out / "index.html").read_text(encoding="utf-8")
     assert "<h1>out: labels</h1>" in page
     assert "medjudge score" in page
+    assert "read as: verdict = said, gold = truth, id = uid, group = each case alone" in page
     again = score([str(out / "verdicts.jsonl")], BINARY, options(columns={})).results
     assert accuracy(again, "tool") == pytest.approx(0.8)
     assert again.models["tool"].n_unparsed == 1
     assert again.models["always_positive"].role == "baseline"
+
+
+def test_a_refusal_writes_nothing_and_says_what_to_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_csv(tmp_path / "tool.csv", rows_of({key: said[0].upper() for key, said in SAID.items()}))
+    out = tmp_path / "out"
+    arguments = [
+        "score",
+        path,
+        "--labels",
+        "no,yes",
+        "--map",
+        "id=uid,label=said",
+        "--gold",
+        "truth",
+        "--out",
+        str(out),
+    ]
+    assert run(monkeypatch, *arguments) == 1
+    assert "--alias N=no" in capsys.readouterr().err
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["tool.csv"]
+
+
+def test_help_shows_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "score", "--help") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for part in ("--map id=uid,label=result.verdict", "--judge gpt=gpt_verdict", "--alias Y=yes", "--threshold 0.5"):
+        assert part in shown
 
 
 def test_the_scale_is_named_once(

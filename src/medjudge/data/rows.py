@@ -1,23 +1,27 @@
 """Rows of a source, one by one, each with the place where a person finds it again.
 
-A source is a path (`.jsonl`, `.json`, `.csv`, `.tsv`, each also with `.gz`; `.parquet`; a folder saved by `datasets`),
+A source is a path (`.jsonl`, `.json`, `.csv`, `.tsv`, each also with `.gz`; `.xlsx`; `.parquet`; a folder saved by
+`datasets`),
 `hub:owner/name[:split]`, or `builtin:NAME`: a set drawn on the fly (`generators.catalog`) or stored in `builtin/`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import difflib
 import gzip
 import io
 import json
+import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medjudge.data.generators.catalog import GENERATORS, GeneratedSet
+from medjudge.data.shapes import archived_objects, rows_of_tree, sheet_rows
 from medjudge.errors import DataError
 from medjudge.network import hub_access
 
@@ -25,7 +29,11 @@ HUB, BUILTIN = "hub:", "builtin:"
 BUILTIN_DIR = Path(__file__).parent / "builtin"
 TABLES = ("facts", "imaging")
 """Folders in `BUILTIN_DIR` that hold what sets are drawn from, and no sets."""
-FORMATS = ".jsonl, .json, .csv, .tsv (each also with .gz), .parquet, or a folder saved by `datasets`"
+FORMATS = ".jsonl, .json, .csv, .tsv (each also with .gz), .xlsx, .parquet, or a folder saved by `datasets`"
+_BOM, _UTF16 = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
+_WINDOWS = "{}: it is not UTF-8 and is read as Windows-1252: check letters with accents."
+_SEPARATOR = re.compile(r"(?i)sep=(.|\\t)")
+_QUOTED = re.compile(r'"[^"]*"')
 LONGEST_CSV_FIELD = 2**31 - 1
 """Characters. The `csv` module's own limit of 131,072 is shorter than some discharge letters."""
 
@@ -53,11 +61,12 @@ class Rejected:
         return f"{self.place}: " + (f"field {self.field!r}: " if self.field else "") + self.reason
 
 
-def iter_rows(source: str) -> Iterator[Row | Rejected]:
+def iter_rows(source: str, notes: list[str] | None = None) -> Iterator[Row | Rejected]:
     """The rows of `source` in order; a row that cannot be decoded comes as `Rejected`.
 
-    JSON lines are streamed; other formats are read as their libraries read them. Raises DataError for a source that is
-    missing, empty, damaged or of an unknown format.
+    JSON lines are streamed; other formats are read as their libraries read them. notes: where given, text that is no
+    UTF-8 and JSON that is no list of rows are read as far as they can be told, and a sentence for each is added to it;
+    without it they are refused. Raises DataError for a source that is missing, empty, damaged or of an unknown format.
     """
     if source.startswith(HUB):
         return _hub_rows(source)
@@ -70,13 +79,17 @@ def iter_rows(source: str) -> Iterator[Row | Rejected]:
         raise DataError(f"{path} is empty (0 bytes). Expected rows: {FORMATS}.")
     match _format(path):
         case ".jsonl" | ".ndjson":
-            return _json_lines(path)
+            return _json_lines(path, notes)
         case ".json":
-            return _json_rows(path)
+            return _json_rows(path, notes)
         case ".csv" | ".tsv":
-            return _csv_rows(path)
+            return _csv_rows(path, notes)
+        case ".xlsx" | ".xlsm":
+            return _table_rows(path, sheet_rows(path, notes))
         case ".parquet":
             return _parquet_rows(path)
+        case ".eval" if notes is not None:
+            return (_object_row(value, place, escapes=True) for place, value in archived_objects(path))
     raise DataError(f"{path}: unknown kind of file {path.suffix!r}. Expected {FORMATS}.")
 
 
@@ -147,7 +160,7 @@ def _open(path: Path) -> Any:
     return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def _lines(path: Path) -> Generator[bytes, None, None]:
     """The lines of a file, unzipped. Raises DataError if it cannot be read or its gzip stream is damaged."""
     try:
         with _open(path) as file:
@@ -158,13 +171,20 @@ def _lines(path: Path) -> Iterator[bytes]:
         raise DataError(f"cannot read {path}: {error.strerror or type(error).__name__}.") from None
 
 
-def _json_lines(path: Path) -> Iterator[Row | Rejected]:
+def _json_lines(path: Path, notes: list[str] | None) -> Iterator[Row | Rejected]:
     n_lines = 0
-    for n_lines, raw in enumerate(_lines(path), start=1):
+    lines = _lines(path)
+    for n_lines, raw in enumerate(lines, start=1):
         place = f"{path}:{n_lines}"
         if n_lines == 1:
+            if notes is not None and (raw.startswith(_UTF16) or raw.removeprefix(_BOM).lstrip()[:1] == b"["):
+                lines.close()
+                yield from _json_rows(path, notes)
+                return
             _refuse_utf16(path, raw)
-            raw = raw.removeprefix(b"\xef\xbb\xbf")
+            raw = raw.removeprefix(_BOM)
+        if notes is not None and not raw.isascii():
+            raw = _as_utf8(raw, path, notes)
         if raw.strip():
             yield _json_row(raw, place)
     if n_lines == 0:
@@ -198,17 +218,25 @@ def _object_row(value: object, place: str, *, escapes: bool) -> Row | Rejected:
     return Row(place, value)
 
 
-def _json_rows(path: Path) -> Iterator[Row | Rejected]:
-    text = _text(path)
+def _json_rows(path: Path, notes: list[str] | None) -> Iterator[Row | Rejected]:
+    text = _text(path, notes)
     try:
         tree = json.loads(text)
     except json.JSONDecodeError as error:
         lines = error.msg == "Extra data"
+        if lines and notes is not None:
+            notes.append(f"{path}: it holds a JSON object per line and is read so.")
+            for number, line in enumerate(text.splitlines(), start=1):
+                if line.strip():
+                    yield _json_row(line.encode("utf-8", "surrogatepass"), f"{path}:{number}")
+            return
         hint = "It looks like JSON lines: name it .jsonl." if lines else "Correct the file there."
         raise DataError(f"{path}:{error.lineno}: broken JSON (column {error.colno}: {error.msg}). {hint}") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: JSON that cannot be read ({type(error).__name__}).") from None
     rows = tree.get("data") if isinstance(tree, dict) else tree
+    if not isinstance(rows, list) and isinstance(tree, dict) and notes is not None:
+        rows = rows_of_tree(tree, str(path), notes)
     if not isinstance(rows, list):
         got = f"an object with keys {sorted(tree)[:8]}" if isinstance(tree, dict) else type(tree).__name__
         raise DataError(f'{path}: got {got}, expected a list of objects or {{"data": [...]}}.')
@@ -219,30 +247,54 @@ def _json_rows(path: Path) -> Iterator[Row | Rejected]:
         yield _object_row(value, f"{path}:row {index}", escapes=escapes)
 
 
-def _csv_rows(path: Path) -> Iterator[Row | Rejected]:
+def _csv_rows(path: Path, notes: list[str] | None) -> Iterator[Row | Rejected]:
     csv.field_size_limit(LONGEST_CSV_FIELD)
-    text = _text(path)
-    # Spreadsheets write `;` where the comma is the decimal sign. The header tells: column names rarely hold either.
-    delimiter = max(",;\t", key=text.split("\n", 1)[0].count)
+    text = _text(path, notes)
+    first, _, rest = text.partition("\n")
+    n_skipped = 0
+    if named := _SEPARATOR.fullmatch(first.strip().strip('"')):  # a line that Excel writes and reads
+        text, delimiter, n_skipped = rest, named[1].replace("\\t", "\t"), 1
+    else:
+        # Spreadsheets write `;` where the comma is the decimal sign. The header tells: outside of quotes a column name
+        # rarely holds either.
+        delimiter = max(",;\t|", key=_QUOTED.sub("", first).count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        if len(set(header)) < len(header) or not any(header):
-            raise DataError(f"{path}:1: the header must name each column once, got {len(header)} names: {header}.")
-        first_line = reader.line_num + 1
-        n_rows = 0
-        for cells in reader:
-            place, first_line = f"{path}:{first_line}", reader.line_num + 1
-            if not any(cells):
-                continue
-            n_rows += 1
-            if len(cells) != len(header):
-                yield Rejected(place, "", f"got {len(cells)} columns, expected {len(header)} as in the header")
-                continue
-            # An empty cell is all that CSV has for "no value".
-            yield Row(place, {name: cell or None for name, cell in zip(header, cells, strict=True) if name})
-    except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: broken CSV ({error}). Check the quotes from there back.") from None
+
+    def lines() -> Iterator[tuple[str, list[Any]]]:
+        line = n_skipped + 1
+        try:
+            for cells in reader:
+                # An empty cell is all that CSV has for "no value".
+                yield str(line), [cell if cell and not cell.isspace() else None for cell in cells]
+                line = n_skipped + reader.line_num + 1
+        except csv.Error as error:
+            at = n_skipped + reader.line_num
+            raise DataError(f"{path}:{at}: broken CSV ({error}). Check the quotes from there back.") from None
+
+    return _table_rows(path, lines())
+
+
+def _table_rows(path: Path, lines: Iterator[tuple[str, list[Any]]]) -> Iterator[Row | Rejected]:
+    """Rows under a header, which comes first; each with its place in the file. Columns without a name are left out."""
+    place, names = next(lines, ("1", []))
+    header = [str(name).strip() if name is not None else "" for name in names]
+    while header and not header[-1]:
+        header.pop()
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice or not header:
+        got = f"twice: {', '.join(map(repr, twice))}" if twice else "none"
+        raise DataError(f"{path}:{place}: the header must name each column once, got {got}. Rename them in the file.")
+    n_rows = 0
+    for place, cells in lines:
+        if cells.count(None) == len(cells):
+            continue
+        n_rows += 1
+        while len(cells) > len(header) and cells[-1] is None:
+            cells.pop()
+        if len(cells) != len(header):
+            yield Rejected(f"{path}:{place}", "", f"got {len(cells)} columns, expected {len(header)} as in the header")
+            continue
+        yield Row(f"{path}:{place}", {name: cell for name, cell in zip(header, cells, strict=True) if name})
     if not n_rows:
         raise DataError(f"{path}: got a header and no rows.")
 
@@ -312,13 +364,31 @@ def _dataset_rows(dataset: Any, source: str) -> Iterator[Row | Rejected]:
         raise DataError(f"{source}: got a data set with no rows.")
 
 
-def _text(path: Path) -> str:
-    """The whole file as text. Raises DataError, with the line, where it is not UTF-8."""
+def _text(path: Path, notes: list[str] | None) -> str:
+    """The whole file as text. notes: where given, UTF-16 and Windows-1252 are read too, and said.
+
+    Raises DataError, with the line, where it cannot be decoded.
+    """
     raw = b"".join(_lines(path))
+    if notes is not None and raw.startswith(_UTF16):
+        try:
+            text = raw.decode("utf-16")
+        except UnicodeDecodeError:
+            raise DataError(f"{path}: damaged UTF-16. Save the file again as UTF-8.") from None
+        notes.append(f"{path}: read as UTF-16.")
+        return text
     _refuse_utf16(path, raw)
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        if notes is not None:
+            try:
+                text = raw.decode("cp1252")
+            except UnicodeDecodeError:
+                pass
+            else:
+                notes.append(_WINDOWS.format(path))
+                return text
         line = raw.count(b"\n", 0, error.start) + 1
         raise DataError(
             f"{path}:{line}: got bytes that are not UTF-8 (0x{raw[error.start]:02x}), expected UTF-8. "
@@ -326,6 +396,18 @@ def _text(path: Path) -> str:
         ) from None
 
 
+def _as_utf8(raw: bytes, path: Path, notes: list[str]) -> bytes:
+    """A line in UTF-8, from Windows-1252 where it is no UTF-8; as it is where it is neither."""
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        with contextlib.suppress(UnicodeDecodeError):
+            raw = raw.decode("cp1252").encode("utf-8")
+            if (note := _WINDOWS.format(path)) not in notes:
+                notes.append(note)
+    return raw
+
+
 def _refuse_utf16(path: Path, raw: bytes) -> None:
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if raw.startswith(_UTF16):
         raise DataError(f"{path}: got UTF-16, expected UTF-8. Convert the file with `iconv -f utf-16 -t utf-8`.")

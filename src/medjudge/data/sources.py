@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from medjudge.config import DataConfig
+from medjudge.data.paths import MISSING, look_up
 from medjudge.data.rows import Rejected, Row, iter_rows
 from medjudge.data.text import normalise, short_hash
 from medjudge.errors import ConfigError, DataError
@@ -186,6 +187,14 @@ def parse_where(pairs: Iterable[str]) -> dict[str, Plain]:
     return dict(_parse_pairs(pairs, "--where takes column=value"))
 
 
+def parse_options(pairs: Iterable[str], form: str) -> dict[str, str]:
+    """`["id=uid,label=pred"]` -> `{"id": "uid", "label": "pred"}`: several pairs may stand in one, apart by commas.
+
+    form: what the option takes, for the message. Nothing after `=` is an empty text. Raises ConfigError.
+    """
+    return _parse_pairs((part for pair in pairs for part in re.split(r",(?=[^=,]+=)", pair)), form)
+
+
 def _parse_pairs(pairs: Iterable[str], form: str) -> dict[str, str]:
     parsed: dict[str, str] = {}
     for pair in pairs:
@@ -238,7 +247,6 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     return f" (nearest: {close[0]!r})" if close else ""
 
 
-_MISSING = object()
 _NAMED = re.compile(r"\{([^{}]+)\}")
 
 
@@ -249,8 +257,8 @@ def _named(column: str) -> tuple[str, ...]:
 
 def _cell(values: Mapping[str, object], column: str) -> object:
     """The cell of a column, or the text with the columns that it names put in: None where one of them is empty."""
-    cell = _look_up(values, column)
-    if cell is not _MISSING or not (names := _named(column)):
+    cell = look_up(values, column)
+    if cell is not MISSING or not (names := _named(column)):
         return cell
     parts = {name: plain(_value(values, name)) for name in names}
     return _NAMED.sub(lambda match: parts[match[1]], column) if all(parts.values()) else None
@@ -259,27 +267,11 @@ def _cell(values: Mapping[str, object], column: str) -> object:
 def _value(values: Mapping[str, object], column: str) -> object:
     """The cell of a column, None where the row has none."""
     cell = _cell(values, column)
-    return None if cell is _MISSING else cell
+    return None if cell is MISSING else cell
 
 
 def _has(values: Mapping[str, object], column: str) -> bool:
-    return _look_up(values, column) is not _MISSING
-
-
-def _look_up(values: Mapping[str, object], column: str) -> object:
-    if column in values:
-        return values[column]
-    if "." not in column:
-        return _MISSING
-    cell: object = values
-    for part in column.split("."):
-        if isinstance(cell, Mapping) and part in cell:
-            cell = cell[part]
-        elif isinstance(cell, list) and part.isdigit() and int(part) < len(cell):
-            cell = cell[int(part)]
-        else:
-            return _MISSING
-    return cell
+    return look_up(values, column) is not MISSING
 
 
 def _read_row(
@@ -293,7 +285,7 @@ def _read_row(
 ) -> _Read:
     """Raises RowError where the contract or the id column cannot be read."""
     cells = {field: _cell(row.values, column) for field, column in columns.items()}
-    cells = {field: cell for field, cell in cells.items() if cell is not _MISSING}
+    cells = {field: cell for field, cell in cells.items() if cell is not MISSING}
     for field, replacements in values.items():
         if field in cells:
             cells[field] = replacements.get(plain(cells[field]), cells[field])

@@ -1,57 +1,49 @@
 """Verdicts and expert labels from any program's files: columns mapped onto a few fields, joined by case id.
 
-Formats are those of `data.rows`. A label that is not on the scale becomes `Unparsed`; an expert label that is not stops
-the reading, because a wrong truth is worse than none. No message carries text of a row.
+Formats are those of `data.rows`; `data.columns` settles what stands for what, `data.cells.Scale` what a cell means. A
+verdict that is not on the scale becomes `Unparsed`, unless hardly any value is: then the reading stops, as it does for
+an expert label that is not, because a wrong truth is worse than none. No message carries text of a row.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from medjudge.data.rows import Rejected, Row, iter_rows
-from medjudge.data.sources import Plain, plain
-from medjudge.data.text import normalise, short_hash
+from medjudge.data.cells import LONGEST_VALUE, Scale, Values, id_text, number, tidy
+from medjudge.data.columns import (
+    FIELDS,
+    MODEL,
+    OF_ONE_JUDGE,
+    Groups,
+    Rows,
+    Table,
+    failure_paths,
+    is_own,
+    label_columns,
+    load_table,
+    model_field,
+    no_column,
+    repeated_texts,
+    says_failed,
+    settle_columns,
+)
+from medjudge.data.paths import MISSING, look_up, parts_of
+from medjudge.data.rows import Row
+from medjudge.data.sources import plain
 from medjudge.errors import ConfigError, DataError
 from medjudge.records import Case, Judgement, Unparsed, Verdict
-from medjudge.tasks.text import describe_label
 
-FIELDS: dict[str, tuple[str, ...]] = {
-    "id": ("case_id", "id"),
-    "label": ("label", "verdict", "prediction"),
-    "gold": ("gold", "gold_label"),
-    "confidence": ("confidence",),
-    "generator": ("generator", "slices.generator"),
-    "group": ("group",),
-    "judge": ("judge", "model"),
-    "reason": ("unparsed_reason",),
-    "kind": ("unparsed_kind",),
-    "completion": ("completion",),
-}
-"""Field -> the column names looked for where none is mapped; the first that a file has."""
 GOLD_FIELDS = ("id", "gold", "generator", "group")
+ROLE, BASELINE = "role", "baseline"
+KINDS = ("format", "schema", "truncated", "refused", "failed")
+MIN_READ = 0.2
+"""Share of the filled cells of a judge that must be labels."""
 N_SHOWN = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """How a cell becomes a label."""
-
-    labels: tuple[str, ...]
-    aliases: Mapping[str, str] = field(default_factory=dict)
-    """What other programs write -> the label that it means."""
-
-    def read(self, cell: object) -> str | None:
-        """The label of a cell: as written, by an alias, in another case, or as an equal number; else None."""
-        text = plain(cell)
-        text = self.aliases.get(text, text)
-        if text in self.labels:
-            return text
-        found = [label for label in self.labels if label.casefold() == text.casefold() or _same_number(label, text)]
-        return found[0] if len(found) == 1 else None
+_NOTHING: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +59,24 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """How files of verdicts are read."""
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Field of `FIELDS` -> path, or "" for none; `a+b` joins several."""
+    judges: Mapping[str, str] = field(default_factory=dict)
+    """Judge -> the path of its verdicts, where a file has several such columns."""
+    inputs: Sequence[str] = ()
+    """Fields of the task that are kept where the file has them."""
+    group_fields: Sequence[str] = ()
+    """Those of them that make a question."""
+    confidence_max: float = 1.0
+    """What stands for certainty (1, or 100 for per cent)."""
+    ids_needed: bool = True
+    """Whether every row needs an id; else row numbers stand for ids where no column has them."""
+
+
+@dataclass(frozen=True, slots=True)
 class VerdictFile:
     """One file of verdicts."""
 
@@ -79,6 +89,16 @@ class VerdictFile:
     columns: dict[str, str]
     """Field -> the column that it was read from."""
     n_rows: int
+    baselines: frozenset[str] = frozenset()
+    """Judges that the file itself calls baselines."""
+    dropped: frozenset[str] = frozenset()
+    """Cases of which `where` leaves no row."""
+    own_without_role: bool = False
+    """Whether this program wrote it before it said which judges are baselines."""
+    groups_guessed: bool = False
+    """Whether groups are repeated texts, not a column that names them."""
+    read_as: tuple[str, ...] = ()
+    """What was taken for what, with the values found, as sentences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,104 +107,111 @@ class GoldFile:
 
     facts: dict[str, Facts]
     columns: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """The rows that are kept, and the columns that stand for the fields."""
-
-    rows: list[Row]
-    columns: dict[str, str]
+    dropped: frozenset[str] = frozenset()
+    """Cases that `where` leaves out."""
+    read_as: tuple[str, ...] = ()
 
 
 def read_verdicts(
-    source: str,
+    source: str | Rows | Table,
     scale: Scale,
+    reading: Reading | None = None,
     *,
-    columns: Mapping[str, str] | None = None,
     judge: str = "judge",
-    where: Mapping[str, Plain] | None = None,
-    confidence_max: float = 1.0,
-    ids_needed: bool = True,
+    gold: Scale | None = None,
 ) -> VerdictFile:
     """Verdicts of one or several judges.
 
-    columns: field of `FIELDS` -> column; `a+b` joins several. judge: the name where no column holds one.
-    confidence_max: what stands for certainty (1, or 100 for per cent). ids_needed: whether row numbers may stand for
-    ids. Raises DataError for a file or columns that cannot be used, an expert label off the scale, a confidence out of
-    range, or two verdicts of one judge on one case.
+    judge: the name where no column holds one. gold: the scale of the experts' column, where it is another.
+    Raises DataError for a file or columns that cannot be used, verdicts of which hardly any is a label, an expert label
+    off the scale, a confidence out of range, or two verdicts of one judge on one case.
     """
-    table = _table(source, FIELDS, columns or {}, where or {})
-    if "label" not in table.columns:
-        raise _no_column(source, "label", table.rows)
-    if "id" not in table.columns and ids_needed:
-        raise _no_column(source, "id", table.rows)
-    reader = _Reader(source, scale, table.columns, confidence_max)
-    judgements: dict[str, dict[str, Judgement]] = {}
-    completions: dict[tuple[str, str], str] = {}
+    reading = reading or Reading()
+    table = source if isinstance(source, Table) else load_table(source)
+    columns, notes = _verdict_columns(table, scale, reading)
+    reader = _Reader(table, columns, gold or scale, reading.confidence_max)
+    ids = _ids(table, reader, "--map")
+    groups = Groups()
+    if "group" not in columns and reading.columns.get("group") != "":
+        groups = repeated_texts(table, ids, {*columns.values(), *reading.judges.values()}, reading.group_fields)
+    judges = dict(reading.judges) or {judge: columns["label"]}
+    answers = _Answers(table, scale, reader)
     facts: dict[str, Facts] = {}
-    for number, row in enumerate(table.rows, 1):
-        case_id = reader.text(row, "id") or f"row {number}"
-        who = reader.text(row, "judge") or judge
-        if case_id in judgements.setdefault(who, {}):
-            raise DataError(
-                f"{row.place}: judge {who!r} has a second verdict for case {case_id!r}, expected one. If several "
-                "columns together name a case, join them: --map id=COLUMN+COLUMN."
-            )
-        judgements[who][case_id] = reader.judgement(row, case_id)
-        if text := reader.cell(row, "completion"):
-            completions[who, case_id] = str(text)
-        facts[case_id] = merged(case_id, facts.get(case_id), reader.facts(row), row.place)
+    for at, (row, case_id) in enumerate(zip(table.rows, ids, strict=True)):
+        for name, path in judges.items():
+            answers.add(row, case_id, (reader.text(row, "judge") if "judge" in columns else "") or name, path)
+        now = reader.facts(row, reading.inputs)
+        now = replace(now, group=groups.keys[at]) if groups.keys else now
+        facts[case_id] = merged(case_id, facts.get(case_id), now, row.place)
+    reader.check_gold()
+    answers.check(judges)
+    _check_failures(table, reader, judges, reading)
+    own_name = None if "judge" in columns or reading.judges else judge
+    first = _columns_line(table, columns, groups, own_name, reading.judges)
+    found = [f"Verdicts of {who}: {values.describe()}." for who, values in answers.values.items()]
+    truth = [f"Expert labels: {reader.gold_values.describe()}."] if "gold" in columns else []
     return VerdictFile(
-        {who: list(said.values()) for who, said in judgements.items()},
+        {who: list(said.values()) for who, said in answers.judgements.items()},
         facts,
-        completions,
-        table.columns,
+        answers.completions,
+        columns,
         len(table.rows),
+        frozenset(answers.baselines),
+        _dropped(table, reader, set(facts)),
+        is_own(table) and ROLE not in table.present,
+        bool(groups.keys),
+        (first, *found[:N_SHOWN], *truth, *table.notes, *notes, *groups.notes),
     )
 
 
 def read_gold(
-    source: str,
+    source: str | Rows | Table,
     scale: Scale,
     *,
     columns: Mapping[str, str] | None = None,
-    where: Mapping[str, Plain] | None = None,
     inputs: Sequence[str] = (),
     group_fields: Sequence[str] = (),
 ) -> GoldFile:
     """Expert labels by case id. Cells without a label are cases that no expert rated.
 
-    columns: field of `GOLD_FIELDS` or of `inputs` -> column. inputs: fields of the task that are kept where the file
-    has them; group_fields: those of them that make a group where no column names one. Raises as `read_verdicts`.
+    columns: field of `GOLD_FIELDS` or of `inputs` -> path. inputs: fields of the task that are kept where the file has
+    them; group_fields: those of them that make a group where no column names one. Raises as `read_verdicts`.
     """
+    table = source if isinstance(source, Table) else load_table(source)
     known = {name: FIELDS[name] for name in GOLD_FIELDS} | {name: (name,) for name in inputs}
-    table = _table(source, known, columns or {}, where or {})
+    mapped = columns or {}
+    settled = settle_columns(table, known, mapped, "--gold-map")
     for needed in ("id", "gold"):
-        if needed not in table.columns:
-            raise _no_column(source, needed, table.rows)
-    reader = _Reader(source, scale, table.columns, 1.0)
+        if needed not in settled:
+            raise no_column(table, needed, settled, scale if needed == "gold" else None, "--gold-map")
+    reader = _Reader(table, settled, scale, 1.0)
+    ids = _ids(table, reader, "--gold-map")
+    groups = Groups()
+    if "group" not in settled and mapped.get("group") != "":
+        own = {settled[name] for name in ("id", "gold", "generator") if name in settled}
+        fields = [settled.get(name, name) for name in group_fields]
+        groups = repeated_texts(table, ids, own, fields)
     facts: dict[str, Facts] = {}
-    for row in table.rows:
-        case_id = reader.text(row, "id")
-        if not case_id:
-            raise DataError(f"{row.place}: got no case id in column {table.columns['id']!r}, expected one per row.")
+    for at, (row, case_id) in enumerate(zip(table.rows, ids, strict=True)):
         if case_id in facts:
             raise DataError(
                 f"{row.place}: case {case_id!r} occurs twice, expected one row per case. If several columns together "
                 "name a case, join them: --gold-map id=COLUMN+COLUMN."
             )
-        texts = {name: text for name in inputs if (text := reader.text(row, name))}
-        found = replace(reader.facts(row), inputs=texts)
-        normal = [normalise(texts.get(name, "")) for name in group_fields]
-        facts[case_id] = found if found.group or not any(normal) else replace(found, group=short_hash(normal))
-    return GoldFile(facts, table.columns)
+        now = reader.facts(row, inputs)
+        facts[case_id] = replace(now, group=groups.keys[at]) if groups.keys else now
+    reader.check_gold()
+    first = _columns_line(table, {k: v for k, v in settled.items() if k in GOLD_FIELDS}, groups, None, {}, gold=True)
+    counts = f"Expert labels: {reader.gold_values.describe()}."
+    return GoldFile(facts, settled, _dropped(table, reader, set(facts)), (first, counts, *table.notes, *groups.notes))
 
 
 def merged(case_id: str, before: Facts | None, now: Facts, place: str) -> Facts:
     """What two rows say of one case. Raises DataError where they differ."""
     if before is None:
         return now
+    if before == now:
+        return before
     for name in ("gold", "generator", "group"):
         old, new = getattr(before, name), getattr(now, name)
         if old and new and old != new:
@@ -225,15 +252,16 @@ def slice_names(cases: Sequence[Case]) -> tuple[str, ...]:
 
 
 def verdict_line(
-    judge: str, case: Case, judgement: Judgement | None, completion: str | None = None
+    judge: str, case: Case, judgement: Judgement | None, completion: str | None = None, *, role: str = "model"
 ) -> dict[str, Any] | None:
-    """One line of `verdicts.jsonl`; None where the judge said nothing of the case."""
+    """One line of `verdicts.jsonl`; None where the judge said nothing of the case. role: `model` or `baseline`."""
     if judgement is None:
         return None
     verdict = judgement if isinstance(judgement, Verdict) else None
     unparsed = judgement if isinstance(judgement, Unparsed) else None
     return {
         "model": judge,
+        ROLE: role,
         "case_id": case.case_id,
         "group": case.group,
         "gold": case.gold,
@@ -247,141 +275,296 @@ def verdict_line(
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _Reader:
-    """Cells of one file as values."""
-
-    source: str
-    scale: Scale
-    columns: Mapping[str, str]
-    confidence_max: float
-
-    def cell(self, row: Row, name: str) -> object:
-        column = self.columns.get(name)
-        return None if column is None else _value(row.values, column)
-
-    def text(self, row: Row, name: str) -> str:
-        return plain(self.cell(row, name))
-
-    def facts(self, row: Row) -> Facts:
-        cell = self.cell(row, "gold")
-        gold = None
-        if plain(cell):
-            gold = self.scale.read(cell)
-            if gold is None:
-                raise DataError(
-                    f"{row.place}: got {describe_label(cell)} as expert label in column {self.columns['gold']!r}, "
-                    f"expected one of {', '.join(map(repr, self.scale.labels))}. Name the labels with --labels, or "
-                    "say what a value means with --alias VALUE=LABEL."
-                )
-        return Facts(gold, self.text(row, "generator"), self.text(row, "group"), parts=self.parts(row))
-
-    def parts(self, row: Row) -> dict[str, str]:
-        """What the columns say that together name the case; nothing where one column does."""
-        names = self.columns.get("id", "").split("+")
-        if len(names) < 2:
-            return {}
-        group = self.columns.get("group", "").split("+")
-        return {name: plain(_value(row.values, name)) for name in names if name not in group}
-
-    def judgement(self, row: Row, case_id: str) -> Judgement:
-        cell = self.cell(row, "label")
-        label = self.scale.read(cell)
-        if label is not None:
-            return Verdict(case_id, label, self.confidence(row))
-        if not plain(cell):
-            kind = self.text(row, "kind")
-            return Unparsed(
-                case_id,
-                "",
-                self.text(row, "reason") or "no label was given",
-                kind=kind if kind in ("format", "schema", "truncated", "refused", "failed") else "format",  # type: ignore[arg-type]
-            )
-        return Unparsed(case_id, "", "the label is not one of the scale", kind="schema")
-
-    def confidence(self, row: Row) -> float | None:
-        text = self.text(row, "confidence")
-        if not text:
-            return None
-        try:
-            value = float(text.removesuffix("%").strip()) / (100 if text.endswith("%") else self.confidence_max)
-        except ValueError:
-            value = math.nan
-        if not 0 <= value <= 1:
-            raise DataError(
-                f"{row.place}: column {self.columns['confidence']!r} holds no confidence between 0 and "
-                f"{self.confidence_max:g}. Name its highest value with --confidence-max, or map another column."
-            )
-        return value
-
-
-def _table(
-    source: str, known: Mapping[str, tuple[str, ...]], mapped: Mapping[str, str], where: Mapping[str, Plain]
-) -> _Table:
-    for name in mapped:
-        if name not in known:
-            raise ConfigError(f"no field is called {name!r}: expected one of {', '.join(known)}.")
-    rows: list[Row] = []
-    bad: list[Rejected] = []
-    for row in iter_rows(source):
-        if isinstance(row, Rejected):
-            bad.append(row)
-        elif all(plain(_value(row.values, column)) == plain(want) for column, want in where.items()):
-            rows.append(row)
-    if bad:
-        shown = "\n".join(f"  {one}" for one in bad[:N_SHOWN])
-        raise DataError(f"{source}: {len(bad)} rows cannot be read:\n{shown}\nCorrect them: a verdict file is not cut.")
-    if not rows:
-        raise DataError(f"{source}: no row is left to read. Check the values that --where compares with.")
-    present = {name for row in rows for name in row.values}
-    columns = {}
-    for name, candidates in known.items():
-        if name in mapped:
-            _check_column(source, name, mapped[name], present)
-            columns[name] = mapped[name]
-        elif found := next((c for c in candidates if c.split(".")[0] in present), None):
-            columns[name] = found
-    return _Table(rows, columns)
-
-
-def _check_column(source: str, name: str, column: str, present: Iterable[str]) -> None:
-    parts = [column] if column in present else column.split("+")
-    for part in parts:
-        if part not in present and part.split(".")[0] not in present:
-            raise DataError(
-                f"{source}: no column {part!r} for field {name!r}. Columns there: {', '.join(sorted(present))}."
-            )
-
-
-def _no_column(source: str, name: str, rows: Sequence[Row]) -> DataError:
-    present = sorted({column for row in rows for column in row.values})
-    looked = " or ".join(repr(candidate) for candidate in FIELDS[name])
-    return DataError(
-        f"{source}: no column {looked} for field {name!r}. Name it with --map {name}=COLUMN (or --gold-map for the "
-        f"file of expert labels). Columns there: {', '.join(present)}."
-    )
-
-
-def _value(values: Mapping[str, object], column: str) -> object:
-    """The cell of a column; `a.b` reaches into an object, `a+b` joins the texts of two columns."""
-    if column in values:
-        return values[column]
-    if "+" in column:
-        return "|".join(plain(_value(values, part)) for part in column.split("+"))
-    if "." in column:
-        first, _, rest = column.partition(".")
-        inner = values.get(first)
-        return _value(inner, rest) if isinstance(inner, Mapping) else None
-    return None
-
-
-def _same_number(label: str, text: str) -> bool:
-    try:
-        return float(label) == float(text)
-    except ValueError:
-        return False
-
-
 def judge_name(path: str) -> str:
     """What a file's judge is called where no column says it: the file's name without its endings."""
     return Path(path).name.split(".")[0] or path
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Cells of one file as values."""
+
+    table: Table
+    columns: Mapping[str, str]
+    gold_scale: Scale
+    confidence_max: float
+
+    @cached_property
+    def gold_values(self) -> Values:
+        return Values(self.gold_scale)
+
+    @cached_property
+    def _parts(self) -> dict[str, list[str]]:
+        return {name: parts_of(path, self.table.present) for name, path in self.columns.items()}
+
+    def at(self, row: Row, path: str) -> object:
+        """The cell at a path, None where the row has none; the entry of a list of one."""
+        values = row.values
+        cell = values[path] if path in values else look_up(values, path)
+        while isinstance(cell, list) and len(cell) == 1:
+            cell = cell[0]
+        return None if cell is MISSING else cell
+
+    def cell(self, row: Row, name: str) -> object:
+        """The cell of a field."""
+        return self.at(row, self.columns[name]) if name in self.columns else None
+
+    def text(self, row: Row, name: str) -> str:
+        """The cell of a field as an id; of joined columns their texts, unless all are empty."""
+        parts = self._parts.get(name)
+        if parts is None:
+            return ""
+        if len(parts) == 1:
+            return id_text(self.at(row, parts[0]))
+        texts = [id_text(self.at(row, part)) for part in parts]
+        return "|".join(texts) if any(texts) else ""
+
+    def facts(self, row: Row, inputs: Sequence[str]) -> Facts:
+        """What the row says of its case."""
+        gold = self.gold_values.add(self.cell(row, "gold")) if "gold" in self.columns else None
+        kept: Mapping[str, str] = _NOTHING
+        for name in inputs:
+            if text := plain(self.at(row, self.columns.get(name, name))):
+                kept = {**kept, name: text}
+        return Facts(gold, self.text(row, "generator"), self.text(row, "group"), kept, self.id_parts(row))
+
+    def id_parts(self, row: Row) -> Mapping[str, str]:
+        """What the columns say that together name the case, but those of its group; nothing where one column does."""
+        parts = self._parts.get("id", ())
+        if len(parts) < 2:
+            return _NOTHING
+        group = self._parts.get("group", ())
+        return {part: id_text(self.at(row, part)) for part in parts if part not in group}
+
+    def check_gold(self) -> None:
+        """Raises DataError where a value of the experts' column is no label."""
+        values = self.gold_values.settle()
+        if not values.n_unread:
+            return
+        raise DataError(
+            f"{self.table.source}: {values.n_unread:,} of {values.n_filled:,} values in column "
+            f"{self.columns['gold']!r} are no expert label, expected {_labels(self.gold_scale)}. Found: "
+            f"{values.describe()}. {values.proposal(self.columns['gold'], '--gold-threshold')}."
+        )
+
+    def confidence(self, row: Row) -> float | None:
+        """The confidence in [0, 1]. Raises DataError for any other."""
+        if "confidence" not in self.columns:
+            return None
+        cell = self.cell(row, "confidence")
+        if type(cell) is float and 0 <= cell <= self.confidence_max:
+            return cell / self.confidence_max
+        text = tidy(plain(cell))
+        if not text or text.casefold() in ("nan", "null", "<na>"):
+            return None
+        value = number(text.removesuffix("%"))
+        found = None if value is None else value / (100 if text.endswith("%") else self.confidence_max)
+        if found is None or not 0 <= found <= 1:
+            raise DataError(
+                f"{row.place}: column {self.columns['confidence']!r} holds no confidence between 0 and "
+                f"{self.confidence_max:g}. Name its highest value with --confidence-max, map another column, or read "
+                "none: --map confidence=."
+            )
+        return found
+
+
+@dataclass
+class _Answers:
+    """The verdicts of one file, as its rows come."""
+
+    table: Table
+    scale: Scale
+    reader: _Reader
+    judgements: dict[str, dict[str, Judgement]] = field(default_factory=dict)
+    values: dict[str, Values] = field(default_factory=dict)
+    completions: dict[tuple[str, str], str] = field(default_factory=dict)
+    baselines: set[str] = field(default_factory=set)
+
+    def add(self, row: Row, case_id: str, who: str, path: str) -> None:
+        """Takes the verdict of one judge in a row."""
+        said = self.judgements.setdefault(who, {})
+        if case_id in said:
+            raise self._second(row, case_id, who)
+        values = self.values.get(who) or self.values.setdefault(who, Values(self.scale))
+        failed = "error" in self.reader.columns and says_failed(self.reader.cell(row, "error"))
+        cell = None if failed else self.reader.at(row, path)
+        label = values.add(cell)
+        if label is not None:
+            said[case_id] = Verdict(case_id, label, self.reader.confidence(row))
+        else:
+            said[case_id] = self._unparsed(row, case_id, failed=failed, is_empty=self.scale.is_empty(cell))
+        if "completion" in self.reader.columns and (text := self.reader.cell(row, "completion")):
+            self.completions[who, case_id] = str(text)
+        if row.values.get(ROLE) == BASELINE:
+            self.baselines.add(who)
+
+    def _unparsed(self, row: Row, case_id: str, *, failed: bool, is_empty: bool) -> Unparsed:
+        if failed:
+            return Unparsed(case_id, "", "the judge failed", kind="failed")
+        if not is_empty:
+            return Unparsed(case_id, "", "the label is not one of the scale", kind="schema")
+        kind = self.reader.text(row, "kind")
+        reason = plain(self.reader.cell(row, "reason")) or "no label was given"
+        return Unparsed(case_id, "", reason, kind=kind if kind in KINDS else "format")  # type: ignore[arg-type]
+
+    def _second(self, row: Row, case_id: str, who: str) -> DataError:
+        """That a judge has two verdicts on a case, with the columns that tell the two rows apart."""
+        ids = ((other, self.reader.text(other, "id")) for other in self.table.rows)
+        first = next((other for other, one in ids if one == case_id and other is not row), row)
+        taken = {self.reader.columns.get(name) for name in ("id", "label", "gold", "confidence")}
+        apart = [
+            name
+            for name in self.table.present
+            if name not in taken and _is_short(a := row.values.get(name)) and _is_short(b := first.values.get(name))
+            if a != b
+        ][:N_SHOWN]
+        message = f"{row.place}: judge {who!r} has a second verdict for case {case_id!r}, expected one."
+        if not apart:
+            return DataError(
+                f"{message} If several columns together name a case, join them: --map id=COLUMN+COLUMN. Several "
+                "ratings of one case by one judge are not read yet: keep one."
+            )
+        path, name = self.reader.columns.get("id", "id"), apart[0]
+        return DataError(
+            f"{message} The two rows differ in: {', '.join(apart)}. If one of these selects rows: --where "
+            f"{name}=VALUE. If it belongs to the case's name: --map id={path}+{name},group={path}. If it names the "
+            f"judge: --map judge={name}."
+        )
+
+    def check(self, judges: Mapping[str, str]) -> None:
+        """Raises DataError for a judge of whose values none, or nearly none, is a label, or only part of a scale."""
+        for who, values in self.values.items():
+            values.settle()
+            path = judges.get(who) or self.reader.columns.get("label", "")
+            at = f"column {path!r}" + (f" (judge {who!r})" if len(self.values) > 1 else "")
+            if not values.n_filled:
+                others = label_columns(self.table, self.scale, {path, *self.reader.columns.values()})
+                hint = f" Labels stand in: {', '.join(others)}." if others else ""
+                raise DataError(
+                    f"{self.table.source}: {at} holds no verdict in any of {values.n:,} rows, expected "
+                    f"{_labels(self.scale)}. Name another column, or leave this judge out.{hint}"
+                )
+            part = values.unread_value()
+            if values.n_read >= MIN_READ * values.n_filled and not values.looks_like_scores and part is None:
+                continue
+            others = [] if values.n_read else label_columns(self.table, self.scale, set(self.reader.columns.values()))
+            hint = f" Labels stand in: {', '.join(others)}." if others else ""
+            raise DataError(
+                f"{self.table.source}: {values.n_read:,} of {values.n_filled:,} values in {at} are a label "
+                f"({_labels(self.scale)}): too few, or only some of the scale, to count the others as wrong. Found: "
+                f"{values.describe()}. {values.proposal(path)}.{hint}"
+            )
+
+
+def _verdict_columns(table: Table, scale: Scale, reading: Reading) -> tuple[dict[str, str], list[str]]:
+    """Field -> path of a file of verdicts, and what is to be said of it."""
+    mapped = dict(reading.columns)
+    if reading.judges:
+        for name in OF_ONE_JUDGE:
+            if mapped.get(name):
+                raise ConfigError(
+                    f"--map {name}={mapped[name]}: with --judge each judge has a column of verdicts, and one column "
+                    f"of {name!r} cannot be of them all. Leave it out, or score one column with --map label=COLUMN."
+                )
+            mapped[name] = ""
+    settled = settle_columns(table, FIELDS, mapped)
+    if reading.judges:
+        by_column = {f"the verdicts of {who}": path for who, path in reading.judges.items()}
+        fields = {name: path for name, path in settled.items() if path}
+        settle_columns(table, dict.fromkeys([*by_column, *fields], ()), {**fields, **by_column}, "--judge")
+    elif "label" not in settled:
+        raise no_column(table, "label", settled, scale)
+    if "id" not in settled and reading.ids_needed:
+        raise no_column(table, "id", settled)
+    notes: list[str] = []
+    if MODEL in table.present and not {MODEL} & set(settled.values()) and "judge" not in settled:
+        open_ = "judge" not in mapped and not reading.judges
+        stands_for, note = model_field(table, settled, judge_open=open_)
+        if stands_for is None or stands_for not in reading.columns:
+            notes += [note] if note else []
+            settled |= {stands_for: MODEL} if stands_for is not None else {}
+    return settled, notes
+
+
+def _ids(table: Table, reader: _Reader, option: str) -> list[str]:
+    """Case ids, row by row; row numbers where no column holds them. Raises DataError where a row has none."""
+    if "id" not in reader.columns:
+        return [f"row {number}" for number in range(1, len(table.rows) + 1)]
+    ids = [reader.text(row, "id") for row in table.rows]
+    blank = [row for row, case_id in zip(table.rows, ids, strict=True) if not case_id]
+    if blank:
+        shown = ", ".join(row.place for row in blank[:3])
+        used = set(reader.columns.values())
+        choices = [name for name in table.present if name not in used and _selects(table, name)][:N_SHOWN]
+        hint = f" Columns that may tell rows apart: {', '.join(choices)}." if choices else ""
+        raise DataError(
+            f"{table.source}: {len(blank):,} of {len(table.rows):,} rows hold no case id in column "
+            f"{reader.columns['id']!r} ({shown}), expected one in each. Fill them in, keep the rows that have one with "
+            f"--where COLUMN=VALUE, or name another column: {option} id=COLUMN.{hint}"
+        )
+    return ids
+
+
+def _selects(table: Table, name: str) -> bool:
+    """Whether a column holds two to ten short values: one that rows can be chosen by."""
+    values: set[str] = set()
+    for row in table.rows:
+        cell = row.values.get(name)
+        if isinstance(cell, dict | list) or len(values) > 10:
+            return False
+        if (text := plain(cell)) and (len(text) <= LONGEST_VALUE):
+            values.add(text)
+    return 1 < len(values) <= 10
+
+
+def _is_short(value: object) -> bool:
+    return not isinstance(value, dict | list) and len(plain(value)) <= LONGEST_VALUE
+
+
+def _check_failures(table: Table, reader: _Reader, judges: Mapping[str, str], reading: Reading) -> None:
+    """Raises DataError where rows say that a judge failed, hold a verdict all the same, and nobody said what counts."""
+    if "error" in reading.columns or not any(
+        isinstance(value, dict | list) for row in table.rows[:N_SHOWN] for value in row.values.values()
+    ):
+        return
+    filled = [any(plain(reader.at(row, path)) for path in judges.values()) for row in table.rows]
+    found = failure_paths(table, filled)
+    if not found:
+        return
+    path, n = max(found.items(), key=lambda item: item[1])
+    raise DataError(
+        f"{table.source}: {n:,} rows with a verdict say in {path} that something failed; the verdict of a judge that "
+        f"failed is none. Say so with --map error={path}, or take all verdicts as they stand with --map error=."
+    )
+
+
+def _dropped(table: Table, reader: _Reader, kept: set[str]) -> frozenset[str]:
+    ids = {reader.text(row, "id") for row in table.dropped} if "id" in reader.columns else set()
+    return frozenset(ids - kept - {""})
+
+
+def _columns_line(
+    table: Table,
+    columns: Mapping[str, str],
+    groups: Groups,
+    own_name: str | None,
+    judges: Mapping[str, str],
+    *,
+    gold: bool = False,
+) -> str:
+    """`file read as: verdict = .., gold = .., group = .., judge = ..`."""
+    parts = {} if gold else {"verdict": columns.get("label") or ", ".join(f"{p} ({who})" for who, p in judges.items())}
+    parts["gold"] = columns.get("gold", "none in this file")
+    parts["id"] = columns.get("id", "row numbers")
+    group = columns.get("group", "each case alone")
+    parts["group"] = f"{groups.column} ({groups.n:,} different)" if groups.keys else group
+    if not gold:
+        parts["judge"] = columns.get("judge") or (f"{own_name!r}" if own_name else "as named")
+    parts |= {name: path for name, path in columns.items() if name in ("generator", "confidence", "error")}
+    shown = ", ".join(f"{name} = {path}" for name, path in parts.items())
+    left_out = f", {len(table.dropped):,} left out by --where" if table.dropped else ""
+    return f"{table.source} read as: {shown}; {len(table.rows):,} rows{left_out}."
+
+
+def _labels(scale: Scale) -> str:
+    return ", ".join(scale.labels)

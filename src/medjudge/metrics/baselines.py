@@ -9,7 +9,7 @@ import re
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,24 +91,51 @@ def every_baseline(
     embed: called only where there are; texts -> (n, d) vectors, or in words why embedding cosine is left out.
     """
     clean = unasked(train, cases, question_fields)
+    notes = (_fitted_on(clean, train, cases, question_fields),) if train else ()
     trivial = trivial_baselines(clean, cases, labels=labels, positive=positive, rng=rng)
     texts = compared_texts(kind, cases)
     if texts is None or not train:
-        return trivial
+        return Baselines(trivial.judgements, trivial.skipped, notes)
+    if not any(case.inputs.get(name) for case in cases for name in texts):
+        without = dict.fromkeys([*LEXICAL, EMBEDDING], f"the evaluated rows hold no texts ({' and '.join(texts)}).")
+        return Baselines(trivial.judgements, {**trivial.skipped, **without}, notes)
     embedder = embed() if embed is not None else "no embedding model was given."
     without = {EMBEDDING: embedder} if isinstance(embedder, str) else {}
     lexical = lexical_baselines(
         clean, cases, labels=labels, texts=texts, embed=None if isinstance(embedder, str) else embedder
     )
-    note = (
-        f"Baselines were fitted on {len(clean):,} of {len(train):,} training rows: the questions of the other "
-        f"{len(train) - len(clean):,} are among those evaluated."
-        if len(clean) < len(train)
-        else f"Baselines were fitted on {len(train):,} training rows, whose questions are not among those evaluated."
-    )
     return Baselines(
-        {**trivial.judgements, **lexical.judgements}, {**trivial.skipped, **lexical.skipped, **without}, (note,)
+        {**trivial.judgements, **lexical.judgements}, {**trivial.skipped, **lexical.skipped, **without}, notes
     )
+
+
+def _fitted_on(
+    clean: Sequence[Case], train: Sequence[Case], cases: Sequence[Case], question_fields: Sequence[str]
+) -> str:
+    """How many training rows the baselines learn from, and whether it was checked that none of them is evaluated."""
+    named = question_fields or tuple({name for case in cases for name in case.inputs})
+    with_text = sum(any(case.inputs.get(name) for name in named) for case in cases)
+    if not with_text:
+        return (
+            f"Baselines were fitted on {len(clean):,} training rows. Whether their questions are among those evaluated "
+            "could not be checked: the evaluated rows hold no texts."
+        )
+    part = "" if with_text == len(cases) else f" (checked for the {with_text:,} of {len(cases):,} rows that hold texts)"
+    if len(clean) < len(train):
+        return (
+            f"Baselines were fitted on {len(clean):,} of {len(train):,} training rows: the questions of the other "
+            f"{len(train) - len(clean):,} are among those evaluated{part}."
+        )
+    return (
+        f"Baselines were fitted on {len(train):,} training rows, whose questions are not among those evaluated{part}."
+    )
+
+
+def without_names_of(baselines: Baselines, judges: Collection[str]) -> Baselines:
+    """The baselines but those that a judge is called like: a judge keeps its name."""
+    same = {name: "a judge has this name." for name in baselines.judgements if name in judges}
+    kept = {name: said for name, said in baselines.judgements.items() if name not in same}
+    return Baselines(kept, {**baselines.skipped, **same}, baselines.notes)
 
 
 def trivial_baselines(
@@ -178,6 +205,8 @@ def word_counts(train: Sequence[Case], cases: Sequence[Case]) -> list[Judgement]
     rated = [case for case in train if case.gold is not None]
     if not rated:
         raise DataError("the word-count baseline needs training rows with a gold label, found none.")
+    if cases and not any(case.inputs for case in cases):
+        raise DataError("the word-count baseline needs words: the evaluated rows hold no texts.")
     if len({case.gold for case in rated}) == 1:
         raise DataError(f"the word-count baseline needs two labels: all {len(rated):,} training rows have one label.")
     if not cases:

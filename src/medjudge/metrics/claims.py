@@ -84,6 +84,9 @@ def tests_of(results: Results) -> list[Claim]:
             accuracy = model.metrics["accuracy"]
             ends = (accuracy.low, accuracy.high)
             tests.append(claim_of("chance", (name,), "accuracy", model.chance_test, interval=ends, null=results.chance))
+    for one in results.unpaired:
+        test = TestResult(p=one.p, n_groups=one.n_groups, method=one.method)
+        tests.append(claim_of("difference", (one.a, one.b), "accuracy", test))
     if results.audit is not None:
         tests += _of_audit(results.audit)
     for name, judge in results.probes.judges.items() if results.probes is not None else ():

@@ -43,6 +43,7 @@ from medjudge.metrics.measured import measured as to_result
 from medjudge.metrics.probes import Probes
 from medjudge.metrics.reasoning import ReasoningResults
 from medjudge.metrics.statements import make_statements, with_probe_statements
+from medjudge.metrics.unpaired import UnpairedResult, share_cases, unpaired_comparisons
 from medjudge.records import Case, Judgement, Unparsed, Verdict
 
 if TYPE_CHECKING:
@@ -227,6 +228,10 @@ class Results(Frozen):
     """How the judges bear changes that should not move them; None where none was asked for."""
     claims: tuple[Claim, ...] = ()
     """Every test of the page, corrected together, and what may be claimed; empty in results of an earlier program."""
+    unpaired: tuple[UnpairedResult, ...] = ()
+    """Judges that share no case."""
+    read_as: tuple[str, ...] = ()
+    """Of files by other programs: which columns were read as what, and the values found."""
 
     def of_role(self, role: Literal["model", "baseline"]) -> dict[str, ModelResult]:
         """The models, or the baselines, by name and in order."""
@@ -341,7 +346,9 @@ def summarise(
     comparisons = tuple(
         _compare(outcomes[a], outcomes[b], a, b, kind, level=level, seed=seed)
         for a, b, kind in _planned_comparisons(models, reference)
+        if share_cases(outcomes[a], outcomes[b])
     )
+    unpaired = unpaired_comparisons({name: outcomes[name] for name in judgements}, seed)
     results = Results(
         task=contract.kind,
         split=split,
@@ -361,6 +368,7 @@ def summarise(
         models=models,
         skipped_baselines=dict(skipped_baselines or {}),
         comparisons=comparisons,
+        unpaired=unpaired,
         leakage=_plain(leakage or {}),
         audit=audit,
     )

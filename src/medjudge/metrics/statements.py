@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from medjudge.metrics.claims import Claim, Kind, find_claim, is_claimed, n_tests
+from medjudge.metrics.unpaired import unpaired_statement
 from medjudge.records import AdapterStep
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ def make_statements(results: Results) -> list[str]:
 
     sentences = [
         " ".join([_compared(comparison, results), *shared_sentences(comparison)]) for comparison in results.comparisons
+    ]
+    sentences += [
+        unpaired_statement(one, find_claim(results.claims, "difference", (one.a, one.b), "accuracy"))
+        for one in results.unpaired
     ]
     sentences += [_against_chance(name, model, results) for name, model in results.of_role("model").items()]
     sentences += _correction(results)

@@ -7,8 +7,8 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,14 @@ from pydantic import ValidationError
 
 from medjudge import artifacts
 from medjudge.config import DataConfig, ReportConfig
+from medjudge.data.cells import Scale
+from medjudge.data.columns import Rows, Table, check_where, load_table, no_column
 from medjudge.data.leakage import LeakageReport, check_leakage
-from medjudge.data.sources import parse_fields, parse_where, read_source
+from medjudge.data.sources import parse_where, read_source
 from medjudge.data.verdict_files import (
     Facts,
-    Scale,
+    GoldFile,
+    Reading,
     VerdictFile,
     judge_name,
     merged,
@@ -31,7 +34,7 @@ from medjudge.data.verdict_files import (
     verdict_line,
 )
 from medjudge.errors import ConfigError, DataError
-from medjudge.metrics.baselines import BASELINES, Baselines, every_baseline
+from medjudge.metrics.baselines import BASELINES, Baselines, every_baseline, without_names_of
 from medjudge.metrics.results import Results, summarise
 from medjudge.metrics.statements import counted
 from medjudge.records import Case, Judgement
@@ -49,12 +52,19 @@ class ScoreOptions:
     """How files are read and what is measured."""
 
     columns: Mapping[str, str] = field(default_factory=dict)
-    """Field -> column of the verdict files."""
-    gold: str | None = None
+    """Field -> column of the verdict files, or "" for none."""
+    judges: Mapping[str, str] = field(default_factory=dict)
+    """Judge -> column of its verdicts, where a file has several such columns."""
+    gold: str | Rows | None = None
     """A file of expert labels, or the column of the verdict files that holds them; None: the column `gold`."""
     gold_columns: Mapping[str, str] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
+    """What a program writes -> the label that it means, or "" for no verdict."""
+    threshold: float | None = None
+    """Verdicts that are numbers: from here on they are the positive label."""
+    gold_threshold: float | None = None
     where: Sequence[str] = ()
+    """`COLUMN=VALUE`: holds for every file that has the column, of verdicts or of expert labels."""
     train: str | None = None
     """Labelled rows of the task, for baselines and the leakage check."""
     train_where: Sequence[str] = ()
@@ -82,12 +92,16 @@ def score_files(
     contract: TaskContract | LabelScale,
     out_dir: Path,
     options: ScoreOptions,
+    say: Callable[[str], None] | None = None,
 ) -> Results:
-    """Writes `results.json`, `verdicts.jsonl` and the page. The folder `out_dir` appears whole or not at all."""
+    """Writes `results.json`, `verdicts.jsonl` and the page. The folder `out_dir` appears whole or not at all.
+
+    say: as of `score`.
+    """
     out_dir = out_dir.absolute()
     if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
         raise ConfigError(f"--out {out_dir} is not an empty folder: name a new one, nothing is overwritten.")
-    scored = score(paths, contract, options)
+    scored = score(paths, contract, options, say)
     work = out_dir.with_name(f".{out_dir.name}.{os.getpid()}.work")
     artifacts.make_folder(work)
     try:
@@ -106,45 +120,37 @@ def score_files(
     return scored.results
 
 
-def score(paths: Sequence[str], contract: TaskContract | LabelScale, options: ScoreOptions) -> Scored:
-    """Reads, joins by case id and measures. Raises DataError where nothing can be joined."""
-    if not paths:
-        raise ConfigError("name one file of verdicts or more.")
-    scale = Scale(contract.labels, options.aliases)
-    gold_path = options.gold if options.gold is not None and Path(options.gold).expanduser().exists() else None
-    columns = dict(options.columns)
-    if options.gold is not None and gold_path is None:
-        columns["gold"] = options.gold
-    files = _read_files(paths, scale, columns, options, ids_needed=gold_path is not None or len(paths) > 1)
-    facts: dict[str, Facts] = {}
-    if gold_path is not None:
-        facts = dict(_gold_facts(gold_path, scale, contract, options))
-    elif not any("gold" in file.columns for file in files.values()):
+def score(
+    sources: Sequence[str | Rows],
+    contract: TaskContract | LabelScale,
+    options: ScoreOptions,
+    say: Callable[[str], None] | None = None,
+) -> Scored:
+    """Reads, joins by case id and measures. say: is given each sentence on what was read as what, before the numbers.
+
+    Raises DataError where nothing can be joined, or what was read is no verdict.
+    """
+    read = _read(sources, contract, options)
+    for line in read.read_as:
+        if say is not None:
+            say(line)
+    cases = to_cases(read.facts)
+    rated = sum(case.gold is not None for case in cases)
+    if not rated:
         raise DataError(
-            f"{paths[0]}: no column 'gold' with the experts' labels. Name the column or a file with --gold."
+            f"no case has an expert label: {read.gold_place} holds none for {len(cases):,} cases. Name the column or "
+            "the file with --gold."
         )
-    in_gold = set(facts)
-    for path, file in files.items():
-        for case_id, found in file.facts.items():
-            if gold_path is None or case_id in in_gold:
-                facts[case_id] = merged(case_id, facts.get(case_id), found, path)
-    judgements = _by_judge(files)
-    said = {judgement.case_id for answers in judgements.values() for judgement in answers}
-    if gold_path is not None and not said & in_gold:
-        raise DataError(
-            f"no verdict has a partner in {gold_path}: ids there are like {_shown(in_gold)}, in the verdicts like "
-            f"{_shown(said)}. Map the column that both share: --map id=COLUMN, --gold-map id=COLUMN."
-        )
-    cases = to_cases(facts)
     baselines, leakage, n_train = _baselines(cases, contract, options)
-    baselines.judgements.update({name: judgements.pop(name) for name in list(judgements) if name in BASELINES})
+    own = {name: read.judgements.pop(name) for name in list(read.judgements) if name in read.baselines}
+    baselines = without_names_of(baselines, read.judgements)
     results = summarise(
         cases,
-        judgements,
+        read.judgements,
         contract=contract,
-        split=Path(gold_path or paths[0]).name,
-        baselines=baselines.judgements,
-        skipped_baselines=baselines.skipped,
+        split=Path(read.split).name,
+        baselines={**baselines.judgements, **own},
+        skipped_baselines={name: why for name, why in baselines.skipped.items() if name not in own},
         reference=options.reference,
         level=options.level,
         n_resamples=options.n_resamples,
@@ -154,56 +160,140 @@ def score(paths: Sequence[str], contract: TaskContract | LabelScale, options: Sc
         families=options.families,
         slices=slice_names(cases),
     )
-    partners = _without_partner(judgements, facts, in_gold)
-    results = results.model_copy(update={"statements": (*results.statements, *partners, *baselines.notes)})
-    completions = {key: text for file in files.values() for key, text in file.completions.items()}
-    return Scored(results, cases, {**judgements, **baselines.judgements}, completions)
+    statements = (*results.statements, *read.statements, *baselines.notes)
+    results = results.model_copy(update={"statements": statements, "read_as": read.read_as})
+    return Scored(results, cases, {**read.judgements, **baselines.judgements, **own}, read.completions)
 
 
-def _read_files(
-    paths: Sequence[str], scale: Scale, columns: Mapping[str, str], options: ScoreOptions, *, ids_needed: bool
-) -> dict[str, VerdictFile]:
-    files: dict[str, VerdictFile] = {}
-    for text in paths:
-        name, path = _named(text)
-        if path in files:
-            raise ConfigError(f"{path} is named twice: expected each file once.")
-        files[path] = read_verdicts(
-            path,
-            scale,
-            columns=columns,
-            judge=name,
-            where=None if Path(options.gold or "").exists() else parse_where(options.where),
-            confidence_max=options.confidence_max,
-            ids_needed=ids_needed,
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """All files, joined."""
+
+    facts: dict[str, Facts]
+    judgements: dict[str, list[Judgement]]
+    baselines: frozenset[str]
+    completions: dict[tuple[str, str], str]
+    gold_place: str
+    """Where expert labels were looked for, in words."""
+    split: str
+    read_as: tuple[str, ...]
+    statements: tuple[str, ...]
+
+
+def _read(sources: Sequence[str | Rows], contract: TaskContract | LabelScale, options: ScoreOptions) -> _Read:
+    """Raises DataError and ConfigError as `score`."""
+    if not sources:
+        raise ConfigError("name one file of verdicts or more.")
+    inputs, group_fields = _task_fields(contract)
+    scale = Scale(contract.labels, options.aliases, options.threshold, contract.positive)
+    gold_scale = Scale(contract.labels, options.aliases, options.gold_threshold, contract.positive)
+    gold_source, columns = _gold_source(options)
+    where = parse_where(options.where)
+    gold_table = load_table(gold_source, where) if gold_source is not None else None
+    named = [_named(source) for source in sources]
+    tables: dict[str, Table] = {}
+    for _, source in named:
+        name = source if isinstance(source, str) else source.name
+        if name in tables:
+            raise ConfigError(
+                f"{name} is named twice: expected each file once. For several columns of one file name each of them: "
+                "--judge NAME=COLUMN."
+            )
+        tables[name] = load_table(source, where)
+    check_where([*tables.values(), *([gold_table] if gold_table else [])], where)
+    expert = None
+    if gold_table is not None:
+        expert = read_gold(
+            gold_table, gold_scale, columns=options.gold_columns, inputs=inputs, group_fields=group_fields
         )
-    return files
+    reading = Reading(
+        columns,
+        options.judges,
+        inputs,
+        group_fields,
+        options.confidence_max,
+        ids_needed=gold_table is not None or len(tables) > 1,
+    )
+    files = {
+        path: read_verdicts(table, scale, reading, judge=name, gold=gold_scale)
+        for (name, _), (path, table) in zip(named, tables.items(), strict=True)
+    }
+    if expert is None and not any("gold" in file.columns for file in files.values()):
+        first = next(iter(tables.values()))
+        error = no_column(first, "gold", files[first.source].columns, scale)
+        raise DataError(f"{error} Or name a file of expert labels with --gold.")
+    return _joined(files, expert, gold_table.source if gold_table else None)
 
 
-def _named(text: str) -> tuple[str, str]:
-    """(judge, path) of `NAME=PATH` or `PATH`."""
-    name, equals, path = text.partition("=")
-    if equals and name and path and not Path(text).exists():
+def _gold_source(options: ScoreOptions) -> tuple[str | Rows | None, dict[str, str]]:
+    """The file of expert labels, or None; and the columns of the verdict files, with that of `gold` where it is one."""
+    columns, gold = dict(options.columns), options.gold
+    if gold is None:
+        return None, columns
+    if isinstance(gold, Rows) or Path(gold).expanduser().exists():
+        return gold, columns
+    if columns.setdefault("gold", gold) != gold:
+        raise ConfigError(f"--gold names column {gold!r} and --map gold={columns['gold']}: give one of the two.")
+    return None, columns
+
+
+def _joined(files: Mapping[str, VerdictFile], expert: GoldFile | None, gold_name: str | None) -> _Read:
+    """Rows of one case put together. Raises DataError where they contradict each other or have nothing in common."""
+    facts: dict[str, Facts] = dict(expert.facts) if expert is not None else {}
+    in_gold = set(facts)
+    grouped = any(known.group for known in facts.values())
+    dropped = frozenset().union(*(file.dropped for file in files.values()))
+    for path, file in files.items():
+        for case_id, now in file.facts.items():
+            if expert is not None and case_id not in in_gold:
+                continue
+            before = facts.get(case_id)
+            if file.groups_guessed and (grouped or (before is not None and before.group)):
+                now = replace(now, group="")
+            facts[case_id] = merged(case_id, before, now, path)
+    judgements = _by_judge(files)
+    said = {judgement.case_id for answers in judgements.values() for judgement in answers}
+    if expert is not None and not said & in_gold:
+        raise DataError(
+            f"no verdict has a partner in {gold_name}: ids there are like {_shown(in_gold)}, in the verdicts like "
+            f"{_shown(said)}. Map the column that both share: --map id=COLUMN, --gold-map id=COLUMN."
+        )
+    # Who keeps a part of the verdicts measures that part: its other cases are not unanswered ones.
+    left_out = (dropped - said) & in_gold
+    for case_id in left_out:
+        del facts[case_id]
+    out_of_gold = expert.dropped if expert is not None else frozenset()
+    return _Read(
+        facts,
+        judgements,
+        frozenset(name for file in files.values() for name in _baselines_of(file)),
+        {key: text for file in files.values() for key, text in file.completions.items()},
+        gold_name or f"column {next(iter(files.values())).columns.get('gold', 'gold')!r}",
+        gold_name or next(iter(files)),
+        (*(line for file in files.values() for line in file.read_as), *(expert.read_as if expert else ())),
+        (
+            *_without_partner(judgements, in_gold, out_of_gold),
+            *([f"Left out by --where: {counted(len(left_out), 'case')} of the expert file."] if left_out else []),
+        ),
+    )
+
+
+def _named(source: str | Rows) -> tuple[str, str | Rows]:
+    """(judge, source) of `NAME=PATH`, `PATH` or rows in memory."""
+    if isinstance(source, Rows):
+        return source.name, source
+    name, equals, path = source.partition("=")
+    if equals and name and path and not Path(source).exists():
         return name, path
-    return judge_name(text), text
+    return judge_name(source), source
 
 
-def _gold_facts(
-    path: str, scale: Scale, contract: TaskContract | LabelScale, options: ScoreOptions
-) -> Mapping[str, Facts]:
-    inputs: list[str] = []
-    groups: tuple[str, ...] = ()
-    if isinstance(contract, TaskContract):
-        inputs = [name for name in contract.fields if name not in (contract.gold_field, contract.reason_field)]
-        groups = contract.group_fields
-    return read_gold(
-        path,
-        scale,
-        columns=options.gold_columns,
-        where=parse_where(options.where),
-        inputs=inputs,
-        group_fields=groups,
-    ).facts
+def _task_fields(contract: TaskContract | LabelScale) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The fields of a task that are texts, and those of them that make a question; none of a scale alone."""
+    if not isinstance(contract, TaskContract):
+        return (), ()
+    other = (contract.gold_field, contract.reason_field)
+    return tuple(name for name in contract.fields if name not in other), tuple(contract.group_fields)
 
 
 def _by_judge(files: Mapping[str, VerdictFile]) -> dict[str, list[Judgement]]:
@@ -216,6 +306,11 @@ def _by_judge(files: Mapping[str, VerdictFile]) -> dict[str, list[Judgement]]:
                 )
             judgements[name] = answers
     return judgements
+
+
+def _baselines_of(file: VerdictFile) -> Collection[str]:
+    """The judges of a file that are baselines: as it says itself, or by name where this program wrote none of that."""
+    return [name for name in file.judgements if name in BASELINES] if file.own_without_role else file.baselines
 
 
 def _baselines(
@@ -231,9 +326,6 @@ def _baselines(
         train = read_source(options.train, contract, config, where=parse_where(options.train_where)).cases
         if any(case.inputs for case in cases):
             leakage = check_leakage({"train": train}, {"evaluated": [case for case in cases if case.inputs]})
-    rated = [case for case in cases if case.gold is not None]
-    if not rated:
-        raise DataError("no case has an expert label: there is nothing to measure against. Check --gold.")
     found = every_baseline(
         train,
         cases,
@@ -244,7 +336,7 @@ def _baselines(
         rng=np.random.default_rng(options.seed),
         embed=lambda: embed_or_why_not(EmbeddingSettings()),
     )
-    return Baselines(dict(found.judgements), dict(found.skipped), found.notes), leakage, len(train) or None
+    return found, leakage, len(train) or None
 
 
 def _train_fields(contract: TaskContract, gold_columns: Mapping[str, str]) -> dict[str, str]:
@@ -254,12 +346,12 @@ def _train_fields(contract: TaskContract, gold_columns: Mapping[str, str]) -> di
 
 
 def _without_partner(
-    judgements: Mapping[str, Sequence[Judgement]], facts: Mapping[str, Facts], in_gold: set[str]
+    judgements: Mapping[str, Sequence[Judgement]], in_gold: set[str], out_of_gold: frozenset[str]
 ) -> list[str]:
-    """What found no partner, in words."""
+    """What found no partner, in words. out_of_gold: cases that --where leaves out of the expert file."""
     sentences = []
     for name, answers in judgements.items():
-        alone = [judgement.case_id for judgement in answers if in_gold and judgement.case_id not in in_gold]
+        alone = [one.case_id for one in answers if in_gold and one.case_id not in in_gold | out_of_gold]
         if alone:
             sentences.append(
                 f"{counted(len(alone), 'verdict')} of {name} found no case in the file of expert labels (such as "
@@ -278,19 +370,27 @@ def _lines(scored: Scored) -> str:
     for name, answers in scored.judgements.items():
         for judgement in answers:
             case = cases.get(judgement.case_id) or Case(judgement.case_id, {})
-            line = verdict_line(name, case, judgement, scored.completions.get((name, judgement.case_id)))
+            completion = scored.completions.get((name, judgement.case_id))
+            line = verdict_line(name, case, judgement, completion, role=scored.results.models[name].role)
             lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     return "".join(lines)
 
 
-def parse_pairs(pairs: Sequence[str]) -> dict[str, str]:
-    """`["id=uid,label=pred"]` -> {"id": "uid", "label": "pred"}: as `--map` takes it, also several at once."""
-    return parse_fields([part for pair in pairs for part in pair.split(",")])
+def parse_judges(pairs: Sequence[str]) -> dict[str, str]:
+    """`["gpt=gpt-x", "b"]` -> {"gpt": "gpt-x", "b": "b"}, as `--judge` takes it. Raises ConfigError."""
+    judges: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, column = (part.strip() for part in pair.partition("="))
+        column = column if equals else name
+        if not name or not column or name in judges:
+            raise ConfigError(f"--judge takes NAME=COLUMN or COLUMN, each name once; got {pair!r}.")
+        judges[name] = column
+    return judges
 
 
-def label_scale(labels: str, ordered: bool = False, positive: str | None = None) -> LabelScale:
+def label_scale(labels: str | Sequence[str], ordered: bool = False, positive: str | None = None) -> LabelScale:
     """The scale of `--labels a,b,c`. Of two labels the second is positive unless `positive` names the first."""
-    names = tuple(part.strip() for part in labels.split(","))
+    names = tuple(str(part).strip() for part in (labels.split(",") if isinstance(labels, str) else labels))
     if positive is None and len(names) == 2 and not ordered:
         positive = names[1]
     try:
