@@ -22,12 +22,12 @@ from medjudge.stages import grpo, sft
 from medjudge.stages.report import gather
 
 
-class Reached(Exception):
+class TrainingBeginsError(Exception):
     """Training would begin now."""
 
 
 def stop(*_: Any, **__: Any) -> Any:
-    raise Reached
+    raise TrainingBeginsError
 
 
 def printed(stage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -47,7 +47,7 @@ def printed(stage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         write_split(tmp_path / "prepare" / f"{split}{artifacts.SPLIT_SUFFIX}", cases)
     monkeypatch.setattr(stage, "start_of", lambda *_: (str(base), "base"))
     console = Console(width=200, color_system=None, file=io.StringIO())
-    with pytest.raises(Reached):
+    with pytest.raises(TrainingBeginsError):
         stage.run(recipe, tmp_path / "out", tmp_path, console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
