@@ -297,7 +297,9 @@ class Scores:
 
         from medjudge.reporting.tables import audit_tables, results_tables
 
-        return Group(*results_tables(self.results, get_console().width), *audit_tables(self.results), *map(Text, self.statements))
+        return Group(
+            *results_tables(self.results, get_console().width), *audit_tables(self.results), *map(Text, self.statements)
+        )
 
     def __repr__(self) -> str:
         """In one line, without text of a case."""
