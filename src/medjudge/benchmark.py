@@ -25,6 +25,7 @@ from medjudge.data.splits import seeded_sample
 from medjudge.errors import ConfigError, DataError
 from medjudge.inference.endpoint import EndpointClient, is_endpoint, parse_endpoint
 from medjudge.inference.kept import LocalJudge
+from medjudge.metrics.coverage import prompt_sentences
 from medjudge.metrics.published import (
     JudgeOnSet,
     SetResult,
@@ -231,10 +232,10 @@ def _finish(
     summary = evaluate_cases(
         job.recipe, options.models, job.cases, (), none_known, work, console, split=job.name, answered=answered
     )
-    result = _set_result(job, artifacts.read_as(work / artifacts.RESULTS, Results.from_json), work)
-    artifacts.write_json(
-        work / artifacts.SET, {"notes": _notes(job, answered), "result": result.model_dump(mode="json")}
-    )
+    results = artifacts.read_as(work / artifacts.RESULTS, Results.from_json)
+    notes = [*_notes(job, answered), *prompt_sentences(results)]
+    result = _set_result(job, results, work)
+    artifacts.write_json(work / artifacts.SET, {"notes": notes, "result": result.model_dump(mode="json")})
     write_report(gather(work, ReportConfig(title=f"{job.name}: {job.chosen.benchmark.title}")), work)
     wall_s = time.monotonic() - started
     run_dir.finish(
@@ -274,6 +275,7 @@ def _set_result(job: _Job, results: Results, work: Path) -> SetResult:
             name: JudgeOnSet(
                 n=results.models[name].n,
                 n_unparsed=results.models[name].n_unparsed,
+                unanswered=results.models[name].unanswered,
                 honest=honest_values(name, results),
                 published=published_values(gold[name], said[name], results.labels),
                 usage=results.models[name].usage,

@@ -296,13 +296,18 @@ class Scores:
 
     def __rich__(self) -> Any:
         """Tables and sentences for a terminal."""
+        from rich import get_console
         from rich.console import Group
         from rich.text import Text
 
-        from medjudge.reporting.tables import audit_tables, results_table
+        from medjudge.reporting.tables import audit_tables, results_tables
 
-        read_as = map(Text, self.results.read_as)
-        return Group(*read_as, results_table(self.results), *audit_tables(self.results), *map(Text, self.statements))
+        return Group(
+            *map(Text, self.results.read_as),
+            *results_tables(self.results, get_console().width),
+            *audit_tables(self.results),
+            *map(Text, self.statements),
+        )
 
     def __repr__(self) -> str:
         """In one line, without text of a case."""

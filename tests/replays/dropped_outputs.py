@@ -79,8 +79,16 @@ def _drop(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         results,
         "code_outcomes",
-        lambda cases, answers, **options: code(cases, [j for j in answers if not isinstance(j, Unparsed)], **options),
+        lambda cases, answers, **options: code(
+            cases, [j for j in answers if not isinstance(j, Unparsed)], **{**options, "due": frozenset()}
+        ),
     )
 
 
-GUARDS = (Guard("unparsed replies are dropped before they are coded", _drop, "unreadable replies do not count"),)
+GUARDS = (
+    Guard(
+        "unparsed replies are dropped before they are coded, and no case is due",
+        _drop,
+        "unreadable replies do not count",
+    ),
+)

@@ -99,3 +99,37 @@ def test_an_endpoint_that_saw_more_than_a_local_model_would_is_said() -> None:
     (sentence,) = _sent_whole(contract, [short, long], ["gpt"])
     assert "Prompts go to endpoints (gpt) whole" in sentence
     assert "1 of 2 prompts are longer than its 100" in sentence
+
+
+def test_prompts_that_lost_words_are_counted_in_results_sentences_and_page(tmp_path: Path) -> None:
+    """Half of the rows have a text that does not fit: the other half's agreement stands beside theirs."""
+    settings = recipe("labels", instructions="terse", max_prompt_tokens=120)
+    path = write_rows(tmp_path / "rows.jsonl", n_variants=4)
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for row in rows[::2]:
+        row["variant"] += " and a word more" * 60
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    model = {"m": str(save_base(tmp_path / "model"))}
+    data = settings.data.model_copy(update={"slices": ("procedure",)})
+    out = tmp_path / "out"
+    evaluate_folder(settings.contract, str(path), model, out, Console(quiet=True), data, settings)
+    verdicts = [json.loads(line) for line in (out / artifacts.VERDICTS).read_text(encoding="utf-8").splitlines()]
+    cut = [row for row in verdicts if row["n_words_cut"]]
+    results = artifacts.read_json(out / artifacts.RESULTS)
+    prompts = results["models"]["m"]["prompts"]
+    assert len(cut) == 6
+    assert (prompts["n"], prompts["n_shortened"]) == (12, 6)
+    assert prompts["n_words_cut"] == sum(row["n_words_cut"] for row in cut)
+    assert prompts["shortened"]["value"] == pytest.approx(sum(row["correct"] for row in cut) / 6)
+    assert prompts["whole"]["value"] == pytest.approx(
+        sum(row["correct"] for row in verdicts if not row["n_words_cut"]) / 6
+    )
+    assert any("6 of 12 prompts were shortened to fit `max_prompt_tokens` (120)" in s for s in results["statements"])
+    assert {row["generator"] for row in results["audit"]["judges"]["m"]["slices"]["procedure"]} == {
+        row["procedure"] for row in rows
+    }
+    rewrite(out, Console(quiet=True))
+    page = (out / artifacts.REPORT).read_text(encoding="utf-8")
+    assert "6 of 12" in page
+    assert "Agreement on cut ones, %" in page
+    assert "m by procedure" in page

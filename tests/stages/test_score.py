@@ -301,3 +301,60 @@ def test_the_french_rows_by_generator(tmp_path: Path) -> None:
     clean = [row for row in published if normalise(row["question"]) not in evaluated]
     assert 0 < len(clean) < len(published)
     assert any(line.startswith(f"Baselines were fitted on {len(clean):,} of ") for line in results.statements)
+
+
+def scored(tmp_path: Path, gold: dict[str, str], **judges: dict[str, str | None]) -> Results:
+    """Judges against a file of expert labels; a verdict of None stands there as an empty cell."""
+    path = write_csv(tmp_path / "gold.csv", [{"id": key, "gold": label} for key, label in gold.items()])
+    files = [
+        f"{name}={write_csv(tmp_path / f'{name}.csv', [{'id': k, 'label': v or ''} for k, v in said.items()])}"
+        for name, said in judges.items()
+    ]
+    return score(files, BINARY, options(columns={}, gold=path)).results
+
+
+def test_rows_that_are_absent_and_rows_without_a_label_give_one_headline(tmp_path: Path) -> None:
+    """B leaves out all but two of the hard half. A is right on 9 of 10 easy and 6 of 10 hard, B on 9 and 2 of 2."""
+    gold = {f"c{i}": ("yes", "no")[i % 2] for i in range(20)}
+    wrong = {"yes": "no", "no": "yes"}
+    a = {key: label if i < 9 or 10 <= i < 16 else wrong[label] for i, (key, label) in enumerate(gold.items())}
+    b = {key: label if i != 9 else wrong[label] for i, (key, label) in enumerate(gold.items()) if i < 12}
+    (tmp_path / "absent").mkdir()
+    (tmp_path / "empty").mkdir()
+    absent = scored(tmp_path / "absent", gold, A=a, B=dict(b))
+    empty = scored(tmp_path / "empty", gold, A=a, B={key: b.get(key) for key in gold})
+    for results, kind in ((absent, "absent"), (empty, "format")):
+        assert accuracy(results, "A") == 0.75
+        assert accuracy(results, "B") == 0.55
+        assert results.models["B"].metrics["accuracy_on_schema"].value == pytest.approx(11 / 12)
+        assert results.models["B"].unanswered == {kind: 8}
+    line_absent, line_empty = absent.statements[0], empty.statements[0]
+    assert line_absent == line_empty
+    # On the 12 that both answered A is right on 9 + 2; on the 8 others on 4.
+    assert "On the 12 cases that both answered, B is right in 91.7 % and A in 91.7 %: +0.0 points" in line_absent
+    assert "On the 8 cases that only A answered, it is right in 50.0 %." in line_absent
+
+
+def test_the_criterion_that_lacks_verdicts_is_named(tmp_path: Path) -> None:
+    criteria = ("short", "safe", "right")
+    keys = [(f"a{i}", criterion) for i in range(12) for criterion in criteria]
+    gold = [{"id": i, "criterion": c, "gold": ("yes", "no")[k % 2]} for k, (i, c) in enumerate(keys)]
+    said = [
+        {"id": row["id"], "criterion": row["criterion"], "label": row["gold"]}
+        for k, row in enumerate(gold)
+        if row["criterion"] != "safe" or k < 12
+    ]
+    mapped = {"id": "id+criterion", "group": "id"}
+    results = score(
+        [f"judge={write_csv(tmp_path / 'said.csv', said)}"],
+        BINARY,
+        options(columns=mapped, gold=write_csv(tmp_path / "gold.csv", gold), gold_columns=mapped),
+    ).results
+    judge = results.models["judge"]
+    assert (judge.n, judge.n_answered) == (36, 28)
+    assert accuracy(results, "judge") == pytest.approx(28 / 36)
+    assert judge.metrics["accuracy_on_schema"].value == 1
+    assert results.audit is not None
+    table = {row.generator: row.n - row.n_unparsed for row in results.audit.judges["judge"].slices["criterion"]}
+    assert table == {"short": 12, "safe": 4, "right": 12}
+    assert any("criterion 'safe', of whose 12 cases 4 were answered" in line for line in results.statements)

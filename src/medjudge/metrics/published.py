@@ -59,6 +59,8 @@ class JudgeOnSet(Frozen):
     published: PublishedValues
     usage: dict[str, Any] | None = None
     """Of an endpoint: calls, tokens, cost and latency."""
+    unanswered: dict[str, int] = {}  # noqa: RUF012  (pydantic copies it)
+    """Kind of `classification.KINDS` -> count of the cases without a verdict."""
 
 
 class SetResult(Frozen):

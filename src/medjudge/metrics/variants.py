@@ -19,6 +19,8 @@ class VariantRow(Frozen):
     name: str
     n: int
     n_unparsed: int
+    unanswered: dict[str, int] = {}  # noqa: RUF012  (pydantic copies it)
+    """Kind of `classification.KINDS` -> count of the cases without a verdict."""
     metrics: dict[str, MetricResult]
     """`macro_f1`, `weighted_f1` and the reasoning metrics, as far as they were measured."""
     seconds_per_step: MetricResult | None

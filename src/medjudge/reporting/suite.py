@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medjudge import __version__, artifacts
+from medjudge.metrics.coverage import kinds_text
 from medjudge.metrics.published import IN_PERCENT, METRICS, JudgeOnSet, SetResult, SuiteResults
 from medjudge.reporting.audit_tables import Cell, Grid, number
 from medjudge.reporting.html import template_environment
@@ -41,7 +42,9 @@ def suite_grids(suite: SuiteResults) -> list[Grid]:
 
 def _cells(judge: JudgeOnSet, columns: tuple[str, ...]) -> tuple[Cell, ...]:
     dropped = judge.published.n_dropped
-    cells = [Cell(f"{judge.n_unparsed:,} of {judge.n:,}", f"({dropped:,})")]
+    cells = [
+        Cell(f"{judge.n_unparsed:,} of {judge.n:,}", " ".join([f"({dropped:,})", kinds_text(judge.unanswered)]).strip())
+    ]
     for name in columns:
         percent = name in IN_PERCENT
         ours, theirs = judge.honest.get(name), judge.published.metrics.get(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from medjudge.metrics.coverage import kinds_text
 from medjudge.metrics.measured import MetricResult
 from medjudge.metrics.reasoning import REASONING_METRICS
 from medjudge.metrics.variants import VariantRow, Variants
@@ -20,7 +21,14 @@ def variants_grid(variants: Variants) -> Grid:
     """Variants (rows) by macro-F1, weighted F1, reasoning, and training time."""
     columns = shown_columns(variants)
     rows = [
-        (row.name, (*(_cell(name, row) for name in columns), Cell(f"{row.n:,}"), Cell(f"{row.n_unparsed:,}")))
+        (
+            row.name,
+            (
+                *(_cell(name, row) for name in columns),
+                Cell(f"{row.n:,}"),
+                Cell(f"{row.n_unparsed:,}", kinds_text(row.unanswered)),
+            ),
+        )
         for row in variants.rows
     ]
     width = len(columns) + 2

@@ -194,6 +194,7 @@ def _table(results: Results, contestants: Mapping[str, Contestant], not_trained:
                 name=name,
                 n=model.n,
                 n_unparsed=model.n_unparsed,
+                unanswered=model.unanswered,
                 metrics={**labels, **told},
                 seconds_per_step=per_step,
                 relative_time=relative,
