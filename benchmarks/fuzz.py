@@ -357,7 +357,7 @@ def table_bytes(rows: Sequence[Any], ending: str, rng: random.Random) -> bytes:
         try:
             pyarrow.parquet.write_table(pyarrow.Table.from_pylist(objects), sink)
         except Exception:  # mixed types in a column
-            texts = [{str(key)[:99]: repr(value)[:99] for key, value in row.items()} for row in objects]
+            texts = [{str(key)[:99]: as_text(value)[:99] for key, value in row.items()} for row in objects]
             with contextlib.suppress(Exception):
                 pyarrow.parquet.write_table(pyarrow.Table.from_pylist(texts), sink)
         return sink.getvalue()
