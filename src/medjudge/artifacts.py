@@ -355,6 +355,15 @@ class RunDir:
         for path in (self.work(name), self.stage(name), *(self.path / f".{name}.{end}" for end in ("old", "adopted"))):
             remove(path)
 
+    def drop_useless_work(self, name: str) -> None:
+        """Removes begun work that nothing can be gone on from: no checkpoint, no kept answer, no pre-flight."""
+        work = self.work(name)
+        drop_damaged_checkpoints(work)
+        worth = (f"{CHECKPOINTS}/*", ".answers-*", PREFLIGHT)
+        if work.is_dir() and not any(path for pattern in worth for path in work.glob(pattern)):
+            with contextlib.suppress(OSError, RunError):
+                remove(work)
+
     def discard_notes(self) -> None:
         """Forgets what the run's own folder holds beside its stages where that is damaged."""
         for name in (RECIPE, COMMANDS, PREFLIGHT, HASHES):
