@@ -226,6 +226,20 @@ def test_the_mask_is_given_back(tmp_path: Path) -> None:
         os.umask(previous)
 
 
+def test_a_cache_of_models_that_people_share_keeps_the_users_own_mask(tmp_path: Path) -> None:
+    previous = os.umask(0o022)
+    try:
+        with artifacts.private_files(), artifacts.private_files():
+            with files.shared_files():
+                (tmp_path / "model").write_text("x")
+            (tmp_path / "rows").write_text("x")
+        with files.shared_files():
+            (tmp_path / "after").write_text("x")
+    finally:
+        os.umask(previous)
+    assert [mode_of(tmp_path / name) for name in ("model", "rows", "after")] == [0o644, 0o600, 0o644]
+
+
 # --- writing and removing ---------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 from medjudge.config import TINY_BASE, ModelConfig
 from medjudge.data.facts import BUILTIN_DIR
 from medjudge.errors import ConfigError, ModelError
-from medjudge.files import check_outputs
+from medjudge.files import check_outputs, shared_files
 from medjudge.tasks.encoding import PLAIN_CHAT_TEMPLATE, stop_token_ids
 
 TINY_DIR = BUILTIN_DIR / "tiny"
@@ -53,7 +53,8 @@ def resolve(model: str | Path, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(str(model), revision=revision, allow_patterns=_HUB_PATTERNS))
+        with shared_files():
+            return Path(snapshot_download(str(model), revision=revision, allow_patterns=_HUB_PATTERNS))
     except Exception as error:  # the hub client raises some twenty types; all mean that the model cannot be had
         raise ModelError(
             f"cannot get {model!r} from the hub ({type(error).__name__}). Check the name, the network and, for a gated "
