@@ -233,11 +233,12 @@ def test_a_cache_of_models_that_people_share_keeps_the_users_own_mask(tmp_path: 
             with files.shared_files():
                 (tmp_path / "model").write_text("x")
             (tmp_path / "rows").write_text("x")
+            artifacts.write_text(tmp_path / "recipe", "x", private=False)
         with files.shared_files():
             (tmp_path / "after").write_text("x")
     finally:
         os.umask(previous)
-    assert [mode_of(tmp_path / name) for name in ("model", "rows", "after")] == [0o644, 0o600, 0o644]
+    assert [mode_of(tmp_path / name) for name in ("model", "rows", "after", "recipe")] == [0o644, 0o600, 0o644, 0o644]
 
 
 # --- writing and removing ---------------------------------------------------------------------------------------------

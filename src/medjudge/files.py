@@ -108,8 +108,10 @@ def write_bytes(path: Path, content: bytes, *, private: bool = True) -> None:
     temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
     try:
         remove(temporary)
-        mode = PRIVATE_FILE if private else 0o666
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        with contextlib.nullcontext() if private else shared_files():
+            mode = PRIVATE_FILE if private else 0o666
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
