@@ -48,69 +48,14 @@ LONGEST_S = 30
 DEEPEST = 30
 KINDS = ("recipes", "rows", "verdicts", "commands")
 ODD_TEXTS = (
-    "",
-    " ",
-    "\0",
-    "a\0b",
-    "e\u0301",
-    "\u00e9",
-    "\u202eabc",
-    "\u00a0",
-    "\u200b",
-    "\ufeff",
-    "\ud800",
-    "x" * 20_000,
-    "../x",
-    "/",
-    "~",
-    ".",
-    "NaN",
-    "inf",
-    "-1",
-    "1.0",
-    "0" * 40,
-    "{a}",
-    "{",
-    "%s",
-    "[red]",
-    "[/]",
-    "=",
-    "builtin:",
-    "builtin:nothing",
-    "hub:",
-    "openai:m",
-    "'; --",
-    "true",
-    "None",
-    "a\nb",
-    "\u2028",
-    "9" * 5000,
-)
+    "", " ", "\0", "a\0b", "e\u0301", "\u00e9", "\u202eabc", "\u00a0", "\u200b", "\ufeff", "\ud800", "x" * 20_000,
+    "../x", "/", "~", ".", "NaN", "inf", "-1", "1.0", "0" * 40, "{a}", "{", "%s", "[red]", "[/]", "=", "builtin:",
+    "builtin:nothing", "hub:", "openai:m", "'; --", "true", "None", "a\nb", "\u2028", "9" * 5000,
+)  # fmt: skip
 ODD_VALUES: tuple[Any, ...] = (
-    None,
-    True,
-    False,
-    0,
-    -1,
-    1,
-    7,
-    2**63,
-    -(2**70),
-    0.5,
-    1.5,
-    -0.0,
-    1e308,
-    float("nan"),
-    float("inf"),
-    [],
-    {},
-    [[[]]],
-    {"": {"": ""}},
-    [None],
-    ["a", 1],
-    [0, 10],
-    *ODD_TEXTS,
-)
+    None, True, False, 0, -1, 1, 7, 2**63, -(2**70), 0.5, 1.5, -0.0, 1e308, float("nan"), float("inf"), [], {},
+    [[[]]], {"": {"": ""}}, [None], ["a", 1], [0, 10], *ODD_TEXTS,
+)  # fmt: skip
 
 
 # --- mutations --------------------------------------------------------------------------------------------------------
@@ -357,7 +302,7 @@ def table_bytes(rows: Sequence[Any], ending: str, rng: random.Random) -> bytes:
         try:
             pyarrow.parquet.write_table(pyarrow.Table.from_pylist(objects), sink)
         except Exception:  # mixed types in a column
-            texts = [{str(key)[:99]: repr(value)[:99] for key, value in row.items()} for row in objects]
+            texts = [{str(key)[:99]: as_text(value)[:99] for key, value in row.items()} for row in objects]
             with contextlib.suppress(Exception):
                 pyarrow.parquet.write_table(pyarrow.Table.from_pylist(texts), sink)
         return sink.getvalue()

@@ -21,6 +21,7 @@ from medjudge.artifacts import RunDir
 from medjudge.data.store import read_split, write_split
 from medjudge.errors import DataError, RunError
 from medjudge.records import Case
+from medjudge.stages.score import ScoreOptions, label_scale, score_files
 
 INPUTS = {"seed": 1}
 
@@ -225,6 +226,21 @@ def test_the_mask_is_given_back(tmp_path: Path) -> None:
         os.umask(previous)
 
 
+def test_a_cache_of_models_that_people_share_keeps_the_users_own_mask(tmp_path: Path) -> None:
+    previous = os.umask(0o022)
+    try:
+        with artifacts.private_files(), artifacts.private_files():
+            with files.shared_files():
+                (tmp_path / "model").write_text("x")
+            (tmp_path / "rows").write_text("x")
+            artifacts.write_text(tmp_path / "recipe", "x", private=False)
+        with files.shared_files():
+            (tmp_path / "after").write_text("x")
+    finally:
+        os.umask(previous)
+    assert [mode_of(tmp_path / name) for name in ("model", "rows", "after", "recipe")] == [0o644, 0o600, 0o644, 0o644]
+
+
 # --- writing and removing ---------------------------------------------------------------------------------------------
 
 
@@ -278,18 +294,55 @@ def test_a_librarys_word_for_a_failed_write_is_understood(error: Exception, word
     assert message is None if words is None else message is not None and words in message
 
 
-def test_a_limit_of_file_sizes_ends_with_one_sentence(tmp_path: Path) -> None:
+def verdict_file(path: Path) -> Path:
+    rows = [{"id": f"c{i}", "label": "yes" if i % 3 else "no", "gold": "yes" if i % 2 else "no"} for i in range(300)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("command", ["data build", "score", "export", "run"])
+def test_a_limit_of_file_sizes_ends_with_one_sentence(tmp_path: Path, command: str) -> None:
+    verdicts = verdict_file(tmp_path / "verdicts.jsonl")
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(
+        f'name = "x"\nruns_dir = "{tmp_path / "runs"}"\nstages = ["prepare"]\n[task]\nkind = "mcq"\n'
+        '[data]\nsource = "builtin:mcq"\n'
+    )
+    arguments = {
+        "data build": ["data", "build", "mcq", "--n", "500", "--out", str(tmp_path / "rows.jsonl")],
+        "score": ["score", str(verdicts), "--labels", "no,yes", "--out", str(tmp_path / "out")],
+        "export": ["export", "lm-eval", str(tmp_path / "lm"), "--task", "mcq", "--data", "builtin:mcq"],
+        "run": ["run", str(recipe)],
+    }[command]
     program = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
-        f"sys.argv = ['medjudge', 'data', 'build', 'mcq', '--n', '500', '--out', {str(tmp_path / 'rows.jsonl')!r}]; "
-        "from medjudge.cli import main; main()"
+        f"sys.argv = {['medjudge', *arguments]!r}; from medjudge.cli import main; main()"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert done.stderr.count("error:") == 1
-    assert "rows.jsonl" in done.stderr
-    assert not list(tmp_path.iterdir())
+    assert "rows.jsonl" in done.stderr or "larger than the limit for files" in done.stderr
+    left = {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*")} - {"verdicts.jsonl", "r.toml"}
+    assert left == ({"runs"} if command == "run" else set())
+    notes = {path.name for path in (tmp_path / "runs" / "x").glob("*")}
+    assert notes <= {".lock", artifacts.COMMANDS, artifacts.RECIPE}
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_what_score_writes_is_for_its_owner_alone(tmp_path: Path, is_there: bool) -> None:
+    out = tmp_path / "out"
+    if is_there:
+        out.mkdir(mode=0o755)
+    previous = os.umask(0o022)
+    try:
+        options = ScoreOptions(n_resamples=100)
+        score_files([str(verdict_file(tmp_path / "v.jsonl"))], label_scale("no,yes"), out, options)
+        assert os.umask(0o022) == 0o022
+    finally:
+        os.umask(previous)
+    for path in (out, *out.rglob("*")):
+        assert mode_of(path) & 0o077 == 0, path
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "dangling link", "link", "read-only folder", "nothing"])

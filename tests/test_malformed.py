@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from medjudge.cli import main
+from medjudge.config import variants_from_tree
+from medjudge.errors import ConfigError
 from tests.small_runs import small_tree, write_rows, write_toml
 
 GOOD = {"topic": "Pain", "variant": "adult, acute", "procedure": "CT", "appropriateness": "Usually Appropriate"}
@@ -221,3 +223,60 @@ def test_ends_with_one_message_and_leaves_nothing_half(
         hidden_or_whole = inside[2].startswith(".") or inside[2] in ("recipe.json", "commands.json")
         assert hidden_or_whole or (tmp_path.joinpath(*inside[:3]) / "manifest.json").exists(), path
     assert not (tmp_path / "out").exists()
+
+
+NAMES = ["../x", "a/b", "a\\b", "", "CON", "nul.txt", "x" * 65, "a\0b", ".x", "-x", "x.", "é", "a b", "a\n"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("place", ["run", "split", "sft.split", "held-out split", "variant"])
+def test_a_name_that_becomes_a_file_is_checked(place: str, name: str, tmp_path: Path) -> None:
+    tree = small_tree(tmp_path / "rows.jsonl", tmp_path / "runs")
+    if place == "run":
+        tree["name"] = name
+    elif place == "split":
+        tree["data"]["splits"] |= {name: 0.0001}
+    elif place == "sft.split":
+        tree["sft"]["split"] = name
+    elif place == "held-out split":
+        tree["grpo"]["doctor"] = {"held_out_split": name}
+    else:
+        tree["variants"] = {name: {"seed": 2}}
+    with pytest.raises(ConfigError, match="cannot be called"):
+        variants_from_tree(tree)
+
+
+@pytest.mark.parametrize("name", ["manifest", "leakage", "lint", "rejected", "data", "inputs", "Manifest"])
+def test_a_split_is_not_called_as_a_file_of_its_stage(name: str, tmp_path: Path) -> None:
+    tree = small_tree(tmp_path / "rows.jsonl", tmp_path / "runs")
+    tree["data"]["splits"] |= {name: 0.0001}
+    with pytest.raises(ConfigError, match="the name of a file or folder that medjudge itself writes"):
+        variants_from_tree(tree)
+
+
+@pytest.mark.parametrize("name", ["compare", "sft", "prepare", "recipe.json", "Evaluate"])
+def test_a_variant_is_not_called_as_what_lies_beside_it(name: str, tmp_path: Path) -> None:
+    tree = small_tree(tmp_path / "rows.jsonl", tmp_path / "runs", variants={name: {"seed": 2}})
+    with pytest.raises(ConfigError, match="the name of a file or folder that medjudge itself writes"):
+        variants_from_tree(tree)
+
+
+def test_names_that_differ_in_capitals_only_and_models_named_twice(tmp_path: Path) -> None:
+    tree = small_tree(tmp_path / "rows.jsonl", tmp_path / "runs")
+    for over, message in (
+        ({"data": {"source": "x", "splits": {"train": 0.5, "Train": 0.1, "test": 0.2}}}, "differ in capitals only"),
+        ({"variants": {"a": {}, "A": {}}}, "but for capitals"),
+        ({"evaluate": {"extra_models": {"sft": "x"}}}, "names sft, which the run makes itself"),
+        ({"evaluate": {"extra_models": {" ": "x"}}}, "it is empty"),
+        ({"evaluate": {"extra_models": {"a\x1b[2J": "x"}}}, "cannot be printed"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            variants_from_tree(tree | over)
+
+
+def test_a_message_repeats_no_value_of_any_length(tmp_path: Path) -> None:
+    tree = small_tree(tmp_path / "rows.jsonl", tmp_path / "runs")
+    for over in ({"name": "x" * 50_000}, {"task": {"kind": "x" * 50_000}}, {"profile": "x" * 50_000}):
+        with pytest.raises(ConfigError) as refused:
+            variants_from_tree(tree | over)
+        assert len(str(refused.value)) < 1500

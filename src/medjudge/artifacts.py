@@ -25,7 +25,15 @@ from typing import Any, TypeVar
 from medjudge import __version__
 from medjudge.errors import MedjudgeError, RunError
 from medjudge.files import HASHES as HASHES
-from medjudge.files import LOCK, as_manifest, check_output, how_to_renew, output_trouble
+from medjudge.files import (
+    LOCK,
+    as_manifest,
+    check_output,
+    file_stamp,
+    how_to_renew,
+    output_trouble,
+    remember_output,
+)
 from medjudge.files import MANIFEST as MANIFEST
 from medjudge.files import check_outputs as check_outputs
 from medjudge.files import make_folder as make_folder
@@ -310,8 +318,9 @@ class RunDir:
         """
         work = self.work(name)
         threads = read_json(work / THREADS) if (work / THREADS).exists() else None
-        outputs = {
-            str(path.relative_to(work)): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+        stamps = {path: file_stamp(path) for path in work.rglob("*") if path.is_file()}
+        outputs: dict[str, dict[str, Any]] = {
+            path.relative_to(work).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
             for path in sorted(work.rglob("*"))
             if path.is_file()
             and path.relative_to(work).parts[0] not in (CHECKPOINTS, INPUTS, THREADS)
@@ -336,6 +345,10 @@ class RunDir:
             },
         )
         _move_into_place(work, self.stage(name))
+        for path, stamp in stamps.items():
+            place = path.relative_to(work)
+            if (entry := outputs.get(place.as_posix())) is not None:
+                remember_output(self.path, self.stage(name) / place, entry["sha256"], stamp)
 
     def allow_failed_preflight(self, allowed: bool) -> None:
         """Says whether the stages of the command that runs now go on over a failed pre-flight."""
@@ -363,6 +376,15 @@ class RunDir:
         """Forgets a stage, finished or begun, whatever lies in its place."""
         for path in (self.work(name), self.stage(name), *(self.path / f".{name}.{end}" for end in ("old", "adopted"))):
             remove(path)
+
+    def drop_useless_work(self, name: str) -> None:
+        """Removes begun work that nothing can be gone on from: no checkpoint, no kept answer, no pre-flight."""
+        work = self.work(name)
+        drop_damaged_checkpoints(work)
+        worth = (f"{CHECKPOINTS}/*", ".answers-*", PREFLIGHT)
+        if work.is_dir() and not any(path for pattern in worth for path in work.glob(pattern)):
+            with contextlib.suppress(OSError, RunError):
+                remove(work)
 
     def discard_notes(self) -> None:
         """Forgets what the run's own folder holds beside its stages where that is damaged."""

@@ -690,9 +690,9 @@ def variants_from_tree(
     _check_overlays(profiles, "profiles", where)
     profile = next((value for keys, value in reversed(settings) if keys == ["profile"]), merged.get("profile"))
     if profile is not None:
-        if profile not in profiles:
+        if not isinstance(profile, str) or profile not in profiles:
             raise ConfigError(
-                f"{where}: profile {profile!r} is not defined{_did_you_mean(str(profile), profiles)}. "
+                f"{where}: profile {shown(profile)} is not defined{_did_you_mean(str(profile), profiles)}. "
                 f"The recipe has: {', '.join(profiles) or 'none'}."
             )
         _overlay(merged, profiles[profile])
@@ -700,9 +700,9 @@ def variants_from_tree(
     for keys, value in settings:
         _set(merged, keys, value)
     kind = merged.get("task", {}).get("kind") if isinstance(merged.get("task"), dict) else None
-    if kind is not None and kind not in TASKS:
+    if kind is not None and (not isinstance(kind, str) or kind not in TASKS):
         raise ConfigError(
-            f"{where}: task.kind is {kind!r}{_did_you_mean(str(kind), TASKS)}. Known: {', '.join(TASKS)}."
+            f"{where}: task.kind is {shown(kind)}{_did_you_mean(str(kind), TASKS)}. Known: {', '.join(TASKS)}."
         )
     overlays = merged.pop("variants", {})
     if isinstance(overlays, dict):

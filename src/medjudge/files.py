@@ -62,14 +62,28 @@ _manifests: dict[tuple[Any, ...], Mapping[str, Any] | None] = {}
 # --- writing and removing ---------------------------------------------------------------------------------------------
 
 
+_masks: list[int] = []
+
+
 @contextlib.contextmanager
 def private_files() -> Iterator[None]:
     """Every file and folder that this process makes meanwhile, by a library too, is for its owner alone."""
-    previous = os.umask(0o077)
+    _masks.append(os.umask(0o077))
     try:
         yield
     finally:
-        os.umask(previous)
+        os.umask(_masks.pop())
+
+
+@contextlib.contextmanager
+def shared_files() -> Iterator[None]:
+    """The user's own umask, also within `private_files`: for a cache of models that several people may share."""
+    previous = os.umask(_masks[0]) if _masks else None
+    try:
+        yield
+    finally:
+        if previous is not None:
+            os.umask(previous)
 
 
 def make_folder(path: Path) -> None:
@@ -94,8 +108,10 @@ def write_bytes(path: Path, content: bytes, *, private: bool = True) -> None:
     temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
     try:
         remove(temporary)
-        mode = PRIVATE_FILE if private else 0o666
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        with contextlib.nullcontext() if private else shared_files():
+            mode = PRIVATE_FILE if private else 0o666
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -172,18 +188,19 @@ def write_failure(error: BaseException) -> str | None:
 
 def sha256_file(path: Path) -> str:
     """Hex digest of a file's bytes; a file is hashed once per process while its inode, size and times stay the same."""
-    key = _stamp(path)
+    key = file_stamp(path)
     known = _hashes.get((os.path.abspath(path), *key))  # noqa: PTH100 - resolve() would follow links out of a run
     if known is not None:
         return known
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if _stamp(path) == key and _is_settled(key):
+    if file_stamp(path) == key and _is_settled(key):
         _hashes[(os.path.abspath(path), *key)] = digest  # noqa: PTH100
     return digest
 
 
-def _stamp(path: Path) -> tuple[int, int, int, int]:
+def file_stamp(path: Path) -> tuple[int, int, int, int]:
+    """Inode, size in bytes, mtime and ctime in ns: what tells that a file may have changed."""
     info = path.stat()
     return info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
 
@@ -194,20 +211,25 @@ def _is_settled(stamp: tuple[int, int, int, int]) -> bool:
 
 def sha256_output(run_folder: Path, path: Path) -> str:
     """As `sha256_file`; the hash of a large file is remembered in the run folder for the next process."""
-    stamp = _stamp(path)
+    stamp = file_stamp(path)
     if stamp[1] < REMEMBERED_FROM:
         return sha256_file(path)
     place = os.path.relpath(path, run_folder)
-    entry = [*stamp]
     remembered = _remembered(run_folder)
-    if place in remembered and remembered[place][:-1] == entry:
+    if place in remembered and remembered[place][:-1] == [*stamp]:
         return str(remembered[place][-1])
     digest = sha256_file(path)
-    if _stamp(path) == stamp and _is_settled(stamp):
+    remember_output(run_folder, path, digest, stamp)
+    return digest
+
+
+def remember_output(run_folder: Path, path: Path, digest: str, stamp: tuple[int, int, int, int]) -> None:
+    """Notes the hash of a large file that had this inode, size, mtime and ctime before it was hashed."""
+    if stamp[1] >= REMEMBERED_FROM and file_stamp(path) == stamp and _is_settled(stamp):
+        remembered, place = _remembered(run_folder), os.path.relpath(path, run_folder)
         kept = {name: value for name, value in remembered.items() if (run_folder / name).exists()}
         with contextlib.suppress(OSError, RunError):  # a folder that cannot be written is hashed each time
-            write_json(run_folder / HASHES, {**kept, place: [*entry, digest]})
-    return digest
+            write_json(run_folder / HASHES, {**kept, place: [*stamp, digest]})
 
 
 def _remembered(run_folder: Path) -> dict[str, list[Any]]:
@@ -304,7 +326,7 @@ def _stage_of(path: Path) -> tuple[Path, Mapping[str, Any]] | None:
     for folder in place.parents[:LEVELS]:
         manifest_path = folder / MANIFEST
         try:
-            key = (str(manifest_path), *_stamp(manifest_path))
+            key = (str(manifest_path), *file_stamp(manifest_path))
         except OSError:
             continue
         if key not in _manifests or not _is_settled(key[1:]):

@@ -227,6 +227,7 @@ def _run_stage(
             raise
         except Exception as error:
             if (message := write_failure(error)) is not None:
+                run_dir.drop_useless_work(name)
                 raise RunError(f"{name}: {message}") from None
             # torch.OutOfMemoryError is a RuntimeError; torch itself is not imported here.
             if type(error).__name__ != "OutOfMemoryError":

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -34,6 +36,7 @@ from medjudge.inference.endpoint import (
     parse_endpoint,
 )
 from medjudge.inference.replies import Reply, ReplyCache, Usage, cost_usd, open_cache, thoughts_statement
+from medjudge.inference.server_words import known_name
 from medjudge.records import Case, Completion, Unparsed
 from medjudge.settings import EndpointSettings, without_transport
 from medjudge.tasks.appropriateness import AppropriatenessContract
@@ -303,6 +306,129 @@ def test_nothing_of_a_prompt_stands_in_errors_or_logs(tmp_path: Path, caplog: py
             client.ask([user(secret)], max_tokens=1)
     assert "Mrs" not in str(stopped.value) + caplog.text
     assert stopped.value.__cause__ is None
+
+
+ECHO = "Mrs Example 1951"
+"""What a server that repeats a prompt says."""
+API_KEY = "sk-live-0123456789abcdef"
+
+
+class Echo(Say):
+    """An answer whose other fields repeat the prompt and the key."""
+
+    def body(self, model: str) -> dict[str, Any]:
+        tree = super().body(model)
+        usage = {"prompt_tokens": 10**40, "completion_tokens": ECHO}
+        return tree | {"model": f"judge-{API_KEY}", "system_fingerprint": ECHO, "id": ECHO, "usage": usage}
+
+
+ECHOES: dict[str, Action] = {
+    "a message, code, type and parameter": Status(
+        400, {"message": ECHO, "code": "Mrs_Example_1951", "type": "Example", "param": "Mrs.Example"}
+    ),
+    "the key as a code": Status(403, {"code": API_KEY, "message": f"Incorrect API key {API_KEY}"}),
+    "a refused parameter": Status(400, {"code": "unsupported_value", "param": "Example"}),
+    "an unknown code beside a known type": Status(429, {"code": "Example", "type": "rate_limit_error"}),
+    "a wait of many digits": Status(429, headers={"retry-after": "19510000000000000"}),
+    "another form of the body": Status(500, raw=json.dumps([ECHO, {"error": ECHO}]).encode()),
+    "no JSON": Status(200, raw=f"{{{ECHO}".encode()),
+    "choices that are an object": Status(200, raw=json.dumps({"choices": {"Mrs Example": ECHO}}).encode()),
+    "choices that are a text": Status(200, raw=json.dumps({"choices": ECHO}).encode()),
+    "an error with status 200": Status(200, raw=json.dumps({"error": {"message": ECHO}}).encode()),
+    "a header": Status(500, headers={"x-request-id": ECHO, "retry-after": "0"}),
+    "an answer": Echo("1"),
+}
+
+
+@pytest.mark.parametrize("name", ECHOES)
+def test_a_server_that_repeats_prompt_and_key_leaves_no_trace(
+    tmp_path: Path,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv("MY_KEY", API_KEY)
+    notes: list[str] = []
+    with scripted(always(ECHOES[name])) as server:
+        client = client_of(server.url, tmp_path / "c", max_retries=1, max_failed_share=1.0, api_key_env="MY_KEY")
+        client.on_note = notes.append
+        try:
+            said = repr(client.ask([user(ECHO)], max_tokens=1))
+        except EndpointError as error:
+            said = str(error)
+    streams = capfd.readouterr()
+    kept = [json.dumps(client.record()), json.dumps(client.usage.to_json(client.settings)), said, *notes]
+    kept += [caplog.text, streams.out, streams.err]
+    kept += [path.read_bytes().decode("utf-8", "replace") for path in tmp_path.iterdir()]
+    for text in kept:
+        for word in ("Example", "1951", API_KEY[8:20], "Mrs"):
+            assert word not in text, word
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        ({"code": "context_length_exceeded"}, "HTTP 400 context_length_exceeded"),
+        ({"code": 400, "type": "BadRequestError"}, "HTTP 400 badrequesterror"),
+        ({"code": "anything_else"}, "HTTP 400"),
+        ({"code": "unsupported_value", "param": "seed"}, "refuses the parameter seed "),
+        ({"code": "unsupported_value", "param": "messages[0].content"}, r"refuses the parameter \(not named\) "),
+    ],
+)
+def test_known_codes_and_sent_parameters_are_told(tmp_path: Path, error: dict[str, Any], reason: str) -> None:
+    with scripted(always(Status(400, error))) as server:
+        client = client_of(server.url, tmp_path / "c", max_failed_share=1.0)
+        try:
+            [answer] = client.ask([user("q")], max_tokens=1)
+            assert isinstance(answer, Failure)
+            said = answer.reason
+        except EndpointError as stopped:
+            said = str(stopped)
+    assert re.search(f"{reason}$" if reason.startswith("HTTP") else reason, said), said
+
+
+@pytest.mark.parametrize(
+    ("asked", "said", "kept"),
+    [
+        ("gpt-5-mini", "gpt-5-mini-2025-08-07", "gpt-5-mini-2025-08-07"),
+        ("judge", "meta-llama/Llama-3.3-70B", "meta-llama/Llama-3.3-70B"),
+        ("qwen3:0.6b", "qwen3:0.6b", "qwen3:0.6b"),
+        ("aspirin-judge", "aspirin-judge-v2", "aspirin-judge-v2"),  # a word of the prompt, but of the asked name, too
+        ("judge", "aspirin", "unnamed-"),
+        ("judge", "two words", "unnamed-"),
+        ("judge", "x" * 200, "unnamed-"),
+        ("judge", "sk-abc", "unnamed-"),
+        ("judge", 7, ""),
+        ("judge", None, ""),
+    ],
+)
+def test_names_of_models_are_kept_where_they_repeat_nothing(asked: str, said: object, kept: str) -> None:
+    body = {"model": asked, "messages": user("Does aspirin help?")}
+    name = known_name(said, body, "secret")
+    assert name.startswith(kept)
+    assert len(name) == len(kept) + (8 if kept == "unnamed-" else 0)
+
+
+def test_the_cache_is_closed_to_others_also_where_it_was_open(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir(mode=0o755)
+    path = tmp_path / "deep" / "c"
+    path.touch(mode=0o644)
+    path.chmod(0o644)
+    with scripted(always(Say("1"))) as server:
+        client_of(server.url, path).ask([user("q")], max_tokens=1)
+        client_of(server.url, tmp_path / "new" / "c").ask([user("q")], max_tokens=1)
+    assert path.stat().st_mode & 0o077 == 0
+    assert (tmp_path / "new").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("reply", ["[]", '{"text": 5}', "null", '{"a": 1}', "{", '{"text": "1", "finish": "no"}'])
+def test_a_kept_answer_of_another_form_is_named(tmp_path: Path, reply: str) -> None:
+    with open_cache(tmp_path / "c") as cache:
+        cache._db.execute("INSERT INTO replies VALUES ('k', ?)", (reply,))
+        with pytest.raises(RunError, match=r"the cache of answers .* cannot be used"):
+            cache.get(["k"])
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------

@@ -310,7 +310,7 @@ def _parquet_rows(path: Path) -> Iterator[Row | Rejected]:
             batches = (row for batch in file.iter_batches() for row in batch.to_pylist())
             for index, values in enumerate(batches, start=1):
                 yield Row(f"{path}:row {index}", values)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path}: not a readable parquet file ({type(error).__name__}).") from None
 
 

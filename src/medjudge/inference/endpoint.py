@@ -49,6 +49,8 @@ CHARACTERS_PER_TOKEN = 4
 _SPEC = re.compile(r"openai:(?P<model>.+?)@(?P<url>https?://.+)")
 _REFUSAL_CODES = frozenset({"content_filter", "content_policy_violation"})
 _PARAMETER_CODES = frozenset({"unsupported_parameter", "unsupported_value", "unknown_parameter"})
+_CLIENT_LOGGERS = ("openai", "httpx", "httpx2", "httpcore", "httpcore2")
+"""Loggers of the client and of what it stands on: at lower levels they hold requests, answers and headers."""
 _T = TypeVar("_T")
 
 
@@ -128,7 +130,7 @@ class EndpointClient:
             raise ConfigError(
                 "endpoints need the `openai` package, which is not installed: pip install 'medjudge[endpoints]'."
             ) from None
-        for name in ("openai", "httpx", "httpcore"):  # their logs hold requests and answers
+        for name in _CLIENT_LOGGERS:
             logging.getLogger(name).setLevel(logging.ERROR)
         self.endpoint, self.settings = endpoint, settings
         self.on_progress, self.on_note = on_progress, on_note

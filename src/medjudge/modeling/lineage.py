@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import torch
 from peft import PeftModel
+from pydantic import TypeAdapter
 
 from medjudge import artifacts
 from medjudge.config import ModelConfig
@@ -95,14 +96,17 @@ def read_lineage(folder: Path) -> Lineage | None:
     try:
         tree = dict(artifacts.read_json(path))
         parent = tree.pop("parent")
-        ancestry = tuple(tree.pop("ancestry"))
+        ancestry = tuple(dict(ancestor) for ancestor in tree.pop("ancestry"))
+        if not all({"stage", "kind", "weights_sha256"} <= ancestor.keys() for ancestor in ancestry):
+            raise KeyError
         adapter = tree.pop("adapter", None)  # absent from the files of earlier versions
-        return Lineage(
+        lineage = Lineage(
             **tree,
             parent=Parent(**parent) if parent else None,
             ancestry=ancestry,
             adapter=AdapterStep(**adapter) if adapter else None,
         )
+        return TypeAdapter(Lineage).validate_python(lineage.to_json())
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise LineageError(
             f"{path} is not a lineage file of this version ({type(error).__name__}). Train or merge again."

@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 from medjudge.config import TINY_BASE, ModelConfig
 from medjudge.data.facts import BUILTIN_DIR
 from medjudge.errors import ConfigError, ModelError
-from medjudge.files import check_outputs
+from medjudge.files import check_outputs, shared_files
 from medjudge.network import hub_access, offline
 from medjudge.tasks.encoding import plain_chat_template, stop_token_ids
 
@@ -61,7 +61,7 @@ def resolve(model: str | Path, revision: str | None = None, *, is_asked_for: boo
     from huggingface_hub import snapshot_download
 
     try:
-        with hub_access() if is_asked_for else offline():
+        with shared_files(), hub_access() if is_asked_for else offline():
             return Path(
                 snapshot_download(
                     str(model), revision=revision, allow_patterns=_HUB_PATTERNS, local_files_only=not is_asked_for

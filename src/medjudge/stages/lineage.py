@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.tree import Tree
 
 from medjudge import artifacts
@@ -25,24 +27,22 @@ def print_lineage(model_dir: Path, console: Console) -> bool:
 
     lineage = read_lineage(model_dir)
     assert lineage is not None  # its file exists
-    tree = Tree(f"[bold]{lineage.base}[/]" + (f" @ {lineage.base_revision}" if lineage.base_revision else ""))
+    revision = f" @ {escape(lineage.base_revision)}" if lineage.base_revision else ""
+    tree = Tree(f"[bold]{escape(lineage.base)}[/]{revision}")
     node = tree
     for ancestor in lineage.ancestry:
-        node = node.add(f"{ancestor['stage']} · {ancestor['kind']} · {ancestor['weights_sha256'][:16]}")
+        parts = (ancestor["stage"], ancestor["kind"], str(ancestor["weights_sha256"])[:16])
+        node = node.add(escape(" · ".join(map(str, parts))))
     fits = holds_weights(model_dir, lineage.weights_sha256)
     node = node.add(
-        f"[bold]{lineage.stage} · {lineage.kind} · {lineage.weights_sha256[:16]}[/]  "
+        f"[bold]{escape(lineage.stage)} · {lineage.kind} · {escape(lineage.weights_sha256[:16])}[/]  "
         + ("[green]weights match[/]" if fits else f"[red]weights changed: now {weights_sha256(model_dir)[:16]}[/]")
     )
     parent_line, parent_fits = _parent_line(model_dir, lineage)
     if parent_line:
         node.add(parent_line)
     if lineage.merge:
-        node.add(
-            f"merge proven: largest logit difference {lineage.merge['max_logit_difference']:.2e} over "
-            f"{lineage.merge['n_positions']:,} positions of {lineage.merge['n_prompts']} prompts, "
-            f"{lineage.merge['share_unchanged_tokens']:.1%} of tokens unchanged"
-        )
+        node.add(artifacts.parsed(path, lineage.merge, _merge_line))
     if lineage.adapter:
         step = lineage.adapter
         node.add(f"[dim]LoRA rank {step.r}, scale {step.scale:.3g}, learning rate {step.learning_rate:g}[/]")
@@ -52,11 +52,19 @@ def print_lineage(model_dir: Path, console: Console) -> bool:
         ("training data", lineage.data_sha256),
     ):
         if digest:
-            node.add(f"[dim]{name} {digest[:16]}[/]")
+            node.add(f"[dim]{name} {escape(digest[:16])}[/]")
     console.print(tree)
     if fits:
         artifacts.check_outputs(model_dir)  # tokenizer and settings, which the weights' hash does not cover
     return fits and parent_fits
+
+
+def _merge_line(merge: Mapping[str, Any]) -> str:
+    return (
+        f"merge proven: largest logit difference {merge['max_logit_difference']:.2e} over "
+        f"{merge['n_positions']:,} positions of {merge['n_prompts']} prompts, "
+        f"{merge['share_unchanged_tokens']:.1%} of tokens unchanged"
+    )
 
 
 def _parent_line(model_dir: Path, lineage: Any) -> tuple[str | None, bool]:
@@ -68,10 +76,9 @@ def _parent_line(model_dir: Path, lineage: Any) -> tuple[str | None, bool]:
     candidates.append(Path(lineage.parent.path))
     folder = next((c for c in candidates if c.is_dir()), None)
     if folder is None:
-        return f"parent {lineage.parent.path} {lineage.parent.weights_sha256[:16]} [yellow](not at hand)[/]", True
+        named = escape(f"{lineage.parent.path} {lineage.parent.weights_sha256[:16]}")
+        return f"parent {named} [yellow](not at hand)[/]", True
+    where, expected = escape(str(folder.resolve())), escape(lineage.parent.weights_sha256)
     if holds_weights(folder, lineage.parent.weights_sha256):
-        return f"parent {folder.resolve()} [green]{lineage.parent.weights_sha256[:16]} matches[/]", True
-    return (
-        f"parent {folder.resolve()} [red]holds {weights_sha256(folder)}, expected {lineage.parent.weights_sha256}[/]",
-        False,
-    )
+        return f"parent {where} [green]{expected[:16]} matches[/]", True
+    return f"parent {where} [red]holds {weights_sha256(folder)}, expected {expected}[/]", False
