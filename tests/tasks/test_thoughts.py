@@ -70,7 +70,6 @@ ON, OFF = EquivalenceContract(thinking=True), EquivalenceContract()
         (OFF, "<think>w</think>1", "`task.thinking = true` or `task.lenient = true`", "training text"),
         (OFF, "[THINK]w[/THINK]1", "`task.lenient = true`", "`task.thinking = true`"),
         (OFF, "w</think>1", "`task.lenient = true`", "`task.thinking = true`"),
-        (OFF, "<think>w", "`task.max_completion_tokens`", "`task.lenient"),
         (ON, "1", "`task.thinking = false`", "training text"),
         (
             AppropriatenessContract(form="answer_only"),

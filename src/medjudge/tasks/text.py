@@ -173,17 +173,12 @@ def split_thinking(completion: str, thinking: bool, *, switch: str = "`task.thin
     if not thinking:
         if not split.tag:
             return "", text
-        if not split.is_closed:
-            return (
-                f"thinking is off, and the completion is a {split.tag} block that does not end: no answer follows "
-                "(`task.max_completion_tokens` is the limit)"
-            )
-        readers = (
+        reader = (
             f"{switch} or `task.lenient = true` reads" if split.tag == THINK_OPEN else "`task.lenient = true` reads"
         )
-        what = f"a {split.tag} tag ends" if split.tag.startswith(("</", "[/")) else f"a {split.tag} block stands before"
-        before = "a thought before the answer" if split.tag.startswith(("</", "[/")) else "the answer"
-        return f"thinking is off, but {what} {before}: {readers} it"
+        if split.tag.startswith(("</", "[/")):
+            return f"thinking is off, but a {split.tag} tag ends a thought before the answer: {reader} it"
+        return f"thinking is off, but a {split.tag} block stands first: {reader} an answer that follows it"
     n_open, n_close = text.count(THINK_OPEN), text.count(THINK_CLOSE)
     if (n_open, n_close) == (0, 0):
         return (
