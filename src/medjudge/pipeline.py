@@ -17,6 +17,7 @@ from rich.console import Console
 from medjudge import __version__, artifacts
 from medjudge.config import SCRATCH_BASE, SPLIT_SOURCES, STAGE_NAMES, TINY_BASE, Recipe
 from medjudge.errors import ConfigError, RunError
+from medjudge.network import offline
 from medjudge.rewards.composition import reward_plan
 from medjudge.settings import without_transport
 
@@ -132,6 +133,7 @@ def stage_inputs(name: str, recipe: Recipe, run_dir: artifacts.RunDir) -> dict[s
     return inputs
 
 
+@offline()
 def run_recipe(
     recipe: Recipe,
     console: Console,

@@ -223,8 +223,8 @@ class McqContract(TaskContract):
         text = outside_thoughts(completion)
         members = [value.strip(" ().").upper() for value in _MEMBER.findall(text) if not value.startswith("<")]
         prose = text
-        for _ in range(4):  # nested objects go from within
-            prose = _BRACES.sub(" ", prose)
+        for _ in range(4 if members else 0):  # what an object says of its letter is read; nested ones go from within
+            prose = _BRACES.sub(_without_reasons, prose)
         if lone := _LONE_LETTER.fullmatch(text):
             found = {lone.group(1).upper()}
         else:
@@ -238,6 +238,11 @@ class McqContract(TaskContract):
         reasons = [one["reason"] for one in objects if isinstance(one.get("reason"), str)]
         rationale = printable(reasons[0]).strip() if reasons else "" if members else printable(text)
         return Verdict(case_id, letter, stated.pop() if len(stated) == 1 else None, rationale)
+
+
+def _without_reasons(group: re.Match[str]) -> str:
+    """Nothing, unless braces without `predicted_category` state a letter of their own."""
+    return group[0] if _STATED_LETTER.search(group[0]) and not _MEMBER.search(group[0]) else " "
 
 
 def _letters(pattern: re.Pattern[str], text: str) -> set[str]:
