@@ -133,7 +133,7 @@ def test_every_command_runs_without_a_look_up(tmp_path: Path) -> None:
     bench = tmp_path / "bench.jsonl"
     bench.write_text("".join(json.dumps(row) + "\n" for row in passages), encoding="utf-8")
     demo = ["sft.max_steps=1", "grpo.max_steps=1", "evaluate.max_cases=4", "evaluate.n_resamples=100"]
-    demo += ["grpo.preflight.prompts=0", "sft.completions_per_step=4"]
+    demo += ["grpo.preflight.prompts=0", "sft.completions_per_step=4", "data.max_rows=300"]
     demo += ["grpo.prompts_per_step=1", "sft.micro_batch=4", "grpo.micro_batch=8"]
     commands = [
         ["info"],

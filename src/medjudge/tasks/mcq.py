@@ -19,6 +19,7 @@ from medjudge.tasks.text import (
     describe_label,
     is_missing,
     load_json,
+    naming_the_reader,
     objects_within,
     optional_text,
     printable,
@@ -199,7 +200,7 @@ class McqContract(TaskContract):
         off: another type than an object, a missing, repeated or further key, a category other than A-D, a confidence
         that is no number in [0, 1] (true is no number), a reason that is no text or empty.
         """
-        judgement = self._parse_strictly(case_id, completion)
+        judgement = naming_the_reader(self._parse_strictly(case_id, completion))
         if self.lenient and isinstance(judgement, Unparsed):
             return self._dig_out(case_id, completion) or judgement
         return judgement
