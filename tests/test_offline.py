@@ -77,7 +77,7 @@ import json, sys, time
 
 from medjudge.cli import main
 
-_, commands, model, rows = sys.argv
+_, commands, model, rows, recipe = sys.argv
 for command in json.load(open(commands, encoding="utf-8")):
     sys.argv = ["medjudge", *command]
     try:
@@ -90,6 +90,11 @@ from medjudge import Judge, load_cases
 
 settings = {"form": "answer_only", "instructions": "terse", "max_completion_tokens": 12}
 cases = load_cases(rows, "appropriateness", fields={"condition": "topic"}, settings=settings)
+from medjudge.config import load_recipe
+from medjudge.pipeline import run_recipe
+from rich.console import Console
+
+run_recipe(load_recipe(recipe, ["name=again"]), Console(quiet=True), last="sft", force=True)
 Judge(model, "appropriateness", {**settings, "max_prompt_tokens": 120}).judge(cases[:4]).score(n_resamples=20).plots()
 time.sleep(1)  # for a library that reports in a thread of its own
 '''
@@ -128,7 +133,7 @@ def test_every_command_runs_without_a_look_up(tmp_path: Path) -> None:
     bench = tmp_path / "bench.jsonl"
     bench.write_text("".join(json.dumps(row) + "\n" for row in passages), encoding="utf-8")
     demo = ["sft.max_steps=1", "grpo.max_steps=1", "evaluate.max_cases=4", "evaluate.n_resamples=100"]
-    demo += ["task.max_completion_tokens=40", "grpo.preflight.prompts=0", "sft.completions_per_step=4"]
+    demo += ["grpo.preflight.prompts=0", "sft.completions_per_step=4", "data.max_rows=300"]
     demo += ["grpo.prompts_per_step=1", "sft.micro_batch=4", "grpo.micro_batch=8"]
     commands = [
         ["info"],
@@ -154,7 +159,7 @@ def test_every_command_runs_without_a_look_up(tmp_path: Path) -> None:
     driver = tmp_path / "driver.py"
     driver.write_text(DRIVER, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, str(driver), str(tmp_path / "commands.json"), model, str(rows)],
+        [sys.executable, str(driver), str(tmp_path / "commands.json"), model, str(rows), recipe],
         env=environment(tmp_path), cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     looked_up = (tmp_path / "lookups").read_text() if (tmp_path / "lookups").exists() else ""

@@ -21,6 +21,7 @@ from medjudge.data.facts import BUILTIN_DIR
 from medjudge.errors import ConfigError, RunError
 from medjudge.files import write_failure
 from medjudge.machine import Threads, pick_threads
+from medjudge.network import offline
 from medjudge.progress import roughly
 from medjudge.rewards.composition import reward_plan
 from medjudge.settings import without_transport
@@ -144,6 +145,7 @@ def stage_inputs(name: str, recipe: Recipe, run_dir: artifacts.RunDir) -> dict[s
     return inputs
 
 
+@offline()
 def run_recipe(
     recipe: Recipe,
     console: Console,

@@ -41,6 +41,7 @@ from medjudge.records import Case, Completion, Unparsed
 from medjudge.settings import EndpointSettings, without_transport
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.equivalence import EquivalenceContract
+from medjudge.tasks.rubric import RubricContract
 from tests.inference.scripted_endpoint import Action, Drop, Hang, Say, Script, Status, client_of, scripted, user
 
 
@@ -782,6 +783,14 @@ def test_a_thought_is_no_answer(tmp_path: Path, said: Say, kind: str, words: str
     assert isinstance(judgement, Unparsed)
     assert judgement.kind == kind
     assert words in judgement.reason
+
+
+def test_a_tag_within_an_endpoints_answer_is_a_word_of_it(tmp_path: Path) -> None:
+    text = "<feedback>It writes </think> in the letter.</feedback><score>3</score>"
+    with scripted(always(Say(text))) as server:
+        engine = EndpointEngine(client_of(server.url, tmp_path / "c"))
+        [completion] = engine.generate(RubricContract(), [Case("1", {"output": "o", "criteria": "c", "rubric": "r"})])
+    assert completion.text == text
 
 
 def test_content_in_typed_parts_is_read() -> None:

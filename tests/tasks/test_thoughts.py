@@ -8,6 +8,7 @@ import pytest
 
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.equivalence import EquivalenceContract
+from medjudge.tasks.rubric import RubricContract
 from medjudge.tasks.thoughts import ThoughtSplit, outside_thoughts, split_thoughts
 from tests.tasks.parsing import reason_of
 
@@ -70,7 +71,7 @@ ON, OFF = EquivalenceContract(thinking=True), EquivalenceContract()
         (OFF, "<think>w</think>1", "`task.thinking = true` or `task.lenient = true`", "training text"),
         (OFF, "[THINK]w[/THINK]1", "`task.lenient = true`", "`task.thinking = true`"),
         (OFF, "w</think>1", "`task.lenient = true`", "`task.thinking = true`"),
-        (OFF, "<think>w", "`task.max_completion_tokens`", "`task.lenient"),
+        (ON, "w</think>1", "`task.lenient = true`", "`task.thinking = false`"),
         (ON, "1", "`task.thinking = false`", "training text"),
         (
             AppropriatenessContract(form="answer_only"),
@@ -92,6 +93,13 @@ def test_the_reason_names_the_setting_that_reads_it(
     reason = reason_of(contract, completion)[1]
     assert named in reason
     assert not_named not in reason
+
+
+@pytest.mark.parametrize("tag", ["</think>", "</reasoning>", "[/THINK]", "<think>", "assistantfinal"])
+def test_a_tag_within_an_answer_is_a_word_of_it(tag: str) -> None:
+    answer = f"<feedback>It writes {tag} in the letter.</feedback><score>3</score>"
+    contracts = RubricContract(), RubricContract(lenient=True)
+    assert [getattr(contract.parse("c", answer), "label", None) for contract in contracts] == ["3", "3"]
 
 
 @pytest.mark.parametrize(

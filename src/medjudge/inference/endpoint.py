@@ -31,7 +31,7 @@ from urllib.parse import urlsplit
 from medjudge.errors import ConfigError, EndpointError
 from medjudge.inference.replies import Reply, ReplyCache, Usage, default_cache, open_cache
 from medjudge.inference.server_words import known_code, known_count, known_name, known_parameter, wait_words
-from medjudge.records import Case, Completion, Message
+from medjudge.records import Case, Completion, Message, Verdict
 from medjudge.settings import ANSWER_SETTINGS, EndpointSettings
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.text import THINK_OPEN, printable, with_thinking
@@ -558,7 +558,9 @@ def _completion(reply: Reply | Failure, contract: TaskContract) -> Completion:
     if isinstance(reply, Failure):
         return Completion("", 0, stopped=True, failure=reply.reason)
     split = split_thoughts(reply.text)
-    if not contract.has_think_block:
+    if isinstance(contract.parse("", reply.text), Verdict):
+        text = reply.text  # as it is; what looks like a tag in it is part of the answer
+    elif not contract.has_think_block:
         text = split.answer
     elif THINK_OPEN in reply.text or not (reply.text or reply.thought):
         text = reply.text

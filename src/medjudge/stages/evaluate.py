@@ -37,6 +37,7 @@ from medjudge.metrics.calibration import Calibrator
 from medjudge.metrics.reasoning import ReasoningResults, summarise_reasoning
 from medjudge.metrics.results import Results, summarise, with_claims
 from medjudge.metrics.statements import counted
+from medjudge.network import offline
 from medjudge.records import Case, Completion, Judgement, LabelScores, Rollout, Unparsed, Verdict
 from medjudge.rewards.composition import RewardContext
 from medjudge.rewards.measures import Measured, extractor_of, measure_reasoning
@@ -94,6 +95,7 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
 
 
 @artifacts.private_files()
+@offline()
 def evaluate_folder(
     contract: TaskContract,
     data: str,

@@ -20,6 +20,7 @@ from medjudge.tasks.text import (
     describe,
     describe_label,
     is_missing,
+    naming_the_reader,
     one_line,
     optional_text,
     read_blocks,
@@ -190,7 +191,7 @@ class AppropriatenessContract(TaskContract):
 
         The label must be one of the three in full; white space and case do not matter.
         """
-        judgement = self._parse_strictly(case_id, completion)
+        judgement = naming_the_reader(self._parse_strictly(case_id, completion))
         if self.lenient and isinstance(judgement, Unparsed):
             return self._dig_out(case_id, completion) or judgement
         return judgement

@@ -13,6 +13,7 @@ from medjudge.tasks.text import (
     chat,
     describe_label,
     is_missing,
+    naming_the_reader,
     optional_text,
     required_text,
     split_thinking,
@@ -134,7 +135,7 @@ class EquivalenceContract(TaskContract):
 
     def parse(self, case_id: str, completion: str) -> Judgement:
         """The verdict of a completion that is `0` or `1` and nothing else but white space."""
-        judgement = self._parse_strictly(case_id, completion)
+        judgement = naming_the_reader(self._parse_strictly(case_id, completion))
         if self.lenient and isinstance(judgement, Unparsed):
             return self._dig_out(case_id, completion) or judgement
         return judgement

@@ -19,6 +19,7 @@ from medjudge.tasks.text import (
     describe_label,
     is_missing,
     load_json,
+    naming_the_reader,
     objects_within,
     optional_text,
     printable,
@@ -199,7 +200,7 @@ class McqContract(TaskContract):
         off: another type than an object, a missing, repeated or further key, a category other than A-D, a confidence
         that is no number in [0, 1] (true is no number), a reason that is no text or empty.
         """
-        judgement = self._parse_strictly(case_id, completion)
+        judgement = naming_the_reader(self._parse_strictly(case_id, completion))
         if self.lenient and isinstance(judgement, Unparsed):
             return self._dig_out(case_id, completion) or judgement
         return judgement
@@ -223,8 +224,8 @@ class McqContract(TaskContract):
         text = outside_thoughts(completion)
         members = [value.strip(" ().").upper() for value in _MEMBER.findall(text) if not value.startswith("<")]
         prose = text
-        for _ in range(4):  # nested objects go from within
-            prose = _BRACES.sub(" ", prose)
+        for _ in range(4 if members else 0):  # what an object says of its letter is read; nested ones go from within
+            prose = _BRACES.sub(_without_reasons, prose)
         if lone := _LONE_LETTER.fullmatch(text):
             found = {lone.group(1).upper()}
         else:
@@ -238,6 +239,11 @@ class McqContract(TaskContract):
         reasons = [one["reason"] for one in objects if isinstance(one.get("reason"), str)]
         rationale = printable(reasons[0]).strip() if reasons else "" if members else printable(text)
         return Verdict(case_id, letter, stated.pop() if len(stated) == 1 else None, rationale)
+
+
+def _without_reasons(group: re.Match[str]) -> str:
+    """Nothing, unless braces without `predicted_category` state a letter of their own."""
+    return group[0] if _STATED_LETTER.search(group[0]) and not _MEMBER.search(group[0]) else " "
 
 
 def _letters(pattern: re.Pattern[str], text: str) -> set[str]:

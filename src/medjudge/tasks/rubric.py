@@ -19,6 +19,7 @@ from medjudge.tasks.text import (
     describe_label,
     is_missing,
     lone_score,
+    naming_the_reader,
     optional_text,
     read_blocks,
     required_text,
@@ -242,7 +243,7 @@ class RubricContract(TaskContract):
 
         The score must be a point of the scale as written ("3", not "3.0" or "3/5").
         """
-        judgement = self._parse_strictly(case_id, completion)
+        judgement = naming_the_reader(self._parse_strictly(case_id, completion))
         if self.lenient and isinstance(judgement, Unparsed):
             return self._dig_out(case_id, completion) or judgement
         return judgement

@@ -6,10 +6,11 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from numbers import Integral
 from typing import Any, Literal
 
-from medjudge.records import Message, Unparsed
+from medjudge.records import Judgement, Message, Unparsed, Verdict
 from medjudge.tasks.contract import RowError
 from medjudge.tasks.thoughts import split_thoughts
 
@@ -171,19 +172,12 @@ def split_thinking(completion: str, thinking: bool, *, switch: str = "`task.thin
     text = completion.strip()
     split = split_thoughts(text)
     if not thinking:
-        if not split.tag:
+        if not split.tag or split.tag.startswith("</"):  # a closing tag alone may be a word of the answer
             return "", text
-        if not split.is_closed:
-            return (
-                f"thinking is off, and the completion is a {split.tag} block that does not end: no answer follows "
-                "(`task.max_completion_tokens` is the limit)"
-            )
-        readers = (
+        reader = (
             f"{switch} or `task.lenient = true` reads" if split.tag == THINK_OPEN else "`task.lenient = true` reads"
         )
-        what = f"a {split.tag} tag ends" if split.tag.startswith(("</", "[/")) else f"a {split.tag} block stands before"
-        before = "a thought before the answer" if split.tag.startswith(("</", "[/")) else "the answer"
-        return f"thinking is off, but {what} {before}: {readers} it"
+        return f"thinking is off, but a {split.tag} block stands first: {reader} an answer that follows it"
     n_open, n_close = text.count(THINK_OPEN), text.count(THINK_CLOSE)
     if (n_open, n_close) == (0, 0):
         return (
@@ -197,6 +191,14 @@ def split_thinking(completion: str, thinking: bool, *, switch: str = "`task.thin
         return "thinking is on: expected the completion to begin with its <think> block, found text before it"
     thought, _, answer = text.removeprefix(THINK_OPEN).partition(THINK_CLOSE)
     return thought.strip(), answer.strip()
+
+
+def naming_the_reader(judgement: Judgement) -> Judgement:
+    """A strict judgement; where a thought whose opening tag stands in the prompt made it unreadable, it says so."""
+    if isinstance(judgement, Verdict) or not (tag := split_thoughts(judgement.completion).tag).startswith("</"):
+        return judgement
+    reason = f"{judgement.reason}; a {tag} tag ends a thought: `task.lenient = true` reads an answer that follows it"
+    return replace(judgement, reason=reason)
 
 
 def read_blocks(text: str, names: Sequence[str]) -> list[str] | str:

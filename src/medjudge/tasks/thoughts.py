@@ -52,6 +52,8 @@ _FORMS = (
     _form("analysis", "assistantfinal", is_tag=False),  # gpt-oss, its control tokens left out by the server
     _form("Here is my thought process:", "Here is my response:", is_tag=False),  # Granite 3.2
 )
+_OPENED_IN_PROMPTS = frozenset({"</think>", "</seed:think>"})
+"""What ends a thought that some chat templates begin, such as those of DeepSeek-R1 and Qwen3-Thinking."""
 _ENDS_OF_TURN = re.compile(r"(?:<\|return\|>|<\|end\|>)\s*\Z")  # after gpt-oss's final message
 
 
@@ -74,7 +76,7 @@ def split_thoughts(text: str) -> ThoughtSplit:
         at = close.end()
     if not tag:
         for form in _FORMS:
-            ends = list(form.closes.finditer(text)) if form.is_tag else []
+            ends = list(form.closes.finditer(text)) if form.closing in _OPENED_IN_PROMPTS else []
             if len(ends) == 1 and text[ends[0].end() :].strip() and not form.opens.search(text):
                 tag, at = form.closing, ends[0].end()
                 thoughts.append(text[: ends[0].start()])
