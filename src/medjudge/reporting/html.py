@@ -20,6 +20,7 @@ from medjudge import __version__, artifacts
 from medjudge.metrics.baselines import BASELINES
 from medjudge.metrics.results import Results
 from medjudge.metrics.statements import corrected_p, is_clear, leakage_line, p_value
+from medjudge.modeling.proof import proof_sentences
 from medjudge.reporting.audit_figures import audit_pictures
 from medjudge.reporting.audit_tables import page_grids
 from medjudge.reporting.figures import Picture, result_pictures, training_pictures
@@ -290,9 +291,7 @@ def _facts(lineage: Mapping[str, Any]) -> list[str]:
         if lineage.get(key):
             facts.append(f"{word} {str(lineage[key])[:12]}")
     merge = lineage.get("merge")
-    if isinstance(merge, Mapping) and merge.get("max_logit_difference") is not None:
-        facts.append(f"merge proven: logits differ by at most {merge['max_logit_difference']:.2g}")
-    return facts
+    return [*facts, *(proof_sentences(merge) if isinstance(merge, Mapping) else [])]
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -22,6 +22,7 @@ def print_lineage(model_dir: Path, console: Console) -> bool:
             f"{model_dir} has no {artifacts.LINEAGE}: it was not made by medjudge, so its parents cannot be told."
         )
     from medjudge.modeling.lineage import holds_weights, read_lineage, weights_sha256
+    from medjudge.modeling.proof import proof_sentences
 
     lineage = read_lineage(model_dir)
     assert lineage is not None  # its file exists
@@ -37,12 +38,8 @@ def print_lineage(model_dir: Path, console: Console) -> bool:
     parent_line, parent_fits = _parent_line(model_dir, lineage)
     if parent_line:
         node.add(parent_line)
-    if lineage.merge:
-        node.add(
-            f"merge proven: largest logit difference {lineage.merge['max_logit_difference']:.2e} over "
-            f"{lineage.merge['n_positions']:,} positions of {lineage.merge['n_prompts']} prompts, "
-            f"{lineage.merge['share_unchanged_tokens']:.1%} of tokens unchanged"
-        )
+    for sentence in proof_sentences(lineage.merge or {}):
+        node.add(sentence)
     if lineage.adapter:
         step = lineage.adapter
         node.add(f"[dim]LoRA rank {step.r}, scale {step.scale:.3g}, learning rate {step.learning_rate:g}[/]")
