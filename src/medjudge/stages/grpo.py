@@ -22,6 +22,7 @@ from medjudge.modeling.grpo import rewarded_cases, train_grpo
 from medjudge.modeling.load import count_parameters, load_tokenizer, load_weights, quiet_libraries
 from medjudge.modeling.sampling import draw_sample
 from medjudge.modeling.save import save_trained
+from medjudge.modeling.totals import JudgeCounts
 from medjudge.records import Case, Verdict
 from medjudge.reporting.checks import print_doctor, print_preflight
 from medjudge.rewards.composition import RewardPlan
@@ -152,7 +153,11 @@ def _proven(
 ) -> Preflight:
     """The pre-flight, printed and kept in `preflight.json`; a run that was cut off after it has it already."""
     path = out_dir / artifacts.PREFLIGHT
-    if path.exists() and (kept := Preflight.from_json(artifacts.read_json(path))).verdict != "failed":
+    kept = Preflight.from_json(artifacts.read_json(path)) if path.exists() else None
+    has_proof = kept is not None and kept.verdict != "failed"
+    counts = JudgeCounts(out_dir, plan.rewards)
+    counts.resume(has_preflight=has_proof)
+    if kept is not None and has_proof:
         return kept
     started = time.monotonic()
     policy = "the sft model" if "sft" in recipe.stages else "the base model"
@@ -171,6 +176,7 @@ def _proven(
         keep_completions=recipe.grpo.doctor.keep_completions,
     )
     result = replace(result, seconds=round(time.monotonic() - started, 2), forced=is_forced and not result.passed)
+    counts.keep()
     artifacts.write_json(path, result.to_json())
     print_preflight(result, console)
     return result
