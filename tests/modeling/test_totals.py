@@ -151,6 +151,18 @@ def test_seconds_are_those_of_all_sittings(tmp_path: Path, monkeypatch: pytest.M
     assert not (recipe.run_dir / "base" / artifacts.CHECKPOINTS).exists()
 
 
+def test_a_loss_that_is_no_number_is_kept_too(taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    over = {"learning_rate": 1e30, "max_steps": 4}
+    (tmp_path / "cut").mkdir()
+    whole = grpo(taught, tmp_path, algorithm="all_action", **over)
+    with monkeypatch.context() as patch:
+        cut_in_step(3, patch)
+        with pytest.raises(PulledPlugError):
+            grpo(taught, tmp_path / "cut", algorithm="all_action", **over)
+    assert grpo(taught, tmp_path / "cut", algorithm="all_action", **over) == whole
+    assert whole[-1]["train_loss"] is None
+
+
 def judged(work: Path, folder: Path, url: str, cache: Path) -> dict[str, Any]:
     """One sitting of a training that a judge behind an endpoint pays, as its stage does it: what the judge counted."""
     tokenizer = load_tokenizer(folder, None)

@@ -8,6 +8,7 @@ log, and holds the sums; what TrainerState keeps itself (log, total_flos, GRPO's
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -107,11 +108,11 @@ class Totals(TrainerCallback):  # type: ignore[misc]  # transformers ships no ty
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Writes the sums into the checkpoint."""
-        checkpoints = Path(args.output_dir)
+        checkpoints, loss = Path(args.output_dir), self.trainer._total_loss_scalar
         artifacts.write_json(
             checkpoints / f"checkpoint-{state.global_step}" / artifacts.TOTALS,
             {
-                "loss": self.trainer._total_loss_scalar,
+                "loss": loss if math.isfinite(loss) else str(loss),  # JSON has no nan
                 "tokens": getattr(self.trainer, "_total_train_tokens", 0),
                 "judges": self.judges.states() if self.judges is not None else {},
             },
