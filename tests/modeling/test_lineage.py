@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from medjudge import artifacts
 from medjudge.config import LoraSettings, ModelConfig
 from medjudge.errors import LineageError, ModelError
+from medjudge.modeling import lineage as lineage_module
 from medjudge.modeling.lineage import (
     compare_logits,
     load_any,
@@ -30,6 +32,8 @@ from medjudge.modeling.lineage import (
     recorded_sha256,
     weights_sha256,
 )
+from medjudge.modeling.load import TINY_DIR, count_parameters, load_tokenizer, load_weights
+from medjudge.modeling.proof import proof_sentences
 from medjudge.stages.lineage import print_lineage
 from tests.modeling.models import save_adapter, save_base
 from tests.small_runs import small_tree, write_rows
@@ -86,6 +90,131 @@ def test_merge_that_changes_logits_is_refused(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(PeftModel, "merge_and_unload", lambda self: self.unload(), raising=False)
     with pytest.raises(LineageError, match="changed logits by up to"):
         merge_adapter(adapter, tmp_path / "m", CPU, stage="merge", prompts=PROMPTS, max_logit_difference=1e-3)
+
+
+def coarse(model: Any) -> Any:
+    """Stands in for a quantised parent: each row of each inner linear layer holds fifteen values."""
+    for name, parameter in model.named_parameters():
+        if name.endswith("_proj.weight"):
+            step = parameter.data.abs().amax(dim=1, keepdim=True) / 7
+            parameter.data = (parameter.data / step).round() * step
+    return model
+
+
+def test_a_merge_says_how_far_it_is_from_the_quantised_model_that_was_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = save_base(tmp_path / "base")
+    adapter = save_adapter(tmp_path / "adapter", base)
+    whole = lineage_module.load_weights
+
+    def load(folder: Path, config: ModelConfig, tokenizer: Any, *, quantize: bool = False) -> Any:
+        model = whole(folder, config.model_copy(update={"quantization": "none"}), tokenizer)
+        return coarse(model) if quantize and config.quantization == "4bit" else model
+
+    monkeypatch.setattr(lineage_module, "load_weights", load)
+    quantised = CPU.model_copy(update={"quantization": "4bit"})
+    settings: dict[str, Any] = {"stage": "merge", "prompts": PROMPTS, "max_logit_difference": 1e-3}
+    merge = merge_adapter(adapter, tmp_path / "m", quantised, **settings).merge
+    assert merge is not None
+    assert merge["max_logit_difference"] < 1e-4  # against the full-precision parent
+    trained = PeftModel.from_pretrained(coarse(AutoModelForCausalLM.from_pretrained(base)), adapter)
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "m")
+    by_hand = compare_logits(proof_logits(trained, PROMPTS), proof_logits(merged, PROMPTS))
+    assert merge["trained_as"] == "4bit weights, float32"
+    assert merge["trained_max_logit_difference"] == pytest.approx(by_hand["max_logit_difference"], rel=1e-4)
+    assert merge["trained_max_logit_difference"] > 0.01
+    assert merge["trained_share_unchanged_tokens"] == by_hand["share_unchanged_tokens"]
+    kept = read_lineage(tmp_path / "m")
+    assert kept is not None
+    assert kept.merge == merge
+    out = io.StringIO()
+    assert print_lineage(tmp_path / "m", Console(file=out, width=300))
+    assert "from the model that was trained (4bit weights, float32): logits differ by at most" in out.getvalue()
+
+
+def test_a_merge_that_is_exactly_what_was_trained_speaks_of_no_other_model(tmp_path: Path) -> None:
+    adapter = save_adapter(tmp_path / "adapter", save_base(tmp_path / "base"))
+    merge = merge_adapter(adapter, tmp_path / "m", CPU, stage="merge", prompts=PROMPTS, max_logit_difference=1e-3).merge
+    assert merge is not None
+    assert not [key for key in merge if key.startswith(("trained", "stored"))]
+    assert len(proof_sentences(merge)) == 1
+
+
+def test_a_merge_of_16_bit_weights_says_what_each_rounding_changed(tmp_path: Path) -> None:
+    adapter = save_adapter(tmp_path / "adapter", save_base(tmp_path / "base"))
+    short = CPU.model_copy(update={"dtype": "bfloat16"})
+    merge = merge_adapter(
+        adapter, tmp_path / "m", short, stage="merge", prompts=PROMPTS, max_logit_difference=1e-3
+    ).merge
+    assert merge is not None
+    assert 1e-3 < merge["stored_max_logit_difference"] < 0.5
+    assert 0 < merge["trained_max_logit_difference"] < 0.5
+    assert [line.partition(":")[0] for line in proof_sentences(merge)] == [
+        "merge proven",
+        "stored in bfloat16",
+        "from the model that was trained (bfloat16 weights)",
+    ]
+
+
+def test_a_merge_where_quantised_weights_cannot_be_loaded_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = save_adapter(tmp_path / "adapter", save_base(tmp_path / "base"))
+    whole = lineage_module.load_weights
+
+    def load(folder: Path, config: ModelConfig, tokenizer: Any, *, quantize: bool = False) -> Any:
+        if quantize:
+            raise ModelError("bitsandbytes is not installed")
+        return whole(folder, config, tokenizer)
+
+    monkeypatch.setattr(lineage_module, "load_weights", load)
+    merge = merge_adapter(
+        adapter,
+        tmp_path / "m",
+        CPU.model_copy(update={"quantization": "8bit"}),
+        stage="merge",
+        prompts=PROMPTS,
+        max_logit_difference=1e-3,
+    ).merge
+    assert merge is not None
+    assert proof_sentences(merge)[1] == (
+        "from the model that was trained (8bit weights, float32): not measured, bitsandbytes is not installed"
+    )
+
+
+def test_bitsandbytes_weights_are_what_a_merge_is_compared_with(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes", reason="quantised weights need the `quant` extra")
+    adapter = save_adapter(tmp_path / "adapter", TINY_DIR)  # rows of 32 are too short for its blocks
+    quantised = CPU.model_copy(update={"quantization": "4bit"})
+    merge = merge_adapter(
+        adapter, tmp_path / "m", quantised, stage="merge", prompts=PROMPTS, max_logit_difference=1e-3
+    ).merge
+    assert merge is not None
+    assert merge["max_logit_difference"] < 1e-4
+    assert merge["trained_max_logit_difference"] > 1e-3
+    assert 0 <= merge["trained_share_unchanged_tokens"] < 1
+    tokenizer = load_tokenizer(TINY_DIR)
+    quantised_base = load_weights(TINY_DIR, quantised, tokenizer, quantize=True)
+    assert count_parameters(quantised_base)[1] == count_parameters(load_weights(TINY_DIR, CPU, tokenizer))[1]
+
+
+def test_the_words_of_a_proof() -> None:
+    merge = {
+        "dtype": "float32",
+        "n_positions": 7404,
+        "max_logit_difference": 3.3e-5,
+        "share_unchanged_tokens": 1.0,
+        "trained_as": "4bit weights, float32",
+        "trained_max_logit_difference": 6.9,
+        "trained_share_unchanged_tokens": (7404 - 2179) / 7404,
+    }
+    assert proof_sentences(merge) == [
+        "merge proven: logits differ by at most 3.3e-05 from those of the full-precision parent with its adapter; "
+        "100.0% of 7,404 next-token choices are the same",
+        "from the model that was trained (4bit weights, float32): logits differ by at most 6.9; 70.6% of 7,404 "
+        "next-token choices are the same",
+    ]
 
 
 def test_run_folder_can_be_moved_as_a_whole(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,18 @@ from rich.console import Console
 from medjudge import artifacts
 from medjudge.config import BaseConfig, GrpoConfig, SftConfig, recipe_from_tree
 from medjudge.modeling.all_action import train_all_action
-from medjudge.modeling.grpo import train_grpo
+from medjudge.modeling.grpo import ContractGrpoTrainer, train_grpo
 from medjudge.modeling.load import load_tokenizer, load_weights
 from medjudge.modeling.progress import Watch
 from medjudge.modeling.sft import train_sft
 from medjudge.modeling.tiny import build_model, train_language_model
+from medjudge.modeling.totals import JudgeCounts
 from medjudge.pipeline import run_recipe
 from medjudge.rewards.composition import RewardContext, build_plan
-from tests.modeling.grpo_runs import CONTRACT, CPU, make_cases, save_taught
+from medjudge.rewards.settings import LlmSettings, RewardSettings
+from medjudge.settings import EndpointSettings
+from tests.inference.scripted_endpoint import Say, scripted
+from tests.modeling.grpo_runs import CONTRACT, CPU, REASONED, make_cases, save_taught, script_policy
 from tests.small_runs import small_tree, write_rows
 
 QUIET = Console(quiet=True)
@@ -114,11 +119,9 @@ def test_a_resumed_training_logs_what_an_uninterrupted_one_logs(
 def test_a_training_that_the_doctor_stopped_ends_its_log_as_it_did(
     taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.modeling import grpo_runs
-
     cases = make_cases(24)
-    monkeypatch.setattr(grpo_runs.ContractGrpoTrainer, "scripted_cases", cases, raising=False)
-    grpo_runs.script_policy(monkeypatch, lambda step, case, i: "no answer")
+    monkeypatch.setattr(ContractGrpoTrainer, "scripted_cases", cases, raising=False)
+    script_policy(monkeypatch, lambda step, case, i: "no answer")
     doctor = {"policy": "stop", "window_steps": 2, "window_groups": 8}
     stopped = grpo(taught, tmp_path, doctor=doctor)
     assert stopped[-1]["step"] == 2
@@ -146,3 +149,63 @@ def test_seconds_are_those_of_all_sittings(tmp_path: Path, monkeypatch: pytest.M
     assert 1000 < manifest["wall_s"] < 1200
     assert artifacts.read_json(recipe.run_dir / "prepare" / artifacts.MANIFEST)["sittings"] == 1
     assert not (recipe.run_dir / "base" / artifacts.CHECKPOINTS).exists()
+
+
+def test_a_loss_that_is_no_number_is_kept_too(taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    over = {"learning_rate": 1e30, "max_steps": 4}
+    (tmp_path / "cut").mkdir()
+    whole = grpo(taught, tmp_path, algorithm="all_action", **over)
+    with monkeypatch.context() as patch:
+        cut_in_step(3, patch)
+        with pytest.raises(PulledPlugError):
+            grpo(taught, tmp_path / "cut", algorithm="all_action", **over)
+    assert grpo(taught, tmp_path / "cut", algorithm="all_action", **over) == whole
+    assert whole[-1]["train_loss"] is None
+
+
+def judged(work: Path, folder: Path, url: str, cache: Path) -> dict[str, Any]:
+    """One sitting of a training that a judge behind an endpoint pays, as its stage does it: what the judge counted."""
+    tokenizer = load_tokenizer(folder, None)
+    cases = [replace(case, reason=f"the expert's words on {case.case_id}") for case in make_cases(24)]
+    endpoint = EndpointSettings(cache=cache, usd_per_million_in=1.0, usd_per_million_out=1.0)
+    context = RewardContext(
+        REASONED, cases, settings=RewardSettings(llm=LlmSettings(judge=f"openai:judge@{url}", endpoint=endpoint))
+    )
+    config = GrpoConfig(
+        **{**STEPS, "max_steps": 6}, tuning="full", group_size=4, prompts_per_step=4, micro_batch=16, rewards={"llm": 1}
+    )
+    plan = build_plan(config.rewards, (), context)
+    JudgeCounts(work, plan.rewards).resume(has_preflight=True)
+    model = load_weights(folder, CPU, tokenizer, train_all=True)
+    train_grpo(REASONED, cases, plan, model, tokenizer, config, CPU, work, seed=3, console=QUIET)
+    return dict(plan.rewards["llm"].report())
+
+
+def test_a_judges_marks_and_costs_are_those_of_all_sittings(
+    taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two steps are cut off after the checkpoint: their marks count once, and their answers are not paid for again."""
+    reasons = ("plainly seen", "hardly", "by habit", "as told")
+    cases = make_cases(24)
+    monkeypatch.setattr(ContractGrpoTrainer, "scripted_cases", cases, raising=False)
+    script_policy(
+        monkeypatch,
+        lambda step, case, i: REASONED.target(replace(case, reason=f"{reasons[i]} {step}")) if i else "no answer",
+    )
+    marks = '{"medical_concepts": 7, "logic_alignment": 8, "supporting_evidence": 6}'
+    with scripted(lambda text, before: Say(marks, n_in=100, n_out=10)) as server:
+        whole = judged(tmp_path / "whole", taught, server.url, tmp_path / "a.sqlite")
+        n_asked = len(server.bodies)
+        with monkeypatch.context() as patch:
+            cut_in_step(5, patch)
+            with pytest.raises(PulledPlugError):
+                judged(tmp_path / "cut", taught, server.url, tmp_path / "b.sqlite")
+        resumed = judged(tmp_path / "cut", taught, server.url, tmp_path / "b.sqlite")
+        assert len(server.bodies) == 2 * n_asked
+    assert whole["n_marked"] == 6 * 12
+    assert whole["n_unread"] == 6 * 4
+    for key in ("n_marked", "n_failed", "n_asked_again", "n_unread", "n_without_gold", "failures"):
+        assert resumed[key] == whole[key], key
+    paid = ("n_prompts", "n_answered", "n_from_cache", "n_requests", "prompt_tokens", "cost_usd", "new_cost_usd")
+    assert {key: resumed["usage"][key] for key in paid} == {key: whole["usage"][key] for key in paid}
+    assert whole["usage"]["cost_usd"] == pytest.approx(n_asked * 110 / 1e6)

@@ -355,6 +355,17 @@ class EndpointClient:
             self._counted.add(key)
             self.usage.count(reply, from_cache=from_cache)
 
+    def spent(self) -> dict[str, Any]:
+        """What `usage` counts, as JSON, and which prompts it has counted: for a run that is cut off."""
+        usage = {**vars(self.usage), "reasons": dict(self.usage.reasons), "models": dict(self.usage.models)}
+        return {"usage": usage, "counted": sorted(self._counted)}
+
+    def restore_spent(self, spent: Mapping[str, Any]) -> None:
+        """Goes on counting from what an earlier sitting had spent; a prompt that it asked for counts once."""
+        usage = spent["usage"]
+        self.usage = Usage(**{**usage, "reasons": Counter(usage["reasons"]), "models": Counter(usage["models"])})
+        self._counted = set(spent["counted"])
+
     def _failed(self, trouble: _Trouble, n_attempts: int, sitting: _Sitting) -> Failure:
         usage, settings = self.usage, self.settings
         reason = trouble.reason + (f", {n_attempts} attempts" if n_attempts > 1 else "")

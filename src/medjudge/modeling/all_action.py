@@ -51,7 +51,7 @@ from medjudge.modeling.arguments import all_action_arguments
 from medjudge.modeling.load import check_context
 from medjudge.modeling.order import grpo_order
 from medjudge.modeling.progress import Watch, clean_history
-from medjudge.modeling.totals import Totals
+from medjudge.modeling.totals import JudgeCounts, Totals
 from medjudge.records import Case, Completion, Rollout, Unparsed
 from medjudge.rewards.composition import RewardPlan
 from medjudge.tasks.contract import TaskContract
@@ -236,7 +236,8 @@ def train_all_action(
     trees = {ids: LabelTree.of(ids) for ids in set(label_ids)}
     rewards, terms = outcome_rewards(contract, cases, encoded, label_ids, tokenizer, plan)
     checkpoint = artifacts.latest_checkpoint(work)
-    watch, totals = Watch("grpo", console, ("reward", "accuracy", "kl")), Totals(checkpoint)
+    watch = Watch("grpo", console, ("reward", "accuracy", "kl"))
+    totals = Totals(checkpoint, JudgeCounts(work, plan.rewards))
     arguments = all_action_arguments(config, model_config, work, steps=steps, seed=seed)
     reference = None
     if config.kl_coef > 0:

@@ -24,7 +24,7 @@ from medjudge.modeling.load import check_context
 from medjudge.modeling.order import grpo_order
 from medjudge.modeling.progress import Watch, clean_history
 from medjudge.modeling.resampling import Resampler, by_difficulty
-from medjudge.modeling.totals import Totals
+from medjudge.modeling.totals import JudgeCounts, Totals
 from medjudge.modeling.watching import DoctorWatch
 from medjudge.records import Case
 from medjudge.rewards.checks import observed
@@ -190,7 +190,7 @@ def train_grpo(
         doctor.saw([observed(row, plan, group=i // config.group_size) for i, row in enumerate(batch)])
 
     rewarder = Rewarder(contract, cases, encoded, tokenizer, plan, on_scored=look)
-    totals = Totals(checkpoint)
+    totals = Totals(checkpoint, JudgeCounts(work, plan.rewards))
     watch = Watch("grpo", console, ("reward", "frac_reward_zero_std", "completions/mean_length"))
     rows = [{"prompt": row.prompt_text, "case_id": case.case_id} for row, case in zip(encoded, cases, strict=True)]
     trainer_class: Callable[..., Any] = ContractGrpoTrainer

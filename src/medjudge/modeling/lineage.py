@@ -190,11 +190,17 @@ def ancestry_of(folder: Path, named: str) -> tuple[Mapping[str, Any], ...]:
 
 
 def load_any(
-    model: str | Path, config: ModelConfig, *, parent: str | Path | None = None, revision: str | None = None
+    model: str | Path,
+    config: ModelConfig,
+    *,
+    parent: str | Path | None = None,
+    revision: str | None = None,
+    quantize: bool = False,
 ) -> tuple[Any, Any, Lineage | None]:
     """(model, tokenizer, lineage) of a hub id, a folder of whole weights, or an adapter folder on its exact parent.
 
     parent: load the adapter on these weights instead of those it names; they must be the same weights.
+    quantize: load the parent quantised as `config` says, which is what an adapter is trained on.
     Raises LineageError, naming both hashes, if the parent is not the one that the adapter was trained on.
     """
     folder = resolve(model, revision)
@@ -219,7 +225,7 @@ def load_any(
             "train it anew."
         )
     tokenizer = load_tokenizer(folder if (folder / "tokenizer.json").exists() else parent_folder, config.chat_template)
-    base = load_weights(parent_folder, config, tokenizer)
+    base = load_weights(parent_folder, config, tokenizer, quantize=quantize)
     with offline():
         return PeftModel.from_pretrained(base, folder), tokenizer, lineage
 
@@ -286,7 +292,8 @@ def merge_adapter(
     """Writes parent + adapter as whole weights into `out`, loads them again, and proves them by logits on `prompts`.
 
     The merge is made and proven in float32. Where `config` stores 16 bits, what rounding changes is measured after and
-    told, without a bound: it is the price of the format, not of the merge.
+    told, without a bound: it is the price of the format, not of the merge. Where the adapter was trained on quantised
+    or 16-bit weights, how far the result is from that model is measured, too: `proof_sentences` says all three.
     Raises LineageError if the merged weights do not answer as parent + adapter did.
     """
     exact = config.model_copy(update={"dtype": "float32", "quantization": "none"})
@@ -309,9 +316,11 @@ def merge_adapter(
     if dtype != torch.float32:
         again = again.to(dtype)
         again.save_pretrained(out)
-        stored = compare_logits(before, proof_logits(again, prompts))
-        proof["stored_max_logit_difference"] = stored["max_logit_difference"]
-        proof["stored_share_unchanged_tokens"] = stored["share_unchanged_tokens"]
+        proof |= _named("stored", compare_logits(before, proof_logits(again, prompts)))
+    if dtype != torch.float32 or config.quantization != "none":
+        stored = proof_logits(again, prompts)
+        del again
+        proof |= _difference_to_trained(adapter, config, dtype, stored, prompts)
     merged_lineage = Lineage(
         kind="merged",
         stage=stage,
@@ -331,6 +340,27 @@ def merge_adapter(
     )
     merged_lineage.write(out)
     return merged_lineage
+
+
+def _difference_to_trained(
+    adapter: Path,
+    config: ModelConfig,
+    dtype: torch.dtype,
+    stored: Sequence[torch.Tensor],
+    prompts: Sequence[Sequence[int]],
+) -> dict[str, Any]:
+    """How far the logits of the stored merge are from those of the model as its training loaded it."""
+    name = str(dtype).removeprefix("torch.")
+    trained_as = f"{name} weights" if config.quantization == "none" else f"{config.quantization} weights, {name}"
+    try:
+        trained, _, _ = load_any(adapter, config, quantize=True)
+    except ModelError as error:  # merged on another machine than the one that trained
+        return {"trained_as": trained_as, "trained_not_measured": str(error)}
+    return {"trained_as": trained_as, **_named("trained", compare_logits(proof_logits(trained, prompts), stored))}
+
+
+def _named(reference: str, comparison: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{reference}_{key}": comparison[key] for key in ("max_logit_difference", "share_unchanged_tokens")}
 
 
 def copy_model(source: Path, out: Path) -> None:

@@ -219,6 +219,10 @@ def check_context(model: Any, longest: int) -> None:
 
 
 def count_parameters(model: Any) -> tuple[int, int]:
-    """(trainable, all) parameters."""
-    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    """(trainable, all) parameters; quantised weights count as they were before two of them went into a byte."""
+    quantised = [getattr(p, "quant_state", None) for p in model.parameters()]
+    sizes = [
+        (p.numel() if state is None else state.shape.numel(), p.requires_grad)
+        for p, state in zip(model.parameters(), quantised, strict=True)
+    ]
     return sum(n for n, trainable in sizes if trainable), sum(n for n, _ in sizes)

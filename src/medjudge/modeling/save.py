@@ -72,7 +72,7 @@ def save_trained(
         base_revision=before.base_revision if before else hub_revision(start) or recipe.model.revision,
         parent=describe_parent(start, start_name, final),
         contract_sha256=recipe.contract.fingerprint(),
-        recipe_sha256=artifacts.sha256_json(recipe.model_dump(mode="json")),
+        recipe_sha256=artifacts.sha256_json(recipe.model_dump(mode="json", exclude={"runs_dir"})),  # where, not what
         data_sha256=artifacts.sha256_file(run_dir / "prepare" / f"{settings.split}{artifacts.SPLIT_SUFFIX}"),
         adapter=settings.lora.step(settings.learning_rate) if is_adapter else None,
         ancestry=ancestry_of(

@@ -8,13 +8,65 @@ log, and holds the sums; what TrainerState keeps itself (log, total_flos, GRPO's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
 from medjudge import artifacts
+from medjudge.rewards.composition import BatchReward
+from medjudge.rewards.llm import LlmReward
+
+
+class JudgeCounts:
+    """What the judge models among the rewards counted, over all sittings of a stage.
+
+    Marks belong to steps: a step that is done again after a resume counts once. What was asked of an endpoint and paid
+    for stays so, whether its step is done again or not.
+    """
+
+    def __init__(self, work: Path, rewards: Mapping[str, BatchReward]) -> None:
+        """`rewards`: of the run's plan, by name."""
+        self.judges = {name: reward for name, reward in rewards.items() if isinstance(reward, LlmReward)}
+        self.path = work / artifacts.CHECKPOINTS / artifacts.JUDGES
+
+    def keep(self) -> None:
+        """Keeps the marks that the pre-flight asked for, and what they cost."""
+        if self.judges:
+            self._write(self.states())
+
+    def keep_spent(self) -> None:
+        """Keeps what has been asked and paid for so far."""
+        if any(judge.client is not None for judge in self.judges.values()):
+            self._write(self._kept().get("states", {}))
+
+    def resume(self, *, has_preflight: bool) -> None:
+        """Goes on from an earlier sitting. has_preflight: its pre-flight counts, since it is not made again."""
+        kept = self._kept()
+        for name, judge in self.judges.items():
+            if judge.client is not None and name in kept.get("spent", {}):
+                judge.client.restore_spent(kept["spent"][name])
+        if has_preflight:
+            self.restore(kept.get("states", {}))
+
+    def states(self) -> dict[str, Any]:
+        """The marks so far, by judge."""
+        return {name: judge.state() for name, judge in self.judges.items()}
+
+    def restore(self, states: Mapping[str, Any]) -> None:
+        """Goes on from the marks of a checkpoint."""
+        for name, state in states.items():
+            self.judges[name].restore(state)
+
+    def _kept(self) -> dict[str, Any]:
+        return dict(artifacts.read_json(self.path)) if self.path.exists() else {}
+
+    def _write(self, states: Mapping[str, Any]) -> None:
+        spent = {name: judge.client.spent() for name, judge in self.judges.items() if judge.client is not None}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        artifacts.write_json(self.path, {"states": states, "spent": spent})
 
 
 class Totals(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
@@ -25,19 +77,13 @@ class Totals(TrainerCallback):  # type: ignore[misc]  # transformers ships no ty
 
     trainer: Any
 
-    def __init__(
-        self,
-        checkpoint: Path | None,
-        *,
-        others: Mapping[str, tuple[Callable[[], Any], Callable[[Any], None]]] | None = None,
-    ) -> None:
-        """`checkpoint`: where a training goes on. `others`: name -> (state to keep, what takes it back), as JSON."""
+    def __init__(self, checkpoint: Path | None, judges: JudgeCounts | None = None) -> None:
+        """`checkpoint`: where a training goes on. `judges`: the judge models among its rewards."""
         path = checkpoint / artifacts.TOTALS if checkpoint is not None else None
         self.kept: dict[str, Any] = artifacts.read_json(path) if path is not None and path.exists() else {}
-        self.others = dict(others or {})
-        for name, (_, restore) in self.others.items():
-            if name in self.kept:
-                restore(self.kept[name])
+        self.judges = judges
+        if judges is not None and "judges" in self.kept:
+            judges.restore(self.kept["judges"])
 
     @property
     def loss(self) -> float:
@@ -57,16 +103,18 @@ class Totals(TrainerCallback):  # type: ignore[misc]  # transformers ships no ty
         """An entry of the log before each checkpoint."""
         if control.should_save:
             control.should_log = True
+        if self.judges is not None:
+            self.judges.keep_spent()
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Writes the sums into the checkpoint."""
-        checkpoints = Path(args.output_dir)
+        checkpoints, loss = Path(args.output_dir), self.trainer._total_loss_scalar
         artifacts.write_json(
             checkpoints / f"checkpoint-{state.global_step}" / artifacts.TOTALS,
             {
-                "loss": self.trainer._total_loss_scalar,
+                "loss": loss if math.isfinite(loss) else str(loss),  # JSON has no nan
                 "tokens": getattr(self.trainer, "_total_train_tokens", 0),
-                **{name: state_of() for name, (state_of, _) in self.others.items()},
+                "judges": self.judges.states() if self.judges is not None else {},
             },
         )
         artifacts.note_sitting(checkpoints.parent)

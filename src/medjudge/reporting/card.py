@@ -18,6 +18,7 @@ from medjudge.metrics.coverage import kinds_text, outcome_sentence
 from medjudge.metrics.measured import MetricResult
 from medjudge.metrics.results import Results
 from medjudge.metrics.statements import leakage_line
+from medjudge.modeling.proof import proof_sentences
 from medjudge.reporting.audit_tables import in_percent, number
 from medjudge.reporting.inputs import ReportInputs
 
@@ -309,7 +310,9 @@ def _training_topic(recipe: Mapping[str, Any], lineage: Mapping[str, Any] | None
     stages = recipe.get("stages") if recipe else None
     said = f"Stages: {', '.join(map(str, stages))}. " if stages else ""
     chain = [str(one.get("stage") or one.get("kind")) for one in (lineage or {}).get("ancestry") or []]
-    return said + (f"The weights descend from: {' -> '.join(chain)}." if chain else f"Training: {TO_ADD}")
+    merge = (lineage or {}).get("merge")
+    proof = "".join(f" {line[:1].upper()}{line[1:]}." for line in proof_sentences(merge)) if merge else ""
+    return said + (f"The weights descend from: {' -> '.join(chain)}.{proof}" if chain else f"Training: {TO_ADD}")
 
 
 def _compute_topic(inputs: ReportInputs, name: str) -> str:

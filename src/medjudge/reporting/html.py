@@ -21,6 +21,7 @@ from medjudge.metrics.claims import find_claim, n_tests
 from medjudge.metrics.coverage import headlines, kind_counts, outcome_sentence
 from medjudge.metrics.results import ComparisonResult, Results
 from medjudge.metrics.statements import leakage_line, p_value
+from medjudge.modeling.proof import proof_sentences
 from medjudge.reporting.audit_figures import audit_pictures
 from medjudge.reporting.audit_tables import page_grids
 from medjudge.reporting.figures import Picture, model_colors, result_pictures, training_pictures
@@ -315,9 +316,7 @@ def _facts(lineage: Mapping[str, Any]) -> list[str]:
         if lineage.get(key):
             facts.append(f"{word} {str(lineage[key])[:12]}")
     merge = lineage.get("merge")
-    if isinstance(merge, Mapping) and merge.get("max_logit_difference") is not None:
-        facts.append(f"merge proven: logits differ by at most {merge['max_logit_difference']:.2g}")
-    return facts
+    return [*facts, *(proof_sentences(merge) if isinstance(merge, Mapping) else [])]
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -186,6 +186,17 @@ class LlmReward:
             "endpoint": self.client.record() if self.client is not None else None,
             "usage": self.client.usage.to_json(self.client.settings) if self.client is not None else None,
         }
+
+    def state(self) -> dict[str, Any]:
+        """The counts of rollouts, as JSON: they belong to the steps of a checkpoint."""
+        counts = {**vars(self.scorer.counts), "reasons": dict(self.scorer.counts.reasons)}
+        return {"counts": counts, "n_without_gold": self.n_without_gold, "n_unread": self.n_unread}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on counting from `state`."""
+        counts = state["counts"]
+        self.scorer.counts = MarkCounts(**{**counts, "reasons": Counter(counts["reasons"])})
+        self.n_without_gold, self.n_unread = state["n_without_gold"], state["n_unread"]
 
 
 def _rationale(rollout: Rollout) -> str:

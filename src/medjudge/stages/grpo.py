@@ -24,6 +24,7 @@ from medjudge.modeling.grpo import rewarded_cases, train_grpo
 from medjudge.modeling.load import count_parameters, load_tokenizer, load_weights, quiet_libraries
 from medjudge.modeling.sampling import draw_sample
 from medjudge.modeling.save import save_trained
+from medjudge.modeling.totals import JudgeCounts
 from medjudge.records import Case, Verdict
 from medjudge.reporting.checks import print_doctor, print_preflight
 from medjudge.rewards.composition import RewardPlan
@@ -158,9 +159,14 @@ def _proven(
 ) -> Preflight:
     """The pre-flight, printed and kept in `preflight.json`; a run that was cut off after it has it already."""
     path = out_dir / artifacts.PREFLIGHT
+    kept = None
     with contextlib.suppress(RunError):  # a damaged one is made again
-        if path.exists() and (kept := artifacts.read_as(path, Preflight.from_json)).verdict != "failed":
-            return kept
+        kept = artifacts.read_as(path, Preflight.from_json) if path.exists() else None
+    has_proof = kept is not None and kept.verdict != "failed"
+    counts = JudgeCounts(out_dir, plan.rewards)
+    counts.resume(has_preflight=has_proof)
+    if kept is not None and has_proof:
+        return kept
     started = time.monotonic()
     policy = "the sft model" if "sft" in recipe.stages else "the base model"
     result = run_preflight(
@@ -178,6 +184,7 @@ def _proven(
         keep_completions=recipe.grpo.doctor.keep_completions,
     )
     result = replace(result, seconds=round(time.monotonic() - started, 2), forced=is_forced and not result.passed)
+    counts.keep()
     artifacts.write_json(path, result.to_json())
     print_preflight(result, console)
     return result

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ def print_lineage(model_dir: Path, console: Console) -> bool:
             f"{model_dir} has no {artifacts.LINEAGE}: it was not made by medjudge, so its parents cannot be told."
         )
     from medjudge.modeling.lineage import holds_weights, read_lineage, weights_sha256
+    from medjudge.modeling.proof import proof_sentences
 
     lineage = read_lineage(model_dir)
     assert lineage is not None  # its file exists
@@ -41,8 +41,8 @@ def print_lineage(model_dir: Path, console: Console) -> bool:
     parent_line, parent_fits = _parent_line(model_dir, lineage)
     if parent_line:
         node.add(parent_line)
-    if lineage.merge:
-        node.add(artifacts.parsed(path, lineage.merge, _merge_line))
+    for sentence in artifacts.parsed(path, lineage.merge or {}, proof_sentences):
+        node.add(sentence)
     if lineage.adapter:
         step = lineage.adapter
         node.add(f"[dim]LoRA rank {step.r}, scale {step.scale:.3g}, learning rate {step.learning_rate:g}[/]")
@@ -57,14 +57,6 @@ def print_lineage(model_dir: Path, console: Console) -> bool:
     if fits:
         artifacts.check_outputs(model_dir)  # tokenizer and settings, which the weights' hash does not cover
     return fits and parent_fits
-
-
-def _merge_line(merge: Mapping[str, Any]) -> str:
-    return (
-        f"merge proven: largest logit difference {merge['max_logit_difference']:.2e} over "
-        f"{merge['n_positions']:,} positions of {merge['n_prompts']} prompts, "
-        f"{merge['share_unchanged_tokens']:.1%} of tokens unchanged"
-    )
 
 
 def _parent_line(model_dir: Path, lineage: Any) -> tuple[str | None, bool]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from medjudge import artifacts
 from medjudge.config import Recipe
@@ -14,6 +15,7 @@ from medjudge.errors import ConfigError, LineageError
 from medjudge.modeling.chain import last_trained, training_split
 from medjudge.modeling.lineage import copy_model, merge_adapter, read_lineage
 from medjudge.modeling.load import load_tokenizer, quiet_libraries
+from medjudge.modeling.proof import proof_sentences
 from medjudge.modeling.save import proof_prompts
 
 
@@ -41,6 +43,8 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
             prompts=proof_prompts(recipe, train, load_tokenizer(adapter, recipe.model.chat_template)),
             max_logit_difference=recipe.merge.max_logit_difference,
         )
+    for sentence in proof_sentences(lineage.merge or {}):
+        console.print(f"          {escape(sentence)}")
     return {
         "from": stage,
         "weights_sha256": lineage.weights_sha256,

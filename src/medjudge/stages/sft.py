@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from medjudge import artifacts
 from medjudge.config import Recipe
@@ -15,6 +16,7 @@ from medjudge.modeling.adapters import check_adapters, skeleton
 from medjudge.modeling.chain import start_of
 from medjudge.modeling.lineage import Lineage
 from medjudge.modeling.load import count_parameters, load_tokenizer, load_weights, quiet_libraries
+from medjudge.modeling.proof import proof_sentences
 from medjudge.modeling.save import proof_prompts, save_trained
 from medjudge.modeling.sft import train_sft
 from medjudge.rewards.composition import reward_plan
@@ -65,6 +67,8 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
         merge_now=True,
         prompts=proof_prompts(recipe, train, tokenizer),
     )
+    for sentence in proof_sentences(lineage.merge or {}):
+        console.print(f"          {escape(sentence)}")
     artifacts.write_json(out_dir / artifacts.HISTORY, history)
     return {
         "n_cases": len(rated),
