@@ -6,6 +6,7 @@ No torch is imported here: `prepare_process` acts before it is.
 from __future__ import annotations
 
 import ctypes
+import json
 import math
 import os
 import time
@@ -140,6 +141,28 @@ def free_processors(while_running: Callable[[], object]) -> float:
         return float(n)
     others = max(0.0, now - used - (time.process_time() - own)) / wall_s
     return max(0.0, min(float(n), (os.cpu_count() or n) - others))
+
+
+def fit_threads(
+    device: str | None, wish: int | None, model: int | str | Path, *, kept: int | None = None
+) -> Threads | None:
+    """`pick_threads` for a model, given by its folder or hidden size; None where a GPU computes.
+
+    device, wish: `model.device` and `model.threads` of the recipe.
+    """
+    from medjudge.modeling.load import pick_device
+
+    if pick_device(device).type != "cpu":
+        return None
+    return pick_threads(wish, model if isinstance(model, int) else hidden_size(Path(model)), kept=kept)
+
+
+def hidden_size(folder: Path) -> int:
+    """Width of the model in a folder; that of a small model where it does not say."""
+    try:
+        return int(json.loads((folder / "config.json").read_text(encoding="utf-8"))["hidden_size"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 1024
 
 
 def pick_threads(wish: int | None, width: int, *, kept: int | None = None) -> Threads:
