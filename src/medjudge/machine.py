@@ -176,9 +176,9 @@ def pick_threads(wish: int | None, width: int, *, kept: int | None = None) -> Th
 
     n = n_processors()
     if wish is not None:
-        picked = Threads(wish, n, "`model.threads`")
+        picked = Threads(wish, n, "set by `model.threads`")
     elif os.environ.get("OMP_NUM_THREADS"):
-        picked = Threads(torch.get_num_threads(), n, "OMP_NUM_THREADS")
+        picked = Threads(torch.get_num_threads(), n, "set by OMP_NUM_THREADS")
     elif kept is not None:
         picked = Threads(kept, n, "as before this stage was cut off")
     elif n == 1:
