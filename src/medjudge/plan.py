@@ -407,7 +407,8 @@ def _memory(recipe: Recipe, stage: str, shape: ModelShape, n_trained: int, width
     per_token = (4 if recipe.model.gradient_checkpointing else 17 * bytes_each) * shape.hidden_size
     tokens = config.micro_batch * width
     activations = tokens * per_token * shape.n_layers + tokens * shape.vocab_size * bytes_each * 0.1
-    return f"{(weights + states + activations) / 2**30:.1f} GiB"
+    gib = (weights + states + activations) / 2**30
+    return f"{gib:.1f} GiB" if gib >= 0.1 else "< 0.1 GiB"
 
 
 def _on_cpu(recipe: Recipe) -> bool:
