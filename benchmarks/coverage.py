@@ -213,7 +213,7 @@ def print_corrections(n_sets: int) -> None:
         for _ in range(n_sets):
             gold, judged, groups = draw_pass_rates(n, size, rng)
             _, unlabelled, other_groups = draw_pass_rates(2000, size, rng)
-            by = {"groups": other_groups, "labelled_groups": groups} if size > 1 else {}
+            by = {"groups": other_groups + n, "labelled_groups": groups} if size > 1 else {}
             estimates = {
                 "alone": gold_rate(gold, groups if size > 1 else None),
                 "rg": rogan_gladen(unlabelled, judged, gold, n_resamples=400, rng=rng, **by),
@@ -225,6 +225,36 @@ def print_corrections(n_sets: int) -> None:
                 widths.setdefault(name, []).append(e.high - e.low)
         cells = " | ".join(f"{100 * np.mean(covered[k]):.1f} % ({np.nanmean(widths[k]):.3f})" for k in covered)
         print(f"| {n} | {size} | {cells} |", flush=True)
+
+
+def print_shared_groups(n_sets: int) -> None:
+    """Questions of which some answers are rated and others are not: one group in both sets, or taken apart."""
+    print(f"\n### The same where rated and other rows share questions: share of {n_sets:,} sets (mean width)\n")
+    print("| questions | rated, other each | PPI | PPI++ | Rogan-Gladen | PPI++, apart | Rogan-Gladen, apart |")
+    print("|---|---|---|---|---|---|---|")
+    for n_groups, n_rated, n_other in ((30, 2, 2), (60, 2, 4), (200, 1, 4)):
+        rng = np.random.default_rng([10, n_groups])
+        found: dict[str, list[tuple[bool, float]]] = {}
+        for _ in range(n_sets):
+            rate, errs = rng.beta(0.6, 1.4, n_groups), rng.beta(0.5, 2.5, n_groups)
+            old, new = np.repeat(np.arange(n_groups), n_rated), np.repeat(np.arange(n_groups), n_other)
+            gold, other = rng.random(len(old)) < rate[old], rng.random(len(new)) < rate[new]
+            judged, others = gold ^ (rng.random(len(old)) < errs[old]), other ^ (rng.random(len(new)) < errs[new])
+            together = {"groups": new, "labelled_groups": old}
+            apart = {"groups": new + n_groups, "labelled_groups": old}
+            estimates = {
+                "ppi": prediction_powered_rate(others, judged, gold, tuning="plain", **together),
+                "ppi++": prediction_powered_rate(others, judged, gold, **together),
+                "rg": rogan_gladen(others, judged, gold, n_resamples=400, rng=rng, **together),
+                "ppi++ apart": prediction_powered_rate(others, judged, gold, **apart),
+                "rg apart": rogan_gladen(others, judged, gold, n_resamples=400, rng=rng, **apart),
+            }
+            for name, e in estimates.items():
+                found.setdefault(name, []).append((e.low <= 0.3 <= e.high, e.high - e.low))
+        cells = " | ".join(
+            f"{100 * share:.1f} % ({width:.3f})" for share, width in (np.nanmean(v, 0) for v in found.values())
+        )
+        print(f"| {n_groups} | {n_rated}, {n_other} | {cells} |", flush=True)
 
 
 def print_thresholds(n_sets: int) -> None:
@@ -285,6 +315,7 @@ def main() -> None:
         print_differences(given.sets, given.resamples)
     if "corrections" in parts:
         print_corrections(given.sets)
+        print_shared_groups(given.sets)
     if "thresholds" in parts:
         print_thresholds(given.sets)
     print(f"\n{time.perf_counter() - start:.0f} s")

@@ -45,7 +45,7 @@ def work_on(n_labels: int, n_groups: int) -> dict[str, Callable[[], object]]:
         f"{size} statistics, expanded bootstrap": lambda: agreement_estimates(a, rng=rng(0), method="expanded"),
         f"{size} statistics, BCa": lambda: agreement_estimates(a, rng=rng(0), method="bca"),
         f"{size} statistics, default (jackknife, Wilson)": lambda: agreement_estimates(a, rng=rng(0)),
-        f"{size} paired differences, expanded bootstrap": lambda: paired_statistics(pairing, rng=rng(0)),
+        f"{size} paired differences, jackknife": lambda: paired_statistics(pairing),
         f"{size} paired permutation tests": lambda: paired_permutation(pairing, n_resamples=1000, rng=rng(0)),
         "calibration: Brier, log loss, AURC": lambda: calibration_report(confidence, a.correct, a.groups, rng=rng(0)),
     }

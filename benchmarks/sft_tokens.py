@@ -22,9 +22,10 @@ from trl import SFTConfig, SFTTrainer
 
 from medjudge.config import BaseConfig, LoraSettings
 from medjudge.data.sources import read_cases
+from medjudge.modeling.adapters import lora_config
 from medjudge.modeling.arguments import length_grouped_order
 from medjudge.modeling.load import quiet_libraries
-from medjudge.modeling.sft import head_on_labels_only, lora_config, tokenised_rows
+from medjudge.modeling.sft import head_on_labels_only, tokenised_rows
 from medjudge.modeling.tiny import build_model, build_tokenizer
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.equivalence import EquivalenceContract

@@ -18,8 +18,10 @@ import pytest
 from rich.console import Console
 
 from medjudge import artifacts, machine
+from medjudge.cli import main
 from medjudge.config import Recipe, recipe_from_tree
 from medjudge.errors import ConfigError, DataError, RunError
+from medjudge.face import Judge
 from medjudge.pipeline import _settle_threads, resume_words, run_recipe, stage_inputs
 from medjudge.summaries import stage_sentence
 from tests.small_runs import small_tree, write_rows, write_toml
@@ -140,7 +142,115 @@ def test_damaged_output_is_noticed(finished: tuple[Recipe, Path]) -> None:
     finally:
         path.write_text(whole, encoding="utf-8")
     assert not current
-    assert why == "test.jsonl is missing or was changed"
+    assert why.startswith("test.jsonl was changed: its sha256 is ")
+
+
+def flip_one_bit(path: Path) -> tuple[bytes, Path]:
+    """Damage that leaves size and modification time as they were; returns what undoes it."""
+    whole, info = path.read_bytes(), path.stat()
+    changed = bytearray(whole)
+    changed[len(changed) // 2] ^= 1
+    path.write_bytes(bytes(changed))
+    os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
+    return whole, path
+
+
+def reading_commands(run_dir: Path, rows: str, out: Path) -> dict[str, list[str]]:
+    """Commands that read what the run's stages wrote."""
+    asked = ["--recipe", str(run_dir.parent / "small.toml"), "--data", rows]
+    model = str(run_dir / "merge" / "model")
+    return {
+        "report": ["report", str(run_dir)],
+        "lineage": ["lineage", model],
+        "evaluate": ["evaluate", *asked, "--model", f"m={model}", "--out", str(out)],
+        "calibrate": ["calibrate", model, *asked],
+    }
+
+
+@pytest.mark.parametrize(
+    ("damaged", "command"),
+    [
+        ("evaluate/results.json", "report"),
+        ("evaluate/verdicts.jsonl", "report"),
+        ("evaluate/manifest.json", "report"),
+        ("merge/model/tokenizer.json", "lineage"),
+        ("merge/model/model.safetensors", "lineage"),
+        ("merge/model/model.safetensors", "evaluate"),
+        ("merge/model/generation_config.json", "calibrate"),
+        ("merge/manifest.json", "evaluate"),
+    ],
+)
+def test_damage_that_keeps_size_and_time_is_named_by_every_command_that_reads_it(
+    finished: tuple[Recipe, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    damaged: str,
+    command: str,
+) -> None:
+    recipe, run_dir = finished
+    write_toml(run_dir.parent / "small.toml", small_tree(Path(str(recipe.data.source)), tmp_path / "runs"))
+    arguments = reading_commands(run_dir, str(recipe.data.source), tmp_path / "out")[command]
+    monkeypatch.setattr(sys, "argv", ["medjudge", *arguments])
+    whole, path = flip_one_bit(run_dir / damaged)
+    if path.name == artifacts.MANIFEST:
+        path.write_bytes(whole[: len(whole) // 2])
+    try:
+        with pytest.raises(SystemExit) as end:
+            main()
+    finally:
+        path.write_bytes(whole)
+    streams = capsys.readouterr()
+    text = " ".join((streams.out + streams.err).split())
+    assert end.value.code == 1
+    assert "Traceback" not in text
+    if command != "lineage" or "safetensors" not in damaged:
+        assert path.name in text
+        assert f"--from {damaged.partition('/')[0]} --fresh" in text or "sha256" not in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_judge_in_python_is_not_loaded_from_changed_files(finished: tuple[Recipe, Path]) -> None:
+    _, run_dir = finished
+    model = run_dir / "merge" / "model"
+    settings = {"form": "answer_only", "instructions": "terse", "max_prompt_tokens": 120, "max_completion_tokens": 12}
+    whole, path = flip_one_bit(model / "tokenizer.json")
+    try:
+        with pytest.raises(RunError, match=r"model/tokenizer\.json was changed"):
+            _ = Judge(model, "appropriateness", settings).engine
+    finally:
+        path.write_bytes(whole)
+    assert Judge(model, "appropriateness", settings).engine is not None
+
+
+def test_a_changed_output_is_made_anew_and_fresh_helps_with_a_damaged_run_folder(
+    finished: tuple[Recipe, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, uninterrupted = finished
+    tree = small_tree(Path(str(recipe.data.source)), tmp_path / "runs")
+    tree["stages"] = ["prepare", "base"]
+    short = recipe_from_tree(tree)
+    run_dir = run_recipe(short, CONSOLE)
+    flip_one_bit(run_dir / "prepare" / "test.jsonl")
+    run_recipe(short, Console(width=200))
+    assert "test.jsonl was changed" in capsys.readouterr().out
+    assert (run_dir / "prepare" / "test.jsonl").read_bytes() == (uninterrupted / "prepare/test.jsonl").read_bytes()
+    for name in ("prepare", "base"):
+        (run_dir / name / artifacts.MANIFEST).write_text("[1, 2")
+    (run_dir / artifacts.COMMANDS).write_bytes(b"\xff\0")
+    (run_dir / artifacts.RECIPE).unlink()
+    (run_dir / artifacts.RECIPE).mkdir()
+    (run_dir / ".lock").unlink()
+    (run_dir / ".lock").symlink_to(tmp_path / "nowhere")
+    (run_dir / ".base.work").write_text("a file")
+    (run_dir / ".prepare.old").symlink_to(tmp_path / "nowhere")
+    (run_dir / ".forced").mkdir()
+    with pytest.raises(RunError, match="is a folder, where a file is to be written"):
+        run_recipe(short, CONSOLE)
+    run_recipe(short, CONSOLE, fresh=True)
+    assert weights(run_dir, "base") == weights(uninterrupted, "base")
+    for path in (run_dir, *run_dir.rglob("*")):
+        assert path.stat().st_mode & 0o077 == 0, path
 
 
 def test_two_processes_cannot_share_a_run(finished: tuple[Recipe, Path]) -> None:
@@ -159,6 +269,32 @@ def run_until(toml: Path, seen: Callable[[], bool]) -> None:
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+
+
+@pytest.mark.parametrize("damage", ["weights cut", "all gone"])
+def test_a_damaged_checkpoint_is_passed_over(
+    finished: tuple[Recipe, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    recipe, uninterrupted = finished
+    tree = small_tree(Path(str(recipe.data.source)), tmp_path / "runs")
+    toml = write_toml(tmp_path / "small.toml", tree)
+    run_dir = tmp_path / "runs" / "small"
+    folder = run_dir / ".sft.work" / artifacts.CHECKPOINTS
+    run_until(toml, (folder / "checkpoint-10" / artifacts.CHECKPOINT_COMPLETE).exists)
+    last = max(folder.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))
+    before = sorted(int(path.name.partition("-")[2]) for path in folder.glob("checkpoint-*") if path != last)
+    if damage == "weights cut":
+        os.truncate(next(last.glob("*.safetensors")), 1000)
+    else:
+        for path in folder.glob("checkpoint-*/*.safetensors"):
+            path.write_bytes(b"")
+    recipe = recipe_from_tree(tree | {"stages": ["prepare", "base", "sft"]})
+    run_recipe(recipe, Console(width=200))
+    printed = capsys.readouterr().out
+    assert f"{last.name} is not used: " in printed
+    is_start = damage == "all gone" or not before
+    assert ("the stage starts from its beginning" if is_start else f"goes on from checkpoint-{before[-1]}") in printed
+    assert weights(run_dir, "sft") == weights(uninterrupted, "sft")
 
 
 def test_kill_during_sft_and_grpo_ends_with_equal_metrics(finished: tuple[Recipe, Path], tmp_path: Path) -> None:

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from medjudge.network import no_telemetry
+
 if TYPE_CHECKING:
     from medjudge.face import Judge as Judge
     from medjudge.face import load_cases as load_cases
     from medjudge.face import score as score
+
+no_telemetry()  # before a library that reads it is imported
 
 __version__ = "0.1.0"
 

@@ -1,7 +1,8 @@
 """Every file name of a run, and the rules by which files come to be.
 
 A stage works in `runs/NAME/.STAGE.work` and is moved to `runs/NAME/STAGE` when it is whole, its manifest written last.
-Killed at any moment, a run has for each stage either the whole folder or a work folder to resume from.
+Killed at any moment, a run has for each stage either the whole folder or a work folder to resume from. What a
+finished stage wrote is checked against the hashes of its manifest wherever it is read (`files.py`).
 """
 
 from __future__ import annotations
@@ -15,16 +16,26 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from medjudge import __version__
-from medjudge.errors import RunError
+from medjudge.errors import MedjudgeError, RunError
+from medjudge.files import HASHES as HASHES
+from medjudge.files import LOCK, as_manifest, check_output, how_to_renew, output_trouble
+from medjudge.files import MANIFEST as MANIFEST
+from medjudge.files import check_outputs as check_outputs
+from medjudge.files import make_folder as make_folder
+from medjudge.files import private_files as private_files
+from medjudge.files import remove as remove
+from medjudge.files import sha256_file as sha256_file
+from medjudge.files import write_bytes as write_bytes
+from medjudge.files import write_json as write_json
+from medjudge.files import write_text as write_text
 
-MANIFEST = "manifest.json"
 INPUTS = "inputs.json"
 RECIPE = "recipe.json"
 SPLIT_SUFFIX = ".jsonl"
@@ -44,6 +55,8 @@ FORCED = ".forced"
 DOCTOR = "doctor.json"
 JUDGES = "judges.json"
 TIMINGS = "timings.json"
+TOTALS = "totals.json"
+SITTINGS = "sittings.json"
 VARIANTS = "compare.json"
 COMPARE = "compare"
 RESULTS = "results.json"
@@ -58,40 +71,93 @@ COMMANDS = "commands.json"
 REPORT = "index.html"
 CARD = "MODEL_CARD.md"
 
+_T = TypeVar("_T")
+
 VERSIONED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "numpy", "scikit-learn")
 """Packages whose versions stand in each manifest."""
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes `path` whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def read_json(path: Path, *, constants: bool = False) -> Any:
+    """The value of a JSON file. Raises RunError if it cannot be read, or a finished stage wrote another one.
+
+    constants: whether NaN and Infinity are borne, which other programs write into a model's config.
+    """
+    check_output(path)
     try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=float if constants else _refuse_constant)
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"cannot read {path}: {_why_unreadable(error)}. {how_to_renew(path)}") from None
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as indented JSON, whole or not at all. NaN is refused: JSON has none."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
 
 
-def read_json(path: Path) -> Any:
-    """The value of a JSON file. Raises RunError if it cannot be read."""
+def _why_unreadable(error: Exception) -> str:
+    """Without text of the file, which a JSON error does not quote."""
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is not UTF-8 text (byte {error.start:,})"
+    if isinstance(error, json.JSONDecodeError):
+        return f"it is not JSON (line {error.lineno:,}, column {error.colno:,})"
+    return "it is nested too deeply" if isinstance(error, RecursionError) else "it is not JSON"
+
+
+def read_as(path: Path, parse: Callable[[Any], _T]) -> _T:
+    """What `parse` makes of a JSON file. Raises RunError, with the file's name, where the value has another shape."""
+    return parsed(path, read_json(path), parse)
+
+
+def parsed(path: Path, value: Any, parse: Callable[[Any], _T]) -> _T:
+    """As `read_as`, for a value that was read from `path`."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"cannot read {path}: {type(error).__name__}. Run again with --fresh to make it anew.") from None
+        return parse(value)
+    except MedjudgeError as error:
+        raise RunError(f"{path}: {error}") from None
+    except (TypeError, KeyError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+        raise RunError(
+            f"{path} does not hold what this version of medjudge writes there ({type(error).__name__}). "
+            f"{how_to_renew(path)}"
+        ) from None
 
 
-def sha256_file(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a file of JSON lines. Raises RunError for what is none, or if a finished stage wrote another."""
+    check_output(path)
+    try:
+        # Not splitlines(): a text may hold U+2028, which JSON leaves as it is.
+        with path.open(encoding="utf-8", newline="\n") as lines:
+            for number, line in enumerate(lines, start=1):
+                row = json.loads(line, parse_constant=_refuse_constant)
+                if not isinstance(row, dict):
+                    raise RunError(f"{path}:{number} holds no JSON object. {how_to_renew(path)}")
+                yield row
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"cannot read {path}: {_why_unreadable(error)}. {how_to_renew(path)}") from None
+
+
+def read_commands(path: Path) -> list[str]:
+    """The commands that are noted in a folder; none where the note is damaged, which no result depends on."""
+    try:
+        commands = read_json(path) if path.exists() else []
+    except RunError:
+        return []
+    return [str(command) for command in commands] if isinstance(commands, list) else []
+
+
+def write_kept(path: Path, value: Any) -> None:
+    """Keeps a JSON value, with its hash, that can be made again."""
+    write_json(path, {"sha256": sha256_json(value), "value": value})
+
+
+def read_kept(path: Path) -> Any:
+    """What `write_kept` wrote; None where it is damaged or not there: it is then made again."""
+    try:
+        tree = read_json(path)
+        return tree["value"] if tree["sha256"] == sha256_json(tree["value"]) else None
+    except (RunError, TypeError, KeyError, RecursionError):
+        return None
 
 
 def path_signature(path: Path) -> str | None:
@@ -109,7 +175,8 @@ def path_signature(path: Path) -> str | None:
 
 def sha256_json(value: Any) -> str:
     """Hex digest of a JSON value, independent of key order."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False, default=str).encode()).hexdigest()
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()
 
 
 def package_versions() -> dict[str, str]:
@@ -140,16 +207,32 @@ class RunDir:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Holds the run for this process. Raises RunError if another process has it."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as file:
+        """Holds the run for this process; its files are for their owner alone. Raises RunError if another has it."""
+        make_folder(self.path)
+        with contextlib.suppress(OSError):
+            self.path.chmod(0o700)
+        descriptor = self._open_lock()
+        try:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise RunError(
                     f"{self.path} is in use by another medjudge process. Wait for it, or give this run another `name`."
                 ) from None
-            yield
+            with private_files():
+                yield
+        finally:
+            os.close(descriptor)
+
+    def _open_lock(self) -> int:
+        """A lock is held by a process, not by the file: what a dead process left there is taken over."""
+        path = self.path / LOCK
+        if os.path.lexists(path) and not path.is_file():
+            remove(path)
+        try:
+            return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except PermissionError:
+            return os.open(path, os.O_RDONLY)
 
     def stage(self, name: str) -> Path:
         """The finished folder of a stage (it may not exist yet)."""
@@ -160,15 +243,32 @@ class RunDir:
         return self.path / f".{name}.work"
 
     def manifest(self, name: str) -> dict[str, Any] | None:
-        """The manifest of a finished stage, or None. A stage that was cut off while moving into place is moved now."""
+        """The manifest of a finished stage, or None. A stage that was cut off while moving into place is moved now.
+
+        Raises RunError if it is damaged.
+        """
         work, final = self.work(name), self.stage(name)
-        if (work / MANIFEST).exists():
+        if self._is_whole(name):
             _move_into_place(work, final)
         path = final / MANIFEST
-        return read_json(path) if path.exists() else None
+        if not os.path.lexists(path):
+            return None
+        manifest = as_manifest(read_json(path))
+        if manifest is None or manifest["stage"] != name:
+            raise RunError(f"{path} is not the manifest of stage {name}. {how_to_renew(final)}")
+        return dict(manifest)
+
+    def _is_whole(self, name: str) -> bool:
+        """Whether the work folder only waits to be moved: its manifest, which is written last, is there."""
+        path = self.work(name) / MANIFEST
+        try:
+            manifest = as_manifest(read_json(path)) if path.is_file() else None
+        except RunError:
+            return False
+        return manifest is not None and manifest["stage"] == name
 
     def is_current(self, name: str, inputs: Mapping[str, Any]) -> tuple[bool, str]:
-        """Whether a finished stage was made from these very inputs and is still whole, and why not."""
+        """Whether a finished stage was made from these very inputs and its outputs have their hashes, and why not."""
         begun, manifest = self._begun(name), self.manifest(name)
         if manifest is None or manifest["inputs_sha256"] != sha256_json(inputs):
             if begun == _as_json(inputs):
@@ -176,38 +276,46 @@ class RunDir:
             if begun is not None:
                 return False, f"begun with other settings, begins anew; changed: {_changed(begun, inputs)}"
             return False, f"changed: {_changed(manifest['inputs'], inputs)}" if manifest else "not run yet"
-        for relative, size in manifest["outputs"].items():
-            path = self.stage(name) / relative
-            if not path.exists() or path.stat().st_size != size["bytes"]:
-                return False, f"{relative} is missing or was changed"
+        for relative in manifest["outputs"]:
+            if (trouble := output_trouble(self.stage(name), manifest, relative)) is not None:
+                return False, trouble
         return True, "unchanged"
 
     def _begun(self, name: str) -> dict[str, Any] | None:
-        """The inputs that a cut-off stage was begun from; None where none is begun, or it only waits to be moved."""
+        """The inputs that a cut-off stage was begun from; None where none is begun, or it cannot be gone on with."""
         path = self.work(name) / INPUTS
-        if not path.exists() or (self.work(name) / MANIFEST).exists():
+        if not path.is_file() or (self.work(name) / MANIFEST).exists():
             return None
-        return dict(read_json(path))
+        try:
+            inputs = read_json(path)
+        except RunError:
+            return None
+        return inputs if isinstance(inputs, dict) else None
 
     def begin(self, name: str, inputs: Mapping[str, Any]) -> Path:
         """The work folder for a stage: that of a cut-off run with the same inputs, or an empty one."""
         work = self.work(name)
-        if work.exists() and self._begun(name) != _as_json(inputs):
-            shutil.rmtree(work)
-        work.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(work) and (not work.is_dir() or self._begun(name) != _as_json(inputs)):
+            remove(work)
+        make_folder(work)
         write_json(work / INPUTS, inputs)
         return work
 
     def finish(
         self, name: str, *, config: Any, inputs: Mapping[str, Any], summary: Mapping[str, Any], seed: int, wall_s: float
     ) -> None:
-        """Writes the manifest and moves the work folder into place. Checkpoints are not kept."""
+        """Writes the manifest and moves the work folder into place. Checkpoints are not kept.
+
+        wall_s: seconds over all sittings of the stage.
+        """
         work = self.work(name)
         threads = read_json(work / THREADS) if (work / THREADS).exists() else None
         outputs = {
             str(path.relative_to(work)): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
             for path in sorted(work.rglob("*"))
-            if path.is_file() and path.relative_to(work).parts[0] not in (CHECKPOINTS, INPUTS, THREADS)
+            if path.is_file()
+            and path.relative_to(work).parts[0] not in (CHECKPOINTS, INPUTS, THREADS)
+            and path.name != CALIBRATION  # fitted and replaced after the stage
         }
         write_json(
             work / MANIFEST,
@@ -222,6 +330,7 @@ class RunDir:
                 "versions": package_versions(),
                 "git_revision": git_revision(),
                 "wall_s": round(wall_s, 3),
+                "sittings": max(1, len(sittings(work))),
                 "threads": threads,
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             },
@@ -230,10 +339,9 @@ class RunDir:
 
     def allow_failed_preflight(self, allowed: bool) -> None:
         """Says whether the stages of the command that runs now go on over a failed pre-flight."""
+        remove(self.path / FORCED)
         if allowed:
-            (self.path / FORCED).touch()
-        else:
-            (self.path / FORCED).unlink(missing_ok=True)
+            (self.path / FORCED).touch(mode=0o600)
 
     @property
     def allows_failed_preflight(self) -> bool:
@@ -246,15 +354,37 @@ class RunDir:
         Files are linked, as no finished stage is ever written to again.
         """
         copy = self.path / f".{name}.adopted"
-        shutil.rmtree(copy, ignore_errors=True)
+        remove(copy)
         shutil.copytree(other.stage(name), copy, copy_function=_link)
-        shutil.rmtree(self.work(name), ignore_errors=True)
+        remove(self.work(name))
         _move_into_place(copy, self.stage(name))
 
     def discard(self, name: str) -> None:
-        """Forgets a stage, finished or begun."""
-        shutil.rmtree(self.work(name), ignore_errors=True)
-        shutil.rmtree(self.stage(name), ignore_errors=True)
+        """Forgets a stage, finished or begun, whatever lies in its place."""
+        for path in (self.work(name), self.stage(name), *(self.path / f".{name}.{end}" for end in ("old", "adopted"))):
+            remove(path)
+
+    def discard_notes(self) -> None:
+        """Forgets what the run's own folder holds beside its stages where that is damaged."""
+        for name in (RECIPE, COMMANDS, PREFLIGHT, HASHES):
+            path = self.path / name
+            try:
+                sound = not os.path.lexists(path) or isinstance(read_json(path), dict | list)
+            except RunError:
+                sound = False
+            if not sound:
+                remove(path)
+
+    def renew_outputs(self, name: str) -> None:
+        """Takes pages that were written again into the manifest of their stage."""
+        manifest, folder = self.manifest(name), self.stage(name)
+        if manifest is None:
+            return
+        for relative in manifest["outputs"]:
+            path = folder / relative
+            if path.suffix in (".html", ".png", ".md") and path.is_file():
+                manifest["outputs"][relative] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+        write_json(folder / MANIFEST, manifest)
 
 
 def _link(source: str, target: str) -> None:
@@ -283,35 +413,104 @@ def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
 
 def _move_into_place(work: Path, final: Path) -> None:
     """The last steps of a stage, each of which may be the one that a kill interrupts: the next look does them again."""
-    shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)
-    (work / INPUTS).unlink(missing_ok=True)
-    (work / THREADS).unlink(missing_ok=True)
+    for name in (CHECKPOINTS, INPUTS, THREADS):
+        remove(work / name)
     old = final.with_name(f".{final.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if final.exists():
+    remove(old)
+    if os.path.lexists(final):
         final.rename(old)
     work.rename(final)
-    shutil.rmtree(old, ignore_errors=True)
+    remove(old)
+
+
+# --- checkpoints ------------------------------------------------------------------------------------------------------
+
+_TRAINER_STATE = "trainer_state.json"
+
+
+def begin_sitting(work: Path) -> None:
+    """Notes that work on a stage begins, or goes on after it was cut off: its seconds are those of all sittings.
+
+    A sitting that is killed counts up to its last checkpoint, one that is stopped by an error or Ctrl-C in full.
+    """
+    (work / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+    earlier = read_json(work / CHECKPOINTS / SITTINGS) if (work / CHECKPOINTS / SITTINGS).exists() else []
+    write_json(work / CHECKPOINTS / SITTINGS, [*earlier, {"began": time.monotonic(), "seconds": 0.0}])
+
+
+def note_sitting(work: Path) -> None:
+    """Notes the seconds of the sitting that runs; nothing where none was begun."""
+    path = work / CHECKPOINTS / SITTINGS
+    if path.exists():
+        *earlier, last = read_json(path)
+        write_json(path, [*earlier, {**last, "seconds": time.monotonic() - last["began"]}])
+
+
+def sittings(work: Path) -> list[float]:
+    """Seconds of each sitting, as they were last noted."""
+    path = work / CHECKPOINTS / SITTINGS
+    return [sitting["seconds"] for sitting in read_json(path)] if path.exists() else []
 
 
 def mark_checkpoint_complete(checkpoint: Path) -> None:
     """Records the files of a checkpoint once all are written; a checkpoint without this mark is not resumed from."""
-    sizes = {str(p.relative_to(checkpoint)): p.stat().st_size for p in checkpoint.rglob("*") if p.is_file()}
-    write_json(checkpoint / CHECKPOINT_COMPLETE, sizes)
+    files = {
+        path.relative_to(checkpoint).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+        for path in sorted(checkpoint.rglob("*"))
+        if path.is_file() and path.name != CHECKPOINT_COMPLETE
+    }
+    write_json(checkpoint / CHECKPOINT_COMPLETE, files)
+
+
+def drop_damaged_checkpoints(work: Path) -> list[str]:
+    """Removes checkpoints that are not as they were written. Returns a line for each, and for what it goes on from."""
+    folder = work / CHECKPOINTS
+    if os.path.lexists(folder) and not folder.is_dir():
+        remove(folder)
+        return [f"{folder.name} is not a folder and was removed: the stage starts from its beginning"]
+    dropped = []
+    for path in _checkpoints(work):
+        if (trouble := _checkpoint_trouble(path)) is not None:
+            remove(path)
+            dropped.append(f"{path.name} is not used: {trouble}")
+    left = _checkpoints(work)
+    if dropped:
+        dropped[-1] += f"; goes on from {left[-1].name}" if left else "; the stage starts from its beginning"
+    return dropped
 
 
 def latest_checkpoint(work: Path) -> Path | None:
-    """The last checkpoint that was written in full; half-written ones are removed."""
-    best: tuple[int, Path] | None = None
-    for path in sorted((work / CHECKPOINTS).glob("checkpoint-*")):
-        mark = path / CHECKPOINT_COMPLETE
-        whole = mark.exists() and all(
-            (path / name).exists() and (path / name).stat().st_size == size for name, size in read_json(mark).items()
-        )
-        if not whole:
-            shutil.rmtree(path)
-            continue
-        step = int(path.name.rpartition("-")[2])
-        if best is None or step > best[0]:
-            best = (step, path)
-    return best[1] if best else None
+    """The last checkpoint that is as it was written, file by file; others are removed."""
+    drop_damaged_checkpoints(work)
+    whole = _checkpoints(work)
+    return whole[-1] if whole else None
+
+
+def _checkpoints(work: Path) -> list[Path]:
+    """What is called a checkpoint, in the order of the steps; files of other names are left alone."""
+    found = [path for path in (work / CHECKPOINTS).glob("checkpoint-*") if path.name.partition("-")[2].isdecimal()]
+    return sorted(found, key=lambda path: int(path.name.partition("-")[2]))
+
+
+def _checkpoint_trouble(checkpoint: Path) -> str | None:
+    """Why a checkpoint cannot be gone on from; None if it can."""
+    if not checkpoint.is_dir() or not (checkpoint / CHECKPOINT_COMPLETE).is_file():
+        return "it was not written to its end"
+    try:
+        files = read_json(checkpoint / CHECKPOINT_COMPLETE)
+        if not isinstance(files, dict) or not files:
+            return f"{CHECKPOINT_COMPLETE} is damaged"
+        for name, entry in files.items():
+            path = checkpoint / name
+            if not path.is_file():
+                return f"{name} is missing"
+            # An earlier version noted the size alone.
+            n_bytes, digest = (entry["bytes"], entry["sha256"]) if isinstance(entry, dict) else (entry, None)
+            if path.stat().st_size != n_bytes or digest not in (None, sha256_file(path)):
+                return f"{name} was changed or cut off"
+        state = checkpoint / _TRAINER_STATE
+        if state.is_file() and not isinstance(read_json(state), dict):
+            return f"{_TRAINER_STATE} is damaged"
+    except (RunError, OSError, KeyError, TypeError, ValueError):
+        return "its files cannot be read"
+    return None

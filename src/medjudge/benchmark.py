@@ -7,7 +7,6 @@ answers alone.
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import time
@@ -35,6 +34,7 @@ from medjudge.metrics.published import (
     published_values,
 )
 from medjudge.metrics.results import Results
+from medjudge.names import file_name_trouble, shown
 from medjudge.records import Case
 from medjudge.reporting.html import write_report
 from medjudge.reporting.suite import write_suite_page
@@ -60,6 +60,10 @@ class BenchOptions:
     """Set -> preset or TOML file."""
     parent: str | None = None
     """The weights that adapters are loaded on."""
+
+
+RESERVED_SETS = frozenset({"figures", artifacts.COMMANDS, artifacts.SUITE, artifacts.REPORT})
+"""What lies in a benchmark's folder beside the folders of its sets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,7 @@ def run_benchmark(recipe: Recipe, options: BenchOptions, out_dir: Path, console:
             _finish(job, options, run_dir, answered[job.name], console)
         suite = _collect(jobs, options, run_dir)
         artifacts.write_json(out_dir / artifacts.SUITE, suite.model_dump(mode="json"))
-        write_suite_page(suite, out_dir, artifacts.read_json(out_dir / artifacts.COMMANDS))
+        write_suite_page(suite, out_dir, artifacts.read_commands(out_dir / artifacts.COMMANDS))
     return suite
 
 
@@ -128,7 +132,7 @@ def _check_endpoints(recipe: Recipe, models: Mapping[str, str]) -> None:
 
 def _record_command(out_dir: Path) -> None:
     path = out_dir / artifacts.COMMANDS
-    commands: list[str] = artifacts.read_json(path) if path.exists() else []
+    commands = artifacts.read_commands(path)
     command = shlex.join(["medjudge", *sys.argv[1:]])
     artifacts.write_json(path, list(dict.fromkeys([*commands, command]))[-20:])
 
@@ -139,6 +143,9 @@ def _record_command(out_dir: Path) -> None:
 def _choose(options: BenchOptions) -> list[Chosen]:
     copies, rubrics = options.copies, options.rubrics
     own = {name for name in copies if name not in SETS and name in rubrics}
+    for name in own:
+        if (why := file_name_trouble(name, RESERVED_SETS)) is not None:
+            raise ConfigError(f"--data: a set cannot be called {shown(name)}: {why}.")
     chosen = choose_sets(options.only, copies, own)
     if unused := [name for name in rubrics if name not in {one.name for one in chosen}]:
         raise ConfigError(f"--rubric names {', '.join(unused)}, which is not among the sets that are judged.")
@@ -220,11 +227,11 @@ def _finish(
     work = run_dir.begin(job.name, job.inputs)
     none_known = LeakageReport((), {}, DataConfig().leakage.near_duplicate_threshold)
     artifacts.write_json(work / artifacts.RECIPE, job.recipe.model_dump(mode="json"))
-    artifacts.write_json(work / artifacts.COMMANDS, artifacts.read_json(run_dir.path / artifacts.COMMANDS))
+    artifacts.write_json(work / artifacts.COMMANDS, artifacts.read_commands(run_dir.path / artifacts.COMMANDS))
     summary = evaluate_cases(
         job.recipe, options.models, job.cases, (), none_known, work, console, split=job.name, answered=answered
     )
-    result = _set_result(job, Results.from_json(artifacts.read_json(work / artifacts.RESULTS)), work)
+    result = _set_result(job, artifacts.read_as(work / artifacts.RESULTS, Results.from_json), work)
     artifacts.write_json(
         work / artifacts.SET, {"notes": _notes(job, answered), "result": result.model_dump(mode="json")}
     )
@@ -243,13 +250,11 @@ def _finish(
 def _set_result(job: _Job, results: Results, work: Path) -> SetResult:
     said: dict[str, list[str | None]] = {name: [] for name in results.of_role("model")}
     gold: dict[str, list[str]] = {name: [] for name in said}
-    with (work / artifacts.VERDICTS).open(encoding="utf-8", newline="\n") as lines:
-        for line in lines:
-            row = json.loads(line)
-            if row["model"] in said:
-                gold[row["model"]].append(row["gold"])
-                is_text = row["completion"] is not None
-                said[row["model"]].append(last_score(row["completion"], results.labels) if is_text else row["label"])
+    for row in artifacts.read_lines(work / artifacts.VERDICTS):
+        if row["model"] in said:
+            gold[row["model"]].append(row["gold"])
+            is_text = row["completion"] is not None
+            said[row["model"]].append(last_score(row["completion"], results.labels) if is_text else row["label"])
     left_out = dict(job.rows.left_out)
     if n_bad := len(job.rows.table.rejected):
         left_out[f"cannot be read, such as {job.rows.table.rejected[0]}"] = n_bad
@@ -289,12 +294,14 @@ def _collect(jobs: Sequence[_Job], options: BenchOptions, run_dir: artifacts.Run
         inputs = (run_dir.manifest(name) or {}).get("inputs", {})
         alike = inputs.get("evaluate", {}).get("mode") == mode and all(inputs.get(key) == asked[key] for key in asked)
         if name in own or alike:
-            found[name] = artifacts.read_json(path)
+            found[name] = artifacts.read_as(
+                path, lambda tree: (SetResult.model_validate(tree["result"]), tree["notes"])
+            )
     known = list(SETS)
     order = sorted(found, key=lambda name: (known.index(name) if name in known else len(known), name))
     return SuiteResults(
         models=tuple(options.models),
         mode=mode,
-        sets={name: SetResult.model_validate(found[name]["result"]) for name in order},
-        notes=tuple(f"{name}: {note}" for name in order for note in found[name]["notes"]),
+        sets={name: found[name][0] for name in order},
+        notes=tuple(f"{name}: {note}" for name in order for note in found[name][1]),
     )

@@ -29,6 +29,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medjudge.errors import ConfigError, MedjudgeError
+from medjudge.files import private_files, write_failure
+from medjudge.names import model_name_trouble, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -655,6 +657,8 @@ def _named(pairs: list[str], option: str = "--model", form: str = "NAME=PATH_OR_
         name, equals, where = text.partition("=")
         if not equals or not name or not where:
             raise ConfigError(f"{option} takes {form}, got {text!r}.")
+        if option == "--model" and (why := model_name_trouble(name)) is not None:
+            raise ConfigError(f"{option} names a model {shown(name)}: {why}.")
         if name in named:
             raise ConfigError(f"{option} names {name!r} twice: expected each name once.")
         named[name] = where
@@ -664,23 +668,29 @@ def _named(pairs: list[str], option: str = "--model", form: str = "NAME=PATH_OR_
 def main() -> None:
     """The console script: messages for errors a user can mend, and their exit code."""
     from medjudge.machine import prepare_process
+    from medjudge.network import offline
 
     prepare_process()
-    run_guarded(app)
+    with offline():
+        run_guarded(app)
 
 
 def run_guarded(command: Callable[[], Any]) -> None:
     """Runs `command`; a MedjudgeError becomes its message and exit code 1, an interrupt says how to go on."""
     try:
-        command()
+        with private_files():
+            command()
     except MedjudgeError as error:
         message = str(error)
     except OSError as error:  # no space, no permission, a file where a folder should be
-        message = (
+        message = write_failure(error) or (
             f"{error.filename or 'a file'}: {error.strerror or type(error).__name__}. Nothing half-written was left."
         )
     except MemoryError:
         message = "out of memory. Lower `sft.micro_batch`, `grpo.micro_batch` or `evaluate.batch_tokens`."
+    except Exception as error:  # some libraries raise no OSError where a file cannot be written
+        if (message := write_failure(error) or "") == "":
+            raise
     else:
         return
     typer.secho("error: ", fg=typer.colors.RED, bold=True, err=True, nl=False)

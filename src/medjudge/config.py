@@ -12,11 +12,12 @@ import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from medjudge.errors import ConfigError
+from medjudge.names import file_name_trouble, model_name_trouble, shown
 from medjudge.records import AdapterStep
 from medjudge.rewards.settings import EmbeddingSettings, LlmSettings, RewardSettings
 from medjudge.settings import EndpointSettings, Settings
@@ -34,6 +35,10 @@ DEMO_TASKS = ("mcq", "equivalence", "rubric", "appropriateness")
 DEMO_RECIPE = Path(__file__).parent / "data" / "builtin" / "recipes" / "demo.toml"
 SPLIT_SOURCES = ("train", "grpo", "validation", "test")
 """Splits that may have a source of their own."""
+RESERVED_SPLITS = frozenset({"data", "inputs", "leakage", "lint", "manifest", "rejected"})
+"""Files that the prepare stage writes beside the splits."""
+RESERVED_VARIANTS = frozenset({*STAGE_NAMES, "compare", "commands.json", "preflight.json", "recipe.json"})
+"""What lies in a run folder beside the variants' own folders."""
 
 
 def _did_you_mean(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
@@ -44,6 +49,21 @@ def _did_you_mean(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
 def _check_multiple(whole_name: str, whole: int, part_name: str, part: int) -> None:
     if whole % part:
         raise ValueError(f"`{whole_name}` is {whole}, which is not a multiple of `{part_name}` = {part}")
+
+
+def _split_name(name: str) -> str:
+    if (why := file_name_trouble(name, RESERVED_SPLITS)) is not None:
+        raise ValueError(f"a split cannot be called {shown(name)}: {why}")
+    return name
+
+
+def _run_name(name: str) -> str:
+    if (why := file_name_trouble(name)) is not None:
+        raise ValueError(f"a run or a variant cannot be called {shown(name)}: {why}")
+    return name
+
+
+SplitName = Annotated[str, AfterValidator(_split_name)]
 
 
 class LeakageConfig(Settings):
@@ -105,6 +125,11 @@ class DataConfig(Settings):
         by_split = [name for name in SPLIT_SOURCES if getattr(self, name)]
         if self.source and by_split:
             raise ValueError(f"got `source` and {by_split}: give one `source` to be split, or a source per split")
+        names = [_split_name(name) for name in self.splits]
+        if len({name.lower() for name in names}) < len(names):
+            raise ValueError(
+                "`splits` names two splits that differ in capitals only, which is one file on some systems"
+            )
         kinds = {type(size) for size in self.splits.values()}
         if tuple in kinds and len(kinds) > 1:
             raise ValueError("`splits` mixes index ranges with shares or counts: use one form")
@@ -156,6 +181,17 @@ class LoraSettings(Settings):
     target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
     rslora: bool = False
     """Scale by alpha/sqrt(r) instead of alpha/r (Kalajdzievski 2023, arXiv:2312.03732)."""
+
+    @field_validator("target_modules", mode="before")
+    @classmethod
+    def _names_or_all(cls, value: Any) -> Any:
+        if value == "all-linear":
+            return value
+        if isinstance(value, str) or not value:
+            raise ValueError(
+                'expected a list of module names such as ["q_proj", "v_proj"], or "all-linear"; patterns are not read'
+            )
+        return value
 
     @property
     def scale(self) -> float:
@@ -225,7 +261,7 @@ class BaseConfig(TrainingConfig):
 class SftConfig(TrainingConfig):
     """Supervised fine-tuning on the experts' answers in our format, loss on completion tokens only."""
 
-    split: str = "train"
+    split: SplitName = "train"
     tuning: Literal["lora", "full"] = "lora"
     lora: LoraSettings = LoraSettings()
     epochs: float = Field(3.0, gt=0)
@@ -267,7 +303,7 @@ class DoctorConfig(Settings):
     """Steps that a finding is drawn from, at least."""
     window_groups: int = Field(32, ge=1)
     """Groups that those steps hold, at least: of 32 groups none differs by chance only where hardly any does."""
-    held_out_split: str = "validation"
+    held_out_split: SplitName = "validation"
     """Cases that no gradient sees. Without this split nothing is measured, and hacking cannot be told from learning."""
     held_out_cases: int = Field(64, ge=0)
     """Cases of it, drawn by the seed; 0 measures nothing."""
@@ -290,7 +326,7 @@ class GrpoConfig(TrainingConfig):
     `group_size`, clipping or sampling but `temperature`; `micro_batch` then counts prompts."""
     label_policy: Literal["with_leak", "renormalised"] = "with_leak"
     """For `all_action`: probability outside the label set earns an unreadable answer's reward, or is left out."""
-    split: str = "train"
+    split: SplitName = "train"
     tuning: Literal["lora", "full"] = "lora"
     lora: LoraSettings = LoraSettings()
     learning_rate: float = Field(1e-5, gt=0)
@@ -391,7 +427,7 @@ class MergeConfig(Settings):
 class EvaluateConfig(Settings):
     """Every named model on the same rows, greedy, with intervals and paired tests."""
 
-    split: str = "test"
+    split: SplitName = "test"
     mode: Literal["generate", "labels"] = "generate"
     """`labels` writes no text: it takes the likeliest label and its probability from one forward pass per case. No row
     can be unparsed then; what stands before the label in the answer's form is given to the model."""
@@ -406,7 +442,7 @@ class EvaluateConfig(Settings):
     calibrator: Literal["none", "temperature", "platt", "isotonic"] = "none"
     """Fits each model's confidences on `calibration_split` before its test confidences are reported, and saves the
     calibrator with the model. `isotonic` wants a thousand rows."""
-    calibration_split: str = "validation"
+    calibration_split: SplitName = "validation"
     max_cases: int | None = Field(None, ge=1)
     """Judge only so many cases of the split, drawn by the seed."""
     batch_tokens: int = Field(16384, ge=64)
@@ -459,8 +495,10 @@ class EvaluateConfig(Settings):
 
     @field_validator("extra_models")
     @classmethod
-    def _endpoints_can_be_read(cls, value: Mapping[str, str]) -> Mapping[str, str]:
-        for where in value.values():
+    def _extra_models_can_be_read(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        for name, where in value.items():
+            if (why := model_name_trouble(name)) is not None:
+                raise ValueError(f"a model cannot be called {shown(name)}: {why}")
             if where.startswith("openai:"):
                 from medjudge.inference.endpoint import parse_endpoint
 
@@ -488,8 +526,8 @@ class ReportConfig(Settings):
 class Recipe(Settings):
     """A whole run."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """The run folder is `runs/NAME`."""
+    name: Annotated[str, AfterValidator(_run_name)]
+    """The run folder is `runs/NAME`: letters, digits, `.`, `_` and `-`."""
     description: str = ""
     seed: int = 42
     runs_dir: Path = Path("runs")
@@ -527,6 +565,11 @@ class Recipe(Settings):
             raise ValueError(
                 f"`evaluate.calibrator` is {self.evaluate.calibrator}, but the data have no split "
                 f"{self.evaluate.calibration_split!r} (`evaluate.calibration_split`): they have {', '.join(splits)}"
+            )
+        made = {name for name in self.evaluate.models if name == "base" or name in self.stages}
+        if "evaluate" in self.stages and (taken := sorted(made & set(self.evaluate.extra_models))):
+            raise ValueError(
+                f"`evaluate.extra_models` names {', '.join(taken)}, which the run makes itself: take another name"
             )
         unknown = sorted(set(self.evaluate.models) - {"base", "sft", "grpo"})
         if unknown:
@@ -611,8 +654,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
         ) from None
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    except (ValueError, RecursionError) as error:
+        why = str(error) if isinstance(error, tomllib.TOMLDecodeError) else type(error).__name__
+        raise ConfigError(f"{path} is not valid TOML: {why}") from None
 
 
 def demo_recipe(task: str, seed: int, runs_dir: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -636,7 +680,12 @@ def variants_from_tree(
 ) -> tuple[Recipe, dict[str, Recipe]]:
     """As `load_variants`, from a parsed tree."""
     settings = [_parse_override(text) for text in overrides]
-    merged: dict[str, Any] = json.loads(json.dumps(tree, default=str))
+    try:
+        merged: dict[str, Any] = json.loads(json.dumps(tree, default=str))
+    except (RecursionError, ValueError):
+        raise ConfigError(
+            f"{where}: the recipe is nested too deeply, or holds a number of thousands of digits."
+        ) from None
     profiles = merged.pop("profiles", {})
     _check_overlays(profiles, "profiles", where)
     profile = next((value for keys, value in reversed(settings) if keys == ["profile"]), merged.get("profile"))
@@ -656,7 +705,8 @@ def variants_from_tree(
             f"{where}: task.kind is {kind!r}{_did_you_mean(str(kind), TASKS)}. Known: {', '.join(TASKS)}."
         )
     overlays = merged.pop("variants", {})
-    overlays = {name: overlay for name, overlay in overlays.items() if overlay is not False}
+    if isinstance(overlays, dict):
+        overlays = {name: overlay for name, overlay in overlays.items() if overlay is not False}
     _check_overlays(overlays, "variants", where)
     recipe = _validate(merged, where=where)
     # Every profile must hold keys that exist, also those not in use: a typo there would wait for its day.
@@ -667,6 +717,12 @@ def variants_from_tree(
         _validate(trial, where=f"{where} [profiles.{name}]")
     variants: dict[str, Recipe] = {}
     for name, overlay in overlays.items():
+        if (why := file_name_trouble(name, RESERVED_VARIANTS)) is not None:
+            raise ConfigError(f"{where}: a variant cannot be called {shown(name)}: {why}.")
+        if name.lower() in {other.lower() for other in variants}:
+            raise ConfigError(
+                f"{where}: two variants are called {shown(name)} but for capitals: one folder on some systems."
+            )
         trial = json.loads(json.dumps(merged))
         _overlay(trial, overlay)
         own = _replaced(overlay)
@@ -742,8 +798,9 @@ def _explain(tree: Mapping[str, Any], item: Any) -> str:
         return f"`task.kind` is missing. Known: {', '.join(TASKS)}."
     message = item["msg"].removeprefix("Value error, ")
     value = item.get("input")
-    shown = "" if isinstance(value, dict | list | tuple) else f" (got {value!r})"
-    return f"`{key}`: {message[:1].lower()}{message[1:]}{shown}." if key else f"{message}."
+    is_said = isinstance(value, dict | list | tuple) or shown(value) in message
+    got = "" if is_said else f" (got {shown(value)})"
+    return f"`{key}`: {message[:1].lower()}{message[1:]}{got}." if key else f"{message}."
 
 
 def _keys_at(loc: Sequence[str], tree: Mapping[str, Any]) -> list[str]:
@@ -769,7 +826,7 @@ def _parse_override(text: str) -> tuple[list[str], Any]:
         raise ConfigError(f"--set takes section.key=value, got {text!r}")
     try:
         value = tomllib.loads(f"value = {raw.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = raw.strip()
     return [part.strip() for part in key.split(".")], value
 

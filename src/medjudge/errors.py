@@ -14,9 +14,18 @@ Every message says what was got, what was expected and what to do, and carries n
 
 from __future__ import annotations
 
+import re
+
 
 class MedjudgeError(Exception):
-    """Base of every error that a user can cause and mend. The CLI prints its message alone and exits with 1."""
+    """Base of every error that a user can cause and mend. The CLI prints its message alone and exits with 1.
+
+    A value that a message repeats may be of any length: of a word of more than 1,000 characters 100 are kept.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        """message: what was got, what was expected and what to do."""
+        super().__init__(re.sub(r"\S{1001,}", lambda word: f"{word[0][:100]}...", str(message)))
 
 
 class ConfigError(MedjudgeError):

@@ -108,12 +108,12 @@ class Judge:
     def calibrator(self, mode: Literal["generate", "labels"] = "generate") -> Calibrator | None:
         """What `medjudge calibrate` saved with the model for this way of asking; `judge` applies it to confidences."""
         from medjudge.inference.calibrated import read_calibrator
-        from medjudge.modeling.lineage import weights_sha256
+        from medjudge.modeling.lineage import recorded_sha256
 
         folder = Path(self.model)
         if not (folder / artifacts.CALIBRATION).exists():
             return None
-        return read_calibrator(folder, mode=mode, weights_sha256=weights_sha256(folder), contract=self.contract)
+        return read_calibrator(folder, mode=mode, weights_sha256=recorded_sha256(folder), contract=self.contract)
 
     def judge(self, cases: Sequence[Case] | str | Path, mode: Literal["generate", "labels"] = "generate") -> Judged:
         """Verdicts on these cases, one per case and in their order.
@@ -283,7 +283,7 @@ class Scores:
         from medjudge.reporting.inputs import ReportInputs
 
         path = Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
+        artifacts.make_folder(path)
         return write_report(ReportInputs(title=title or f"Scores: {self.results.task}", results=self.results), path)
 
     def __rich__(self) -> Any:

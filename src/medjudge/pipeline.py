@@ -6,7 +6,6 @@ import contextlib
 import importlib
 import shlex
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from medjudge import __version__, artifacts
 from medjudge.config import SCRATCH_BASE, SPLIT_SOURCES, STAGE_NAMES, TINY_BASE, Recipe
 from medjudge.data.facts import BUILTIN_DIR
 from medjudge.errors import ConfigError, RunError
+from medjudge.files import write_failure
 from medjudge.machine import fit_threads
 from medjudge.progress import roughly
 from medjudge.rewards.composition import reward_plan
@@ -162,11 +162,15 @@ def run_recipe(
     names = active_stages(recipe, first, last)
     run_dir = artifacts.RunDir(recipe.run_dir)
     with run_dir.lock():
+        if fresh:
+            run_dir.discard_notes()
         check_upstream(recipe, run_dir, names[0])
         if {"sft", "grpo"} & set(names):
+            from medjudge.modeling.adapters import check_adapters
             from medjudge.modeling.arguments import check_arguments
 
             check_arguments(recipe)
+            check_adapters(recipe, names)
         _check_parts(recipe, names)
         artifacts.write_json(run_dir.path / artifacts.RECIPE, recipe.model_dump(mode="json"))
         _record_command(run_dir.path)
@@ -202,12 +206,15 @@ def _run_stage(
             run_dir.adopt(name, sibling)
             console.print(f"[dim]{name:9} the same as that of {sibling.path.name}, taken from there[/]")
             return
-    started = time.monotonic()
     work = run_dir.begin(name, inputs)
+    damaged = artifacts.drop_damaged_checkpoints(work)
     why = resume_words(work, artifacts.latest_checkpoint(work)) if why == RESUMES else why
     console.print(f"[bold]{name:9}[/] {STAGES[name].title}" + (f" [dim]({why})[/]" if why != NOT_RUN else ""))
+    for line in damaged:
+        console.print(f"          [yellow]{line}[/]")
     if name in COMPUTING:
         _settle_threads(recipe, work, console)
+    artifacts.begin_sitting(work)
     # A training or an evaluation shows its own bar; the other stages are short, but not so short as to say nothing.
     quiet_stage = name in ("prepare", "merge", "report") and console.is_interactive
     with console.status(f"{name} ...") if quiet_stage else contextlib.nullcontext():
@@ -218,7 +225,9 @@ def _run_stage(
                 f"stopped. With the same command {name} {resume_words(work, artifacts.latest_checkpoint(work))}."
             )
             raise
-        except RuntimeError as error:
+        except Exception as error:
+            if (message := write_failure(error)) is not None:
+                raise RunError(f"{name}: {message}") from None
             # torch.OutOfMemoryError is a RuntimeError; torch itself is not imported here.
             if type(error).__name__ != "OutOfMemoryError":
                 raise
@@ -226,11 +235,14 @@ def _run_stage(
                 f"{name}: out of GPU memory. Lower `sft.micro_batch`, `grpo.micro_batch`, `evaluate.batch_tokens`, or "
                 "set `model.gradient_checkpointing = true`."
             ) from None
-    wall_s = time.monotonic() - started
+        finally:
+            artifacts.note_sitting(work)
+    seconds = artifacts.sittings(work)
+    wall_s, several = sum(seconds), f" in {len(seconds)} sittings" if len(seconds) > 1 else ""
     sections = STAGES[name].sections
     config = {key: value for key, value in recipe.model_dump(mode="json").items() if key in sections}
     run_dir.finish(name, config=config, inputs=inputs, summary=summary, seed=recipe.seed, wall_s=wall_s)
-    _note(f"{stage_sentence(name, summary)} It took {roughly(wall_s)}.", console)
+    _note(f"{stage_sentence(name, summary)} It took {roughly(wall_s)}{several}.", console)
 
 
 def resume_words(work: Path, checkpoint: Path | None) -> str:
@@ -250,7 +262,10 @@ def _note(text: str, console: Console) -> None:
 def _settle_threads(recipe: Recipe, work: Path, console: Console) -> None:
     """Takes as many threads as are fastest now; a stage that was cut off goes on with as many as it began with."""
     path = work / artifacts.THREADS
-    kept = artifacts.read_json(path)["n"] if path.exists() else None
+    try:
+        kept = int(artifacts.read_json(path)["n"]) if path.exists() else None
+    except (RunError, KeyError, TypeError, ValueError):
+        kept = None
     base = BUILTIN_DIR / "tiny" if recipe.model.base == TINY_BASE else recipe.model.base
     model = recipe.base.hidden_size if recipe.model.base == SCRATCH_BASE else base
     threads = fit_threads(recipe.model.device, recipe.model.threads, model, kept=kept)
@@ -262,7 +277,7 @@ def _settle_threads(recipe: Recipe, work: Path, console: Console) -> None:
 def _record_command(run_dir: Path) -> None:
     """Keeps the commands that touched this run, the newest last, for the report."""
     path = run_dir / artifacts.COMMANDS
-    commands: list[str] = artifacts.read_json(path) if path.exists() else []
+    commands = artifacts.read_commands(path)
     command = shlex.join(["medjudge", *sys.argv[1:]])
     if command not in commands:
         artifacts.write_json(path, [*commands, command][-20:])

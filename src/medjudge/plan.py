@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from medjudge import artifacts
-from medjudge.config import SCRATCH_BASE, TINY_BASE, BaseConfig, LoraSettings, Recipe
+from medjudge.config import SCRATCH_BASE, TINY_BASE, BaseConfig, Recipe
 from medjudge.data.facts import BUILTIN_DIR
 from medjudge.errors import ConfigError, MedjudgeError
 from medjudge.estimate import Estimate, StageWork, estimate
@@ -104,13 +104,16 @@ def _base_folder(recipe: Recipe) -> Path:
     from medjudge.modeling.load import resolve
 
     base = recipe.model.base
-    if Path(base).exists() or base.count("/") != 1:
+    if Path(base).exists() or base.count("/") != 1 or Path(base).parent.is_dir():
         return resolve(base, recipe.model.revision)
     from huggingface_hub import snapshot_download
 
+    from medjudge.network import hub_access
+
     patterns = ["*.json", "*.model", "*.txt", "*.jinja"]
     try:
-        return Path(snapshot_download(base, revision=recipe.model.revision, allow_patterns=patterns))
+        with hub_access():
+            return Path(snapshot_download(base, revision=recipe.model.revision, allow_patterns=patterns))
     except Exception as error:  # as in `resolve`: some twenty types, all meaning that it cannot be had
         raise ConfigError(f"cannot get {base!r} from the hub ({type(error).__name__})") from None
 
@@ -192,6 +195,9 @@ def _training_table(
     shape = None if has_adapter else _shape(recipe, tokenizer)
     model, error = (None, None) if shape is not None else _meta_model(recipe, tokenizer)
     if model is not None:
+        from medjudge.modeling.adapters import adapter_parameters, check_adapters
+
+        check_adapters(recipe, names, model)
         config = model.config.get_text_config()
         n_all = sum(p.numel() for p in model.parameters())
         shape = ModelShape(n_all, config.hidden_size, config.num_hidden_layers, config.vocab_size)
@@ -211,7 +217,7 @@ def _training_table(
             tokens = f"{steps * completions * (split.mean_prompt + split.mean_target):,.0f}"
         if shape is not None:
             n_all = shape.n_parameters
-            n_trained = n_all if config.tuning == "full" else _lora_parameters(model, config.lora)
+            n_trained = n_all if config.tuning == "full" else adapter_parameters(model, config.lora)
             trained = f"all {n_all:,}" if n_trained == n_all else f"{n_trained:,} of {n_all:,}"
             if split is not None:
                 limit = split.max_target if stage == "sft" else recipe.contract.max_completion_tokens
@@ -362,31 +368,19 @@ def _adapter_lines(recipe: Recipe, names: Sequence[str]) -> list[str]:
 def _meta_model(recipe: Recipe, tokenizer: Any) -> tuple[Any, str | None]:
     """(the model without weights, why not)."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
 
-    with torch.device("meta"):
-        if recipe.model.base == SCRATCH_BASE:
-            from medjudge.modeling.tiny import build_model
+    from medjudge.modeling.adapters import skeleton
 
+    if recipe.model.base == SCRATCH_BASE:
+        from medjudge.modeling.tiny import build_model
+
+        with torch.device("meta"):
             return build_model(recipe.base, tokenizer, recipe.seed), None
-        try:
-            config = AutoConfig.from_pretrained(_base_folder(recipe))
-        except (MedjudgeError, OSError, ValueError):
-            return None, "base not at hand"
-        return AutoModelForCausalLM.from_config(config), None
-
-
-def _lora_parameters(model: Any, lora: LoraSettings) -> int:
-    """r x (in + out) for every adapted linear layer."""
-    import torch
-
-    head = model.get_output_embeddings()
-    total = 0
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Linear) and module is not head:
-            wanted = lora.target_modules == "all-linear" or name.rpartition(".")[2] in lora.target_modules
-            total += lora.r * (module.in_features + module.out_features) if wanted else 0
-    return total
+    try:
+        model = skeleton(_base_folder(recipe))
+    except MedjudgeError:
+        model = None
+    return model, None if model is not None else "base not at hand"
 
 
 def _memory(recipe: Recipe, stage: str, shape: ModelShape, n_trained: int, width: float) -> str:

@@ -41,6 +41,8 @@ def preflight(recipe: Recipe, console: Console, *, force: bool = False) -> Prefl
     if recipe.grpo.split not in splits:
         raise ConfigError(f"`grpo.split` is {recipe.grpo.split!r}, but the data have: {', '.join(splits)}.")
     folder, policy, is_start = _policy(recipe, run_dir)
+    if folder is not None:
+        artifacts.check_outputs(folder)
     tokenizer = load_tokenizer(folder, recipe.model.chat_template) if folder else _tokenizer(recipe, splits)
     cases, plan, _ = rewarded_cases(recipe, splits[recipe.grpo.split], tokenizer)
     console.print(f"[bold]pre-flight[/] of {recipe.name}: {len(cases):,} rows of split {recipe.grpo.split!r}\n")

@@ -95,6 +95,9 @@ class Completion:
     """The model or its provider declined to answer."""
     failure: str | None = None
     """Why there is no answer at all, without text of the case; `text` is then empty."""
+    thoughts: Literal["none", "inline", "apart"] = "none"
+    """How a server sent thoughts with the answer: in its text, or in a field of their own. Of a model of this machine
+    always `none`: its text is what it wrote."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -253,7 +253,7 @@ def test_sets_are_chosen_by_name() -> None:
 def test_a_set_comes_from_the_hub_unless_a_copy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def load_dataset(name: str, split: str | None = None) -> list[dict[str, Any]]:
+    def load_dataset(name: str, split: str | None = None, trust_remote_code: bool = True) -> list[dict[str, Any]]:
         asked.append((name, split))
         return [FLOW, {**FLOW, "score": 0}, {**FLOW, "score": 7}]
 

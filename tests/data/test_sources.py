@@ -392,7 +392,7 @@ def test_hub_sources_go_through_datasets(monkeypatch: pytest.MonkeyPatch) -> Non
     asked: list[tuple[str, str | None]] = []
     dataset = datasets.Dataset.from_list(ROWS)
 
-    def load_dataset(name: str, split: str | None = None) -> Any:
+    def load_dataset(name: str, split: str | None = None, trust_remote_code: bool = True) -> Any:
         asked.append((name, split))
         if name == "owner/gone":
             raise datasets.exceptions.DatasetNotFoundError("Dataset 'owner/gone' doesn't exist on the Hub")

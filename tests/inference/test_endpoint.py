@@ -16,22 +16,25 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from medjudge.errors import ConfigError, EndpointError, RunError
+from medjudge.inference.contestants import judgement_of
 from medjudge.inference.endpoint import (
     Endpoint,
     EndpointClient,
     EndpointEngine,
     Failure,
+    _read_reply,
     _retry_after_s,
     parse_endpoint,
 )
-from medjudge.inference.replies import Reply, ReplyCache, Usage, cost_usd, open_cache
-from medjudge.records import Case, Completion
+from medjudge.inference.replies import Reply, ReplyCache, Usage, cost_usd, open_cache, thoughts_statement
+from medjudge.records import Case, Completion, Unparsed
 from medjudge.settings import EndpointSettings, without_transport
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.equivalence import EquivalenceContract
@@ -601,3 +604,63 @@ def test_thoughts_that_a_server_took_off_are_put_back_where_the_contract_wants_t
         engine = EndpointEngine(client_of(server.url, tmp_path / "c"))
         [completion] = engine.generate(AppropriatenessContract(form=form), [case])
     assert completion.text == expected
+
+
+WAYS_OF_SERVING = {
+    "without": Say("1"),
+    "a block in the text": Say("<think>\nPerhaps 0.\n</think>\n\n1"),
+    "an empty block": Say("<think>\n\n</think>\n\n1"),
+    "another model's block": Say("[THINK]Perhaps 0.[/THINK]1"),
+    "the block opened in the prompt": Say("Perhaps 0.\n</think>\n1"),
+    "a field apart": Say("1", thought="Perhaps 0."),
+}
+
+
+@pytest.mark.parametrize("thinking", [False, True])
+@pytest.mark.parametrize("way", WAYS_OF_SERVING)
+def test_a_server_may_send_thoughts_as_it_likes(tmp_path: Path, way: str, thinking: bool) -> None:
+    contract, case = (
+        EquivalenceContract(thinking=thinking),
+        Case("1", {"question": "q", "reference": "r", "candidate": "c"}),
+    )
+    with scripted(always(WAYS_OF_SERVING[way])) as server:
+        client = client_of(server.url, tmp_path / "c")
+        [completion] = EndpointEngine(client).generate(contract, [case])
+    judgement = judgement_of(contract, case, completion)
+    assert getattr(judgement, "label", None) == "1", judgement
+    usage = client.usage.to_json(client.settings)
+    counted = (usage["n_thoughts_inline"], usage["n_thoughts_apart"], usage["n_without_thoughts"])
+    assert counted == {"without": (0, 0, 1), "a field apart": (0, 1, 0)}.get(way, (1, 0, 0))
+    said = thoughts_statement({"gpt": usage}, has_think_block=thinking)
+    assert (said is None) == (way == "without" and not thinking)
+
+
+@pytest.mark.parametrize("thinking", [False, True])
+@pytest.mark.parametrize(
+    ("said", "kind", "words"),
+    [
+        (Say(None, thought="It is 1"), "format", "thoughts, but no answer"),
+        (Say("", finish="length", thought="It is 1"), "truncated", "`reasoning_tokens`"),
+        (Say("<think>It is 1", finish="length"), "truncated", "`reasoning_tokens`"),
+        (Say("0 <think>or</think> 1"), "format", "expected"),
+    ],
+)
+def test_a_thought_is_no_answer(tmp_path: Path, said: Say, kind: str, words: str, thinking: bool) -> None:
+    contract, case = (
+        EquivalenceContract(thinking=thinking),
+        Case("1", {"question": "q", "reference": "r", "candidate": "c"}),
+    )
+    with scripted(always(said)) as server:
+        [completion] = EndpointEngine(client_of(server.url, tmp_path / "c")).generate(contract, [case])
+    judgement = judgement_of(contract, case, completion)
+    assert isinstance(judgement, Unparsed)
+    assert judgement.kind == kind
+    assert words in judgement.reason
+
+
+def test_content_in_typed_parts_is_read() -> None:
+    parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "why"}]}, {"type": "text", "text": "1"}]
+    message = SimpleNamespace(content=parts)
+    reply = _read_reply(SimpleNamespace(choices=[SimpleNamespace(message=message, finish_reason="stop")]), "", 0.0)
+    assert isinstance(reply, Reply)
+    assert (reply.text, reply.thought) == ("1", "why")

@@ -7,6 +7,9 @@ import pytest
 
 from medjudge.metrics.audit import MAX_ERRORS, JudgeRows, audit_judges
 from medjudge.metrics.classification import code_outcomes
+from medjudge.metrics.correction import prediction_powered_rate
+from medjudge.metrics.findings import of_audit
+from medjudge.metrics.results import judge_rows
 from medjudge.records import Case, Unparsed, Verdict
 from medjudge.reporting.audit_tables import abstention_grids, threshold_grid
 
@@ -63,13 +66,35 @@ def test_the_tables_of_thresholds(audit):
     assert heads == ["gold label 0", "gold label 1", "generator atlas", "generator birch"]
 
 
-def test_families_and_subjects(audit):
-    assert (audit.n_tests, audit.n_statistic_tests) == (1, 2)
+def test_sentences_and_subjects(audit):
     (pair,) = audit.pairs
     assert (pair.a, pair.b) == ("b", "a")  # the later less the earlier
-    assert pair.adjusted_p == pair.p
-    assert len(audit.about) == len(audit.statements)
-    for line, about in zip(audit.statements, audit.about, strict=True):
-        assert all(name in line for name in about)
-    assert ("b", "a") in audit.about
-    assert () in audit.about  # prevalence, which no judge changes
+    said = of_audit(audit, (), {"a": 0.5, "b": 0.5})
+    for one in said:
+        assert all(name in one.text for name in one.about)
+    assert ("b", "a") in [one.about for one in said]
+    assert () in [one.about for one in said]  # prevalence, which no judge changes
+
+
+def test_a_question_with_rated_and_unrated_answers_is_one_group_on_both_sides():
+    """60 questions, two rated and four other answers each, the judge right on some questions only."""
+    rng = np.random.default_rng(4)
+    rate, errs = rng.beta(0.6, 1.4, 60), rng.beta(0.5, 2.5, 60)
+    cases, said = [], []
+    for i in range(360):
+        question = i % 60
+        gold = rng.random() < rate[question]
+        judged = gold ^ (rng.random() < errs[question])
+        cases.append(Case(f"c{i}", {}, gold=str(int(gold)) if i < 120 else None, group=f"q{question}"))
+        said.append(Verdict(f"c{i}", str(int(judged))))
+    outcomes = code_outcomes(cases, said, labels=("0", "1"), positive="1")
+    rows = judge_rows(cases, said, outcomes)
+    found = audit_judges({"j": rows}, n_resamples=50).judges["j"].correction
+    values = np.array([verdict.label == "1" for verdict in said])
+    gold = np.array([case.gold == "1" for case in cases[:120]])
+    by = {"groups": np.arange(120, 360) % 60, "labelled_groups": np.arange(120) % 60}
+    expected = prediction_powered_rate(values[120:], values[:120], gold, **by)
+    assert (found.prediction_powered.low, found.prediction_powered.high) == pytest.approx((expected.low, expected.high))
+    by["groups"] = by["groups"] + 60
+    apart = prediction_powered_rate(values[120:], values[:120], gold, **by)
+    assert found.prediction_powered.low != pytest.approx(apart.low)

@@ -347,12 +347,44 @@ def test_risk_control_by_hand():
 
 
 def test_risk_control_over_groups():
-    # 9 groups of 2 rows; one group wrong in both rows: its loss is 1, a group's mean. Budget .2 * 10 - 1 = 1
+    # 9 groups of 2 rows; one group wrong in both rows. At .2: 2 wrong <= .2 * 18 - .8 * 2 = 2
     confidence, correct = np.full(18, 0.5), np.array([0, 0] + [1] * 16)
     groups = np.repeat(np.arange(9), 2)
     assert risk_control_threshold(confidence, correct, max_error=0.2, groups=groups).threshold == -1
     rule = risk_control_threshold(confidence, correct, max_error=0.19, groups=groups)
     assert (rule.threshold, rule.n) == (0.5, 9)
+    assert rule.promise.endswith("on average over calibration sets, for new groups like these of at most 2 verdicts")
+    # 30 groups of 1 row and one of 10, all wrong in the large one: 10 of 40 verdicts, but 1 of 31 group means
+    confidence, correct = np.full(40, 0.5), np.repeat([True, False], [30, 10])
+    groups = np.r_[np.arange(30), np.full(10, 30)]
+    assert risk_control_threshold(confidence, correct, max_error=0.1, groups=groups).threshold is None  # 4 < .9 * 10
+    rule = risk_control_threshold(confidence, correct, max_error=0.4, groups=groups)  # 10 <= .4 * 40 - .6 * 10
+    assert (rule.threshold, rule.error) == (-1, 0.25)
+
+
+def test_the_share_of_all_verdicts_is_kept_where_large_groups_are_harder():
+    """9 of 10 groups have one verdict and err in 2 to 10 %, the tenth has 12 and errs in 15 to 45 %."""
+    rng = RNG(3)
+    grid = np.linspace(0, 1, 1001)
+    wrong_at = {1: 0.1 - 0.08 * grid, 12: 0.45 - 0.3 * grid}
+    rows = {1: 0.9, 12: 0.1 * 12}
+    wrong = sum(rows[size] * wrong_at[size] for size in rows) / sum(rows.values())
+    wrong_above = wrong[::-1].cumsum()[::-1] / len(grid)  # share of all verdicts, confidences uniform
+    losses, seen, coverage = [], [], []
+    for _ in range(200):
+        sizes = rng.choice([1, 12], 300, p=[0.9, 0.1])
+        groups, size = np.repeat(np.arange(300), sizes), np.repeat(sizes, sizes)
+        confidence = rng.random(len(groups))
+        chance = np.where(size == 1, 0.1 - 0.08 * confidence, 0.45 - 0.3 * confidence)
+        correct = rng.random(len(groups)) >= chance
+        rule = risk_control_threshold(confidence, correct, max_error=0.1, groups=groups)
+        losses.append(wrong_above[np.searchsorted(grid, rule.threshold, side="right")])
+        accepted = rule.accepts(confidence)
+        seen.append(rule.error)
+        assert rule.error == pytest.approx((accepted & ~correct).mean())
+        coverage.append(rule.coverage)
+    assert 0.08 <= np.mean(losses) <= 0.1 + 0.003
+    assert np.mean(seen) == pytest.approx(np.mean(losses), abs=0.01)
 
 
 @pytest.mark.parametrize("grouped", [False, True])

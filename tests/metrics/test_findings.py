@@ -4,20 +4,35 @@ from types import SimpleNamespace
 
 import pytest
 
+from medjudge.metrics.claims import Claim
 from medjudge.metrics.findings import calibration_sentence
 
 
+def claim(what, claimed):
+    p = 0.002 if claimed else 0.4
+    return Claim(
+        kind="calibration", about=("judge",), what=what, p=p, n_groups=99, method="", adjusted_p=p, claimed=claimed
+    )
+
+
 @pytest.mark.parametrize(
-    ("mean_confidence", "p", "word"),
+    ("mean_confidence", "ece", "direction", "word"),
     [
-        (0.75, 0.002, "is miscalibrated, neither way overall"),  # 2 points below .77, +-4.8 at n = 300
-        (0.90, 0.002, "is overconfident"),
-        (0.60, 0.002, "is underconfident"),
-        (0.90, 0.40, "are not shown to be off"),
+        (0.75, True, False, "is miscalibrated, neither way overall"),
+        (0.90, True, True, "is overconfident"),
+        (0.90, False, True, "is overconfident"),
+        (0.60, True, True, "is underconfident"),
+        (0.90, False, False, "are not shown to be off"),
     ],
 )
-def test_over_or_underconfident_only_where_the_mean_is_off_by_more_than_chance(mean_confidence, p, word):
+def test_over_or_underconfident_only_where_the_test_of_the_mean_is_claimed(mean_confidence, ece, direction, word):
     found = SimpleNamespace(
-        mean_confidence=mean_confidence, accuracy=0.77, n=300, ece=0.1, ece_if_calibrated=0.058, calibrated_p=p
+        mean_confidence=mean_confidence,
+        accuracy=0.77,
+        n=300,
+        n_without=0,
+        varies=True,
+        ece=0.1,
+        ece_if_calibrated=0.058,
     )
-    assert word in calibration_sentence("judge", found, 0.05)
+    assert word in calibration_sentence("judge", found, claim("ece", ece), claim("direction", direction))

@@ -1,4 +1,5 @@
 import math
+import time
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from statsmodels.stats.contingency_tables import cochrans_q
 
 from medjudge.errors import DataError
 from medjudge.metrics.classification import code_outcomes
+from medjudge.metrics.exchange import _drawn_tables
 from medjudge.metrics.generators import generator_table, heterogeneity, rate_heterogeneity, self_preference
 from medjudge.records import Case, Unparsed, Verdict
 from tests.shared_data import shared_rows
@@ -107,9 +109,118 @@ def test_groups_with_one_generator_each_are_permuted_whole():
 
 def test_groups_that_some_generators_share_are_permuted_within():
     hits, names, groups = [1, 0, 1, 0, 1], ["x", "y", "x", "y", "x"], [0, 0, 1, 1, 2]
-    found = rate_heterogeneity(hits, names, groups, n_resamples=3000, rng=RNG(0))
-    assert found.method == "chi-square, labels permuted within groups"
-    assert found.p == pytest.approx(0.25, abs=0.03)  # x wins both shared groups in 1 of 4 arrangements; y never can
+    found = rate_heterogeneity(hits[:4] * 2, names[:4] * 2, [0, 0, 1, 1, 2, 2, 3, 3], n_resamples=3000, rng=RNG(0))
+    assert found.method == "Cochran's Q, labels permuted within groups"
+    assert found.p == pytest.approx(2 / 16, abs=0.02)  # one side wins all four groups in 2 of 16 arrangements
+    both = rate_heterogeneity(hits, names, groups, n_resamples=3000, rng=RNG(0))
+    assert both.method == "chi-square, labels permuted within groups and groups permuted"
+    # 4 arrangements within groups by 3 of the groups' totals; no other is as far out as x right throughout, y never
+    assert both.p == pytest.approx(1 / 12, abs=0.02)
+
+
+def test_two_rows_of_a_generator_show_nothing():
+    """A generator whose two rows are both wrong: a covariance from its own rows would be 0, and p 3e-24."""
+    hits = np.r_[np.arange(150) % 2, [0, 0]].astype(bool)
+    found = rate_heterogeneity(hits, ["A"] * 150 + ["B"] * 2, np.r_[np.arange(150), [0, 1]], rng=RNG(0))
+    # Within: the A row of group 1 is right and B's wrong, 1 of 2 arrangements. Between: 2 wrong of 4, no less common.
+    assert 0.1 < found.p < 0.6
+
+
+def few_rows(rng, n_rows):
+    """A with 150 questions, B with 1 to 5 rows of them; one rate."""
+    groups = np.r_[np.arange(150), rng.choice(150, n_rows, replace=False)]
+    return rng.random(len(groups)) < 0.5, ["A"] * 150 + ["B"] * n_rows, groups
+
+
+def rare_misses(rng, icc):
+    """Four generators of 108 rows and one of 12, all right in 95 %."""
+    groups = np.r_[rng.integers(0, 150, 432), rng.choice(150, 12, replace=False)]
+    rate = np.full(150, 0.95) if icc == 0 else rng.beta(0.95 * (1 / icc - 1), 0.05 * (1 / icc - 1), 150)
+    return rng.random(444) < rate[groups], np.repeat(list("abcde"), [108] * 4 + [12]).tolist(), groups
+
+
+def unequal_groups(rng):
+    """15 groups of 12 rows by A, 100 of 1 or 2 by B, rows of a group alike (ICC .3)."""
+    size = np.r_[np.full(15, 12), rng.integers(1, 3, 100)]
+    groups = np.repeat(np.arange(115), size)
+    return rng.random(len(groups)) < rng.beta(1.63, 0.7, 115)[groups], np.where(groups < 15, "A", "B").tolist(), groups
+
+
+def rare_clustered(rng):
+    """400 groups of 1 to 11 rows by one of five generators, right in 95 %, ICC .3."""
+    groups = np.repeat(np.arange(400), rng.integers(1, 12, 400))
+    names = rng.choice(list("abcde"), 400)[groups]
+    return rng.random(len(groups)) < rng.beta(0.95 * 7 / 3, 0.05 * 7 / 3, 400)[groups], names.tolist(), groups
+
+
+NULL_SETS = {
+    **{f"B has {n} rows": (lambda rng, n=n: few_rows(rng, n)) for n in (1, 2, 3, 5)},
+    "rare misses": lambda rng: rare_misses(rng, 0.0),
+    "rare misses, clustered": lambda rng: rare_misses(rng, 0.3),
+    "unequal groups": unequal_groups,
+    "rare, nested": rare_clustered,
+}
+
+
+@pytest.mark.parametrize("name", NULL_SETS)
+def test_generators_of_one_rate_seldom_differ(name):
+    rng = RNG(12)
+    p = [
+        rate_heterogeneity(hits, names, groups, n_resamples=99, rng=rng).p
+        for hits, names, groups in (NULL_SETS[name](rng) for _ in range(300))
+    ]
+    assert np.mean(np.array(p) <= 0.05) <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 300)
+
+
+@pytest.mark.parametrize("n_mixed", [1, 5, 20])
+def test_generators_that_lie_between_groups_are_told_apart_though_some_groups_are_mixed(n_mixed):
+    rng = RNG(5)
+    hits = np.r_[rng.random(150) < 0.89, rng.random(150) < 0.09, np.tile([1, 0, 1, 0, 1], n_mixed)]
+    names = ["x"] * 150 + ["y"] * 150 + list("xyyxx") * n_mixed  # the mixed groups say nothing
+    found = rate_heterogeneity(hits, names, np.repeat(np.arange(60 + n_mixed), 5), rng=rng)
+    assert found.p == pytest.approx(1e-4)
+
+
+def test_a_generator_alone_in_its_groups_is_compared_with_two_that_share_theirs():
+    rng = RNG(6)
+    hits = np.r_[rng.random(160) < 0.8, rng.random(160) < 0.4]
+    names = ["x"] * 160 + ["y", "z"] * 80
+    assert rate_heterogeneity(hits, names, np.repeat(np.arange(80), 4), n_resamples=999, rng=rng).p == 0.001
+
+
+def test_one_group_per_generator_shows_nothing():
+    hits = np.r_[np.ones(40), np.zeros(40), np.arange(40) % 2]
+    found = rate_heterogeneity(hits, np.repeat(list("xyz"), 40).tolist(), np.repeat(np.arange(3), 40), rng=RNG(0))
+    assert found.p == 1
+
+
+def test_random_tables_keep_their_margins_and_have_the_hypergeometric_mean():
+    tables = _drawn_tables(np.array([3, 5, 2]), np.array([4, 6]), 4000, RNG(0))
+    assert (tables.sum(2) == [3, 5, 2]).all()
+    assert (tables.sum(1) == [4, 6]).all()
+    assert tables.mean(0) == pytest.approx(np.outer([3, 5, 2], [0.4, 0.6]), abs=0.06)
+
+
+def test_the_three_ways_of_drawing_agree(monkeypatch):
+    """Alike groups together, ways listed or rows drawn one by one: one distribution."""
+    rng = RNG(3)
+    groups = np.repeat(np.arange(60), 4)
+    hits, names = rng.random(240) < 0.6, rng.choice(list("xyz"), 240).tolist()
+    usual = rate_heterogeneity(hits, names, groups, n_resamples=4000, rng=RNG(1)).p
+    monkeypatch.setattr("medjudge.metrics.exchange._MAX_LISTED", 0)
+    monkeypatch.setattr("medjudge.metrics.exchange._DRAWS_PER_TABLE_ENTRY", 10**9)
+    assert rate_heterogeneity(hits, names, groups, n_resamples=4000, rng=RNG(2)).p == pytest.approx(usual, abs=0.04)
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_rows_take_seconds():
+    rng = RNG(0)
+    names = rng.choice(list("abcdefgh"), 100_000)
+    names[:3] = "z"
+    for groups in (np.arange(100_000), np.arange(100_000) // 5, rng.integers(0, 20_000, 100_000)):
+        start = time.process_time()
+        rate_heterogeneity(rng.random(100_000) < 0.9, names.tolist(), groups, rng=rng)
+        assert time.process_time() - start < 10
 
 
 @pytest.mark.parametrize(
@@ -137,10 +248,13 @@ def test_level_is_kept_on_grouped_rows(nested, n_groups):
 def test_excess_spread():
     hits = np.array([1] * 90 + [0] * 10 + [1] * 10 + [0] * 90)
     found = rate_heterogeneity(hits, ["x"] * 100 + ["y"] * 100, np.arange(200), rng=RNG(0))
-    # rates .9 and .1: variance .32; sampling .09/100 each, so .0009 (times 200/199)
+    # rates .9 and .1: variance .32; sampling .09/99 each
     assert found.variance == pytest.approx(0.32)
-    assert found.sampling_variance == pytest.approx(0.0009 * 200 / 199)
-    assert found.excess_sd == pytest.approx(math.sqrt(0.32 - 0.0009 * 200 / 199))
+    assert found.sampling_variance == pytest.approx(0.09 / 99)
+    assert found.excess_sd == pytest.approx(math.sqrt(0.32 - 0.09 / 99))
+    # One row of y: its rate is 1 or 0 whatever its truth, which leaves no spread to explain.
+    one = rate_heterogeneity([0, 1] * 50 + [1], ["x"] * 100 + ["y"], np.arange(101), rng=RNG(0))
+    assert one.excess_sd == 0
 
 
 def test_self_preference_by_hand():

@@ -9,6 +9,7 @@ from medjudge.errors import DataError
 from medjudge.metrics.intervals import (
     BOOTSTRAP,
     WILSON,
+    _jackknife_blocks,
     bca_interval,
     bootstrap_interval,
     bootstrap_rows,
@@ -173,9 +174,35 @@ def test_many_groups_are_left_out_in_blocks():
     sums = np.stack([x, np.ones(2000)], 1)
     without = leave_one_out(sums, mean_of)["mean"]
     assert len(without) == 500
-    assert without[0] == pytest.approx(x[4:].mean())
+    # every block leaves out four of the groups, and all blocks together leave out each group once
+    assert (2000 * x.mean() - 1996 * without).sum() == pytest.approx(x.sum())
     error = math.sqrt(499 / 500 * ((without - without.mean()) ** 2).sum())
     assert error == pytest.approx(x.std() / math.sqrt(2000), rel=0.1)
+
+
+@pytest.mark.parametrize("n_groups", [501, 750, 2000])
+def test_the_order_of_groups_does_not_matter(n_groups):
+    """Sorted by their mean, as a file may be: blocks of neighbours would be blocks of like groups."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(0, 1, n_groups)
+    sums = np.stack([x, rng.integers(1, 4, n_groups)], 1)
+    orders = [np.argsort(x), np.argsort(-x), np.argsort(sums[:, 1], kind="stable"), rng.permutation(n_groups)]
+    errors = []
+    for order in orders:
+        without = np.sort(leave_one_out(sums[order], mean_of)["mean"])
+        errors.append(math.sqrt(((without - without.mean()) ** 2).sum()))
+    assert errors == pytest.approx([errors[0]] * len(errors))
+    ratio = sums[:, 0].sum() / sums[:, 1].sum()
+    linearised = math.sqrt(((sums[:, 0] - ratio * sums[:, 1]) ** 2).sum()) / sums[:, 1].sum()
+    assert errors[0] == pytest.approx(linearised, rel=0.15)
+
+
+def test_blocks_are_not_made_of_neighbours():
+    """What a statistic of weighted rows leaves out, too: its groups come in the order of a file."""
+    block = _jackknife_blocks(1500)
+    assert (np.bincount(block) == 3).all()
+    assert np.mean(block[1:] == block[:-1]) < 0.01
+    assert _jackknife_blocks(500).tolist() == list(range(500))
 
 
 def test_rows_and_sums_are_resampled_alike():

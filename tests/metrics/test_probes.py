@@ -5,6 +5,7 @@ import pytest
 from statsmodels.stats.proportion import proportion_confint
 
 from medjudge.errors import DataError
+from medjudge.metrics.claims import claim_of, decide
 from medjudge.metrics.probes import consistency_result, flip_rate, probe_result, self_consistency
 from medjudge.metrics.statements import consistency_statement, flip_statement
 from medjudge.records import Unparsed, Verdict
@@ -95,19 +96,30 @@ def as_result(found):
     return probe_result(found, title="padding", change="two sentences", n_cases=200)
 
 
+def claim_on(found):
+    (claim,) = decide([claim_of("probe", ("judge",), "padding", found.shift_test)], 0.95)
+    return claim
+
+
 def test_flips_in_words():
     before, after = answers(["0"] * 100 + ["1"]), answers(["1"] * 10 + ["0"] * 90 + [None])
     found = as_result(flip_rate(before, after, same(101), {}, positive="1", rng=RNG(0)))
     low, high = proportion_confint(10, 100, method="wilson")
     assert flip_statement("judge", found) == (
-        f"judge under 'padding': 10.0 % ({100 * low:.1f} to {100 * high:.1f}) of 100 verdicts changed, towards "
-        "positive by +10.0 points on balance; 1 answer became unreadable."
+        f"judge under 'padding': 10.0 % ({100 * low:.1f} to {100 * high:.1f}) of 100 verdicts changed; 1 answer became "
+        "unreadable."
+    )
+    assert found.shift_test.p == pytest.approx(2**-9)  # ten cases, all one way
+    assert "changed, towards positive by +10.0 points on balance (p = .002); 1" in flip_statement(
+        "judge", found, claim_on(found)
     )
     assert (found.n_probed, found.n_unchanged) == (101, 99)
     back = flip_rate(answers(["1"] * 10 + ["0"] * 90), answers(["0"] * 100), same(100), {}, positive="1", rng=RNG(0))
-    assert "away from positive by 10.0 points" in flip_statement("judge", as_result(back))
+    back = as_result(back)
+    assert "away from positive by 10.0 points" in flip_statement("judge", back, claim_on(back))
     even = flip_rate(answers(["0", "1"] * 20), answers(["1", "0"] * 20), same(40), {}, positive="1", rng=RNG(0))
-    assert "on balance" not in flip_statement("judge", as_result(even))
+    even = as_result(even)
+    assert "on balance" not in flip_statement("judge", even, claim_on(even))
     nothing = flip_rate(answers(["0"]), answers([None]), same(1), {}, rng=RNG(0))
     assert flip_statement("judge", as_result(nothing)) == (
         "judge under 'padding': no case was answered readably both times; 1 answer became unreadable."

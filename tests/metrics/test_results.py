@@ -5,7 +5,7 @@ import pytest
 
 from medjudge.errors import DataError, RunError
 from medjudge.metrics.baselines import trivial_baselines
-from medjudge.metrics.results import DifferenceResult, McNemarResult, Results, summarise
+from medjudge.metrics.results import DifferenceResult, Results, summarise, with_claims
 from medjudge.metrics.statements import NO_LEAKAGE_CHECK, is_clear, p_value, percent, signed
 from medjudge.records import Case, Unparsed, Verdict
 from medjudge.tasks.appropriateness import AppropriatenessContract
@@ -153,26 +153,28 @@ def test_a_number_has_one_interval_and_a_pair_one_corrected_p(results):
         assert all(model.metrics[key] == audit.judges[name].statistics[key] for key in shared)
     for pair in audit.pairs:
         comparison = results.comparison(pair.a, pair.b)
-        assert comparison.mcnemar.adjusted_p == pair.adjusted_p >= comparison.mcnemar.p == pair.p
-    family = {frozenset((c.a, c.b)) for c in results.comparisons} | {frozenset((p.a, p.b)) for p in audit.pairs}
-    assert audit.n_tests == len(family) == 4  # three pairs of models, and the best of them with the best baseline
+        assert comparison.mcnemar.adjusted_p == pair.adjusted_p >= comparison.tests["accuracy"].p == pair.p
+    # Four pairs: three of models, and the best of them with the best baseline; accuracy and macro-F1 of each, kappa of
+    # the first three; and three models against chance.
+    assert audit.n_tests == len(results.claims) == 2 * 4 + 3 + 3
     claims = ("more accurate than", "less accurate than", "not distinguishable from", "points more of the")
     assert not [line for line in audit.statements if any(claim in line for claim in claims)]
 
 
 def test_a_claim_needs_the_corrected_p(results):
+    """.02 alone would do; beside two tests of .03 it is .06."""
     comparison = results.comparison("grpo", "sft")
-    borderline = comparison.model_copy(
-        update={
-            "differences": {"accuracy": DifferenceResult(value=3.0, low=0.5, high=5.5)},
-            "mcnemar": McNemarResult(only_a=30, only_b=12, p=0.02, method="mid-p", adjusted_p=0.08),
-        }
+    tests = {"accuracy": comparison.tests["accuracy"].model_copy(update={"p": 0.02})}
+    differences = {"accuracy": DifferenceResult(value=3.0, low=0.5, high=5.5)}
+    near = comparison.model_copy(update={"tests": tests, "differences": differences})
+    alone = results.model_copy(update={"comparisons": (near,), "models": {}, "audit": None})
+    assert is_clear(near, with_claims(alone))
+    others = tuple(
+        near.model_copy(update={"a": name, "tests": {"accuracy": tests["accuracy"].model_copy(update={"p": 0.03})}})
+        for name in "xy"
     )
-    assert not is_clear(borderline, results)
-    alone = borderline.model_copy(update={"mcnemar": borderline.mcnemar.model_copy(update={"adjusted_p": 0.02})})
-    assert is_clear(alone, results)
-    earlier = borderline.model_copy(update={"mcnemar": borderline.mcnemar.model_copy(update={"adjusted_p": None})})
-    assert is_clear(earlier, results)
+    assert not is_clear(near, with_claims(alone.model_copy(update={"comparisons": (near, *others)})))
+    assert not is_clear(near, alone.model_copy(update={"claims": ()}))  # results of an earlier program
 
 
 def test_guessing_is_not_distinguishable_from_chance():

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
+from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from medjudge import artifacts
@@ -20,9 +27,12 @@ from medjudge.modeling.lineage import (
     merge_adapter,
     proof_logits,
     read_lineage,
+    recorded_sha256,
     weights_sha256,
 )
+from medjudge.stages.lineage import print_lineage
 from tests.modeling.models import save_adapter, save_base
+from tests.small_runs import small_tree, write_rows
 
 CPU = ModelConfig(dtype="float32", device="cpu")
 PROMPTS = [[5, 6, 7, 8], [9, 10, 11], [200, 201, 202, 203, 204]]
@@ -138,6 +148,104 @@ def test_another_scale_of_the_same_adapter_weights_is_another_adapter(tmp_path: 
     artifacts.write_json(adapter / "adapter_config.json", {**config, "lora_alpha": 64})
     with pytest.raises(LineageError, match="changed or swapped"):
         load_any(adapter, CPU)
+
+
+HASHED_RUN = """
+import json, sys
+from pathlib import Path
+from rich.console import Console
+from medjudge import artifacts
+from medjudge.config import recipe_from_tree
+from medjudge.pipeline import NOT_INPUTS, run_recipe
+
+recipe = recipe_from_tree(json.loads(sys.argv[1]))
+run_dir = run_recipe(recipe, Console(quiet=True), last="merge")
+hashes = {}
+for stage in ("sft", "grpo", "merge"):
+    outputs = artifacts.read_json(run_dir / stage / artifacts.MANIFEST)["outputs"]
+    hashes |= {f"{stage}/{p}": o["sha256"] for p, o in outputs.items() if Path(p).name not in NOT_INPUTS}
+    summary = artifacts.read_json(run_dir / stage / artifacts.MANIFEST)["summary"]
+    hashes[stage] = summary["weights_sha256"]
+print(json.dumps(hashes))
+"""
+
+
+def test_no_hash_of_a_run_hangs_on_the_seed_of_pythons_hashes(tmp_path: Path) -> None:
+    """Adapters of both stages and both ways of naming targets, their merges and lineages, each byte of them."""
+    tree = small_tree(write_rows(tmp_path / "rows.jsonl", n_variants=12), tmp_path / "runs")
+    tree["model"]["base"] = str(save_base(tmp_path / "base"))
+    tree["sft"] |= {"tuning": "lora", "max_steps": 1, "lora": {"r": 2}}
+    names = ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "gate_proj", "down_proj"]
+    tree["grpo"] |= {
+        "max_steps": 1,
+        "lora": {"r": 2, "target_modules": names},
+        "preflight": {"prompts": 0, "max_cut_share": 1},
+    }
+    tree["grpo"]["rewards"] = {"accuracy": 1.0}
+    hashes = []
+    for seed in ("1", "2"):
+        shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run(
+            [sys.executable, "-c", HASHED_RUN, json.dumps(tree)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        hashes.append(json.loads(done.stdout.strip().splitlines()[-1]))
+    assert hashes[0] == hashes[1]
+    assert {"sft/adapter/adapter_config.json", "grpo/adapter/adapter_config.json", "merge/model/lineage.json"} <= set(
+        hashes[0]
+    )
+
+
+def rewrite_config(adapter: Path, **changes: Any) -> None:
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **changes}), encoding="utf-8")
+
+
+def test_order_of_targets_and_who_wrote_them_make_no_other_adapter(tmp_path: Path) -> None:
+    adapter = save_adapter(tmp_path / "adapter", save_base(tmp_path / "base"))
+    targets = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["target_modules"]
+    digest = weights_sha256(adapter)
+    rewrite_config(adapter, target_modules=sorted(targets, reverse=True), peft_version="0.1")
+    assert weights_sha256(adapter) == digest
+    load_any(adapter, CPU)
+    rewrite_config(adapter, target_modules=sorted(targets)[1:])
+    assert weights_sha256(adapter) != digest
+    with pytest.raises(LineageError, match="were changed or swapped"):
+        load_any(adapter, CPU)
+
+
+def test_an_adapter_of_an_earlier_version_still_loads(tmp_path: Path) -> None:
+    """Its digest took the config as PEFT had written it, worked out here anew."""
+    adapter = save_adapter(tmp_path / "adapter", save_base(tmp_path / "base"))
+    rewrite_config(
+        adapter, target_modules=["v_proj", "q_proj", "up_proj", "o_proj", "k_proj", "gate_proj", "down_proj"]
+    )
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    for key in ("base_model_name_or_path", "revision", "inference_mode"):
+        config.pop(key, None)
+    of_config = hashlib.sha256(json.dumps(config, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    of_weights = hashlib.sha256((adapter / "adapter_model.safetensors").read_bytes()).hexdigest()
+    text = f"adapter_config.json\0{of_config}\nadapter_model.safetensors\0{of_weights}\n"
+    older = hashlib.sha256(text.encode()).hexdigest()
+    lineage = read_lineage(adapter)
+    assert lineage is not None
+    replace(lineage, weights_sha256=older).write(adapter)
+    assert older != weights_sha256(adapter)
+    assert load_any(adapter, CPU)[2] is not None
+    assert recorded_sha256(adapter) == older
+    assert print_lineage(adapter, Console(quiet=True))
+    merged = merge_adapter(adapter, tmp_path / "m", CPU, stage="merge", prompts=PROMPTS, max_logit_difference=1e-3)
+    assert merged.merge is not None
+    assert merged.merge["adapter_sha256"] == older
+    rewrite_config(adapter, lora_alpha=99)
+    with pytest.raises(LineageError, match="were changed or swapped"):
+        load_any(adapter, CPU)
+    assert not print_lineage(adapter, Console(quiet=True))
 
 
 def test_merge_that_is_not_finite_proves_nothing() -> None:

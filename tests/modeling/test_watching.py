@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from trl import GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
 from medjudge import artifacts
@@ -236,6 +237,103 @@ def test_a_cut_off_run_names_and_does_the_same(
     assert sum(whole["series"]["resampled"]) > 0
     assert any("temperature raised from 0.50 to 0.57" in action["what"] for action in whole["actions"])
     assert [row["step"] for row in whole["held_out"]] == [0, 3, 6, 8]
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+@pytest.mark.parametrize(("num_iterations", "kl_coef"), [(2, 0.0), (3, 0.1)])
+def test_an_unchanged_policy_keeps_its_ratios_when_the_temperature_rises(
+    models: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    grouped: bool,
+    num_iterations: int,
+    kl_coef: float,
+) -> None:
+    """Two windows are seen while a batch is in use; until the next batch that batch is scored as it was drawn."""
+    script_policy(monkeypatch, lambda step, case, i: gold(case) if int(case.case_id[1:]) % 2 else answer(wrong(case)))
+    ratios, references, temperatures = watch_ratios(monkeypatch)
+    report = grpo(
+        models["taught"],
+        tmp_path / "work",
+        monkeypatch,
+        grouped=grouped,
+        num_iterations=num_iterations,
+        kl_coef=kl_coef,
+        micro_batch=8,
+        max_steps=6 * num_iterations,
+        save_steps=6 * num_iterations,
+        learning_rate=1e-30,  # no float32 weight moves
+        doctor={"policy": "act", "max_resamples": 0, "max_temperature": 1.3},
+    )
+    assert len(ratios) == 2 * 6 * num_iterations
+    for ratio in ratios:
+        torch.testing.assert_close(ratio, torch.ones_like(ratio), atol=1e-5, rtol=0)
+    for difference in references:
+        torch.testing.assert_close(difference, torch.zeros_like(difference), atol=1e-5, rtol=0)
+    assert len(references) == (len(ratios) if kl_coef else 0)
+    raised = [action["step"] for action in report["actions"]]
+    # Batches are drawn in steps 1, 1 + n, ...; the second one fills the first window, the fourth the next.
+    assert raised == [1 + num_iterations, 1 + 3 * num_iterations]
+    assert all(step % num_iterations for step in raised)  # in the middle of a batch
+    assert [t for _, t in temperatures] == pytest.approx([1.0, 1.0, 1.15, 1.15, 1.3, 1.3])
+    assert [step for step, _ in temperatures] == [i * num_iterations for i in range(6)]
+
+
+def watch_ratios(
+    patch: pytest.MonkeyPatch,
+) -> tuple[list[torch.Tensor], list[torch.Tensor], list[tuple[int, float]]]:
+    """(importance ratios of each micro-batch, log-ratios to the reference, (step, temperature) of each generation)."""
+    ratios: list[torch.Tensor] = []
+    references: list[torch.Tensor] = []
+    temperatures: list[tuple[int, float]] = []
+    loss, draw = GRPOTrainer._compute_loss, GRPOTrainer._generate_and_score_completions
+
+    def compute_loss(self: Any, model: Any, inputs: dict[str, Any]) -> Any:
+        scored = self._get_per_token_logps_and_entropies
+
+        def recorded(*args: Any, **kwargs: Any) -> Any:
+            now = scored(*args, **kwargs)
+            mask = inputs["completion_mask"].bool()
+            ratios.append((now[0] - inputs["old_per_token_logps"])[mask].detach().exp())
+            if "ref_per_token_logps" in inputs and inputs["ref_per_token_logps"] is not None:
+                references.append((now[0] - inputs["ref_per_token_logps"])[mask].detach())
+            return now
+
+        self._get_per_token_logps_and_entropies = recorded
+        try:
+            return loss(self, model, inputs)
+        finally:
+            del self._get_per_token_logps_and_entropies
+
+    def generate(self: Any, inputs: Any) -> Any:
+        temperatures.append((self.state.global_step, float(self.temperature)))
+        return draw(self, inputs)
+
+    patch.setattr(GRPOTrainer, "_compute_loss", compute_loss)
+    patch.setattr(GRPOTrainer, "_generate_and_score_completions", generate)
+    return ratios, references, temperatures
+
+
+def test_a_temperature_raised_while_a_batch_was_in_use_is_there_after_a_resume(
+    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last step of a batch decides, the checkpoint after it holds the decision, the resumed run draws by it."""
+    script_policy(monkeypatch, lambda step, case, i: gold(case) if int(case.case_id[1:]) % 2 else answer(wrong(case)))
+    settings: dict[str, Any] = {
+        "num_iterations": 2,
+        "save_steps": 4,
+        "max_steps": 10,
+        "doctor": {"policy": "act", "max_resamples": 0},
+    }
+    whole = grpo(models["taught"], tmp_path / "whole", monkeypatch, **settings)
+    with monkeypatch.context() as patch:
+        pull_plug_at(6, patch)
+        with pytest.raises(PulledPlugError):
+            grpo(models["taught"], tmp_path / "cut", monkeypatch, **settings)
+    _, _, temperatures = watch_ratios(monkeypatch)
+    assert grpo(models["taught"], tmp_path / "cut", monkeypatch, **settings) == whole
+    assert [step for step, _ in temperatures] == [4, 6, 8]
+    assert [t for _, t in temperatures] == pytest.approx([1.15, 1.15, 1.15**2])
 
 
 def test_stop_saves_and_ends_and_is_not_trained_on(

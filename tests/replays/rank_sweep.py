@@ -24,7 +24,7 @@ from rich.console import Console
 from medjudge import artifacts
 from medjudge.config import BaseConfig, DataConfig, LoraSettings, recipe_from_tree
 from medjudge.metrics import statements
-from medjudge.modeling.sft import lora_config
+from medjudge.modeling.adapters import lora_config
 from medjudge.modeling.tiny import build_model, build_tokenizer
 from medjudge.pipeline import run_recipe
 from medjudge.stages.evaluate import evaluate_folder

@@ -1,11 +1,9 @@
 import struct
-from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from medjudge.reporting.audit_figures import risk_coverage_picture
 from medjudge.reporting.figures import (
     confusion_picture,
     differences_picture,
@@ -116,10 +114,3 @@ def test_odd_labels_are_drawn(report_inputs):
     labels = ("$x^2$", "适合", "a" * 40)
     confusion = model.confusion.model_copy(update={"rows": labels, "columns": (*labels, "unparsed")})
     assert confusion_picture("m/x", model.model_copy(update={"confusion": confusion})).png()
-
-
-def test_a_judge_that_states_one_confidence_is_a_point_on_the_risk_curve() -> None:
-    several = SimpleNamespace(coverage=[0.5, 1.0], risk=[0.1, 0.2])
-    one = SimpleNamespace(coverage=[1.0], risk=[0.4])
-    picture = risk_coverage_picture({"several": several, "one": one})  # type: ignore[dict-item]  # what it reads
-    assert [line.get_marker() for line in picture.figure.axes[0].lines] == ["None", "o"]

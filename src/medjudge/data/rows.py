@@ -19,6 +19,7 @@ from typing import Any
 
 from medjudge.data.generators.catalog import GENERATORS, GeneratedSet
 from medjudge.errors import DataError
+from medjudge.network import hub_access
 
 HUB, BUILTIN = "hub:", "builtin:"
 BUILTIN_DIR = Path(__file__).parent / "builtin"
@@ -285,7 +286,8 @@ def _hub_rows(source: str) -> Iterator[Row | Rejected]:
     if not name:
         raise DataError(f"got {source!r}, expected `hub:owner/name[:split]`.")
     try:
-        loaded = datasets.load_dataset(name, split=split or None)
+        with hub_access():
+            loaded = datasets.load_dataset(name, split=split or None, trust_remote_code=False)
     except (
         Exception
     ) as error:  # network, missing set, missing split, gated access: one message, with the library's word

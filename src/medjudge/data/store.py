@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from medjudge import artifacts
-from medjudge.errors import DataError
+from medjudge.errors import DataError, RunError
 from medjudge.records import Case
 
 
@@ -18,11 +19,17 @@ def write_split(path: Path, cases: Iterable[Case]) -> None:
 
 def read_split(path: Path) -> tuple[Case, ...]:
     """The cases of a split as `write_split` wrote them. Raises DataError if the file is missing or damaged."""
+    if not path.exists():
+        raise DataError(f"{path} does not exist. Run the prepare stage first.")
     try:
-        # Not splitlines(): a clinical text may hold U+2028, which JSON leaves as it is.
-        with path.open(encoding="utf-8", newline="\n") as file:
-            return tuple(Case(**json.loads(line)) for line in file)
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist. Run the prepare stage first.") from None
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path} is damaged ({type(error).__name__}). Run prepare again with --fresh.") from None
+        return tuple(artifacts.parsed(path, row, _case) for row in artifacts.read_lines(path))
+    except RunError as error:
+        raise DataError(f"{path} is damaged: {error}") from None
+
+
+def _case(row: Any) -> Case:
+    case = Case(**row)
+    texts = [case.case_id, *case.inputs, *case.inputs.values(), *(text for text in (case.gold, case.group) if text)]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError
+    return case

@@ -57,7 +57,7 @@ def save_calibrator(
 ) -> Path:
     """Writes it into the model's folder, beside that of the other mode. Returns the file."""
     path = folder / artifacts.CALIBRATION
-    kept = artifacts.read_json(path)["calibrators"] if path.exists() else {}
+    kept = _calibrators(path) if path.exists() else {}
     entry = {
         **calibrator.to_json(),
         "weights_sha256": weights_sha256,
@@ -79,10 +79,7 @@ def read_calibrator(
     path = folder / artifacts.CALIBRATION
     if not path.exists():
         return None
-    tree: Any = artifacts.read_json(path)
-    if not isinstance(tree, Mapping) or tree.get("version") != CALIBRATION_VERSION:
-        raise RunError(f"{path} is not a calibration of this version. Fit it again: medjudge calibrate.")
-    entry = tree["calibrators"].get(mode)
+    entry = _calibrators(path).get(mode)
     if entry is None:
         return None
     expected = {"contract_sha256": contract.fingerprint()} | (
@@ -95,4 +92,15 @@ def read_calibrator(
                 f"{path} was fitted for {what} {str(entry.get(key))[:16]}, but {value[:16]} is asked: its confidences "
                 "would mean nothing. Fit it again (medjudge calibrate), or remove the file."
             )
-    return Calibrator.from_json(entry)
+    return artifacts.parsed(path, entry, Calibrator.from_json)
+
+
+def _calibrators(path: Path) -> dict[str, Any]:
+    """Mode -> entry. Raises RunError for a file of another form."""
+    tree: Any = artifacts.read_json(path)
+    calibrators = tree.get("calibrators") if isinstance(tree, Mapping) else None
+    if not isinstance(calibrators, dict) or tree.get("version") != CALIBRATION_VERSION:
+        raise RunError(f"{path} is not a calibration of this version. Remove it and fit again: medjudge calibrate.")
+    if not all(isinstance(entry, dict) for entry in calibrators.values()):
+        raise RunError(f"{path} is damaged. Remove it and fit again: medjudge calibrate.")
+    return calibrators

@@ -21,6 +21,7 @@ from medjudge.inference.endpoint import EndpointClient, EndpointEngine, is_endpo
 from medjudge.progress import Bar
 from medjudge.records import Case, Completion, Judgement, LabelScores, Unparsed, Verdict
 from medjudge.tasks.contract import TaskContract
+from medjudge.tasks.thoughts import split_thoughts
 
 Answer = Completion | LabelScores
 """What a model said of a case in mode `generate`, or in mode `labels`."""
@@ -81,9 +82,9 @@ class Contestant:
         """Of the weights in `folder`, as its lineage names them or as they are."""
         if self._lineage is not None:
             return str(self._lineage["weights_sha256"])
-        from medjudge.modeling.lineage import weights_sha256
+        from medjudge.modeling.lineage import recorded_sha256
 
-        return weights_sha256(Path(self.where))
+        return recorded_sha256(Path(self.where))
 
     @property
     def usage(self) -> dict[str, Any] | None:
@@ -102,16 +103,16 @@ class Contestant:
             return answers
         path = self._kept(question)
         kind = LabelScores if self.recipe.evaluate.mode == "labels" else Completion
-        if path.exists():
-            kept = artifacts.read_json(path)
+        if (kept := artifacts.read_kept(path)) is not None:
             self._lineage = kept["lineage"]
             self.seconds += kept["seconds"]
             return [[kind(**answer) for answer in row] for row in kept["answers"]]
+        artifacts.remove(path)  # damaged: the model is asked again
         answers = self._ask_model(question)
         seconds = time.monotonic() - started if not question.title else 0.0
         self.seconds += seconds
         kept = {"lineage": self._lineage, "seconds": seconds, "answers": [[asdict(a) for a in row] for row in answers]}
-        artifacts.write_json(path, kept)
+        artifacts.write_kept(path, kept)
         return answers
 
     def close(self) -> None:
@@ -204,6 +205,11 @@ def _read(contract: TaskContract, case: Case, completion: Completion) -> Judgeme
         return judgement
     if completion.refused:
         return replace(judgement, reason="the model or its provider refused to answer", kind="refused")
+    if completion.thoughts != "none" and not split_thoughts(completion.text).answer:
+        if completion.stopped:
+            return replace(judgement, reason="the server sent thoughts, but no answer after them")
+        reason = "cut off at the token limit before the end of the thoughts: raise the endpoint's `reasoning_tokens`"
+        return replace(judgement, reason=reason, kind="truncated")
     if not completion.stopped and judgement.kind == "format":
         return replace(judgement, reason=f"cut off at the token limit: {judgement.reason}", kind="truncated")
     return judgement
@@ -216,6 +222,7 @@ def load_judge(
     from medjudge.inference.engine import fit_for_inference
     from medjudge.modeling.lineage import load_any
     from medjudge.modeling.load import resolve
+    from medjudge.tasks.encoding import instructions_lead_the_user_turn
 
     folder = resolve(where)
     is_adapter = (folder / "adapter_config.json").exists()
@@ -225,8 +232,12 @@ def load_judge(
     if lineage is not None and lineage.contract_sha256 not in (None, contract.fingerprint()):
         raise ConfigError(
             f"{where} was trained under contract {str(lineage.contract_sha256)[:16]}, but this evaluation asks under "
-            f"{contract.fingerprint()[:16]}: the `[task]` settings differ. Evaluate with the recipe that it was "
-            "trained with (`medjudge evaluate --recipe`), or train it under this one."
+            f"{contract.fingerprint()[:16]}: the `[task]` settings or the program's version differ. Evaluate with the "
+            "recipe that it was trained with (`medjudge evaluate --recipe`), or train it under this one."
+        )
+    if instructions_lead_the_user_turn(contract, tokenizer):
+        console.print(
+            f"  {where}: its chat template takes no system turn, so the instructions lead the user turn", soft_wrap=True
         )
     return fit_for_inference(model), tokenizer, lineage
 

@@ -3,7 +3,8 @@
 Calls run in parallel within the endpoint's limits, are retried within bounds, and each answer is kept on disk before
 anyone uses it. A call that fails for good is a `Failure` among the answers, never an empty text and never an exception
 that loses the others. Retries are ours and not the `openai` client's, because each attempt has to pass the rate limit
-and to be counted. No prompt and no server's message, which may quote one, goes into an error or a log.
+and to be counted. No prompt goes into an error or a log, and of a server's own words, which may quote one, only what
+`server_words.py` lets through.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import email.utils
 import hashlib
 import ipaddress
 import json
+import logging
 import math
 import os
 import random
@@ -28,10 +30,12 @@ from urllib.parse import urlsplit
 
 from medjudge.errors import ConfigError, EndpointError
 from medjudge.inference.replies import Reply, ReplyCache, Usage, default_cache, open_cache
+from medjudge.inference.server_words import known_code, known_count, known_name, known_parameter, wait_words
 from medjudge.records import Case, Completion, Message
 from medjudge.settings import ANSWER_SETTINGS, EndpointSettings
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.text import THINK_OPEN, printable, with_thinking
+from medjudge.tasks.thoughts import split_thoughts
 
 SCHEME = "openai:"
 KEY_VERSION = 1
@@ -124,6 +128,8 @@ class EndpointClient:
             raise ConfigError(
                 "endpoints need the `openai` package, which is not installed: pip install 'medjudge[endpoints]'."
             ) from None
+        for name in ("openai", "httpx", "httpcore"):  # their logs hold requests and answers
+            logging.getLogger(name).setLevel(logging.ERROR)
         self.endpoint, self.settings = endpoint, settings
         self.on_progress, self.on_note = on_progress, on_note
         self.usage = Usage()
@@ -289,23 +295,26 @@ class EndpointClient:
             async with asyncio.timeout(self.settings.timeout_s):
                 response = await sitting.api.chat.completions.create(**request)
         except self._openai.APIStatusError as error:
-            return self._status_trouble(error, asked_at, time.monotonic() - started)
+            return self._status_trouble(error, body, asked_at, time.monotonic() - started)
         except (self._openai.APITimeoutError, TimeoutError):
             return _Trouble(f"no answer within {self.settings.timeout_s:g} s", retry=True)
         except self._openai.APIConnectionError as error:
             cause = type(error.__cause__).__name__ if error.__cause__ is not None else "connection error"
             return _Trouble(f"connection failed ({cause})", retry=True, unreachable=True)
-        except (self._openai.OpenAIError, ValueError) as error:
+        except OSError as error:
+            return _Trouble(f"connection failed ({type(error).__name__})", retry=True, unreachable=True)
+        except Exception as error:  # whatever a library raises over an odd body; its text may quote that body
             return _Trouble(f"the answer cannot be read ({type(error).__name__})", retry=True)
-        reply = _read_reply(response, asked_at, time.monotonic() - started)
+        reply = _read_reply(response, body, self._api_key, asked_at, time.monotonic() - started)
         if isinstance(reply, Reply):
             self._pacer.correct(estimate, (reply.n_prompt_tokens or 0) + (reply.n_completion_tokens or 0))
             return reply
         return _Trouble(reply, retry=True)
 
-    def _status_trouble(self, error: Any, asked_at: str, latency_s: float) -> Reply | _Trouble:
+    def _status_trouble(self, error: Any, body: Mapping[str, Any], asked_at: str, latency_s: float) -> Reply | _Trouble:
         """What an HTTP error means for this call and for the others."""
-        status, code, parameter = error.status_code, _identifier(error.code), _identifier(error.param)
+        status, code = error.status_code, known_code(error.code, error.type)
+        parameter = known_parameter(error.param, body)
         reason = f"HTTP {status}" + (f" {code}" if code else "")
         if code in _REFUSAL_CODES:
             return Reply("", "refusal", None, None, round(latency_s, 3), asked_at, self.endpoint.model)
@@ -315,7 +324,7 @@ class EndpointClient:
             return _Trouble(reason)
         asked_s = _retry_after_s(error.response.headers)
         if asked_s is not None and asked_s > self.settings.max_retry_after_s:
-            return _Trouble(f"{reason}, and the server asks for a wait of {asked_s:.0f} s")
+            return _Trouble(f"{reason}, and the server asks for a wait of {wait_words(asked_s)}")
         if asked_s is not None:
             self._pacer.pause(asked_s)
         return _Trouble(reason, retry=True)
@@ -441,40 +450,45 @@ class _Pacer:
 # --- reading answers --------------------------------------------------------------------------------------------------
 
 
-def _read_reply(response: Any, asked_at: str, latency_s: float) -> Reply | str:
+def _read_reply(response: Any, body: Mapping[str, Any], key: str, asked_at: str, latency_s: float) -> Reply | str:
     """The first choice of a chat completion, or a sentence that says why there is none."""
-    choices = getattr(response, "choices", None) or [None]
+    choices = getattr(response, "choices", None)
+    choices = choices if isinstance(choices, list) and choices else [None]
     message = getattr(choices[0], "message", None)
     if message is None:
         return "the server sent no chat completion"
-    refusal, text = getattr(message, "refusal", None), getattr(message, "content", None)
-    thought = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
+    refusal, (text, within) = getattr(message, "refusal", None), _parts(getattr(message, "content", None))
+    thought = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None) or within
     ended = getattr(choices[0], "finish_reason", None)
     usage = getattr(response, "usage", None)
     return Reply(
         text=_text(refusal or text),
         finish="refusal" if refusal or ended == "content_filter" else "length" if ended == "length" else "stop",
-        n_prompt_tokens=_number(getattr(usage, "prompt_tokens", None)),
-        n_completion_tokens=_number(getattr(usage, "completion_tokens", None)),
+        n_prompt_tokens=known_count(getattr(usage, "prompt_tokens", None)),
+        n_completion_tokens=known_count(getattr(usage, "completion_tokens", None)),
         latency_s=round(latency_s, 3),
         asked_at=asked_at,
-        reported_model=_text(getattr(response, "model", None)),
-        fingerprint=_text(getattr(response, "system_fingerprint", None)) or None,
+        reported_model=known_name(getattr(response, "model", None), body, key),
+        fingerprint=known_name(getattr(response, "system_fingerprint", None), body, key) or None,
         thought=_text(thought),
     )
 
 
+def _parts(content: object) -> tuple[object, str]:
+    """(answer, thought) of a message's content, which some servers send as a list of typed parts."""
+    if not isinstance(content, list):
+        return content, ""
+    texts: dict[str, list[str]] = {"text": [], "thinking": []}
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind in texts:
+            inner, thought = _parts(part.get(kind))
+            texts[kind].append(_text(inner) or thought)
+    return "".join(texts["text"]), "".join(texts["thinking"])
+
+
 def _text(value: object) -> str:
     return printable(value) if isinstance(value, str) else ""
-
-
-def _number(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _identifier(value: object) -> str | None:
-    """An error's code or parameter, if it is a bare name: a server's own words may quote the prompt."""
-    return value if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_.-]{1,60}", value) else None
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
@@ -531,14 +545,27 @@ class EndpointEngine:
         replies = self.client.ask(
             prompts, max_tokens=contract.max_completion_tokens, sample=sample, temperature=temperature
         )
-        return [_completion(reply, thinking=contract.thinking) for reply in replies]
+        return [_completion(reply, contract) for reply in replies]
 
 
-def _completion(reply: Reply | Failure, *, thinking: bool) -> Completion:
+def _completion(reply: Reply | Failure, contract: TaskContract) -> Completion:
+    """The reply with its thoughts where the contract has them: in a <think> block, or nowhere.
+
+    Whether thoughts come in the text, apart from it or not at all is a setting of the server, not of the judge.
+    """
     if isinstance(reply, Failure):
         return Completion("", 0, stopped=True, failure=reply.reason)
-    # A server that reads thoughts apart has taken the block off that the contract, its thinking on, wants to see.
-    split_off = thinking and reply.thought and THINK_OPEN not in reply.text
-    text = with_thinking(True, reply.thought, reply.text) if split_off else reply.text
-    n_tokens = reply.n_completion_tokens or 0
-    return Completion(text, n_tokens, stopped=reply.finish != "length", refused=reply.finish == "refusal")
+    split = split_thoughts(reply.text)
+    if not contract.has_think_block:
+        text = split.answer
+    elif THINK_OPEN in reply.text or not (reply.text or reply.thought):
+        text = reply.text
+    else:
+        text = with_thinking(True, "\n\n".join(filter(None, (reply.thought, split.thought))), split.answer)
+    return Completion(
+        text,
+        reply.n_completion_tokens or 0,
+        stopped=reply.finish != "length",
+        refused=reply.finish == "refusal",
+        thoughts="inline" if split.tag else "apart" if reply.thought else "none",
+    )

@@ -49,11 +49,10 @@ class LocalJudge:
         """One answer per case under the recipe's contract and mode; what is on disk is not asked for again."""
         folder = self.folder / self._key(recipe, cases)
         kind = LabelScores if recipe.evaluate.mode == "labels" else Completion
-        parts = [artifacts.read_json(path) for path in sorted(folder.glob("part-*.json"))]
-        done = sum(len(part["answers"]) for part in parts)
+        parts, done = _kept_parts(folder, kind)
         if done < len(cases):
             engine = self._loaded(recipe)
-            folder.mkdir(parents=True, exist_ok=True)
+            artifacts.make_folder(folder)
             if done:
                 self.console.print(f"  {title} {self.name}: goes on after {done:,} of {len(cases):,} answers")
             with Bar(f"{title} {self.name}", len(cases), self.console) as bar:
@@ -67,7 +66,7 @@ class LocalJudge:
                         "lineage": self._lineage,
                         "seconds": round(time.monotonic() - started, 3),
                     }
-                    artifacts.write_json(folder / f"part-{start:07}.json", part)
+                    artifacts.write_kept(folder / f"part-{start:07}.json", part)
                     parts.append(part)
         answers = [kind(**answer) for part in parts for answer in part["answers"]]
         return Kept(answers, parts[0]["lineage"], sum(part["seconds"] for part in parts))
@@ -101,6 +100,23 @@ class LocalJudge:
             self._lineage = None if lineage is None else lineage.to_json()
             self._engine = Engine(fit_for_inference(model), tokenizer, batch_tokens=recipe.evaluate.batch_tokens)
         return self._engine
+
+
+def _kept_parts(folder: Path, kind: type) -> tuple[list[dict[str, Any]], int]:
+    """(parts, number of answers in them), up to the first part that is missing or damaged, from which on is asked."""
+    parts: list[dict[str, Any]] = []
+    done = 0
+    while isinstance(part := artifacts.read_kept(folder / f"part-{done:07}.json"), dict):
+        try:
+            answers = [kind(**answer) for answer in part["answers"]]
+            float(part["seconds"])
+        except (TypeError, KeyError, ValueError):
+            break
+        if not answers:
+            break
+        parts.append(part)
+        done += len(answers)
+    return parts, done
 
 
 def _ask(engine: Engine, recipe: Recipe, cases: Sequence[Case]) -> Sequence[Completion | LabelScores]:

@@ -27,7 +27,6 @@ from medjudge.metrics.probes import (
     probe_result,
     self_consistency,
 )
-from medjudge.metrics.statements import consistency_statement, flip_statement
 from medjudge.records import Case, Completion, Judgement, Verdict
 
 ALL = "all"
@@ -97,7 +96,10 @@ def put_to(contestant: Contestant, probing: Probing) -> Probed:
 def summarise_probes(
     probing: Probing, judgements: Mapping[str, Sequence[Judgement]], answers: Mapping[str, Probed]
 ) -> Probes:
-    """Flip rates and self-consistency of every judge. judgements: judge -> its verdicts on the cases as they are."""
+    """Flip rates and self-consistency of every judge, without the sentences: `results.with_claims` makes them.
+
+    judgements: judge -> its verdicts on the cases as they are.
+    """
     judges = {}
     for name, probed in answers.items():
         before = {judgement.case_id: judgement for judgement in judgements[name]}
@@ -106,11 +108,7 @@ def summarise_probes(
             for probe, said in probed.probes.items()
         }
         consistency = _consistency(probing, probed) if probed.samples else None
-        said = [flip_statement(name, found) for found in flips.values()]
-        said += [consistency_statement(name, consistency)] if consistency is not None else []
-        judges[name] = JudgeProbes(
-            flips=flips, consistency=consistency, not_asked=dict(probed.not_asked), statements=tuple(said)
-        )
+        judges[name] = JudgeProbes(flips=flips, consistency=consistency, not_asked=dict(probed.not_asked))
     return Probes(judges=judges, skipped=dict(probing.skipped))
 
 

@@ -11,13 +11,15 @@ import math
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from medjudge.errors import RunError
+from medjudge.files import PRIVATE_FILE, make_folder
 from medjudge.settings import EndpointSettings
+from medjudge.tasks.thoughts import split_thoughts
 
 _KEYS_PER_QUERY = 500
 
@@ -66,7 +68,7 @@ class ReplyCache:
             marks = ",".join("?" * len(some))
             with _readable(self._path):
                 rows = self._db.execute(f"SELECT key, reply FROM replies WHERE key IN ({marks})", some).fetchall()
-                found.update({key: Reply(**json.loads(reply)) for key, reply in rows})
+                found.update({key: _reply_from(json.loads(reply)) for key, reply in rows})
         return found
 
     def put(self, key: str, reply: Reply) -> None:
@@ -76,12 +78,26 @@ class ReplyCache:
             self._db.execute("INSERT OR IGNORE INTO replies (key, reply) VALUES (?, ?)", (key, text))
 
 
+def _reply_from(tree: Any) -> Reply:
+    """Raises TypeError or ValueError for anything but what `put` wrote."""
+    reply = Reply(**tree)
+    texts = (reply.text, reply.asked_at, reply.reported_model, reply.thought, reply.fingerprint or "")
+    counts = (reply.n_prompt_tokens or 0, reply.n_completion_tokens or 0)
+    if not all(isinstance(text, str) for text in texts) or not all(isinstance(count, int) for count in counts):
+        raise TypeError
+    if reply.finish not in ("stop", "length", "refusal") or not isinstance(reply.latency_s, int | float):
+        raise ValueError
+    return reply
+
+
 @contextlib.contextmanager
 def open_cache(path: Path) -> Iterator[ReplyCache]:
     """The cache in a file, which is made where there is none. Raises RunError if it cannot be used."""
     with _readable(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)  # an answer may quote its prompt
+        make_folder(path.parent)
+        path.touch(mode=PRIVATE_FILE)  # an answer may quote its prompt
+        if path.is_file() and path.stat().st_mode & 0o077:
+            path.chmod(PRIVATE_FILE)
         db = sqlite3.connect(path, timeout=60.0, isolation_level=None)
     try:
         with _readable(path):
@@ -97,7 +113,7 @@ def open_cache(path: Path) -> Iterator[ReplyCache]:
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except (sqlite3.Error, OSError, ValueError, TypeError) as error:
+    except (sqlite3.Error, OSError, ValueError, TypeError, RecursionError, RunError) as error:
         raise RunError(
             f"the cache of answers {path} cannot be used ({type(error).__name__}). Name another file "
             "(`cache` of the endpoint's settings), on a local disk; or delete it, and every answer is asked for again."
@@ -114,6 +130,11 @@ class Usage:
     n_failed: int = 0
     n_refused: int = 0
     n_truncated: int = 0
+    n_thoughts_inline: int = 0
+    """Answers with thoughts in their text."""
+    n_thoughts_apart: int = 0
+    """Answers with thoughts in a field of their own."""
+    n_without_thoughts: int = 0
     n_requests: int = 0
     """Attempts in this run."""
     n_retries: int = 0
@@ -139,6 +160,10 @@ class Usage:
         self.n_from_cache += from_cache
         self.n_refused += reply.finish == "refusal"
         self.n_truncated += reply.finish == "length"
+        is_inline, is_apart = bool(split_thoughts(reply.text).tag), bool(reply.thought)
+        self.n_thoughts_inline += is_inline
+        self.n_thoughts_apart += is_apart
+        self.n_without_thoughts += not (is_inline or is_apart)
         n_in, n_out = reply.n_prompt_tokens, reply.n_completion_tokens
         self.n_without_count += n_in is None or n_out is None
         self.prompt_tokens += n_in or 0
@@ -178,6 +203,9 @@ class Usage:
             "n_failed": self.n_failed,
             "n_refused": self.n_refused,
             "n_truncated": self.n_truncated,
+            "n_thoughts_inline": self.n_thoughts_inline,
+            "n_thoughts_apart": self.n_thoughts_apart,
+            "n_without_thoughts": self.n_without_thoughts,
             "failures": dict(self.reasons.most_common()),
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
@@ -187,6 +215,29 @@ class Usage:
             "latency_median_s": _quantile(ordered, 0.5),
             "latency_p95_s": _quantile(ordered, 0.95),
         }
+
+
+def thoughts_statement(usages: Mapping[str, Mapping[str, Any]], *, has_think_block: bool) -> str | None:
+    """How endpoints sent their thoughts; None where none sent any and the contract has no block for them.
+
+    usages: name -> what `Usage.to_json` gives. Counts are of distinct prompts.
+    """
+    counts = []
+    for name, usage in usages.items():
+        ways = {
+            "in the text": usage["n_thoughts_inline"],
+            "in a field apart": usage["n_thoughts_apart"],
+            "without": usage["n_without_thoughts"],
+        }
+        if ways["in the text"] or ways["in a field apart"] or (has_think_block and usage["n_answered"]):
+            listed = ", ".join(f"{n:,} {way}" for way, n in ways.items() if n)
+            counts.append(f"{name} {listed} (of {usage['n_answered']:,} answers)")
+    if not counts:
+        return None
+    return (
+        f"How endpoints sent their thoughts: {'; '.join(counts)}. That is a setting of the server and no part of a "
+        "verdict, so answers were read in each of these ways."
+    )
 
 
 def cost_usd(n_prompt: int, n_completion: int, settings: EndpointSettings) -> float | None:

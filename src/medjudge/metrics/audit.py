@@ -14,12 +14,12 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from medjudge.metrics import findings
 from medjudge.metrics.agreement import agreement_estimates
 from medjudge.metrics.calibration import (
     CalibrationReport,
     SelectiveRule,
     abstention_rates,
+    bin_codes,
     calibration_report,
     risk_control_threshold,
     risk_coverage,
@@ -27,9 +27,8 @@ from medjudge.metrics.calibration import (
 )
 from medjudge.metrics.classification import Outcomes
 from medjudge.metrics.comparison import (
+    Pairing,
     Power,
-    adjust_p,
-    mcnemar,
     pair,
     paired_permutation,
     paired_statistics,
@@ -45,8 +44,9 @@ from medjudge.metrics.generators import (
     heterogeneity,
     self_preference,
 )
+from medjudge.metrics.group_tests import contrast_is_zero, mean_is_zero, miscalibration, sign_flips
 from medjudge.metrics.intervals import clustered_wilson, design_effect
-from medjudge.metrics.measured import Frozen, MetricResult, finite, measured
+from medjudge.metrics.measured import Frozen, MetricResult, TestResult, finite, measured, tested
 
 FloatArray = NDArray[np.float64]
 
@@ -56,6 +56,10 @@ N_PERMUTATIONS = 9999
 N_CURVE_POINTS = 100
 """Points of a risk-coverage curve that are kept for the picture."""
 N_HISTOGRAM_BINS = 10
+N_BINS = 10
+"""Equal-mass bins in which a judge's calibration is tested: those of its ECE."""
+_CONFIDENCE_DIGITS = 6
+"""Confidences that agree so far are one."""
 MAX_ERRORS = (0.05, 0.1, 0.2)
 """Wanted error rates for which a threshold is looked for."""
 
@@ -72,6 +76,8 @@ class JudgeRows:
     unrated: Sequence[str | None] = ()
     """Its labels for cases that no expert rated; None where it could not be read."""
     unrated_groups: Sequence[str] = ()
+    rated_groups: Sequence[str] = ()
+    """(n,) the groups of `outcomes` by the names of `unrated_groups`; without them, the two are taken to share none."""
 
 
 class PowerResult(Frozen):
@@ -79,11 +85,12 @@ class PowerResult(Frozen):
 
     n: int
     design_effect: float
-    effect: float
     minimum_detectable: float | None
-    rows_needed: int | None
     power: float
     alpha: float
+    effect: float | None = None
+    rows_needed: int | None = None
+    """With `effect`, in results of an earlier program only: the rows for the effect seen say no more than its p."""
 
 
 class GeneratorResult(Frozen):
@@ -115,6 +122,8 @@ class HeterogeneityResult(Frozen):
     sampling_sd: float
     """What sampling alone would give."""
     excess_sd: float
+    n_groups: int = 0
+    """Groups of the rows that were tested."""
 
 
 class SelfPreferenceResult(Frozen):
@@ -125,6 +134,8 @@ class SelfPreferenceResult(Frozen):
     n_other: int
     positive_rate_error: MetricResult
     false_positive_rate: MetricResult
+    test: TestResult | None = None
+    """Of `positive_rate_error`; None in results of an earlier program."""
 
 
 class BinResult(Frozen):
@@ -161,6 +172,7 @@ class CalibrationResult(Frozen):
     ece: float
     ece_if_calibrated: float
     calibrated_p: float
+    """By sign flips of groups."""
     rms_error: float
     brier: MetricResult
     brier_parts: dict[str, float]
@@ -175,6 +187,13 @@ class CalibrationResult(Frozen):
     n_wrong: tuple[int, ...]
     """Right and wrong verdicts in ten equal ranges of confidence."""
     selective: tuple[SelectiveResult, ...]
+    """Empty where the confidences do not vary: there is nothing to choose by."""
+    varies: bool = True
+    """Whether there are two different confidences or more."""
+    ece_test: TestResult | None = None
+    """Of being calibrated in every bin; None where the confidences do not vary, or in results of an earlier program."""
+    direction_test: TestResult | None = None
+    """Of mean confidence against the share right."""
 
 
 class CorrectionResult(Frozen):
@@ -203,11 +222,13 @@ class JudgeAudit(Frozen):
 
 
 class PermutationResult(Frozen):
-    """A paired permutation test of one statistic; `adjusted_p` by Holm over the family."""
+    """A paired permutation test of one statistic; `adjusted_p` by Holm over all tests of the page."""
 
     difference: MetricResult
     p: float | None
     adjusted_p: float | None
+    n_groups: int = 0
+    """Groups in which the two differ."""
 
 
 class PairResult(Frozen):
@@ -219,11 +240,14 @@ class PairResult(Frozen):
     only_a: int
     only_b: int
     p: float
+    """Of the difference in accuracy, by sign flips of groups; with a row per group that is McNemar's test."""
     method: str
     adjusted_p: float
-    """McNemar's p, by Holm over the family of accuracy tests."""
+    """By Holm over all tests of the page."""
     tests: dict[str, PermutationResult]
     power: PowerResult
+    n_groups: int = 0
+    """Groups in which the two differ."""
 
 
 class Audit(Frozen):
@@ -233,10 +257,9 @@ class Audit(Frozen):
     """Judges first, then baselines."""
     pairs: tuple[PairResult, ...]
     n_tests: int
-    """Tests of accuracy in the family that Holm's method corrects for: these pairs, and in an evaluation every other
-    comparison that it makes."""
+    """Tests of the page that Holm's method corrects for: `claims.tests_of`."""
     n_statistic_tests: int = 0
-    """Permutation tests of other statistics: a family of their own."""
+    """In results of an earlier program: permutation tests, once a family of their own."""
     statements: tuple[str, ...] = ()
     about: tuple[tuple[str, ...], ...] = ()
     """The judges that each statement speaks of; none where it speaks of the rows alone."""
@@ -253,6 +276,7 @@ def audit_judges(
 ) -> Audit:
     """The analysis of judges that were coded from the same cases. Every draw comes from `seed`.
 
+    What it says in words, and p corrected for all tests of a page, `claims.with_claims` adds when the page is complete.
     baselines: get the agreement statistics only. families: judge or generator -> family.
     Raises DataError for a judge without a row.
     """
@@ -266,14 +290,8 @@ def audit_judges(
         )
         for name, outcomes in (baselines or {}).items()
     }
-    pairs = _pairs({name: rows.outcomes for name, rows in judges.items()}, level, n_resamples, seed)
-    n_statistic_tests = sum(test.p is not None for one in pairs for test in one.tests.values())
-    audit = Audit(judges=audited, pairs=pairs, n_tests=len(pairs), n_statistic_tests=n_statistic_tests)
-    chance = {name: 1 / len(rows.outcomes.labels) for name, rows in judges.items()}
-    found = findings.of_audit(audit, chance, level)
-    return audit.model_copy(
-        update={"statements": tuple(one.text for one in found), "about": tuple(one.about for one in found)}
-    )
+    pairs = _pairs({name: rows.outcomes for name, rows in judges.items()}, level, seed)
+    return Audit(judges=audited, pairs=pairs, n_tests=0)
 
 
 def _audit(
@@ -302,7 +320,7 @@ def _audit(
             _heterogeneity_result(found)
             for found in (heterogeneity(outcomes, rows.generators, rng=rng) if named > 1 else [])
         ),
-        self_preference=None if preference is None else _preference_result(preference),
+        self_preference=None if preference is None else _preference_result(preference, rows, families, families[name]),
         calibration=_calibration(rows, level=level, n_resamples=n_resamples, rng=rng),
         correction=_correction(rows, level=level, n_resamples=n_resamples, rng=rng),
     )
@@ -317,7 +335,6 @@ def _statistics(outcomes: Outcomes, level: float, n_resamples: int, seed: int) -
 
 def _power(outcomes: Outcomes) -> Power:
     return power_against_chance(
-        int(outcomes.correct.sum()),
         len(outcomes.gold),
         1 / len(outcomes.labels),
         design_effect=design_effect(outcomes.correct, outcomes.groups),
@@ -354,16 +371,25 @@ def _heterogeneity_result(found: Heterogeneity) -> HeterogeneityResult:
         sd=found.variance**0.5,
         sampling_sd=max(found.sampling_variance, 0.0) ** 0.5,
         excess_sd=found.excess_sd,
+        n_groups=found.n_groups,
     )
 
 
-def _preference_result(found: SelfPreference) -> SelfPreferenceResult:
+def _preference_result(
+    found: SelfPreference, rows: JudgeRows, families: Mapping[str, str], own: str
+) -> SelfPreferenceResult:
+    outcomes = rows.outcomes
+    family = np.array([families.get(generator, "") for generator in rows.generators], dtype=object)
+    known = family != ""
+    called, gold = outcomes.predicted == outcomes.positive, outcomes.gold == outcomes.positive
+    error = (called.astype(np.float64) - gold)[known]
     return SelfPreferenceResult(
         family=found.family,
         n_own=found.n_own,
         n_other=found.n_other,
         positive_rate_error=measured(found.positive_rate_error),
         false_positive_rate=measured(found.false_positive_rate),
+        test=tested(contrast_is_zero(error, family[known] == own, outcomes.groups[known])),
     )
 
 
@@ -377,24 +403,38 @@ def _calibration(
     if not stated.any():
         return None
     found = calibration_report(confidence, correct, groups, level=level, n_resamples=n_resamples, rng=rng)
-    curve = risk_coverage(confidence[stated], correct[stated])
+    confidence_said, right, group = confidence[stated], correct[stated], groups[stated]
+    varies = len(np.unique(confidence_said.round(_CONFIDENCE_DIGITS))) > 1
+    curve = risk_coverage(confidence_said, right)
     shown = np.unique(np.linspace(0, len(curve.coverage) - 1, N_CURVE_POINTS).round().astype(int))
     edges = np.linspace(0, 1, N_HISTOGRAM_BINS + 1)
-    rules = [
-        selective_threshold(confidence, correct, max_error=max_error, groups=groups, rng=rng)
-        for max_error in MAX_ERRORS
-    ]
-    rules += [
-        risk_control_threshold(confidence, correct, max_error=max_error, groups=groups) for max_error in MAX_ERRORS
-    ]
-    return _calibration_result(
+    rules: list[SelectiveRule] = []
+    if varies:
+        rules = [
+            selective_threshold(confidence, correct, max_error=max_error, groups=groups, rng=rng)
+            for max_error in MAX_ERRORS
+        ]
+        rules += [
+            risk_control_threshold(confidence, correct, max_error=max_error, groups=groups) for max_error in MAX_ERRORS
+        ]
+    result = _calibration_result(
         found,
         coverage=curve.coverage[shown],
         risk=curve.risk[shown],
-        n_right=np.histogram(confidence[stated & correct], edges)[0],
-        n_wrong=np.histogram(confidence[stated & ~correct], edges)[0],
+        n_right=np.histogram(confidence_said[right], edges)[0],
+        n_wrong=np.histogram(confidence_said[~right], edges)[0],
         rules=rules,
         abstention=[_abstention(rule, rows, level) for rule in rules],
+    )
+    gap = right.astype(np.float64) - confidence_said
+    ece = miscalibration(bin_codes(confidence_said, N_BINS, "mass"), gap, group, rng=rng) if varies else None
+    return result.model_copy(
+        update={
+            "varies": varies,
+            "calibrated_p": found.calibrated_p if ece is None else ece.p,
+            "ece_test": None if ece is None else tested(ece),
+            "direction_test": tested(mean_is_zero(gap, group)),
+        }
     )
 
 
@@ -426,10 +466,12 @@ def _correction(
         return None
     said = np.array([label == outcomes.labels[outcomes.positive] for label in rows.unrated])
     labelled, gold = outcomes.predicted == outcomes.positive, outcomes.gold == outcomes.positive
-    # Alone is each row in a group of its own on both sides; the estimators then need no groups.
-    alone = len(set(outcomes.groups.tolist())) == len(gold) and len(set(rows.unrated_groups)) == len(said)
-    new = None if alone else np.unique(np.asarray(rows.unrated_groups, dtype=str), return_inverse=True)[1]
-    old = None if alone else outcomes.groups
+    rated = [f"group {name}" for name in rows.rated_groups] or [f"code {code}" for code in outcomes.groups.tolist()]
+    # A question with rated and unrated answers is one group on both sides.
+    names, code = np.unique([*rated, *(f"group {name}" for name in rows.unrated_groups)], return_inverse=True)
+    # Where every row is a group of its own the estimators need no groups.
+    alone = len(names) == len(gold) + len(said)
+    old, new = (None, None) if alone else (code[: len(gold)], code[len(gold) :])
     return CorrectionResult(
         n_unrated=len(said),
         n_rated=len(gold),
@@ -510,59 +552,43 @@ def tested_statistics(outcomes: Outcomes) -> tuple[str, ...]:
     return ("kappa_quadratic",) if outcomes.ordered else ("macro_f1", "kappa")
 
 
-def _pairs(judges: Mapping[str, Outcomes], level: float, n_resamples: int, seed: int) -> tuple[PairResult, ...]:
+def _pairs(judges: Mapping[str, Outcomes], level: float, seed: int) -> tuple[PairResult, ...]:
+    """Judges against each other, the later one less the earlier; two that share no case are no pair."""
     names = list(judges)
-    # The later judge less the earlier one, as everywhere.
     planned = [(b, a) for a, b in combinations(names, 2)]
     if len(names) > MAX_ALL_PAIRS:
         planned = [(name, names[0]) for name in names[1:]]
-    found = [_pair(a, b, judges[a], judges[b], level, n_resamples, seed) for a, b in planned]
-    accuracy = adjust_p({str(i): one.p for i, one in enumerate(found)}, method="holm")
-    family: dict[str, float] = {}
-    for i, one in enumerate(found):
-        family |= {f"{i} {name}": test.p for name, test in one.tests.items() if test.p is not None}
-    adjusted = adjust_p(family, method="holm")
-    return tuple(
-        one.model_copy(
-            update={
-                "adjusted_p": accuracy[str(i)],
-                "tests": {
-                    name: test.model_copy(update={"adjusted_p": adjusted.get(f"{i} {name}")})
-                    for name, test in one.tests.items()
-                },
-            }
-        )
-        for i, one in enumerate(found)
-    )
+    pairings = {(a, b): pair(judges[a], judges[b]) for a, b in planned}
+    return tuple(_pair(a, b, both, level, seed) for (a, b), both in pairings.items() if len(both.a.gold))
 
 
-def _pair(name_a: str, name_b: str, a: Outcomes, b: Outcomes, level: float, n_resamples: int, seed: int) -> PairResult:
-    pairing = pair(a, b)
+def _pair(name_a: str, name_b: str, pairing: Pairing, level: float, seed: int) -> PairResult:
     right_a, right_b = pairing.a.correct, pairing.b.correct
-    test = mcnemar(int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum()))
-    names = tested_statistics(a)
-    differences = paired_statistics(
-        pairing, names, n_resamples=n_resamples, rng=np.random.default_rng(seed), level=level
-    )
+    apart = right_a.astype(np.float64) - right_b
+    only_a, only_b = int((apart > 0).sum()), int((apart < 0).sum())
+    test = sign_flips(apart, pairing.a.groups)
+    names = tested_statistics(pairing.a)
+    differences = paired_statistics(pairing, names, level=level)
     permuted = paired_permutation(pairing, names, n_resamples=N_PERMUTATIONS, rng=np.random.default_rng(seed))
-    power = power_of_pair(
-        test.only_a,
-        test.only_b,
-        len(right_a),
-        design_effect=design_effect(right_a.astype(float) - right_b, pairing.a.groups),
-    )
+    power = power_of_pair(only_a, only_b, len(right_a), design_effect=design_effect(apart, pairing.a.groups))
     return PairResult(
         a=name_a,
         b=name_b,
         n=len(right_a),
-        only_a=test.only_a,
-        only_b=test.only_b,
+        only_a=only_a,
+        only_b=only_b,
         p=test.p,
         method=test.method,
         adjusted_p=test.p,
         tests={
-            name: PermutationResult(difference=measured(differences[name]), p=finite(permuted[name].p), adjusted_p=None)
+            name: PermutationResult(
+                difference=measured(differences[name]),
+                p=finite(permuted[name].p),
+                adjusted_p=None,
+                n_groups=permuted[name].n_groups,
+            )
             for name in names
         },
         power=_power_result(power),
+        n_groups=test.n_groups,
     )

@@ -187,7 +187,8 @@ class SelectiveRule:
     coverage: float
     """Share accepted on those rows."""
     error: float
-    """The controlled error on those rows; nan where none is accepted."""
+    """The controlled error on those rows, each row counted once: share wrong of the accepted (learn-then-test; nan
+    where none is accepted), or share accepted and wrong of all (conformal risk control)."""
 
     def accepts(self, confidence: ArrayLike) -> BoolArray:
         """(n,) which verdicts are accepted; nan never is, and nothing is without a threshold."""
@@ -203,7 +204,7 @@ def reliability_curve(
     mass: bins of as equal numbers of rows as can be where equal confidences share a bin. width: [0, .1), [.1, .2), ..
     """
     given, right = _checked(confidence, correct)
-    code = _bin_codes(given, n_bins, bins)
+    code = bin_codes(given, n_bins, bins)
     n, mean, accuracy = _bin_means(given, right, code)
     ends = [wilson_interval(a * m, m, level=level) for a, m in zip(accuracy, n, strict=True)]
     low, high = np.array(ends).reshape(-1, 2).T
@@ -222,7 +223,7 @@ def expected_calibration_error(
     given, right = _checked(confidence, correct)
     if not len(given):
         return float("nan")
-    n, mean, accuracy = _bin_means(given, right, _bin_codes(given, n_bins, bins))
+    n, mean, accuracy = _bin_means(given, right, bin_codes(given, n_bins, bins))
     return float((n * np.abs(accuracy - mean)).sum() / n.sum())
 
 
@@ -235,7 +236,7 @@ def ece_under_calibration(
     Smith (2007), doi:10.1175/WAF993.1.
     """
     given = np.asarray(confidence, dtype=np.float64)
-    code = _bin_codes(given, n_bins, "mass")
+    code = bin_codes(given, n_bins, "mass")
     n = np.bincount(code).astype(np.float64)
     total = np.bincount(code, weights=given)
     # Within a bin the number right is a sum of independent draws; only the sum matters to ECE.
@@ -254,7 +255,7 @@ def debiased_rms_error(confidence: ArrayLike, correct: ArrayLike, *, n_bins: int
     given, right = _checked(confidence, correct)
     if not len(given):
         return float("nan")
-    n, mean, accuracy = _bin_means(given, right, _bin_codes(given, n_bins, "mass"))
+    n, mean, accuracy = _bin_means(given, right, bin_codes(given, n_bins, "mass"))
     noise = accuracy * (1 - accuracy) / np.maximum(n - 1, 1)
     return float(np.sqrt(max((n * ((accuracy - mean) ** 2 - noise)).sum() / n.sum(), 0.0)))
 
@@ -289,7 +290,7 @@ def brier_parts(confidence: ArrayLike, correct: ArrayLike, *, n_bins: int | None
     given, right = _checked(confidence, correct)
     if not len(given):
         return BrierParts(*[float("nan")] * 5)
-    code = np.unique(given, return_inverse=True)[1] if n_bins is None else _bin_codes(given, n_bins, "mass")
+    code = np.unique(given, return_inverse=True)[1] if n_bins is None else bin_codes(given, n_bins, "mass")
     n, mean, accuracy = _bin_means(given, right, code)
     base = right.mean()
     apart_x, apart_y = given - mean[code], right - accuracy[code]
@@ -455,8 +456,9 @@ def selective_threshold(
     that order, each at level `delta`, until one fails, and the last that passed stands. Because the order was fixed
     before the testing rows were looked at, the chance of any false promise is at most `delta`.
     confidence: (n,), nan is never accepted. groups: (n,) codes, None for independent rows, which are tested by the
-    exact binomial; groups of several rows by a betting test of their sums, and the promise is then for rows of new
-    groups of the same sizes. Raises DataError for shares outside (0, 1) or no rows.
+    exact binomial; groups of several rows by a betting test of their sums, in which every row counts once, and the
+    promise is then for the rows of new groups that are no larger than the largest here. Raises DataError for shares
+    outside (0, 1) or no rows.
     Source: Angelopoulos et al. (2021), Learn then Test, arXiv:2110.01052 (fixed-sequence testing, its order from a
     split); Waudby-Smith & Ramdas (2024), doi:10.1093/jrsssb/qkad009 (betting); selective error: Geifman &
     El-Yaniv (2017), arXiv:1705.08500.
@@ -488,7 +490,7 @@ def selective_threshold(
         delta=delta,
         promise=(
             f"of the verdicts accepted, at most {100 * max_error:g} % are wrong; this fails for at most "
-            f"{100 * delta:g} % of calibration sets"
+            f"{100 * delta:g} % of calibration sets" + _of_new_groups(np.bincount(code))
         ),
         method="learn-then-test",
         n=n_groups,
@@ -540,25 +542,30 @@ def risk_control_threshold(
 ) -> SelectiveRule:
     """The lowest threshold at which at most `max_error` of *all* verdicts are accepted and wrong, on average over sets.
 
-    That loss falls as the threshold rises, which conformal risk control needs: the threshold is the lowest at which
-    n / (n + 1) times the loss seen, plus 1 / (n + 1), is at most `max_error`.
-    confidence: (n,), nan is never accepted. groups: a group's loss is the mean over its rows, and the promise is for
-    a new group. No threshold where max_error < 1 / (n + 1). Raises DataError for a share outside (0, 1) or no rows.
+    A group of m verdicts of which w are accepted and wrong has the loss w - max_error m, which falls as the threshold
+    rises and is at most (1 - max_error) M, M the largest group: what conformal risk control needs. The threshold is
+    the lowest at which the losses of the groups here plus one such largest loss are at most 0. A new group then has an
+    expected loss of at most 0, that is E[w] <= max_error E[m]: over many new groups the accepted and wrong are at most
+    that share of all verdicts, each counted once, however unequal the groups. For single rows it is the usual rule:
+    n / (n + 1) times the loss seen plus 1 / (n + 1) is at most max_error.
+    confidence: (n,), nan is never accepted but counts as a verdict. groups: (n,) codes, None for independent rows; new
+    groups are taken to hold no more verdicts than the largest here. No threshold where the losses of accepting nothing
+    do not outweigh one largest group. Raises DataError for a share outside (0, 1) or no rows.
     Source: Angelopoulos et al. (2022), Conformal Risk Control, arXiv:2208.02814, Theorem 1.
     """
     given, right = _for_threshold(confidence, correct, max_error)
     code = np.arange(len(given)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    n = int(code.max()) + 1
-    cost = (1 - right) / np.bincount(code)[code]
+    sizes = np.bincount(code)
+    wrong = 1 - right
     order = np.argsort(-given, kind="stable")
-    values, last = np.unique(-given[order], return_index=True)  # highest confidence first
-    # Loss when all above a value are accepted: what stands before its first row.
-    before = np.concatenate([[0.0], np.cumsum(cost[order])])
-    budget = max_error * (n + 1) - 1 + 1e-9
+    values, first = np.unique(-given[order], return_index=True)  # highest confidence first
+    # Wrong when all above a value are accepted: what stands before its first row.
+    before = np.concatenate([[0.0], np.cumsum(wrong[order])])
+    budget = max_error * len(given) - (1 - max_error) * sizes.max() + 1e-9
     threshold: float | None = None
     if budget >= 0:
         candidates = [*(-values), -1.0]  # accept above each confidence, or all
-        losses = [*before[last], cost[given >= 0].sum()]
+        losses = [*before[first], wrong[given >= 0].sum()]
         threshold = 1.0
         for candidate, loss in zip(candidates, losses, strict=True):
             if loss > budget:
@@ -571,12 +578,18 @@ def risk_control_threshold(
         delta=None,
         promise=(
             f"of all verdicts, at most {100 * max_error:g} % are accepted and wrong, on average over calibration sets"
+            + _of_new_groups(sizes)
         ),
         method="conformal risk control",
-        n=n,
+        n=len(sizes),
         coverage=float(accepted.mean()),
-        error=float(cost[accepted].sum() / n),
+        error=float(wrong[accepted].sum() / len(given)),
     )
+
+
+def _of_new_groups(sizes: IntArray) -> str:
+    """What a promise adds where rows come in groups: whose new rows it is for."""
+    return f", for new groups like these of at most {sizes.max():,} verdicts" if sizes.max() > 1 else ""
 
 
 def abstention_rates(
@@ -617,7 +630,7 @@ def _for_threshold(confidence: ArrayLike, correct: ArrayLike, max_error: float) 
     return np.where(missing, -2.0, given), right
 
 
-def _bin_codes(confidence: FloatArray, n_bins: int, bins: Bins) -> IntArray:
+def bin_codes(confidence: FloatArray, n_bins: int, bins: Bins) -> IntArray:
     """(n,) bin of each row, 0 upward without gaps."""
     if bins == "width":
         raw = np.minimum((confidence * n_bins).astype(np.int64), n_bins - 1)

@@ -7,7 +7,7 @@ be a random sample of the same population, and nothing about the judge.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +16,7 @@ from medjudge.errors import DataError
 from medjudge.metrics.intervals import BOOTSTRAP, Estimate, clustered_wilson, expanded_interval, resample_sums
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 
 def rogan_gladen(
@@ -34,8 +35,9 @@ def rogan_gladen(
     judged: (N,) bool, the judge on rows without gold; labelled_judged, labelled_gold: (n,) bool on other rows, with
     gold. Their TPR and TNR must hold on the rows without gold too: a generator or a topic that the labelled rows lack
     breaks that. Independent rows: Lang & Reiczigel's interval. With groups, which both sets then need: an expanded
-    bootstrap over the groups of either set, which needs `rng`. nan where the labelled rows lack a class, there are no
-    rows, or TPR + TNR <= 1: such a judge carries no information.
+    bootstrap over groups, which needs `rng`. A code that stands in both sets is one group, drawn with all its rows;
+    groups with labelled rows and groups without are drawn apart, as many as there are of each. nan where the labelled
+    rows lack a class, there are no rows, or TPR + TNR <= 1: such a judge carries no information.
     Source: Rogan & Gladen (1978), doi:10.1093/oxfordjournals.aje.a112510; Lang & Reiczigel (2014),
     doi:10.1016/j.prevetmed.2013.09.015.
     """
@@ -50,11 +52,17 @@ def rogan_gladen(
         return Estimate(value, low, high, len(said), method)
     if groups is None or labelled_groups is None or rng is None:
         raise DataError("with groups, Rogan-Gladen's bootstrap needs `groups`, `labelled_groups` and `rng`.")
-    judged_sums = _sum_groups(np.stack([said, np.ones(len(said))], axis=1), np.asarray(groups))
-    labelled_sums = _sum_groups(counts, np.asarray(labelled_groups))
-    new = resample_sums(judged_sums, n_resamples, rng)
-    draws = _rogan_gladen(new[:, 0] / new[:, 1], resample_sums(labelled_sums, n_resamples, rng))
-    low, high = expanded_interval(draws, level, min(len(judged_sums), len(labelled_sums)))
+    new, old, n_groups = _joint_codes(groups, labelled_groups)
+    sums = np.column_stack(
+        [_sum_groups(np.stack([said, np.ones(len(said))], axis=1), new, n_groups), _sum_groups(counts, old, n_groups)]
+    )
+    with_labels = np.isin(np.arange(n_groups), old)
+    drawn = resample_sums(sums[with_labels], n_resamples, rng)
+    if not with_labels.all():
+        drawn = drawn + resample_sums(sums[~with_labels], n_resamples, rng)
+    with np.errstate(invalid="ignore"):
+        draws = _rogan_gladen(drawn[:, 0] / drawn[:, 1], drawn[:, 2:])
+    low, high = expanded_interval(draws, level, min(len(np.unique(new)), int(with_labels.sum())))
     return Estimate(value, low, high, len(said), method)
 
 
@@ -105,8 +113,9 @@ def prediction_powered_rate(
     judged: (N,), labelled_judged, labelled_gold: (n,), bool or numbers in [0, 1]; the ends are clipped to it. The
     labelled rows must be a random sample of the same population; of the judge nothing is asked. `plain`: lambda = 1
     (PPI). `tuned`: the lambda in [0, 1] with the smallest variance (PPI++), so that a useless judge costs nothing.
-    groups, labelled_groups: (N,), (n,) codes; variances are then summed over groups. Student's t with as many degrees
-    of freedom as labelled groups less one. nan ends with fewer than two labelled groups or without spread.
+    groups, labelled_groups: (N,), (n,) codes, both or neither; a code that stands in both is one group, and what its
+    labelled and its other rows have in common enters the variance. Student's t with as many degrees of freedom as
+    labelled groups less one. nan ends with fewer than two labelled groups or without spread.
     Source: Angelopoulos et al. (2023), arXiv:2301.09633; PPI++: Angelopoulos, Duchi & Zrnic (2023), arXiv:2311.01453,
     equation 8 (the tuned lambda of a mean).
     """
@@ -115,14 +124,17 @@ def prediction_powered_rate(
     n = len(gold)
     if not n or not len(said):
         return Estimate(np.nan, np.nan, np.nan, n, method)
-    covariance, n_groups = _mean_covariance(np.stack([gold, labelled], axis=1), labelled_groups)
-    judged_variance = float(_mean_covariance(said[:, None], groups)[0][0, 0])
+    if (groups is None) != (labelled_groups is None):
+        raise DataError("prediction-powered inference takes `groups` and `labelled_groups`, both or neither.")
+    covariance, n_groups = _mean_covariance(gold, labelled, said, groups, labelled_groups)
+    # The estimate is mean(gold) + weight * gain, gain = mean(said) - mean(labelled).
+    gain_variance = covariance[1, 1] + covariance[2, 2] - 2 * covariance[1, 2]
+    with_gain = covariance[0, 2] - covariance[0, 1]
     weight = 1.0
     if tuning == "tuned":
-        spread = covariance[1, 1] + judged_variance
-        weight = float(np.clip(covariance[0, 1] / spread, 0, 1)) if spread > 0 else 0.0
+        weight = float(np.clip(-with_gain / gain_variance, 0, 1)) if gain_variance > 0 else 0.0
     value = float(gold.mean() + weight * (said.mean() - labelled.mean()))
-    variance = covariance[0, 0] - 2 * weight * covariance[0, 1] + weight**2 * (covariance[1, 1] + judged_variance)
+    variance = covariance[0, 0] + 2 * weight * with_gain + weight**2 * gain_variance
     if n_groups < 2 or not variance > 0:
         return Estimate(value, np.nan, np.nan, n, method)
     from scipy.stats import t
@@ -136,18 +148,36 @@ def gold_rate(gold: ArrayLike, groups: ArrayLike | None = None, *, level: float 
     return clustered_wilson(gold, groups, level=level)
 
 
-def _mean_covariance(columns: FloatArray, groups: ArrayLike | None) -> tuple[FloatArray, int]:
-    """(k, k) covariance of the means of (n, k) columns, and the number of groups; zeros with one group."""
-    code = np.arange(len(columns)) if groups is None else np.asarray(groups)
-    sums = _sum_groups(columns - columns.mean(0), code)
-    n_groups = len(sums)
-    return np.asarray(n_groups / max(n_groups - 1, 1) * (sums.T @ sums) / len(columns) ** 2), n_groups
+def _mean_covariance(
+    gold: FloatArray,
+    labelled: FloatArray,
+    said: FloatArray,
+    groups: ArrayLike | None,
+    labelled_groups: ArrayLike | None,
+) -> tuple[FloatArray, int]:
+    """(3, 3) covariance over groups of mean(gold), mean(labelled), mean(said), and the number of labelled groups."""
+    if groups is None or labelled_groups is None:
+        new, old, n_groups = np.arange(len(said)) + len(gold), np.arange(len(gold)), len(gold) + len(said)
+    else:
+        new, old, n_groups = _joint_codes(groups, labelled_groups)
+    parts = np.zeros((n_groups, 3))
+    for column, (values, code) in enumerate(((gold, old), (labelled, old), (said, new))):
+        n_held = len(np.unique(code))
+        deviations = np.bincount(code, weights=values - values.mean(), minlength=n_groups) / len(values)
+        parts[:, column] = deviations * np.sqrt(n_held / max(n_held - 1, 1))
+    return parts.T @ parts, len(np.unique(old))
 
 
-def _sum_groups(columns: FloatArray, groups: NDArray[Any]) -> FloatArray:
+def _joint_codes(groups: ArrayLike, labelled_groups: ArrayLike) -> tuple[IntArray, IntArray, int]:
+    """Codes 0 .. n_groups - 1 of the other and of the labelled rows; equal given codes get one code."""
+    new, old = np.asarray(groups), np.asarray(labelled_groups)
+    names, code = np.unique(np.concatenate([new, old]), return_inverse=True)
+    return code[: len(new)], code[len(new) :], len(names)
+
+
+def _sum_groups(columns: FloatArray, code: IntArray, n_groups: int) -> FloatArray:
     """(n, k) -> (n_groups, k)."""
-    _, code = np.unique(groups, return_inverse=True)
-    sums = np.zeros((int(code.max()) + 1, columns.shape[1]))
+    sums = np.zeros((n_groups, columns.shape[1]))
     np.add.at(sums, code, columns)
     return sums
 

@@ -1,17 +1,16 @@
 """The audit in plain words: what the rows could show, and what generators, confidences and comparisons do show.
 
-Whether two judges differ is said in one place, `statements`, by one rule; here stands what the rows could have shown.
-Each sentence names the judges that it speaks of.
+Whether two judges differ is said in one place, `statements`; here stands what the rows could have shown. What is
+claimed of generators, confidences and families `claims` decides. Each sentence names the judges that it speaks of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from scipy.stats import norm
-
+from medjudge.metrics.claims import PREVALENCE, Claim, find_claim
 from medjudge.metrics.statements import counted, p_value, percent
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ RATES = {
     "tpr": "sensitivity",
     "tnr": "specificity",
 }
-PREVALENCE = "prevalence"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +43,21 @@ class Finding:
     about: tuple[str, ...] = ()
 
 
-def of_audit(audit: Audit, chance: Mapping[str, float], level: float) -> list[Finding]:
-    """The sentences, most important first. chance: judge -> its chance accuracy; those named there are spoken of."""
-    alpha = 1 - level
+def of_audit(audit: Audit, claims: Sequence[Claim], chance: Mapping[str, float]) -> list[Finding]:
+    """The sentences, most important first. claims: what the page may claim. chance: judge -> its chance accuracy;
+    those named there are spoken of."""
     judged = {name: audit.judges[name] for name in chance}
     found = [Finding(pair_sentence(pair), (pair.a, pair.b)) for pair in audit.pairs]
     found += [Finding(power_sentence(name, judge.power, chance[name]), (name,)) for name, judge in judged.items()]
-    found += _of_generators(judged, alpha)
+    found += _of_generators(judged, claims)
     for name, judge in judged.items():
         if judge.self_preference is not None:
-            found.append(Finding(self_preference_sentence(name, judge.self_preference), (name,)))
+            claim = find_claim(claims, "self-preference", (name,), "positive_rate_error")
+            found.append(Finding(self_preference_sentence(name, judge.self_preference, claim), (name,)))
         if judge.calibration is not None:
-            found.append(Finding(calibration_sentence(name, judge.calibration, alpha), (name,)))
+            ece = find_claim(claims, "calibration", (name,), "ece")
+            direction = find_claim(claims, "calibration", (name,), "direction")
+            found.append(Finding(calibration_sentence(name, judge.calibration, ece, direction), (name,)))
         if judge.correction is not None:
             found.append(Finding(correction_sentence(name, judge.correction), (name,)))
     return found
@@ -70,15 +71,8 @@ def pair_sentence(pair: PairResult) -> str:
 def _reach(power: PowerResult) -> str:
     """What a comparison of two judges could have shown."""
     if power.minimum_detectable is None:
-        could = "they disagree on too few rows for any difference to be detected with 80 % power"
-    else:
-        could = f"these rows detect differences from {100 * power.minimum_detectable:.1f} points with 80 % power"
-    if power.rows_needed is None:
-        return f"{could}."
-    return (
-        f"{could}; {counted(power.rows_needed, 'row')} would be needed to detect the {100 * abs(power.effect):.1f} "
-        "seen."
-    )
+        return "they disagree on too few rows for any difference to be detected with 80 % power."
+    return f"these rows detect differences from {100 * power.minimum_detectable:.1f} points with 80 % power."
 
 
 def power_sentence(name: str, power: PowerResult, chance: float) -> str:
@@ -91,30 +85,26 @@ def power_sentence(name: str, power: PowerResult, chance: float) -> str:
             f"detect an accuracy of {percent(chance + power.minimum_detectable)} or more against chance "
             f"({percent(chance)}) with 80 % power"
         )
-    sentence = f"{name}: {counted(power.n, 'row')}{grouped} {could}"
-    too_few = power.rows_needed is not None and power.rows_needed > power.n
-    if not too_few:
-        return f"{sentence}."
-    return (
-        f"{sentence}; {counted(power.rows_needed or 0, 'row')} would be needed to detect the "
-        f"{100 * abs(power.effect):.1f} points seen."
-    )
+    return f"{name}: {counted(power.n, 'row')}{grouped} {could}."
 
 
-def _of_generators(judges: Mapping[str, JudgeAudit], alpha: float) -> list[Finding]:
+def _of_generators(judges: Mapping[str, JudgeAudit], claims: Sequence[Claim]) -> list[Finding]:
     """Prevalence, which no judge changes, once; the rest by judge."""
     sentences = []
     first = next((judge for judge in judges.values() if judge.generators), None)
     if first is not None:
         sentences += [Finding(line) for line in _prevalence(first.generators)]
         sentences += [
-            Finding(heterogeneity_sentence("", found, alpha))
+            Finding(heterogeneity_sentence("", found, find_claim(claims, "heterogeneity", (), PREVALENCE)))
             for found in first.heterogeneity
             if found.outcome == PREVALENCE
         ]
     for name, judge in judges.items():
         sentences += [
-            Finding(heterogeneity_sentence(name, found, alpha), (name,))
+            Finding(
+                heterogeneity_sentence(name, found, find_claim(claims, "heterogeneity", (name,), found.outcome)),
+                (name,),
+            )
             for found in judge.heterogeneity
             if found.outcome != PREVALENCE
         ]
@@ -131,52 +121,65 @@ def _prevalence(rows: Iterable[GeneratorResult]) -> list[str]:
     ]
 
 
-def heterogeneity_sentence(name: str, found: HeterogeneityResult, alpha: float) -> str:
+def heterogeneity_sentence(name: str, found: HeterogeneityResult, claim: Claim | None) -> str:
     """Whether a rate differs between generators, with how much of the spread sampling explains."""
     low, high = min(found.rates, key=found.rates.__getitem__), max(found.rates, key=found.rates.__getitem__)
     whose = f"{name}'s {RATES[found.outcome]}" if name else RATES[found.outcome].capitalize()
     span = f"{percent(found.rates[low])} ({low}) to {percent(found.rates[high])} ({high})"
-    test = f"{found.method}, {p_value(found.p)}, n = {found.n:,}"
+    test = f"{found.method}, {_p(claim)}n = {found.n:,}"
     spread = f"standard deviation {100 * found.sd:.1f} points, from sampling alone {100 * found.sampling_sd:.1f}"
-    if found.p < alpha:
+    if claim is not None and claim.claimed:
         return f"{whose} differs between generators: {span}; {spread} ({test})."
     return f"{whose} is not shown to differ between generators: {span}; {spread} ({test})."
 
 
-def self_preference_sentence(name: str, found: SelfPreferenceResult) -> str:
-    """Whether a judge favours its own family, as far as the interval supports it."""
+def self_preference_sentence(name: str, found: SelfPreferenceResult, claim: Claim | None) -> str:
+    """Whether a judge favours its own family, as far as the test supports it."""
     gap = found.positive_rate_error
-    if gap.value is None or gap.low is None or gap.high is None:
+    if gap.value is None or claim is None or claim.p is None:
         return f"{name}: whether it favours its own family ({found.family}) cannot be said from these rows."
-    ends = f"{100 * gap.value:+.1f} points ({100 * gap.low:.1f} to {100 * gap.high:.1f}), n = {gap.n:,}"
-    if gap.low > 0:
+    interval = "" if gap.low is None or gap.high is None else f" ({100 * gap.low:.1f} to {100 * gap.high:.1f})"
+    ends = f"{100 * gap.value:+.1f} points{interval}, {_p(claim)}n = {gap.n:,}"
+    if not claim.claimed:
+        return f"{name} is not shown to favour its own family ({found.family}): {ends}."
+    if gap.value > 0:
         return (
             f"{name} is more generous to its own family ({found.family}) than to others, against the experts: {ends}."
         )
-    if gap.high < 0:
-        return f"{name} is stricter with its own family ({found.family}) than with others, against the experts: {ends}."
-    return f"{name} is not shown to favour its own family ({found.family}): {ends}."
+    return f"{name} is stricter with its own family ({found.family}) than with others, against the experts: {ends}."
 
 
-def calibration_sentence(name: str, found: CalibrationResult, alpha: float) -> str:
+def calibration_sentence(name: str, found: CalibrationResult, ece: Claim | None, direction: Claim | None) -> str:
     """Over- or underconfident, by how much, and whether ECE is above what a calibrated judge would show.
 
-    The direction by a normal approximation that takes rows as independent.
+    ece, direction: the tests of being calibrated in every bin, and of mean confidence against the share right.
     """
-    gap = found.mean_confidence - found.accuracy
-    means = f"mean confidence {percent(found.mean_confidence)}, right {percent(found.accuracy)}, n = {found.n:,}"
-    ece = (
-        f"ECE {found.ece:.3f}, where a calibrated judge would show {found.ece_if_calibrated:.3f} on as many rows "
-        f"({p_value(found.calibrated_p)})"
-    )
-    if found.calibrated_p >= alpha:
-        return f"{name}'s confidences are not shown to be off: {means}; {ece}."
-    # Which way, only where the mean is off by more than the share of right answers is uncertain.
-    margin = norm.isf(alpha / 2) * (found.accuracy * (1 - found.accuracy) / found.n) ** 0.5
-    word = (
-        "overconfident" if gap > margin else "underconfident" if gap < -margin else "miscalibrated, neither way overall"
-    )
-    return f"{name} is {word}: {means}; {ece}."
+    means = f"mean confidence {percent(found.mean_confidence)}, right {percent(found.accuracy)}"
+    means += f", {_p(direction)}n = {found.n:,}"
+    without = ""
+    if found.n_without:
+        n_verdicts = found.n + found.n_without
+        are = "verdict has" if found.n_without == 1 else "verdicts have"
+        without = f"; {found.n_without:,} of {n_verdicts:,} {are} no confidence and take no part"
+    if not found.varies:
+        detail = f"{means}; all confidences are the same, so they tell no verdict from another{without}"
+    else:
+        detail = (
+            f"{means}; ECE {found.ece:.3f}, where a calibrated judge would show {found.ece_if_calibrated:.3f} on as "
+            f"many rows{'' if ece is None or ece.adjusted_p is None else f' ({p_value(ece.adjusted_p)})'}{without}"
+        )
+    if direction is not None and direction.claimed:
+        word = "overconfident" if found.mean_confidence > found.accuracy else "underconfident"
+    elif ece is not None and ece.claimed:
+        word = "miscalibrated, neither way overall"
+    else:
+        return f"{name}'s confidences are not shown to be off: {detail}."
+    return f"{name} is {word}: {detail}."
+
+
+def _p(claim: Claim | None) -> str:
+    """The corrected p, to stand before what follows; empty where there is none."""
+    return "" if claim is None or claim.adjusted_p is None else f"{p_value(claim.adjusted_p)}, "
 
 
 def correction_sentence(name: str, found: CorrectionResult) -> str:

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medjudge.errors import DataError
-from medjudge.metrics.agreement import agreement_statistics, estimates_of
-from medjudge.metrics.classification import Outcomes, take
+from medjudge.metrics.agreement import estimates_of, statistics_from_counts
+from medjudge.metrics.classification import Outcomes, group_counts, take
 from medjudge.metrics.comparison import power_against_chance
+from medjudge.metrics.exchange import intraclass_correlation, permutation_test
 from medjudge.metrics.intervals import Estimate, bootstrap_sums, clustered_wilson, design_effect
 
 FloatArray = NDArray[np.float64]
@@ -29,7 +30,11 @@ GENERATOR_STATISTICS = ("accuracy", "tpr", "tnr", "mcc", "gwet_ac1", "f1_positiv
 _COCHRAN_ENTRIES = 24
 """Entries in groups that are not all alike, from which Cochran's Q follows chi-square well enough."""
 _EXPECTED_AT_LEAST = 5.0
-_WALD_GROUPS = 100
+_WALD_EXPECTED_AT_LEAST = 50.0
+"""Of hits and of misses of every generator, counted as independent rows. A variance that is estimated from each
+generator's own rows needs more than the rule of 5: at 9 expected misses, five generators of one rate were told apart in
+9 % of sets, at 28 in 8 %."""
+_WALD_GROUPS_EACH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,8 @@ class Heterogeneity:
     """Variance of the rates across generators, (k - 1) in the denominator."""
     sampling_variance: float
     """What sampling alone would give, from the rates' covariance over groups."""
+    n_groups: int = 0
+    """Groups of the rows that were tested."""
 
     @property
     def excess_sd(self) -> float:
@@ -104,8 +111,8 @@ def generator_table(
     rows = []
     for name in sorted(set(names) - {""}):
         part = take(outcomes, np.flatnonzero(names == name))
-        found = agreement_statistics(part)
-        values = {key: found[key] for key in GENERATOR_STATISTICS if key in found}
+        found = statistics_from_counts(group_counts(part).sum(0), positive=part.positive, ordered=part.ordered)
+        values = {key: float(found[key]) for key in GENERATOR_STATISTICS if key in found}
         prevalence = positive_rate = None
         always_positive_f1 = float("nan")
         if part.positive is not None:
@@ -124,7 +131,6 @@ def generator_table(
                 always_positive_f1=always_positive_f1,
                 statistics=estimates_of(part, values, level=level, n_resamples=n_resamples, rng=rng),
                 minimum_detectable=power_against_chance(
-                    int(part.correct.sum()),
                     len(part.gold),
                     chance,
                     design_effect=design_effect(part.correct, part.groups),
@@ -170,11 +176,12 @@ def rate_heterogeneity(
 ) -> Heterogeneity:
     """Whether the share of True differs between generators. values, generators, groups: (n,).
 
-    Each group (question) answered once by every generator: Cochran's Q, by chi-square where at least 24 entries stand
-    in groups that are not all alike, else permuted. Groups with one row each: chi-square, permuted where an expected
-    count is below 5. Any other grouping: from 100 groups on a Wald test with the rates' covariance over groups; below,
-    the chi-square statistic, permuted: labels within groups where some group holds several generators, else whole
-    groups. Raises DataError with fewer than two generators.
+    Each group (question) answered once by every generator: Cochran's Q. Groups with one row each: chi-square. Both by
+    chi-square where every generator can expect 5 hits and 5 misses (Cochran's Q: in groups that are not all alike, with
+    24 entries), else permuted. Any other grouping: a Wald test with the rates' covariance over groups where every
+    generator stands in 100 groups and can expect 50 hits and 50 misses, counted as independent rows; else permuted, and
+    then rows within groups as well as whole groups, as far as either carries information (`exchange`).
+    Raises DataError with fewer than two generators.
     Source: Cochran (1950), doi:10.2307/2332378; the rule of 24: Tate & Brown (1970), doi:10.2307/2283999; the rule of
     5: Cochran (1954), doi:10.2307/3001616.
     """
@@ -184,11 +191,10 @@ def rate_heterogeneity(
     if len(names) < 2:
         raise DataError(f"heterogeneity needs rows of two generators or more, got {len(names)}.")
     cells = np.zeros((int(block.max()) + 1, len(names)))
+    hit_cells = np.zeros_like(cells)
     np.add.at(cells, (block, of), 1)
-    if (cells == 1).all():
-        statistic, p, method = _cochran(hits, of, block, len(cells), n_resamples, rng)
-    else:
-        statistic, p, method = _chi_square(hits, of, block, cells, n_resamples, rng)
+    np.add.at(hit_cells, (block, of), hits)
+    statistic, p, method = _test(hits, of, block, cells, hit_cells, n_resamples, rng)
     n = np.bincount(of).astype(np.float64)
     rates = np.bincount(of, weights=hits) / n
     return Heterogeneity(
@@ -201,28 +207,45 @@ def rate_heterogeneity(
         rates={str(name): float(rate) for name, rate in zip(names, rates, strict=True)},
         variance=float(rates.var(ddof=1)),
         sampling_variance=_mean_squared_gap(_rate_covariance(hits, of, block)),
+        n_groups=len(cells),
     )
 
 
-def _cochran(
-    hits: FloatArray, of: IntArray, block: IntArray, n_blocks: int, n_resamples: int, rng: np.random.Generator
+def _test(
+    hits: FloatArray,
+    of: IntArray,
+    block: IntArray,
+    cells: FloatArray,
+    hit_cells: FloatArray,
+    n_resamples: int,
+    rng: np.random.Generator,
 ) -> tuple[float, float, str]:
-    """Cochran's Q of a full table of blocks by generators: statistic, p, method."""
-    table = np.zeros((n_blocks, int(of.max()) + 1))
-    table[block, of] = hits
-    mixed = table[(table.sum(1) > 0) & (table.sum(1) < table.shape[1])]  # blocks that are all alike tell nothing
-    if not len(mixed):
-        return 0.0, 1.0, "Cochran's Q"
-    if mixed.size >= _COCHRAN_ENTRIES:
-        from statsmodels.stats.contingency_tables import cochrans_q
+    """Statistic, p and method, by the design and by what its cells can be expected to hold."""
+    rate = float(hits.mean())
+    if rate in (0.0, 1.0):
+        return 0.0, 1.0, "chi-square"
+    if (cells == 1).all():
+        size = cells.shape[1]
+        mixed = hit_cells[(hit_cells.sum(1) > 0) & (hit_cells.sum(1) < size)]  # groups all alike tell nothing
+        if mixed.size >= _COCHRAN_ENTRIES and _enough(np.full(size, len(mixed)), mixed.mean(), _EXPECTED_AT_LEAST):
+            return _cochran(hit_cells)
+    elif len(cells) == len(hits):  # a row per group: rows are independent
+        if _enough(cells.sum(0), rate, _EXPECTED_AT_LEAST):
+            return _chi_square(hit_cells, cells)
+    elif (cells > 0).sum(0).min() >= _WALD_GROUPS_EACH:
+        correlation = intraclass_correlation(hits, block)
+        effective = (cells / (1 + np.maximum(cells - 1, 0) * correlation)).sum(0)
+        if _enough(effective, rate, _WALD_EXPECTED_AT_LEAST):
+            return *_wald(hits, of, block, len(cells)), "Wald test over groups"
+    return _permutation(hits, block, cells, hit_cells, n_resamples, rng)
 
-        found = cochrans_q(table)
-        return float(found.statistic), float(found.pvalue), "Cochran's Q"
-    k = table.shape[1]
-    scale = k * (k - 1) / (mixed.sum(1) * (k - mixed.sum(1))).sum()
-    spread = _column_spread(mixed)
-    drawn = [_column_spread(rng.permuted(mixed, axis=1)) for _ in range(n_resamples)]
-    return float(spread * scale), _permutation_p(spread, drawn), "Cochran's Q, labels permuted within groups"
+
+def _cochran(hit_cells: FloatArray) -> tuple[float, float, str]:
+    """Cochran's Q of a full table of blocks by generators: statistic, p, method."""
+    from statsmodels.stats.contingency_tables import cochrans_q
+
+    found = cochrans_q(hit_cells)
+    return float(found.statistic), float(found.pvalue), "Cochran's Q"
 
 
 def _mean_squared_gap(covariance: FloatArray) -> float:
@@ -231,70 +254,55 @@ def _mean_squared_gap(covariance: FloatArray) -> float:
     return float((np.trace(covariance) - covariance.sum() / k) / (k - 1))
 
 
-def _column_spread(table: FloatArray) -> float:
-    columns = table.sum(0)
-    return float(((columns - columns.mean()) ** 2).sum())
+def _chi_square(hit_cells: FloatArray, cells: FloatArray) -> tuple[float, float, str]:
+    """Pearson's chi-square of generators by outcome, for independent rows: statistic, p, method."""
+    from scipy.stats import chi2
+
+    n, counted = cells.sum(0), hit_cells.sum(0)
+    rate = counted.sum() / n.sum()
+    statistic = float(((counted - n * rate) ** 2 / (n * rate * (1 - rate))).sum())
+    return statistic, float(chi2.sf(statistic, len(n) - 1)), "chi-square"
 
 
-def _chi_square(
+def _permutation(
     hits: FloatArray,
-    of: IntArray,
     block: IntArray,
     cells: FloatArray,
+    hit_cells: FloatArray,
     n_resamples: int,
     rng: np.random.Generator,
 ) -> tuple[float, float, str]:
-    """Pearson's chi-square of generators by outcome: statistic, p by chi-square or by permutation, method."""
-    n, total = np.bincount(of).astype(np.float64), hits.sum()
-    rate = total / len(hits)
-    if rate in (0.0, 1.0):
-        return 0.0, 1.0, "chi-square"
-
-    def statistic(labels: IntArray) -> float:
-        size = np.bincount(labels, minlength=len(n))
-        counted = np.bincount(labels, weights=hits, minlength=len(n))
-        expected = size * rate
-        return float(((counted - expected) ** 2 / np.maximum(expected * (1 - rate), 1e-300)).sum())
-
-    seen = statistic(of)
-    if len(cells) == len(hits):  # a row per group: rows are independent
-        if min((n * rate).min(), (n * (1 - rate)).min()) >= _EXPECTED_AT_LEAST:
-            from scipy.stats import chi2
-
-            return seen, float(chi2.sf(seen, len(n) - 1)), "chi-square"
-        drawn = [statistic(rng.permutation(of)) for _ in range(n_resamples)]
-        return seen, _permutation_p(seen, drawn), "chi-square, rows permuted"
-    if len(cells) >= _WALD_GROUPS:
-        return *_wald(hits, of, block, len(cells)), "Wald test over groups"
-    several = (cells > 0).sum(1) > 1
-    if several.any():
-        drawn = [statistic(_shuffled_within(of, block, rng)) for _ in range(n_resamples)]
-        return seen, _permutation_p(seen, drawn), "chi-square, labels permuted within groups"
-    of_block = cells.argmax(1)
-    drawn = [statistic(rng.permutation(of_block)[block]) for _ in range(n_resamples)]
-    return seen, _permutation_p(seen, drawn), "chi-square, groups permuted"
+    """The permutation test for any design: statistic, p, and what was permuted."""
+    found = permutation_test(hits, cells, hit_cells, block, n_resamples=n_resamples, rng=rng)
+    if (cells == 1).all():
+        return found.statistic, found.p, "Cochran's Q, labels permuted within groups"
+    parts = ["labels permuted within groups"] * found.within
+    parts += ["rows permuted" if len(cells) == len(hits) else "groups permuted"] * found.between
+    return found.statistic, found.p, ", ".join(["chi-square", " and ".join(parts)] if parts else ["chi-square"])
 
 
-def _shuffled_within(of: IntArray, block: IntArray, rng: np.random.Generator) -> IntArray:
-    """`of` with its entries shuffled inside each block."""
-    shuffled = np.empty_like(of)
-    # Sorting by (block, chance) lists each block's rows in random order, beside the same rows in their own order.
-    shuffled[np.lexsort((np.arange(len(of)), block))] = of[np.lexsort((rng.random(len(of)), block))]
-    return shuffled
-
-
-def _permutation_p(seen: float, drawn: Sequence[float]) -> float:
-    return float((1 + np.sum(np.asarray(drawn) >= seen - 1e-9)) / (1 + len(drawn)))
+def _enough(expected_rows: FloatArray, rate: float, at_least: float) -> bool:
+    """Whether every generator can expect that many hits and that many misses."""
+    return bool((expected_rows * min(rate, 1 - rate)).min() >= at_least)
 
 
 def _rate_covariance(hits: FloatArray, of: IntArray, block: IntArray) -> FloatArray:
-    """(k, k) covariance of the generators' rates, linearised over groups; whatever groups they share."""
+    """(k, k) covariance of the generators' rates, linearised over groups; whatever groups they share.
+
+    Where all rows of a generator are in one group, its rate's variance is that of a group with all rows' mean rate.
+    """
     n = np.bincount(of).astype(np.float64)
     rates = np.bincount(of, weights=hits) / n
     parts = np.zeros((int(block.max()) + 1, len(n)))
     np.add.at(parts, (block, of), (hits - rates[of]) / n[of])
-    n_blocks = len(parts)
-    return np.asarray(n_blocks / max(n_blocks - 1, 1) * (parts.T @ parts))
+    n_groups = np.bincount(np.unique(np.stack([of, block]), axis=1)[0])
+    scale = np.sqrt(n_groups / np.maximum(n_groups - 1, 1))
+    covariance = np.asarray((parts * scale).T @ (parts * scale))
+    correlation = intraclass_correlation(hits, block)
+    of_one_group = hits.mean() * (1 - hits.mean()) * (correlation + (1 - correlation) / n)
+    single = np.flatnonzero(n_groups == 1)
+    covariance[single, single] = of_one_group[single]
+    return covariance
 
 
 def _wald(hits: FloatArray, of: IntArray, block: IntArray, n_blocks: int) -> tuple[float, float]:

@@ -35,6 +35,7 @@ _CHUNK_ENTRIES = 400_000
 """Weights held at once: 3 MB, which a processor's cache holds; ten times as many take three times as long."""
 _MAX_BLOCKS = 500
 """Blocks of the jackknife; a block stands for a group where there are more groups."""
+_BLOCK_SEED = 0
 _MIN_DEFINED = 0.95
 """Share of resamples in which a statistic must be defined before its interval is given."""
 
@@ -249,9 +250,17 @@ def jackknife_interval(
 def leave_one_out(
     group_sums: FloatArray, statistics: Callable[[FloatArray], Mapping[str, FloatArray]]
 ) -> Mapping[str, FloatArray]:
-    """Each statistic without one group, or one of 500 blocks of groups where there are more: name -> (n_blocks,)."""
-    block = _jackknife_blocks(len(group_sums))
-    of_block = np.zeros((int(block[-1]) + 1, *group_sums.shape[1:]))
+    """Each statistic without one group, or one of 500 blocks of groups where there are more: name -> (n_blocks,).
+
+    Groups are dealt to blocks by chance, from an order that only their sums decide: neither their order nor their names
+    change a value, only which block has it.
+    """
+    n_groups = len(group_sums)
+    block = _jackknife_blocks(n_groups)
+    if n_groups > _MAX_BLOCKS:
+        flat = group_sums.reshape(n_groups, -1)
+        group_sums = group_sums[np.lexsort(flat.T)]
+    of_block = np.zeros((int(block.max()) + 1, *group_sums.shape[1:]))
     np.add.at(of_block, block, group_sums)
     return statistics(group_sums.sum(0) - of_block)
 
@@ -340,8 +349,13 @@ def _group_weights(n_groups: int, size: int, rng: np.random.Generator) -> FloatA
 
 
 def _jackknife_blocks(n_groups: int) -> IntArray:
-    """(n_groups,) ascending block codes: one group each, or at most `_MAX_BLOCKS` blocks of neighbours."""
-    return np.arange(n_groups) * min(n_groups, _MAX_BLOCKS) // n_groups
+    """(n_groups,) block codes: one group each, or `_MAX_BLOCKS` blocks of groups drawn by a fixed seed.
+
+    Blocks of neighbours would be blocks of like groups wherever a file is sorted, and the interval then too wide.
+    """
+    if n_groups <= _MAX_BLOCKS:
+        return np.arange(n_groups)
+    return np.random.default_rng(_BLOCK_SEED).permutation(n_groups) * _MAX_BLOCKS // n_groups
 
 
 def _by_group(values: FloatArray, groups: NDArray[Any]) -> tuple[FloatArray, FloatArray]:

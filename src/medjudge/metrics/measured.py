@@ -6,6 +6,7 @@ import math
 
 from pydantic import BaseModel, ConfigDict
 
+from medjudge.metrics.group_tests import GroupTest
 from medjudge.metrics.intervals import Estimate
 
 
@@ -41,3 +42,20 @@ def measured(estimate: Estimate) -> MetricResult:
         n=estimate.n,
         method=estimate.method,
     )
+
+
+class TestResult(Frozen):
+    """A test as files hold it, before it is corrected for the others of its page."""
+
+    __test__ = False  # not one of pytest's
+
+    p: float | None
+    """Two-sided, by groups; None where it could not be tested."""
+    n_groups: int
+    """Groups that carry it."""
+    method: str
+
+
+def tested(test: GroupTest) -> TestResult:
+    """A test as files hold it."""
+    return TestResult(p=finite(test.p), n_groups=test.n_groups, method=test.method)

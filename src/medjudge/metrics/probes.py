@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medjudge.errors import DataError
+from medjudge.metrics.group_tests import GroupTest, sign_flips
 from medjudge.metrics.intervals import Estimate, bootstrap_sums, clustered_wilson
-from medjudge.metrics.measured import Frozen, MetricResult, measured
+from medjudge.metrics.measured import Frozen, MetricResult, TestResult, measured, tested
 from medjudge.records import Judgement, Verdict
 
 FloatArray = NDArray[np.float64]
@@ -33,6 +34,8 @@ class FlipResult:
     """Share of the n whose label is not the one expected, with an interval over groups."""
     to_positive: Estimate | None
     """Share that went from not positive to positive, less the share that went back; None without a positive label."""
+    shift_test: GroupTest | None
+    """Of `to_positive`."""
     matrix: dict[str, dict[str, int]]
     """Expected label -> label given -> count."""
 
@@ -71,6 +74,8 @@ class ProbeResult(Frozen):
     """Share of the verdicts that are not the expected ones; `n` are readable both times."""
     to_positive: MetricResult | None
     matrix: dict[str, dict[str, int]]
+    shift_test: TestResult | None = None
+    """Of `to_positive`; None in results of an earlier program."""
 
 
 class ConsistencyResult(Frozen):
@@ -121,6 +126,7 @@ def probe_result(found: FlipResult, *, title: str, change: str, n_cases: int) ->
         flips=measured(found.flips),
         to_positive=None if found.to_positive is None else measured(found.to_positive),
         matrix=found.matrix,
+        shift_test=None if found.shift_test is None else tested(found.shift_test),
     )
 
 
@@ -171,10 +177,11 @@ def flip_rate(
         else:
             n_became += isinstance(first, Verdict)
     flips = np.array([w != g for w, g in zip(wanted, given, strict=True)], dtype=np.float64)
-    shift = None
+    shift = shift_test = None
     if positive is not None:
         moved = np.array([(g == positive) - (w == positive) for w, g in zip(wanted, given, strict=True)], dtype=float)
         shift = _mean(moved, codes, level=level, n_resamples=n_resamples, rng=rng)
+        shift_test = sign_flips(moved, codes)
     matrix: dict[str, dict[str, int]] = {}
     for (w, g), count in sorted(Counter(zip(wanted, given, strict=True)).items()):
         matrix.setdefault(w, {})[g] = count
@@ -184,6 +191,7 @@ def flip_rate(
         n_became_unreadable=n_became,
         flips=clustered_wilson(flips, codes, level=level),
         to_positive=shift,
+        shift_test=shift_test,
         matrix=matrix,
     )
 

@@ -15,8 +15,10 @@ import numpy as np
 from pydantic import ValidationError
 
 from medjudge.errors import DataError, RunError
-from medjudge.metrics.audit import Audit, JudgeRows, audit_judges
+from medjudge.metrics import findings
+from medjudge.metrics.audit import N_PERMUTATIONS, Audit, JudgeRows, audit_judges
 from medjudge.metrics.baselines import CHANCE, chance_accuracy
+from medjudge.metrics.claims import Claim, decide, find_claim, n_tests, tests_of
 from medjudge.metrics.classification import (
     PROPORTIONS,
     Outcomes,
@@ -29,13 +31,14 @@ from medjudge.metrics.classification import (
     metrics_from_counts,
     per_class_metrics,
 )
-from medjudge.metrics.comparison import adjust_p, compare_with_chance, mcnemar, pair, paired_differences
+from medjudge.metrics.comparison import PERMUTATION, mcnemar, pair, paired_differences, paired_permutation
+from medjudge.metrics.group_tests import accuracy_against_chance, sign_flips
 from medjudge.metrics.intervals import bootstrap_interval, resample_sums
-from medjudge.metrics.measured import Frozen
+from medjudge.metrics.measured import Frozen, TestResult, tested
 from medjudge.metrics.measured import MetricResult as MetricResult
 from medjudge.metrics.probes import Probes
 from medjudge.metrics.reasoning import ReasoningResults
-from medjudge.metrics.statements import make_statements
+from medjudge.metrics.statements import make_statements, with_probe_statements
 from medjudge.records import Case, Judgement, Unparsed, Verdict
 
 if TYPE_CHECKING:
@@ -87,12 +90,14 @@ class ModelResult(Frozen):
     per_class: dict[str, ClassResult]
     confusion: Confusion
     chance_p: float
-    """Two-sided exact binomial p of its accuracy against uniform guessing."""
+    """Two-sided p of its accuracy against uniform guessing, as `chance_test` has it."""
     lineage: dict[str, Any] | None
     seconds: float | None
     lenient: bool
     usage: dict[str, Any] | None = None
     """Of a model behind an endpoint: calls, tokens, cost and latency, as `inference.replies.Usage` counts them."""
+    chance_test: TestResult | None = None
+    """None in results of an earlier program."""
 
 
 class DifferenceResult(Frozen):
@@ -104,14 +109,18 @@ class DifferenceResult(Frozen):
 
 
 class McNemarResult(Frozen):
-    """Rows that only one of the two got right, and the two-sided p."""
+    """Rows that only one of the two got right, and McNemar's two-sided p, which takes rows as independent.
+
+    Whether the two differ is for `ComparisonResult.tests` and `claims` to say.
+    """
 
     only_a: int
     only_b: int
     p: float
     method: str
     adjusted_p: float | None = None
-    """By Holm's method over every test of accuracy in these results; None in results of an earlier program."""
+    """The p of `ComparisonResult.tests["accuracy"]`, by Holm's method over all tests of the page; McNemar's own in
+    results of an earlier program."""
 
 
 class ComparisonResult(Frozen):
@@ -125,6 +134,8 @@ class ComparisonResult(Frozen):
     """Cases that only one of the two answered."""
     differences: dict[str, DifferenceResult]
     mcnemar: McNemarResult
+    tests: dict[str, TestResult] = {}  # noqa: RUF012  (pydantic copies it)
+    """`accuracy`, `macro_f1` -> the test that counts groups; empty in results of an earlier program."""
 
 
 class Results(Frozen):
@@ -160,6 +171,8 @@ class Results(Frozen):
     """The reasoning beside the labels; None where the recipe did not ask for it."""
     probes: Probes | None = None
     """How the judges bear changes that should not move them; None where none was asked for."""
+    claims: tuple[Claim, ...] = ()
+    """Every test of the page, corrected together, and what may be claimed; empty in results of an earlier program."""
 
     def of_role(self, role: Literal["model", "baseline"]) -> dict[str, ModelResult]:
         """The models, or the baselines, by name and in order."""
@@ -266,10 +279,9 @@ def summarise(
         for name, outcome in outcomes.items()
     }
     comparisons = tuple(
-        _compare(outcomes[a], outcomes[b], a, b, kind, level=level, n_resamples=n_resamples, seed=seed)
+        _compare(outcomes[a], outcomes[b], a, b, kind, level=level, seed=seed)
         for a, b, kind in _planned_comparisons(models, reference)
     )
-    comparisons, audit = _one_family(comparisons, audit)
     results = Results(
         task=contract.kind,
         split=split,
@@ -292,24 +304,47 @@ def summarise(
         leakage=_plain(leakage or {}),
         audit=audit,
     )
-    return results.model_copy(update={"statements": tuple(make_statements(results))})
+    return with_claims(results)
 
 
-def _one_family(comparisons: tuple[ComparisonResult, ...], audit: Audit) -> tuple[tuple[ComparisonResult, ...], Audit]:
-    """Every test of accuracy, each pair's once, corrected together: a pair has one p wherever it is shown."""
-    family = {_pair_key(c.a, c.b): c.mcnemar.p for c in comparisons}
-    family |= {_pair_key(pair.a, pair.b): pair.p for pair in audit.pairs}
-    adjusted = adjust_p(family, method="holm")
-    corrected = tuple(
-        c.model_copy(update={"mcnemar": c.mcnemar.model_copy(update={"adjusted_p": adjusted[_pair_key(c.a, c.b)]})})
-        for c in comparisons
+def with_claims(results: Results) -> Results:
+    """The results with every test of the page corrected together, and the sentences that this allows.
+
+    For results that are complete but for notes: whoever adds probes calls it again.
+    """
+    claims = decide(tests_of(results), results.level)
+
+    def adjusted(a: str, b: str, what: str) -> float | None:
+        claim = find_claim(claims, "difference", (a, b), what)
+        return None if claim is None else claim.adjusted_p
+
+    comparisons = tuple(
+        c.model_copy(update={"mcnemar": c.mcnemar.model_copy(update={"adjusted_p": adjusted(c.a, c.b, "accuracy")})})
+        for c in results.comparisons
     )
-    pairs = tuple(pair.model_copy(update={"adjusted_p": adjusted[_pair_key(pair.a, pair.b)]}) for pair in audit.pairs)
-    return corrected, audit.model_copy(update={"pairs": pairs, "n_tests": len(family)})
-
-
-def _pair_key(a: str, b: str) -> str:
-    return "\0".join(sorted((a, b)))
+    update: dict[str, Any] = {"claims": claims, "comparisons": comparisons}
+    if results.audit is not None:
+        pairs = tuple(
+            one.model_copy(
+                update={
+                    "adjusted_p": adjusted(one.a, one.b, "accuracy"),
+                    "tests": {
+                        name: test.model_copy(update={"adjusted_p": adjusted(one.a, one.b, name)})
+                        for name, test in one.tests.items()
+                    },
+                }
+            )
+            for one in results.audit.pairs
+        )
+        audit = results.audit.model_copy(update={"pairs": pairs, "n_tests": n_tests(claims)})
+        said = findings.of_audit(audit, claims, dict.fromkeys(results.of_role("model"), results.chance))
+        update["audit"] = audit.model_copy(
+            update={"statements": tuple(one.text for one in said), "about": tuple(one.about for one in said)}
+        )
+    if results.probes is not None:
+        update["probes"] = with_probe_statements(results.probes, claims)
+    results = results.model_copy(update=update)
+    return results.model_copy(update={"statements": tuple(make_statements(results))})
 
 
 def judge_rows(cases: Sequence[Case], judgements: Sequence[Judgement], outcomes: Outcomes) -> JudgeRows:
@@ -327,6 +362,7 @@ def judge_rows(cases: Sequence[Case], judgements: Sequence[Judgement], outcomes:
         ),
         unrated=[j.label if isinstance(j, Verdict) else None for j in unrated],
         unrated_groups=[groups.get(j.case_id) or f"case {j.case_id}" for j in unrated],
+        rated_groups=[groups.get(case_id) or f"case {case_id}" for case_id in outcomes.case_ids],
     )
 
 
@@ -394,6 +430,7 @@ def _model_result(
             method=interval.method,
         )
     confusion = confusion_counts(outcomes)
+    chance_test = accuracy_against_chance(outcomes.correct, outcomes.groups, chance_accuracy(outcomes.labels))
     return ModelResult(
         role=role,
         n=len(outcomes.gold),
@@ -417,7 +454,8 @@ def _model_result(
             columns=(*outcomes.labels, UNPARSED),
             counts=tuple(tuple(int(cell) for cell in row) for row in confusion),
         ),
-        chance_p=compare_with_chance(int(outcomes.correct.sum()), len(outcomes.gold), chance_accuracy(outcomes.labels)),
+        chance_p=chance_test.p,
+        chance_test=tested(chance_test),
         lineage=None if lineage is None else _plain(lineage),
         seconds=seconds,
         lenient=lenient,
@@ -433,7 +471,6 @@ def _compare(
     kind: Literal["reference", "consecutive", "baseline"],
     *,
     level: float,
-    n_resamples: int,
     seed: int,
 ) -> ComparisonResult:
     pairing = pair(a, b)
@@ -441,9 +478,11 @@ def _compare(
     test = mcnemar(int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum()))
     # A baseline answers with labels, not text: whether it can be read is no question.
     metrics = tuple(name for name in COMPARED_METRICS if kind != "baseline" or name != "schema_pass_rate")
-    differences = paired_differences(
-        pairing, metrics, n_resamples=n_resamples, rng=np.random.default_rng(seed), level=level
-    )
+    differences = paired_differences(pairing, metrics, level=level)
+    accuracy = sign_flips(right_a.astype(np.float64) - right_b, pairing.a.groups)
+    macro = paired_permutation(pairing, ["macro_f1"], n_resamples=N_PERMUTATIONS, rng=np.random.default_rng(seed))[
+        "macro_f1"
+    ]
     return ComparisonResult(
         a=name_a,
         b=name_b,
@@ -455,6 +494,10 @@ def _compare(
             for metric, d in differences.items()
         },
         mcnemar=McNemarResult(only_a=test.only_a, only_b=test.only_b, p=test.p, method=test.method),
+        tests={
+            "accuracy": tested(accuracy),
+            "macro_f1": TestResult(p=_finite(macro.p), n_groups=macro.n_groups, method=PERMUTATION),
+        },
     )
 
 

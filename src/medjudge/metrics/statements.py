@@ -1,21 +1,19 @@
-"""What the tests support, in plain words. No sentence here says more than an interval and a test behind it.
+"""What the tests support, in plain words. No sentence here claims more than `metrics.claims` decides.
 
-A difference is claimed only where its interval leaves out zero and McNemar's test rejects after Holm's correction for
-all tests of accuracy in these results; likewise, uncorrected, a distance from chance. McNemar's and the binomial test
-take rows as independent, the intervals count groups: needing both keeps a claim from resting on rows that resemble each
-other. Nothing is claimed from fewer groups than a sign test would need.
+Every p in a sentence is corrected for all tests of the page, and counts groups.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from medjudge.metrics.claims import Claim, Kind, find_claim, is_claimed, n_tests
 from medjudge.records import AdapterStep
 
 if TYPE_CHECKING:
-    from medjudge.metrics.probes import ConsistencyResult, ProbeResult
-    from medjudge.metrics.results import ComparisonResult, McNemarResult, MetricResult, ModelResult, Results
+    from medjudge.metrics.probes import ConsistencyResult, ProbeResult, Probes
+    from medjudge.metrics.results import ComparisonResult, DifferenceResult, MetricResult, ModelResult, Results
 
 NO_LEAKAGE_CHECK = "Leakage: no check was made between these rows and the rows the models were trained on."
 FEW_GROUPS = 30
@@ -26,6 +24,7 @@ def make_statements(results: Results) -> list[str]:
     """The sentences that stand first in a report, most important first."""
     sentences = [_compared(comparison, results) for comparison in results.comparisons]
     sentences += [_against_chance(name, model, results) for name, model in results.of_role("model").items()]
+    sentences += _correction(results)
     sentences += _one_label_only(results)
     sentences += _readability(results)
     sentences += _rank_sweeps(results)
@@ -35,28 +34,13 @@ def make_statements(results: Results) -> list[str]:
 
 
 def is_clear(comparison: ComparisonResult, results: Results) -> bool:
-    """Whether the two judges' accuracies differ: the interval leaves out zero and McNemar's corrected p is below
-    1 - level. The one rule by which pages, tables and sentences say so."""
-    accuracy = comparison.differences["accuracy"]
-    rejects = corrected_p(comparison.mcnemar) < 1 - results.level
-    return rejects and _excludes(accuracy.low, accuracy.high, 0.0) and _enough_groups(results)
+    """Whether a page may say that the two judges' accuracies differ."""
+    return is_claimed(results, "difference", (comparison.a, comparison.b), "accuracy")
 
 
-def corrected_p(test: McNemarResult) -> float:
-    """McNemar's p after Holm's correction; as it is in results of an earlier program."""
-    return test.p if test.adjusted_p is None else test.adjusted_p
-
-
-def differs_from_chance(model: ModelResult, results: Results) -> bool:
-    """Whether accuracy differs from guessing: the interval leaves out chance and the binomial test rejects."""
-    accuracy = model.metrics["accuracy"]
-    rejects = model.chance_p < 1 - results.level
-    return rejects and _excludes(accuracy.low, accuracy.high, results.chance) and _enough_groups(results)
-
-
-def _enough_groups(results: Results) -> bool:
-    """Whether G groups that all agree could reject at all: a two-sided sign test over them has p = 2^(1 - G)."""
-    return 2.0 ** (1 - results.n_groups) < 1 - results.level
+def differs_from_chance(name: str, results: Results) -> bool:
+    """Whether a page may say that a model's accuracy differs from guessing."""
+    return is_claimed(results, "chance", (name,), "accuracy")
 
 
 def leakage_line(results: Results) -> str:
@@ -101,7 +85,7 @@ def _compared(comparison: ComparisonResult, results: Results) -> str:
     if comparison.mcnemar.only_a + comparison.mcnemar.only_b == 0:
         sentence = f"{a} and {b} are right and wrong on the very same cases (n = {comparison.n:,})"
     else:
-        test = f"McNemar {p_value(comparison.mcnemar.p)}{_correction(comparison, results)}, n = {comparison.n:,}"
+        test = f"{_p_of(results, 'difference', (comparison.a, comparison.b))}n = {comparison.n:,}"
         if not is_clear(comparison, results):
             interval = _interval(accuracy.low, accuracy.high, results.level)
             sentence = f"{a} is not distinguishable from {b} in accuracy: {signed(value)} points ({interval}{test})"
@@ -112,32 +96,47 @@ def _compared(comparison: ComparisonResult, results: Results) -> str:
             interval = _interval(accuracy.high, accuracy.low, results.level, sign=-1)
             sentence = f"{a} is {-value:.1f} points less accurate than {b} ({interval}{test})"
     if macro is not None and macro.value is not None:
-        has_ends = macro.low is not None and macro.high is not None and macro.low < macro.high
-        ends = f" ({macro.low:.1f} to {macro.high:.1f})" if has_ends else ""
-        sentence += f"; macro-F1 {signed(macro.value)} points{ends}"
+        sentence += f"; macro-F1 {signed(macro.value)} points{_macro_ends(comparison, macro, results)}"
     if comparison.kind == "baseline":
         sentence = sentence[0].upper() + sentence[1:]
     return sentence + "."
 
 
-def _correction(comparison: ComparisonResult, results: Results) -> str:
-    n_tests = results.audit.n_tests if results.audit is not None else 1
-    if n_tests < 2 or comparison.mcnemar.adjusted_p is None:
+def _macro_ends(comparison: ComparisonResult, macro: DifferenceResult, results: Results) -> str:
+    """The interval of a difference in macro-F1; one that leaves out zero without a claim says that it is none."""
+    if macro.low is None or macro.high is None or macro.low >= macro.high:
         return ""
-    return f" ({p_value(comparison.mcnemar.adjusted_p)} after Holm's correction for {n_tests} tests)"
+    ends = f"{macro.low:.1f} to {macro.high:.1f}"
+    looks_clear = macro.low > 0 or macro.high < 0
+    claimed = is_claimed(results, "difference", (comparison.a, comparison.b), "macro_f1")
+    return f" ({ends}; not shown to differ)" if looks_clear and not claimed else f" ({ends})"
+
+
+def _p_of(results: Results, kind: Kind, about: tuple[str, ...]) -> str:
+    """The corrected p of a test of accuracy, to stand before what follows; empty where none was made."""
+    claim = find_claim(results.claims, kind, about, "accuracy")
+    return "" if claim is None or claim.adjusted_p is None else f"{p_value(claim.adjusted_p)}, "
+
+
+def _correction(results: Results) -> list[str]:
+    n = n_tests(results.claims)
+    if not n:
+        return []
+    family = "it is the only test" if n == 1 else f"it is corrected for all {n:,} tests of this page (Holm)"
+    return [f"Every p counts groups of cases, and {family}; a difference that is not shown may still exist."]
 
 
 def _against_chance(name: str, model: ModelResult, results: Results) -> str:
     accuracy, chance = model.metrics["accuracy"], results.chance
     level = f"chance ({percent(chance, 1)})"
     start = f"{name}'s accuracy of {_with_ends(accuracy)}"
-    p = p_value(model.chance_p)
-    if not differs_from_chance(model, results):
-        return f"{start} is not distinguishable from {level}, {p}, n = {model.n:,}."
+    p = _p_of(results, "chance", (name,))
+    if not differs_from_chance(name, results):
+        return f"{start} is not distinguishable from {level}, {p}n = {model.n:,}."
     if (accuracy.value or 0.0) > chance:
-        return f"{start} is above {level}, {p}, n = {model.n:,}."
+        return f"{start} is above {level}, {p}n = {model.n:,}."
     why = f": {model.n_unparsed:,} of its {model.n:,} answers could not be read" if model.n_unparsed else ""
-    return f"{start} is below {level}, {p}, n = {model.n:,}{why}."
+    return f"{start} is below {level}, {p}n = {model.n:,}{why}."
 
 
 def _one_label_only(results: Results) -> list[str]:
@@ -242,16 +241,25 @@ def _interval(low: float | None, high: float | None, level: float, *, sign: int 
     return f"{100 * level:g} % interval {sign * low:.1f} to {sign * high:.1f}; "
 
 
-def _excludes(low: float | None, high: float | None, value: float) -> bool:
-    return low is not None and high is not None and (low > value or high < value)
-
-
 def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def flip_statement(judge: str, found: ProbeResult) -> str:
-    """How often a probe changed a judge's mind."""
+def with_probe_statements(probes: Probes, claims: Sequence[Claim]) -> Probes:
+    """The probes with what they say in words, judge by judge."""
+    judges = {}
+    for name, judge in probes.judges.items():
+        said = [
+            flip_statement(name, found, find_claim(claims, "probe", (name,), probe))
+            for probe, found in judge.flips.items()
+        ]
+        said += [consistency_statement(name, judge.consistency)] if judge.consistency is not None else []
+        judges[name] = judge.model_copy(update={"statements": tuple(said)})
+    return probes.model_copy(update={"judges": judges})
+
+
+def flip_statement(judge: str, found: ProbeResult, shift_claim: Claim | None = None) -> str:
+    """How often a probe changed a judge's mind, and which way where `shift_claim` may be claimed."""
     unread = f"; {counted(found.n_became_unreadable, 'answer')} became unreadable" if found.n_became_unreadable else ""
     probe, flips = found.title, found.flips
     if not flips.n or flips.value is None:
@@ -262,11 +270,12 @@ def flip_statement(judge: str, found: ProbeResult) -> str:
     if len(labels) == 1:
         sentence += f", all being {labels.pop()!r}: a judge that knows one answer cannot be moved"
     shift = found.to_positive
-    if shift is not None and shift.value is not None and shift.low is not None and shift.high is not None:
-        if shift.low > 0:
+    if shift is not None and shift.value is not None and shift_claim is not None and shift_claim.claimed:
+        if shift.value > 0:
             sentence += f", towards positive by {signed(100 * shift.value)} points on balance"
-        elif shift.high < 0:
+        else:
             sentence += f", away from positive by {signed(-100 * shift.value).removeprefix('+')} points on balance"
+        sentence += f" ({p_value(shift_claim.adjusted_p or 0.0)})"
     return f"{sentence}{unread}."
 
 

@@ -46,11 +46,12 @@ from medjudge.inference.engine import Engine
 from medjudge.inference.labels import LabelTree, label_log_probs, label_log_probs_apart, read_cache
 from medjudge.inference.prefix import attention_of, common_prefix, why_not
 from medjudge.inference.rollouts import MIN_PREFIX
+from medjudge.modeling.adapters import lora_config
 from medjudge.modeling.arguments import all_action_arguments
 from medjudge.modeling.load import check_context
 from medjudge.modeling.order import grpo_order
 from medjudge.modeling.progress import Watch, clean_history
-from medjudge.modeling.sft import lora_config
+from medjudge.modeling.totals import Totals
 from medjudge.records import Case, Completion, Rollout, Unparsed
 from medjudge.rewards.composition import RewardPlan
 from medjudge.tasks.contract import TaskContract
@@ -234,7 +235,8 @@ def train_all_action(
     label_ids = encode_labels(contract, encoded, tokenizer)
     trees = {ids: LabelTree.of(ids) for ids in set(label_ids)}
     rewards, terms = outcome_rewards(contract, cases, encoded, label_ids, tokenizer, plan)
-    watch = Watch("grpo", console, ("reward", "accuracy", "kl"))
+    checkpoint = artifacts.latest_checkpoint(work)
+    watch, totals = Watch("grpo", console, ("reward", "accuracy", "kl")), Totals(checkpoint)
     arguments = all_action_arguments(config, model_config, work, steps=steps, seed=seed)
     reference = None
     if config.kl_coef > 0:
@@ -249,15 +251,16 @@ def train_all_action(
         args=arguments,
         train_dataset=Dataset.from_dict({"case": _short_to_long_within_steps(order, prompts, config.prompts_per_step)}),
         data_collator=lambda rows: {"case": torch.tensor([row["case"] for row in rows])},
-        callbacks=[watch],
+        callbacks=[totals, watch],
     )
     trainer.prompts, trainer.trees, trainer.grpo, trainer.sums = prompts, [trees[ids] for ids in label_ids], config, {}
     trainer.golds = torch.tensor([contract.labels.index(str(case.gold)) for case in cases])
     trainer.rewards, trainer.terms, trainer.reference = rewards, terms, reference
+    totals.trainer = trainer
     trainer.remove_callback(PrinterCallback)
     try:
         with attention_of(model, "sdpa"):  # in the backward pass too, which recomputes layers where checkpointed
-            trainer.train(resume_from_checkpoint=artifacts.latest_checkpoint(work))
+            trainer.train(resume_from_checkpoint=checkpoint)
     finally:
         watch.close()
     return trainer.model, clean_history(trainer.state.log_history)

@@ -17,13 +17,14 @@ from medjudge import artifacts
 from medjudge.config import GrpoConfig, ModelConfig, Recipe
 from medjudge.data.splits import seeded_sample
 from medjudge.errors import ModelError
+from medjudge.modeling.adapters import lora_config
 from medjudge.modeling.arguments import grpo_arguments
 from medjudge.modeling.grouped import GroupedGrpoTrainer
 from medjudge.modeling.load import check_context
 from medjudge.modeling.order import grpo_order
 from medjudge.modeling.progress import Watch, clean_history
 from medjudge.modeling.resampling import Resampler, by_difficulty
-from medjudge.modeling.sft import lora_config
+from medjudge.modeling.totals import Totals
 from medjudge.modeling.watching import DoctorWatch
 from medjudge.records import Case
 from medjudge.rewards.checks import observed
@@ -39,13 +40,17 @@ class ContractGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no ty
 
     prompt_ids_by_text: Mapping[str, list[int]]
     resampler: Resampler | None = None
+    before_rollouts: Callable[[], None] | None = None
+    """Called whenever a new batch of rollouts is due: what changes how they are drawn and scored changes here."""
     grad_norm: float | None = None
     """Of the last optimiser step, before clipping; transformers itself tells it only when it logs."""
 
-    def load_stopped(self, checkpoint: Path) -> None:
-        """Takes weights and log of a checkpoint and trains no further."""
+    def load_stopped(self, checkpoint: Path, loss: float) -> None:
+        """Takes weights and log of a checkpoint and trains no further. `loss`: the sum over its steps."""
         self._load_from_checkpoint(str(checkpoint))
         self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        # The entry with which a training ends; it was not written before the checkpoint.
+        self.log({"total_flos": self.state.total_flos, "train_loss": loss / max(1, self.state.global_step)})
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
@@ -53,6 +58,8 @@ class ContractGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no ty
         return norm
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        if self.before_rollouts is not None:
+            self.before_rollouts()
         self._rows = inputs
         return dict(super()._generate_and_score_completions(inputs))
 
@@ -138,6 +145,11 @@ def rewarded_cases(recipe: Recipe, split: Sequence[Case], tokenizer: Any) -> tup
     return seeded_sample(can_earn, recipe.grpo.max_cases, recipe.seed), plan, len(rated) - len(can_earn)
 
 
+def step_of(checkpoint: Path) -> int:
+    """The optimiser step after which a checkpoint was written."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
 def train_grpo(
     contract: TaskContract,
     cases: Sequence[Case],
@@ -178,6 +190,7 @@ def train_grpo(
         doctor.saw([observed(row, plan, group=i // config.group_size) for i, row in enumerate(batch)])
 
     rewarder = Rewarder(contract, cases, encoded, tokenizer, plan, on_scored=look)
+    totals = Totals(checkpoint)
     watch = Watch("grpo", console, ("reward", "frac_reward_zero_std", "completions/mean_length"))
     rows = [{"prompt": row.prompt_text, "case_id": case.case_id} for row, case in zip(encoded, cases, strict=True)]
     trainer_class: Callable[..., Any] = ContractGrpoTrainer
@@ -192,11 +205,13 @@ def train_grpo(
         train_dataset=Dataset.from_list([rows[i] for i in order]),
         processing_class=tokenizer,
         peft_config=lora_config(config.lora) if config.tuning == "lora" else None,
-        callbacks=[doctor, watch],  # in this order: the watch marks a checkpoint as whole, with the doctor's file in it
+        # In this order: the doctor may decide to save, and the watch marks a checkpoint as whole, with all files in it.
+        callbacks=[doctor, totals, watch],
     )
     trainer.prompt_ids_by_text = {row.prompt_text: row.prompt_ids for row in encoded}
     trainer.remove_callback(PrinterCallback)
-    doctor.trainer = trainer
+    doctor.trainer = totals.trainer = trainer
+    trainer.before_rollouts = doctor.before_rollouts
     if is_acting and config.doctor.max_resamples:
         trainer.resampler = Resampler(
             rows,
@@ -206,10 +221,10 @@ def train_grpo(
             seed=seed,
         )
     try:
-        if doctor.stopped_step is None or checkpoint is None:
+        if checkpoint is not None and (doctor.stopped_step is not None or step_of(checkpoint) >= steps):
+            trainer.load_stopped(checkpoint, totals.loss)  # the training had ended before the run was cut off
+        else:
             trainer.train(resume_from_checkpoint=checkpoint)
-        else:  # the doctor ended the training before the run was cut off
-            trainer.load_stopped(checkpoint)
     finally:
         watch.close()
     seconds = [entry["step_time"] for entry in trainer.state.log_history if "step_time" in entry]

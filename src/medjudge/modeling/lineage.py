@@ -29,12 +29,16 @@ from medjudge.modeling.load import (
     pick_dtype,
     resolve,
 )
+from medjudge.network import offline
 from medjudge.records import AdapterStep
 
 _NOT_THE_MODEL = frozenset(
     {"_name_or_path", "transformers_version", "base_model_name_or_path", "revision", "inference_mode", "use_cache"}
 )
 """Config keys that say where a model lay or what wrote it, not what it computes."""
+_WRITTEN_BY = "peft_version"
+_WITHOUT_ORDER = ("target_modules", "exclude_modules", "modules_to_save", "target_parameters", "layers_to_transform")
+"""Lists of an adapter's config that PEFT holds as sets and writes in the order of a hash that changes by process."""
 PROOF_POSITIONS = 64
 """Last positions of each proof prompt whose logits are compared."""
 
@@ -99,29 +103,63 @@ def read_lineage(folder: Path) -> Lineage | None:
             ancestry=ancestry,
             adapter=AdapterStep(**adapter) if adapter else None,
         )
-    except (TypeError, KeyError, AttributeError) as error:
-        raise LineageError(f"{path} is not a lineage file of this version ({error}). Train or merge again.") from None
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        raise LineageError(
+            f"{path} is not a lineage file of this version ({type(error).__name__}). Train or merge again."
+        ) from None
 
 
 def weights_sha256(folder: Path) -> str:
     """Digest of a folder's weight files and of how its config uses them. Raises ModelError if it has none.
 
-    Two folders with the same tensors in the same files have the same digest, wherever they lie. Another `lora_alpha` or
-    rope setting makes another model of the same tensors, and another digest.
+    Two folders with the same tensors in the same files have the same digest, wherever they lie and whichever process
+    wrote them. Another `lora_alpha` or rope setting makes another model of the same tensors, and another digest.
     """
+    return _digests(folder)[0]
+
+
+def holds_weights(folder: Path, digest: str) -> bool:
+    """Whether a folder holds the weights of this digest, by today's rule or by that of earlier versions.
+
+    The older rule took an adapter's config as it was written, so that equal adapters could have different digests; an
+    adapter of that time still loads. Raises ModelError if the folder has no weights.
+    """
+    return digest in _digests(folder)
+
+
+def recorded_sha256(folder: Path) -> str:
+    """The digest by which a folder's weights are known: that of its lineage, where it is of what lies there now."""
+    digests, lineage = _digests(folder), read_lineage(folder)
+    return lineage.weights_sha256 if lineage is not None and lineage.weights_sha256 in digests else digests[0]
+
+
+def _digests(folder: Path) -> tuple[str, str]:
+    """(digest by today's rule, by the older one), which differ for adapters only."""
     files = sorted(path for pattern in WEIGHT_PATTERNS for path in folder.glob(pattern))
     files = [path for path in files if not path.name.startswith(("training_args", "optimizer", "scheduler"))]
     if not files:
         raise ModelError(f"{folder} has no weight files ({', '.join(WEIGHT_PATTERNS)}).")
-    digest = hashlib.sha256()
+    tensors = "".join(f"{path.name}\0{artifacts.sha256_file(path)}\n" for path in files)
+    today, older = hashlib.sha256(), hashlib.sha256()
     for name in ("config.json", "adapter_config.json"):
         if (folder / name).exists():
-            config = artifacts.read_json(folder / name)
+            config = artifacts.parsed(folder / name, artifacts.read_json(folder / name, constants=True), dict)
             kept = {key: value for key, value in config.items() if key not in _NOT_THE_MODEL}
-            digest.update(f"{name}\0{artifacts.sha256_json(kept)}\n".encode())
-    for path in files:
-        digest.update(f"{path.name}\0{artifacts.sha256_file(path)}\n".encode())
-    return digest.hexdigest()
+            older.update(f"{name}\0{artifacts.sha256_json(kept)}\n".encode())
+            if name == "adapter_config.json":
+                kept = _canonical(kept)
+            today.update(f"{name}\0{artifacts.sha256_json(kept)}\n".encode())
+    for digest in (today, older):
+        digest.update(tensors.encode())
+    return today.hexdigest(), older.hexdigest()
+
+
+def _canonical(adapter: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: sorted(value, key=str) if key in _WITHOUT_ORDER and isinstance(value, list) else value
+        for key, value in adapter.items()
+        if key != _WRITTEN_BY
+    }
 
 
 def describe_parent(folder: Path, named: str, child: Path) -> Parent:
@@ -156,11 +194,12 @@ def load_any(
     Raises LineageError, naming both hashes, if the parent is not the one that the adapter was trained on.
     """
     folder = resolve(model, revision)
+    artifacts.check_outputs(folder)
     lineage = read_lineage(folder)
-    if lineage is not None and (found := weights_sha256(folder)) != lineage.weights_sha256:
+    if lineage is not None and not holds_weights(folder, lineage.weights_sha256):
         raise LineageError(
-            f"{folder} holds weights {found}, but its {artifacts.LINEAGE} names {lineage.weights_sha256}: they were "
-            "changed or swapped after training. Train or merge again."
+            f"{folder} holds weights {weights_sha256(folder)}, but its {artifacts.LINEAGE} names "
+            f"{lineage.weights_sha256}: they were changed or swapped after training. Train or merge again."
         )
     if not (folder / "adapter_config.json").exists():
         if parent is not None:
@@ -168,16 +207,17 @@ def load_any(
         tokenizer = load_tokenizer(folder, config.chat_template)
         return load_weights(folder, config, tokenizer), tokenizer, lineage
     parent_folder = _parent_folder(folder, lineage, parent)
-    if lineage is not None and lineage.parent is not None:
-        found = weights_sha256(parent_folder)
-        if found != lineage.parent.weights_sha256:
-            raise LineageError(
-                f"adapter {folder} was trained on weights {lineage.parent.weights_sha256}, but {parent_folder} holds "
-                f"{found}. On other weights an adapter is noise. Load it on {lineage.parent.path}, or train it anew."
-            )
+    expected = lineage.parent if lineage is not None else None
+    if expected is not None and not holds_weights(parent_folder, expected.weights_sha256):
+        raise LineageError(
+            f"adapter {folder} was trained on weights {expected.weights_sha256}, but {parent_folder} holds "
+            f"{weights_sha256(parent_folder)}. On other weights an adapter is noise. Load it on {expected.path}, or "
+            "train it anew."
+        )
     tokenizer = load_tokenizer(folder if (folder / "tokenizer.json").exists() else parent_folder, config.chat_template)
     base = load_weights(parent_folder, config, tokenizer)
-    return PeftModel.from_pretrained(base, folder), tokenizer, lineage
+    with offline():
+        return PeftModel.from_pretrained(base, folder), tokenizer, lineage
 
 
 def _parent_folder(folder: Path, lineage: Lineage | None, parent: str | Path | None) -> Path:
@@ -189,12 +229,15 @@ def _parent_folder(folder: Path, lineage: Lineage | None, parent: str | Path | N
             candidates.append(str(folder / lineage.parent.relative_path))
         candidates.append(lineage.parent.path)
     else:
-        candidates.append(artifacts.read_json(folder / "adapter_config.json").get("base_model_name_or_path") or "")
+        path = folder / "adapter_config.json"
+        adapter = artifacts.parsed(path, artifacts.read_json(path, constants=True), dict)
+        candidates.append(str(adapter.get("base_model_name_or_path") or ""))
     for candidate in candidates:
         if Path(candidate).is_dir():
             return Path(candidate)
     try:
-        return resolve(candidates[-1], lineage.parent.revision if lineage and lineage.parent else None)
+        revision = lineage.parent.revision if lineage and lineage.parent else None
+        return resolve(candidates[-1], revision, is_asked_for=False)
     except ModelError as error:
         raise LineageError(
             f"the parent of adapter {folder} cannot be found: {error} Or name it with `medjudge evaluate --base`."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from pathlib import Path
@@ -14,7 +15,9 @@ from transformers.utils import logging as transformers_logging
 from medjudge.config import TINY_BASE, ModelConfig
 from medjudge.data.facts import BUILTIN_DIR
 from medjudge.errors import ConfigError, ModelError
-from medjudge.tasks.encoding import PLAIN_CHAT_TEMPLATE, stop_token_ids
+from medjudge.files import check_outputs
+from medjudge.network import hub_access, offline
+from medjudge.tasks.encoding import plain_chat_template, stop_token_ids
 
 TINY_DIR = BUILTIN_DIR / "tiny"
 """The weights that ship with the package; `make tiny-base` makes them anew."""
@@ -34,10 +37,11 @@ def quiet_libraries() -> None:
     datasets.disable_progress_bars()
 
 
-def resolve(model: str | Path, revision: str | None = None) -> Path:
+def resolve(model: str | Path, revision: str | None = None, *, is_asked_for: bool = True) -> Path:
     """The local folder of a model: the folder itself, that of `builtin:tiny`, or the hub's snapshot.
 
-    The snapshot is downloaded if it is not there yet. Raises ModelError if there is neither.
+    The snapshot is downloaded if it is not there yet. is_asked_for: False where a file names the hub id and no recipe
+    or command does: then a snapshot counts only if it lies here. Raises ModelError if there is neither.
     """
     path = TINY_DIR if model == TINY_BASE else Path(model)
     if path.is_dir():
@@ -49,11 +53,26 @@ def resolve(model: str | Path, revision: str | None = None) -> Path:
         return path
     if path.exists() or str(model).count("/") != 1 or str(model).startswith((".", "/", "~")):
         raise ModelError(f"{model} is neither a model folder nor a hub id such as `Qwen/Qwen3-0.6B`.")
+    if (parent := Path(model).parent).is_dir():
+        raise ModelError(
+            f"there is no folder {model}, though {parent} is one: it is not looked for on the hub. Check the path; a "
+            "hub id is looked up where no folder has its first part as a name."
+        )
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(str(model), revision=revision, allow_patterns=_HUB_PATTERNS))
+        with hub_access() if is_asked_for else offline():
+            return Path(
+                snapshot_download(
+                    str(model), revision=revision, allow_patterns=_HUB_PATTERNS, local_files_only=not is_asked_for
+                )
+            )
     except Exception as error:  # the hub client raises some twenty types; all mean that the model cannot be had
+        if not is_asked_for:
+            raise ModelError(
+                f"{model!r} is a hub id that only a file names, and it is not in the hub's cache here: nothing is "
+                "downloaded unless a recipe or a command names it."
+            ) from None
         raise ModelError(
             f"cannot get {model!r} from the hub ({type(error).__name__}). Check the name, the network and, for a gated "
             "model, `hf auth login`; or name a local folder or `builtin:tiny` in its place."
@@ -65,20 +84,43 @@ def load_tokenizer(folder: Path, chat_template: str | None = None) -> Any:
 
     chat_template: Jinja text or `plain`, used only if the tokenizer brings none. Raises ModelError.
     """
+    check_outputs(folder)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        with offline():
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:
+        refuse_own_code(folder, error)
         raise ModelError(
             f"cannot load a tokenizer from {folder} ({type(error).__name__}). "
             "Expected tokenizer.json and tokenizer_config.json as `save_pretrained` writes them."
         ) from error
     if not tokenizer.chat_template and chat_template:
-        tokenizer.chat_template = PLAIN_CHAT_TEMPLATE if chat_template == "plain" else chat_template
+        tokenizer.chat_template = plain_chat_template(tokenizer) if chat_template == "plain" else chat_template
     # Generation continues from the last position, and a right-padded prompt would continue from <pad>.
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def refuse_own_code(folder: Path, error: Exception) -> None:
+    """Raises ModelError where `error` came of a model that brings program code of its own; else does nothing.
+
+    Such a folder names classes of its own files in `auto_map`. Where its `model_type` is one that transformers knows,
+    transformers' own class loads it, and there is no error.
+    """
+    for name in ("config.json", "tokenizer_config.json"):
+        try:
+            settings = json.loads((folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(settings, dict) and settings.get("auto_map"):
+            raise ModelError(
+                f"{folder} needs program code of its own: its {name} has `auto_map`. No code from a model folder or a "
+                "hub is run here (trust_remote_code=False), because it could read the cases and the keys of this "
+                "machine. Take a model whose `model_type` transformers knows, or serve this one by a program of your "
+                "own choice and name it as openai:MODEL@URL."
+            ) from error
 
 
 def pick_device(device: str | None) -> torch.device:
@@ -108,8 +150,10 @@ def load_weights(
     on a bfloat16 weight mostly rounds to nothing. The trainer then computes in the recipe's dtype by autocast.
     Raises ModelError if the folder cannot be read, or the tokenizer has tokens that the model has no embedding for.
     """
+    check_outputs(folder)
     device = pick_device(config.device)
     options: dict[str, Any] = {"dtype": torch.float32 if train_all else pick_dtype(config.dtype, device)}
+    options |= {"trust_remote_code": False, "local_files_only": True}
     if config.attn_implementation:
         options["attn_implementation"] = config.attn_implementation
     if quantize and config.quantization != "none":
@@ -124,13 +168,16 @@ def load_weights(
             )
         )
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, **options)
+        with offline():
+            model = AutoModelForCausalLM.from_pretrained(folder, **options)
     except ImportError as error:
+        refuse_own_code(folder, error)
         raise ModelError(
             f"loading {folder} needs a library that is not installed: {error}. `medjudge info` says what is missing; "
             'or set `model.quantization = "none"` and no `model.attn_implementation`.'
         ) from None
     except Exception as error:
+        refuse_own_code(folder, error)
         raise ModelError(
             f"cannot load a model from {folder} ({type(error).__name__}). Expected config.json and weights as "
             "`save_pretrained` writes them. A cut-off download or copy looks like this: fetch it again."

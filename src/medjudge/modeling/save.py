@@ -55,6 +55,8 @@ def save_trained(
         for config in model.peft_config.values():
             config.base_model_name_or_path = str(start.resolve()) if Path(start_name).exists() else start_name
             config.revision = hub_revision(start)
+            if isinstance(config.target_modules, set):  # whose order differs from process to process
+                config.target_modules = sorted(config.target_modules)
         model.save_pretrained(folder, selected_adapters=["default"])
     else:
         dtype = pick_dtype(recipe.model.dtype, pick_device(recipe.model.device))

@@ -10,37 +10,26 @@ from typing import Any
 import numpy as np
 import trl.trainer.utils
 from datasets import Dataset
-from peft import LoraConfig, TaskType
 from rich.console import Console
 from transformers import PrinterCallback
 from trl import SFTTrainer
 
 from medjudge import artifacts
-from medjudge.config import LoraSettings, ModelConfig, SftConfig
+from medjudge.config import ModelConfig, SftConfig
 from medjudge.data.splits import seeded_sample
 from medjudge.errors import DataError
+from medjudge.modeling.adapters import lora_config
 from medjudge.modeling.arguments import sft_arguments
 from medjudge.modeling.load import check_context
 from medjudge.modeling.order import length_grouped_order, n_epochs, n_steps
 from medjudge.modeling.progress import Watch, clean_history
+from medjudge.modeling.totals import Totals
 from medjudge.records import Case
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.encoding import encode_all
 
 EVAL_CASES = 256
 """Validation cases whose loss is watched, drawn by the seed."""
-
-
-def lora_config(lora: LoraSettings) -> LoraConfig:
-    """PEFT's configuration of our adapter settings."""
-    return LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules),
-        use_rslora=lora.rslora,
-        task_type=TaskType.CAUSAL_LM,
-    )
 
 
 def tokenised_rows(contract: TaskContract, cases: Sequence[Case], tokenizer: Any) -> list[dict[str, list[int]]]:
@@ -109,7 +98,8 @@ def train_sft(
     steps = n_steps(len(rows), config.epochs, config.completions_per_step, config.max_steps)
     held_out = tokenised_rows(contract, seeded_sample(validation, EVAL_CASES, seed), tokenizer)
     eval_steps = max(1, steps // max(1, min(10, round(epochs)))) if held_out else None
-    watch = Watch("sft", console, ("loss", "eval_loss"))
+    checkpoint = artifacts.latest_checkpoint(work)
+    watch, totals = Watch("sft", console, ("loss", "eval_loss")), Totals(checkpoint)
     trainer = SFTTrainer(
         model=model,
         args=sft_arguments(config, model_config, work, steps=steps, eval_steps=eval_steps, seed=seed),
@@ -117,12 +107,13 @@ def train_sft(
         eval_dataset=Dataset.from_list(held_out) if held_out else None,
         processing_class=tokenizer,
         peft_config=lora_config(config.lora) if config.tuning == "lora" else None,
-        callbacks=[watch],
+        callbacks=[totals, watch],
     )
+    totals.trainer = trainer
     trainer.remove_callback(PrinterCallback)
     try:
         with head_on_labels_only():
-            trainer.train(resume_from_checkpoint=artifacts.latest_checkpoint(work))
+            trainer.train(resume_from_checkpoint=checkpoint)
     finally:
         watch.close()
     return trainer.model, clean_history(trainer.state.log_history)

@@ -20,28 +20,32 @@ from medjudge.modeling.order import length_grouped_order, n_epochs, n_steps
 from medjudge.modeling.progress import Watch, clean_history
 from medjudge.modeling.scratch import END_OF_TEXT
 from medjudge.modeling.scratch import build_tokenizer as build_tokenizer
+from medjudge.modeling.totals import Totals
+
+
+def shape_of(config: BaseConfig, n_tokens: int) -> Qwen3Config:
+    """The configuration of the model for a tokenizer of `n_tokens` tokens: tied embeddings, rows in multiples of 64."""
+    return Qwen3Config(
+        vocab_size=-(-n_tokens // 64) * 64,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_hidden_layers=config.n_layers,
+        num_attention_heads=config.n_heads,
+        num_key_value_heads=max(1, config.n_heads // 2),
+        head_dim=config.hidden_size // config.n_heads,
+        max_position_embeddings=config.max_position_embeddings,
+        tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+        bos_token_id=None,
+    )
 
 
 def build_model(config: BaseConfig, tokenizer: Any, seed: int) -> Any:
     """A Qwen3-shaped model with random weights, tied embeddings, float32."""
     set_seed(seed)
-    model = Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=-(-len(tokenizer) // 64) * 64,
-            hidden_size=config.hidden_size,
-            intermediate_size=config.intermediate_size,
-            num_hidden_layers=config.n_layers,
-            num_attention_heads=config.n_heads,
-            num_key_value_heads=max(1, config.n_heads // 2),
-            head_dim=config.hidden_size // config.n_heads,
-            max_position_embeddings=config.max_position_embeddings,
-            tie_word_embeddings=True,
-            rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    shape = shape_of(config, len(tokenizer))
+    shape.eos_token_id, shape.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+    model = Qwen3ForCausalLM(shape)
     fit_stop_tokens(model, tokenizer)
     return model
 
@@ -71,17 +75,19 @@ def train_language_model(
     epochs = n_epochs(len(pieces), config.epochs, config.batch_size, config.max_steps)
     order = length_grouped_order([len(ids) for ids in pieces], epochs, config.batch_size, seed)
     steps = n_steps(len(pieces), config.epochs, config.batch_size, config.max_steps)
-    watch = Watch("base", console, ("loss",))
+    checkpoint = artifacts.latest_checkpoint(work)
+    watch, totals = Watch("base", console, ("loss",)), Totals(checkpoint)
     trainer = Trainer(
         model=model,
         args=base_arguments(config, model_config, work, steps=steps, seed=seed),
         train_dataset=Dataset.from_dict({"input_ids": [pieces[i] for i in order]}),
         data_collator=_causal_collator(tokenizer),
-        callbacks=[watch],
+        callbacks=[totals, watch],
     )
+    totals.trainer = trainer
     trainer.remove_callback(PrinterCallback)
     try:
-        trainer.train(resume_from_checkpoint=artifacts.latest_checkpoint(work))
+        trainer.train(resume_from_checkpoint=checkpoint)
     finally:
         watch.close()
     return clean_history(trainer.state.log_history)

@@ -57,10 +57,18 @@ class DoctorWatch(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         """The rollouts that the coming step learns from, groups one after the other."""
         self.rollouts = rollouts
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Measures held-out accuracy before the first step; a resumed run gets its raised temperature back."""
-        if self.temperature is not None:
+    def before_rollouts(self) -> None:
+        """Brings a raised temperature into force: the only moment at which no rollout of the old one is in use.
+
+        A batch of rollouts is scored once when it is drawn and again in each step that uses it; scores at two
+        temperatures would make importance ratios and KL out of nothing. A resumed run draws rollouts before anything
+        else, and so gets its raised temperature back here, too.
+        """
+        if self.temperature is not None and self.temperature != self.trainer.temperature:
             set_temperature(self.trainer, self.temperature)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Measures held-out accuracy before the first step."""
         if not self.doctor.steps and (flags := self._judge_held_out()) is not None:
             self.doctor.observe(StepFacts(step=0, batch=None, held_out=flags))
 
@@ -154,14 +162,22 @@ class DoctorWatch(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         self.console.print(f"    {escape(finding.sentence)}\n    [dim]{escape(sign.advice)}[/]")
 
     def _act(self, step: int) -> None:
-        """Raises the temperature where groups are alike, and again after a window that did not mend it."""
+        """Raises the temperature where groups are alike, and again after a window that did not mend it.
+
+        It is decided here and comes into force with the next rollouts: `before_rollouts`.
+        """
         seen = any(f.name in TOO_COLD and f.last_step == step for f in self.doctor.causes)
-        now = float(self.trainer.temperature)
-        if not seen or step < self.warmed_step + self.config.window_steps or now >= self.config.max_temperature:
+        now = float(self.trainer.temperature) if self.temperature is None else self.temperature
+        if not seen or now >= self.config.max_temperature or not self._has_window_since(self.warmed_step):
             return
         self.temperature, self.warmed_step = min(now * WARMER, self.config.max_temperature), step
-        set_temperature(self.trainer, self.temperature)
-        self._record(step, f"temperature raised from {now:.2f} to {self.temperature:.2f}")
+        self._record(step, f"temperature raised from {now:.2f} to {self.temperature:.2f}, from the next rollouts on")
+
+    def _has_window_since(self, step: int) -> bool:
+        """Whether the rollouts drawn after `step` fill a window. Steps that use a batch again draw none."""
+        batches = [facts.batch for facts in self.doctor.steps if facts.step > step and facts.batch is not None]
+        n_groups = sum(batch.n_groups for batch in batches)
+        return len(batches) >= self.config.window_steps and n_groups >= self.config.window_groups
 
     def _record(self, step: int, what: str) -> None:
         self.actions.append({"step": step, "what": what})
@@ -169,7 +185,7 @@ class DoctorWatch(TrainerCallback):  # type: ignore[misc]  # transformers ships 
 
 
 def set_temperature(trainer: Any, temperature: float) -> None:
-    """Samples, and scores what was sampled, at another temperature from here on."""
+    """Samples, and scores what was sampled, at another temperature from here on. Only between batches of rollouts."""
     trainer.temperature = temperature
     trainer.generation_config.temperature = temperature
     trainer.generation_kwargs["temperature"] = temperature

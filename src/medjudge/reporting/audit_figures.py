@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from medjudge.metrics.audit import CalibrationResult, GeneratorResult
 from medjudge.metrics.measured import MetricResult
 from medjudge.metrics.results import Results
-from medjudge.reporting.audit_tables import SHORT, calibrated, in_percent, number, with_generators
+from medjudge.reporting.audit_tables import SHORT, in_percent, number, varying, with_generators
 from medjudge.reporting.figures import COLORS, GREY, STYLE, WIDTH_IN, Picture, panels, slug
 
 _FOREST = ("prevalence", "tpr", "tnr", "mcc")
@@ -19,12 +19,11 @@ _LONGEST = 16
 
 
 def audit_pictures(results: Results) -> list[Picture]:
-    """What the rows allow: a forest per judge with generators; three pictures where confidences are stated."""
+    """What the rows allow: a forest per judge with generators; three pictures where stated confidences vary."""
     if results.audit is None:
         return []
     pictures = [forest_picture(name, rows) for name, rows in with_generators(results.audit).items()]
-    found = calibrated(results.audit)
-    if found:
+    if found := varying(results.audit):
         pictures += [reliability_picture(found), risk_coverage_picture(found), confidence_picture(found)]
     return pictures
 
@@ -112,15 +111,12 @@ def risk_coverage_picture(found: dict[str, CalibrationResult]) -> Picture:
         figure = Figure(figsize=(WIDTH_IN, 3.4), layout="constrained")
         axis = figure.add_subplot()
         for color, (name, calibration) in zip(COLORS, found.items(), strict=False):
-            # A judge that states one confidence has one point, which a line alone would not show.
-            marker = "o" if len(calibration.coverage) == 1 else None
             axis.plot(
                 calibration.coverage,
                 calibration.risk,
                 color=color,
                 label=_short(name),
                 linewidth=1.8,
-                marker=marker,
                 clip_on=False,
             )
             half = int(np.argmin(np.abs(np.asarray(calibration.coverage) - 0.5)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medjudge.metrics.agreement import STATISTICS
@@ -13,6 +14,7 @@ from medjudge.metrics.audit import (
     PairResult,
     SelectiveResult,
 )
+from medjudge.metrics.claims import PREVALENCE, Claim, find_claim
 from medjudge.metrics.findings import RATES
 from medjudge.metrics.measured import MetricResult
 from medjudge.metrics.results import Results
@@ -21,6 +23,7 @@ from medjudge.reporting.inputs import DASH, MINUS
 
 SHARES = frozenset({"balanced_accuracy", "f1_positive", "macro_f1", "weighted_f1"})
 """Statistics in [0, 1] that are shown in per cent beside the shares of rows; coefficients have three decimals."""
+HOLM = "Holm's correction covers all tests of the page."
 GENERATOR_COLUMNS = ("accuracy", "tpr", "tnr", "f1_positive", "macro_f1", "mcc", "gwet_ac1")
 SHORT = {
     "accuracy": "Accuracy",
@@ -141,8 +144,13 @@ def generator_grid(name: str, judge: JudgeAudit) -> Grid:
     )
 
 
-def heterogeneity_grid(name: str, judge: JudgeAudit) -> Grid:
+def heterogeneity_grid(name: str, judge: JudgeAudit, claims: Sequence[Claim]) -> Grid:
     """Whether rates differ between generators by more than chance."""
+
+    def tested(outcome: str) -> Claim | None:
+        own = find_claim(claims, "heterogeneity", (name,), outcome)
+        return own or (find_claim(claims, "heterogeneity", (), outcome) if outcome == PREVALENCE else None)
+
     rows = tuple(
         (
             RATES[found.outcome][0].upper() + RATES[found.outcome][1:],
@@ -153,34 +161,42 @@ def heterogeneity_grid(name: str, judge: JudgeAudit) -> Grid:
                 Cell(number(found.excess_sd, True)),
                 Cell(f"{found.statistic:.2f}", f"df {found.df}"),
                 Cell(_p(found.p), found.method),
+                Cell(_p(None if (claim := tested(found.outcome)) is None else claim.adjusted_p)),
+                Cell(_mark(claim)),
             ),
         )
         for found in judge.heterogeneity
     )
     return Grid(
         f"Do the generators differ? {name}",
-        ("n", "SD across generators", "SD from sampling alone", "SD left over", "Statistic", "p"),
+        ("n", "SD across generators", "SD from sampling alone", "SD left over", "Statistic", "p", "p, Holm", "Differs"),
         rows,
-        note="Standard deviations in points. What is left over is what sampling does not explain.",
+        note="Standard deviations in points. What is left over is what sampling does not explain. " + HOLM,
     )
+
+
+def _mark(claim: Claim | None) -> str:
+    """Whether the page claims a difference; a dash for results of an earlier program."""
+    if claim is None or claim.p is None:
+        return DASH
+    return "yes" if claim.claimed else "not shown"
 
 
 def pair_grid(audit: Audit, level: float) -> Grid:
     """All judges against each other, with p corrected for the number of tests."""
     tested = list(dict.fromkeys(name for pair in audit.pairs for name in pair.tests))
-    columns = ["n", "Only first right", "Only second right", "McNemar p", "p, Holm"]
+    columns = ["n", "Only first right", "Only second right", "Accuracy: p", "p, Holm"]
     for name in tested:
         columns += [f"{SHORT[name]}, difference", "p, Holm"]
-    columns += ["Detectable, points", "Rows needed"]
+    columns.append("Detectable, points")
     return Grid(
         "Judges against each other",
         tuple(columns),
         tuple((f"{pair.a} minus {pair.b}", _pair_cells(pair, tested)) for pair in audit.pairs),
         note=(
-            f"Statistics: paired permutation of whole groups, {100 * level:g} % bootstrap interval. Holm's correction "
-            f"covers all {audit.n_tests} tests of accuracy on this page, and apart from them the "
-            f"{audit.n_statistic_tests} of other statistics. Detectable: the smallest difference in accuracy that "
-            "these rows detect with 80 % power; rows needed: those that would detect the difference seen."
+            f"Accuracy: sign flips of whole groups. Other statistics: paired permutation of whole groups, "
+            f"{100 * level:g} % interval by a jackknife over groups. {HOLM} Detectable: the smallest difference in "
+            "accuracy that these rows detect with 80 % power."
         ),
     )
 
@@ -193,7 +209,6 @@ def _pair_cells(pair: PairResult, tested: list[str]) -> tuple[Cell, ...]:
         cells.append(statistic_cell(None if test is None else test.difference, percent=in_percent(name)))
         cells.append(Cell(_p(None if test is None else test.adjusted_p)))
     cells.append(Cell(number(pair.power.minimum_detectable, True)))
-    cells.append(Cell(DASH if pair.power.rows_needed is None else f"{pair.power.rows_needed:,}"))
     return tuple(cells)
 
 
@@ -201,19 +216,22 @@ def _p(p: float | None) -> str:
     return DASH if p is None else p_value(p).removeprefix("p = ").removeprefix("p ")
 
 
-def calibration_grid(audit: Audit) -> Grid | None:
+def calibration_grid(audit: Audit, claims: Sequence[Claim]) -> Grid | None:
     """Calibration by judge; None where no judge states a confidence."""
     found = calibrated(audit)
     if not found:
         return None
+    of_ece = {name: find_claim(claims, "calibration", (name,), "ece") for name in found}
+    of_mean = {name: find_claim(claims, "calibration", (name,), "direction") for name in found}
     rows = {
         "n": [Cell(f"{c.n:,}", f"{c.n_without:,} without a confidence" if c.n_without else "") for c in found.values()],
         "Mean confidence, %": [Cell(number(c.mean_confidence, True)) for c in found.values()],
         "Right, %": [Cell(number(c.accuracy, True)) for c in found.values()],
+        "Off on average": [Cell(_mark(claim), _holm(claim)) for claim in of_mean.values()],
         "ECE, equal-mass bins": [
-            Cell(number(c.ece, False), f"calibrated: {number(c.ece_if_calibrated, False)}, p {_p(c.calibrated_p)}")
-            for c in found.values()
+            Cell(number(c.ece, False), f"calibrated: {number(c.ece_if_calibrated, False)}") for c in found.values()
         ],
+        "Off in any bin": [Cell(_mark(claim), _holm(claim)) for claim in of_ece.values()],
         "Calibration error, debiased": [Cell(number(c.rms_error, False)) for c in found.values()],
         "Brier score": [statistic_cell(c.brier, percent=False) for c in found.values()],
         "of which reliability": [Cell(number(c.brier_parts["reliability"], False, 4)) for c in found.values()],
@@ -230,14 +248,19 @@ def calibration_grid(audit: Audit) -> Grid | None:
         note=(
             "Over readable verdicts with a confidence. ECE is biased upward: beside it stands what a perfectly "
             "calibrated judge with the same confidences would show. AURC is the mean error when the least sure "
-            "verdicts are left out one after the other; lower is better."
+            "verdicts are left out one after the other; lower is better. Whether the mean confidence is off: t over "
+            f"the groups' sums; whether any bin is: sign flips of groups. {HOLM}"
         ),
     )
 
 
+def _holm(claim: Claim | None) -> str:
+    return "" if claim is None or claim.adjusted_p is None else f"p, Holm {_p(claim.adjusted_p)}"
+
+
 def threshold_grid(audit: Audit) -> Grid | None:
-    """Thresholds for wanted error rates, by judge; None where no judge states a confidence."""
-    found = calibrated(audit)
+    """Thresholds for wanted error rates, by judge; None where no judge states confidences that vary."""
+    found = varying(audit)
     if not found:
         return None
     rows = []
@@ -316,6 +339,11 @@ def calibrated(audit: Audit) -> dict[str, CalibrationResult]:
     return {name: judge.calibration for name, judge in audit.judges.items() if judge.calibration is not None}
 
 
+def varying(audit: Audit) -> dict[str, CalibrationResult]:
+    """The judges whose confidences differ between verdicts: only those can be ordered by them."""
+    return {name: found for name, found in calibrated(audit).items() if found.varies}
+
+
 def with_generators(audit: Audit) -> dict[str, tuple[GeneratorResult, ...]]:
     """The judges whose rows name several generators."""
     return {name: judge.generators for name, judge in audit.judges.items() if len(judge.generators) > 1}
@@ -326,14 +354,17 @@ def page_grids(results: Results) -> dict[str, list[Grid]]:
     audit = results.audit
     if audit is None:
         return {"agreement": [], "pairs": [], "generators": [], "confidence": []}
-    grids = (calibration_grid(audit), threshold_grid(audit))
+    grids = (calibration_grid(audit, results.claims), threshold_grid(audit))
     return {
         "agreement": [agreement_grid(results, audit)],
         "pairs": [pair_grid(audit, results.level)] if audit.pairs else [],
         "generators": [
             grid
             for name in with_generators(audit)
-            for grid in (generator_grid(name, audit.judges[name]), heterogeneity_grid(name, audit.judges[name]))
+            for grid in (
+                generator_grid(name, audit.judges[name]),
+                heterogeneity_grid(name, audit.judges[name], results.claims),
+            )
         ],
         "confidence": [*(grid for grid in grids if grid is not None), *abstention_grids(audit)],
     }

@@ -173,13 +173,13 @@ def tripod_items(inputs: ReportInputs, name: str) -> dict[str, dict[str, str]]:
             "output before and after processing": f"Text or label scores, read as one of {labels} by one contract.",
             "thresholds and probabilities": (
                 "No threshold is applied to the verdicts."
-                if calibration is None
+                if calibration is None or not calibration.varies
                 else "Confidences as stated or as the label's probability; thresholds for wanted error rates by "
                 "learn-then-test and conformal risk control stand in the report."
             ),
             "metrics": (
-                f"{100 * results.level:g} % intervals count {results.n_groups:,} groups of cases; McNemar's test and a "
-                "paired permutation of groups compare judges, with Holm's correction."
+                f"{100 * results.level:g} % intervals count {results.n_groups:,} groups of cases; sign flips and "
+                "permutations of groups compare judges, and one correction by Holm's method covers every test."
             ),
             "relevance of the metrics to use": TO_ADD,
         },

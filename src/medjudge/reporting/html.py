@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +17,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from medjudge import __version__, artifacts
 from medjudge.metrics.baselines import BASELINES
+from medjudge.metrics.claims import find_claim, n_tests
 from medjudge.metrics.results import Results
-from medjudge.metrics.statements import corrected_p, is_clear, leakage_line, p_value
+from medjudge.metrics.statements import leakage_line, p_value
 from medjudge.reporting.audit_figures import audit_pictures
 from medjudge.reporting.audit_tables import page_grids
 from medjudge.reporting.figures import Picture, result_pictures, training_pictures
@@ -56,10 +56,10 @@ def write_report(report_inputs: ReportInputs, out_dir: Path) -> Path:
     if report_inputs.variants is not None:
         pictures.insert(0, variants_picture(report_inputs.variants))
     folder = out_dir / FIGURES_DIR
-    folder.mkdir(parents=True, exist_ok=True)
+    artifacts.make_folder(folder)
     embedded = [Embedded(picture, picture.png()) for picture in pictures]
     for item in embedded:
-        _write_bytes(folder / f"{item.picture.name}.png", item.png)
+        artifacts.write_bytes(folder / f"{item.picture.name}.png", item.png)
     path = out_dir / artifacts.REPORT
     artifacts.write_text(path, render_html(report_inputs, embedded))
     return path
@@ -97,6 +97,7 @@ def render_html(report_inputs: ReportInputs, pictures: Sequence[Embedded]) -> st
         metrics=_metric_table(results),
         notes=method_notes(results),
         comparisons=_comparison_table(results),
+        n_tests=n_tests(results.claims),
         baseline_words=BASELINES,
         result_pictures=[p for p in pictures if p.is_a("metrics", "differences")],
         confusions=[p for p in pictures if p.is_a("confusion_")],
@@ -127,16 +128,6 @@ def template_environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    """Writes `path` whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _metric_table(results: Results) -> dict[str, Any]:
@@ -171,9 +162,15 @@ def _comparison_table(results: Results) -> dict[str, Any]:
                     (points_text(d.value), f"{points_text(d.low)} to {points_text(d.high)}" if has_ends else "")
                 )
         # Not `clear`: in a template that would be the dict's own method.
-        differs = "yes" if is_clear(comparison, results) else "not shown"
-        shown_p = {"p": p_value(comparison.mcnemar.p), "adjusted": p_value(corrected_p(comparison.mcnemar))}
-        rows.append({"comparison": comparison, "cells": cells, "differs": differs, **shown_p})
+        claim = find_claim(results.claims, "difference", (comparison.a, comparison.b), "accuracy")
+        if claim is None or claim.p is None or claim.adjusted_p is None:  # results of an earlier program
+            rows.append(
+                {"comparison": comparison, "cells": cells, "differs": DASH, "p": DASH, "adjusted": DASH, "method": ""}
+            )
+            continue
+        differs = "yes" if claim.claimed else "not shown"
+        shown_p = {"p": p_value(claim.p), "adjusted": p_value(claim.adjusted_p)}
+        rows.append({"comparison": comparison, "cells": cells, "differs": differs, "method": claim.method, **shown_p})
     return {"columns": [metric_title(name) for name in names], "rows": rows}
 
 

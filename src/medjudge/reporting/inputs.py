@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from medjudge.metrics.baselines import CHANCE
 from medjudge.metrics.results import MetricResult, ModelResult, Results
 from medjudge.metrics.statements import differs_from_chance, signed
 from medjudge.metrics.variants import Variants
@@ -121,11 +120,14 @@ def points_text(value: float | None) -> str:
 
 
 def chance_text(name: str, results: Results) -> str:
-    """How accuracy stands to guessing: "above", "below" or "not distinguishable"; a dash for chance itself."""
+    """How a model's accuracy stands to guessing: "above", "below" or "not distinguishable".
+
+    A dash for baselines, which are not tested, and for results of an earlier program.
+    """
     model = results.models[name]
-    if (name, model.role) == (CHANCE, "baseline"):
+    if model.role == "baseline" or not results.claims:
         return DASH
-    if not differs_from_chance(model, results):
+    if not differs_from_chance(name, results):
         return "not distinguishable"
     return "above" if (model.metrics["accuracy"].value or 0.0) > results.chance else "below"
 

@@ -13,7 +13,14 @@ from medjudge.records import Case, Completion, Rollout, Unparsed, Verdict
 from medjudge.rewards.composition import BatchReward, RewardPlan, RuleReward, ScoredRollout
 from medjudge.rewards.observation import ALL, CLIP_CHARS, BatchFacts, Evidence, Observed, facts_of, shown
 from medjudge.tasks.contract import TaskContract
-from medjudge.tasks.encoding import Encoded, between_prompt_and_answer, decode, merges_with_answer, stop_token_ids
+from medjudge.tasks.encoding import (
+    Encoded,
+    between_prompt_and_answer,
+    decode,
+    instructions_lead_the_user_turn,
+    merges_with_answer,
+    stop_token_ids,
+)
 from medjudge.tasks.text import THINK_OPEN
 
 COSTLY_CASES = 32
@@ -444,6 +451,8 @@ def check_template(contract: TaskContract, answer: Answer, tokenizer: Any) -> Ch
             f"Prompts begin with {tokenizer.bos_token!r} twice: the template or the tokenizer adds one too many."
         )
     told = f"A prompt of {len(prompt_ids):,} tokens, then the answer, then {shown(_stop_text(tokenizer))}."
+    if instructions_lead_the_user_turn(contract, tokenizer):
+        told += " The template takes no system turn, so the instructions lead the user turn."
     if causes:
         return Check("template", "failed", told, tuple(causes))
     if merges_with_answer(tokenizer, answer.encoded, answer.rollout.completion.text):

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medjudge.errors import ConfigError, ModelError
+from medjudge.network import hub_access, offline
 from medjudge.records import Case, Rollout, Verdict
 from medjudge.rewards.composition import RewardContext
 from medjudge.rewards.settings import OFFLINE_EMBEDDING, EmbeddingSettings
@@ -255,8 +256,17 @@ class LazyEmbedder:
         logging.disable_progress_bar()  # of loading weights: ours is the only bar
         is_here = Path(self.where).is_dir()
         try:
-            return SentenceTransformer(self.where, device=self.device, local_files_only=is_here)
+            with offline() if is_here else hub_access():
+                return SentenceTransformer(
+                    self.where, device=self.device, local_files_only=is_here, trust_remote_code=False
+                )
         except (OSError, ValueError) as error:
+            if "trust_remote_code" in str(error):
+                raise ModelError(
+                    f"the sentence-embedding model {self.settings.model!r} needs program code of its own (`auto_map` "
+                    "in its config.json, or a module of its own in modules.json). No code from a model folder or a hub "
+                    f"is run here (trust_remote_code=False): take another, such as {OFFLINE_EMBEDDING!r}."
+                ) from None
             raise ModelError(
                 f"no sentence-embedding model {self.settings.model!r} ({type(error).__name__}): it is no folder, no "
                 f"package that carries one, and cannot be loaded from a hub. {OFFLINE_EMBEDDING!r} needs none: "

@@ -44,7 +44,7 @@ def calibrate_model(
     """Judges the validation rows, fits, and writes `calibration.json` beside the weights."""
     if not model.is_dir():
         raise ConfigError(f"{model} is no folder: a calibrator is saved with the weights. Name a local model folder.")
-    from medjudge.modeling.lineage import weights_sha256
+    from medjudge.modeling.lineage import recorded_sha256
     from medjudge.modeling.load import quiet_libraries
 
     quiet_libraries()
@@ -61,7 +61,7 @@ def calibrate_model(
         model,
         calibrator,
         mode=recipe.evaluate.mode,
-        weights_sha256=weights_sha256(model),
+        weights_sha256=recorded_sha256(model),
         contract=contract,
         data=Path(data).name,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ class Contestant:
     """Case id -> its row of `verdicts.jsonl`."""
 
 
+@artifacts.private_files()
 def compare_variants(recipe: Recipe, variants: Mapping[str, Recipe], not_trained: Mapping[str, str]) -> Path:
     """Writes `runs/NAME/compare` whole: results, answers and `compare.json`. Returns the folder.
 
@@ -48,8 +48,8 @@ def compare_variants(recipe: Recipe, variants: Mapping[str, Recipe], not_trained
     results = _results(recipe, first, contestants, cases)
     table = _table(results, contestants, not_trained)
     final, work = recipe.run_dir / artifacts.COMPARE, recipe.run_dir / f".{artifacts.COMPARE}.work"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    artifacts.remove(work)
+    artifacts.make_folder(work)
     artifacts.write_json(work / artifacts.RESULTS, results.to_json())
     artifacts.write_json(work / artifacts.VARIANTS, table.model_dump(mode="json"))
     artifacts.write_json(work / artifacts.RECIPE, recipe.model_dump(mode="json"))
@@ -57,7 +57,7 @@ def compare_variants(recipe: Recipe, variants: Mapping[str, Recipe], not_trained
     rows = [{**row, "model": name} for name, one in contestants.items() for row in one.rows.values()]
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     artifacts.write_text(work / artifacts.VERDICTS, text)
-    shutil.rmtree(final, ignore_errors=True)
+    artifacts.remove(final)
     work.rename(final)
     return final
 
@@ -69,7 +69,7 @@ def _contestants(recipe: Recipe, variants: Mapping[str, Recipe]) -> dict[str, Co
         path = variant.run_dir / "evaluate" / artifacts.RESULTS
         if variant.task.kind != recipe.task.kind or not path.exists():
             continue
-        results = Results.from_json(artifacts.read_json(path))
+        results = artifacts.read_as(path, Results.from_json)
         by_model = _verdict_rows(path.with_name(artifacts.VERDICTS))
         trained = next((model for model in TRAINED if model in results.models), None)
         before = [model for model in results.of_role("model") if model != trained] if not found else []
@@ -84,10 +84,9 @@ def _contestants(recipe: Recipe, variants: Mapping[str, Recipe]) -> dict[str, Co
 def _verdict_rows(path: Path) -> dict[str, dict[str, Mapping[str, Any]]]:
     """Model -> case id -> row."""
     rows: dict[str, dict[str, Mapping[str, Any]]] = {}
-    with path.open(encoding="utf-8", newline="\n") as lines:
-        for line in lines:
-            row = json.loads(line)
-            rows.setdefault(row["model"], {})[row["case_id"]] = row
+    for row in artifacts.read_lines(path):
+        model, case_id = artifacts.parsed(path, row, lambda row: (str(row["model"]), str(row["case_id"])))
+        rows.setdefault(model, {})[case_id] = row
     return rows
 
 
@@ -206,4 +205,4 @@ def _table(results: Results, contestants: Mapping[str, Contestant], not_trained:
 
 
 def _seconds(path: Path) -> list[float]:
-    return [float(value) for value in artifacts.read_json(path)] if path.exists() else []
+    return artifacts.read_as(path, lambda values: [float(value) for value in values]) if path.exists() else []

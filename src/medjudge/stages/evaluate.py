@@ -31,11 +31,12 @@ from medjudge.inference.contestants import Answer, Contestant, Question, endpoin
 from medjudge.inference.contestants import judgement_of as judgement_of
 from medjudge.inference.endpoint import CHARACTERS_PER_TOKEN, is_endpoint
 from medjudge.inference.probing import ALL, Probed, plan_probes, probe_rows, put_to, summarise_probes
+from medjudge.inference.replies import thoughts_statement
 from medjudge.machine import fit_threads
 from medjudge.metrics.baselines import Baselines, every_baseline
 from medjudge.metrics.calibration import Calibrator
 from medjudge.metrics.reasoning import ReasoningResults, summarise_reasoning
-from medjudge.metrics.results import Results, summarise
+from medjudge.metrics.results import Results, summarise, with_claims
 from medjudge.metrics.statements import counted
 from medjudge.records import Case, Completion, Judgement, LabelScores, Rollout, Unparsed, Verdict
 from medjudge.rewards.composition import RewardContext
@@ -76,7 +77,7 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
         if (run_dir / "prepare" / f"{split}{artifacts.SPLIT_SUFFIX}").exists()
         for case in read_split(run_dir / "prepare" / f"{split}{artifacts.SPLIT_SUFFIX}")
     ]
-    leakage = LeakageReport.from_json(artifacts.read_json(run_dir / "prepare" / artifacts.LEAKAGE))
+    leakage = artifacts.read_as(run_dir / "prepare" / artifacts.LEAKAGE, LeakageReport.from_json)
     # The settings behind the numbers lie beside them, whatever the run's recipe says later.
     artifacts.write_json(out_dir / artifacts.RECIPE, recipe.model_dump(mode="json"))
     validation: Sequence[Case] = ()
@@ -93,6 +94,7 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     )
 
 
+@artifacts.private_files()
 def evaluate_folder(
     contract: TaskContract,
     data: str,
@@ -289,9 +291,9 @@ def evaluate_cases(
     if measured is not None:
         results = results.model_copy(update={"reasoning": _reasoning_results(recipe, cases, measured, results)})
     if probing is not None:
-        results = results.model_copy(update={"probes": summarise_probes(probing, judgements, probed)})
+        results = with_claims(results.model_copy(update={"probes": summarise_probes(probing, judgements, probed)}))
     notes = (*baselines.notes, *([LABELS_STATEMENT] if config.mode == "labels" else []))
-    notes += (*_sent_whole(contract, cases, list(clients)), *calibrated)
+    notes += (*_sent_whole(contract, cases, list(clients)), *_thoughts(contract, told), *calibrated)
     results = results.model_copy(update={"statements": (*results.statements, *notes)})
     artifacts.write_json(out_dir / artifacts.RESULTS, results.to_json())
     rows = [
@@ -377,6 +379,13 @@ def _sent_whole(contract: TaskContract, cases: Sequence[Case], endpoints: Sequen
         f"only. By {CHARACTERS_PER_TOKEN} characters a token {n_long:,} of {counted(len(cases), 'prompt')} are longer "
         f"than its {contract.max_prompt_tokens:,}, so the endpoints saw more of those cases.",
     )
+
+
+def _thoughts(contract: TaskContract, told: Mapping[str, ModelAnswers]) -> tuple[str, ...]:
+    """Says how endpoints sent their thoughts, where any did."""
+    usages = {name: one.usage for name, one in told.items() if one.usage is not None}
+    sentence = thoughts_statement(usages, has_think_block=contract.has_think_block)
+    return () if sentence is None else (sentence,)
 
 
 def _measure_reasoning(

@@ -150,6 +150,7 @@ class _Task:
     cases: Sequence[Case]
 
 
+@artifacts.private_files()
 def export_lm_eval(
     recipe: Recipe | None, base: Recipe, options: ExportOptions, out_dir: Path, console: Console
 ) -> None:
@@ -165,7 +166,7 @@ def export_lm_eval(
     mode = (recipe or base).evaluate.mode
     tokenizer = _tokenizer(options.tokenizer, recipe or base)
     work = out_dir.with_name(f".{out_dir.name}.{os.getpid()}.work")
-    work.mkdir(parents=True)
+    artifacts.make_folder(work)
     try:
         for task in tasks:
             _write_task(task, mode, tokenizer, work / task.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +15,9 @@ from medjudge import artifacts
 from medjudge.config import Recipe
 from medjudge.data.splits import seeded_sample
 from medjudge.data.store import read_split
+from medjudge.errors import RunError
 from medjudge.inference.engine import Engine
+from medjudge.modeling.adapters import check_adapters, skeleton
 from medjudge.modeling.all_action import train_all_action
 from medjudge.modeling.chain import start_of
 from medjudge.modeling.grpo import rewarded_cases, train_grpo
@@ -43,6 +46,8 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
         if reward.client is not None and not reward.client.endpoint.is_loopback:
             console.print(f"          the text of the cases is sent to {reward.client.endpoint.host}")
     is_lora = recipe.grpo.tuning == "lora"
+    if is_lora:
+        check_adapters(recipe, ("grpo",), skeleton(start))
     model = load_weights(start, recipe.model, tokenizer, quantize=is_lora, train_all=not is_lora)
     is_forced = artifacts.RunDir(run_dir).allows_failed_preflight
     preflight = _proven(recipe, cases, plan, model, tokenizer, out_dir, console, is_forced=is_forced)
@@ -149,8 +154,9 @@ def _proven(
 ) -> Preflight:
     """The pre-flight, printed and kept in `preflight.json`; a run that was cut off after it has it already."""
     path = out_dir / artifacts.PREFLIGHT
-    if path.exists() and (kept := Preflight.from_json(artifacts.read_json(path))).verdict != "failed":
-        return kept
+    with contextlib.suppress(RunError):  # a damaged one is made again
+        if path.exists() and (kept := artifacts.read_as(path, Preflight.from_json)).verdict != "failed":
+            return kept
     started = time.monotonic()
     policy = "the sft model" if "sft" in recipe.stages else "the base model"
     result = run_preflight(

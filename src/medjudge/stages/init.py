@@ -32,7 +32,7 @@ def write_recipe(kind: str, path: Path) -> Path:
         raise ConfigError(f"{path} is there already; nothing is overwritten. Name another file with --out.")
     if not path.parent.is_dir():
         raise ConfigError(f"the folder {path.parent} does not exist. Make it, or name another file with --out.")
-    artifacts.write_text(path, recipe_text(kind))
+    artifacts.write_text(path, recipe_text(kind), private=False)
     return path
 
 

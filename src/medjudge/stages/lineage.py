@@ -21,7 +21,7 @@ def print_lineage(model_dir: Path, console: Console) -> bool:
         raise LineageError(
             f"{model_dir} has no {artifacts.LINEAGE}: it was not made by medjudge, so its parents cannot be told."
         )
-    from medjudge.modeling.lineage import read_lineage, weights_sha256
+    from medjudge.modeling.lineage import holds_weights, read_lineage, weights_sha256
 
     lineage = read_lineage(model_dir)
     assert lineage is not None  # its file exists
@@ -29,11 +29,10 @@ def print_lineage(model_dir: Path, console: Console) -> bool:
     node = tree
     for ancestor in lineage.ancestry:
         node = node.add(f"{ancestor['stage']} · {ancestor['kind']} · {ancestor['weights_sha256'][:16]}")
-    found = weights_sha256(model_dir)
-    fits = found == lineage.weights_sha256
+    fits = holds_weights(model_dir, lineage.weights_sha256)
     node = node.add(
         f"[bold]{lineage.stage} · {lineage.kind} · {lineage.weights_sha256[:16]}[/]  "
-        + ("[green]weights match[/]" if fits else f"[red]weights changed: now {found[:16]}[/]")
+        + ("[green]weights match[/]" if fits else f"[red]weights changed: now {weights_sha256(model_dir)[:16]}[/]")
     )
     parent_line, parent_fits = _parent_line(model_dir, lineage)
     if parent_line:
@@ -55,20 +54,24 @@ def print_lineage(model_dir: Path, console: Console) -> bool:
         if digest:
             node.add(f"[dim]{name} {digest[:16]}[/]")
     console.print(tree)
+    if fits:
+        artifacts.check_outputs(model_dir)  # tokenizer and settings, which the weights' hash does not cover
     return fits and parent_fits
 
 
 def _parent_line(model_dir: Path, lineage: Any) -> tuple[str | None, bool]:
     if lineage.parent is None or lineage.kind == "merged":
         return None, True
-    from medjudge.modeling.lineage import weights_sha256
+    from medjudge.modeling.lineage import holds_weights, weights_sha256
 
     candidates = [model_dir / lineage.parent.relative_path] if lineage.parent.relative_path else []
     candidates.append(Path(lineage.parent.path))
     folder = next((c for c in candidates if c.is_dir()), None)
     if folder is None:
         return f"parent {lineage.parent.path} {lineage.parent.weights_sha256[:16]} [yellow](not at hand)[/]", True
-    found = weights_sha256(folder)
-    if found == lineage.parent.weights_sha256:
-        return f"parent {folder.resolve()} [green]{found[:16]} matches[/]", True
-    return f"parent {folder.resolve()} [red]holds {found}, expected {lineage.parent.weights_sha256}[/]", False
+    if holds_weights(folder, lineage.parent.weights_sha256):
+        return f"parent {folder.resolve()} [green]{lineage.parent.weights_sha256[:16]} matches[/]", True
+    return (
+        f"parent {folder.resolve()} [red]holds {weights_sha256(folder)}, expected {lineage.parent.weights_sha256}[/]",
+        False,
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from medjudge import artifacts
 from medjudge.config import Recipe, ReportConfig
 from medjudge.data.store import read_split
 from medjudge.errors import RunError
+from medjudge.files import how_to_renew, make_folder
 from medjudge.metrics.published import SuiteResults
 from medjudge.metrics.results import Results
 from medjudge.metrics.variants import Variants
@@ -25,6 +25,7 @@ from medjudge.reporting.inputs import ReportInputs, VerdictRow
 from medjudge.reporting.suite import left_out_text, suite_grids, usage_lines, write_suite_page
 from medjudge.reporting.tables import audit_tables, grid_table, results_table, usage_table
 from medjudge.reporting.variants import variants_grid
+from medjudge.rewards.preflight import Preflight
 from medjudge.tasks.text import prompt_text
 
 TRAINED = ("base", "sft", "grpo")
@@ -39,6 +40,7 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     return {"n_bytes": path.stat().st_size}
 
 
+@artifacts.private_files()
 def rewrite(folder: Path, console: Console, *, show_text: bool | None = None) -> None:
     """Writes the page of a run folder, or of a folder that `medjudge evaluate` made, again.
 
@@ -47,10 +49,11 @@ def rewrite(folder: Path, console: Console, *, show_text: bool | None = None) ->
     if (folder / artifacts.COMPARE / artifacts.RESULTS).exists():  # a recipe with variants
         folder = folder / artifacts.COMPARE
     if (folder / artifacts.SUITE).exists():  # made by `medjudge bench`
-        suite = SuiteResults.from_json(artifacts.read_json(folder / artifacts.SUITE))
+        suite = artifacts.read_as(folder / artifacts.SUITE, SuiteResults.from_json)
         for name, one in suite.sets.items():
             write_report(gather(folder / name, ReportConfig(title=f"{name}: {one.title}")), folder / name)
-        write_suite_page(suite, folder, _read(folder / artifacts.COMMANDS, []))
+            artifacts.RunDir(folder).renew_outputs(name)
+        write_suite_page(suite, folder, artifacts.read_commands(folder / artifacts.COMMANDS))
         return
     if (folder / artifacts.RESULTS).exists():  # made by `medjudge evaluate`
         write_report(gather(folder, ReportConfig(show_text=bool(show_text))), folder)
@@ -60,51 +63,73 @@ def rewrite(folder: Path, console: Console, *, show_text: bool | None = None) ->
             f"{folder} holds no {artifacts.RESULTS}. Name a run folder that was evaluated, such as runs/demo, "
             "or the --out folder of `medjudge evaluate` or `medjudge bench`."
         )
-    tree = artifacts.read_json(folder / artifacts.RECIPE)
-    config = ReportConfig.model_validate(tree["report"])
+    config = artifacts.read_as(
+        folder / artifacts.RECIPE, lambda tree: ReportConfig.model_validate(tree.get("report", {}))
+    )
     config = config if show_text is None else config.model_copy(update={"show_text": show_text})
     run_dir = artifacts.RunDir(folder)
     with run_dir.lock():
         out = folder / "report"
-        out.mkdir(exist_ok=True)
+        make_folder(out)
         inputs = gather(folder, config)
         write_card(inputs, out)
         write_report(inputs, out)
+        run_dir.renew_outputs("report")
 
 
 def gather(folder: Path, config: ReportConfig) -> ReportInputs:
     """Everything that a page shows, from a run folder or from an evaluation's folder. What is absent is left out."""
     evaluated = folder / "evaluate" if (folder / "evaluate").is_dir() else folder
-    results = Results.from_json(artifacts.read_json(evaluated / artifacts.RESULTS))
+    results = artifacts.read_as(evaluated / artifacts.RESULTS, Results.from_json)
     recipe = _read(evaluated / artifacts.RECIPE, {})
     manifest = _read(evaluated / artifacts.MANIFEST, {})
-    data = _read(folder / "prepare" / artifacts.DATA, {})
-    preflight = _read(folder / "grpo" / artifacts.PREFLIGHT, {})
-    lint: Counter[str] = Counter()
-    for counts in data.get("lint", {}).values():
-        lint.update(counts)
+    data_path, doctor_path = folder / "prepare" / artifacts.DATA, folder / "grpo" / artifacts.DOCTOR
+    splits, lint = artifacts.parsed(data_path, _read(data_path, {}), _splits_and_lint)
+    preflight = _preflight(folder / "grpo" / artifacts.PREFLIGHT)
     return ReportInputs(
         title=config.title or f"{recipe.get('name', evaluated.name)}: {results.task}",
         results=results,
-        histories={stage: history for stage in TRAINED if (history := _read(folder / stage / artifacts.HISTORY, []))},
+        histories={stage: rows for stage in TRAINED if (rows := _history(folder / stage / artifacts.HISTORY))},
         verdicts=_verdicts(
             evaluated / artifacts.VERDICTS, results, _prompts(folder, evaluated, recipe) if config.show_text else None
         ),
         recipe=recipe,
-        commands=_read(folder / artifacts.COMMANDS, []),
+        commands=artifacts.read_commands(folder / artifacts.COMMANDS),
         versions=manifest.get("versions", artifacts.package_versions()),
-        lint=dict(lint),
-        data={
-            name: {"cases": split["n_cases"], "groups": split["n_groups"]}
-            for name, split in data.get("splits", {}).items()
-        },
-        variants=Variants.model_validate(variants) if (variants := _read(evaluated / artifacts.VARIANTS, {})) else None,
-        preflight=preflight if "checks" in preflight else {},  # an older run's file has another form
-        doctor=_read(folder / "grpo" / artifacts.DOCTOR, {}),
-        description=recipe.get("description", ""),
-        finished=manifest.get("finished", ""),
+        lint=lint,
+        data=splits,
+        variants=_variants(evaluated),
+        preflight=preflight,
+        doctor=_read(doctor_path, {}),
+        description=str(recipe.get("description", "")),
+        finished=str(manifest.get("finished", "")),
         max_disagreements=config.max_disagreements,
     )
+
+
+def _splits_and_lint(data: Mapping[str, Any]) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
+    """(split -> counts, finding -> rows) of `data.json`. Raises TypeError, KeyError or ValueError for another form."""
+    lint: Counter[str] = Counter()
+    for counts in data.get("lint", {}).values():
+        lint.update({str(code): int(count) for code, count in counts.items()})
+    splits = data.get("splits", {}).items()
+    return {name: {"cases": int(one["n_cases"]), "groups": int(one["n_groups"])} for name, one in splits}, dict(lint)
+
+
+def _preflight(path: Path) -> dict[str, Any]:
+    """What `preflight.json` holds; nothing where an older program wrote it in another form."""
+    tree: dict[str, Any] = _read(path, {})
+    if "checks" in tree:
+        artifacts.parsed(path, tree, Preflight.from_json)
+        return tree
+    return {}
+
+
+def _history(path: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = _read(path, [])
+    if not all(isinstance(row, dict) and all(not isinstance(v, list | dict) for v in row.values()) for row in rows):
+        raise RunError(f"{path} is no training log. {how_to_renew(path)}")
+    return rows
 
 
 def print_outcome(folder: Path, console: Console) -> None:
@@ -116,10 +141,10 @@ def print_outcome(folder: Path, console: Console) -> None:
     path = evaluated / artifacts.RESULTS
     if not path.exists():
         return
-    results = Results.from_json(artifacts.read_json(path))
-    if variants := _read(evaluated / artifacts.VARIANTS, {}):
+    results = artifacts.read_as(path, Results.from_json)
+    if (variants := _variants(evaluated)) is not None:
         console.print()
-        console.print(grid_table(variants_grid(Variants.model_validate(variants))))
+        console.print(grid_table(variants_grid(variants)))
     console.print()
     console.print(results_table(results))
     console.print()
@@ -139,7 +164,7 @@ def print_outcome(folder: Path, console: Console) -> None:
 
 def _print_suite(folder: Path, console: Console) -> None:
     """The benchmark's tables, and where its pages lie."""
-    suite = SuiteResults.from_json(artifacts.read_json(folder / artifacts.SUITE))
+    suite = artifacts.read_as(folder / artifacts.SUITE, SuiteResults.from_json)
     for grid in suite_grids(suite):
         console.print()
         console.print(grid_table(grid, whole=True))
@@ -151,17 +176,22 @@ def _print_suite(folder: Path, console: Console) -> None:
     console.print(f"\nreport: {folder / artifacts.REPORT}", soft_wrap=True)
 
 
+def _variants(evaluated: Path) -> Variants | None:
+    path = evaluated / artifacts.VARIANTS
+    return artifacts.read_as(path, Variants.model_validate) if path.exists() else None
+
+
 def _prompts(folder: Path, evaluated: Path, recipe: Mapping[str, Any]) -> dict[str, str]:
     """Case id -> the prompt before any chat template: as it was kept, or of a run from its split."""
     path = evaluated / artifacts.PROMPTS
     if path.exists():
-        with path.open(encoding="utf-8", newline="\n") as lines:
-            return {row["case_id"]: row["prompt"] for row in map(json.loads, lines)}
+        rows = list(artifacts.read_lines(path))
+        return artifacts.parsed(path, rows, lambda rows: {str(row["case_id"]): str(row["prompt"]) for row in rows})
     split = recipe.get("evaluate", {}).get("split")
     path = folder / "prepare" / f"{split}{artifacts.SPLIT_SUFFIX}"
     if not recipe or not path.exists():
         return {}
-    contract = Recipe.model_validate(recipe).contract
+    contract = artifacts.parsed(evaluated / artifacts.RECIPE, recipe, Recipe.model_validate).contract
     return {case.case_id: prompt_text(contract.messages(case)) for case in read_split(path)}
 
 
@@ -170,18 +200,29 @@ def _verdicts(path: Path, results: Results, prompts: Mapping[str, str] | None = 
     rows: dict[str, list[VerdictRow]] = {name: [] for name in results.of_role("model")}
     if not path.exists():
         return rows
-    with path.open(encoding="utf-8", newline="\n") as lines:  # a completion may hold other characters that break lines
-        for line in lines:
-            row: Mapping[str, Any] = json.loads(line)
-            if row["model"] in rows:
-                text = (prompts.get(row["case_id"]), row.get("completion")) if prompts is not None else (None, None)
-                rows[row["model"]].append(
-                    VerdictRow(
-                        row["case_id"], row["gold"], row["label"], row["confidence"], row["unparsed_reason"], *text
-                    )
-                )
+    for row in artifacts.read_lines(path):
+        if isinstance(row.get("model"), str) and row["model"] in rows:
+            rows[row["model"]].append(artifacts.parsed(path, row, lambda row: _verdict_row(row, prompts)))
     return rows
 
 
+def _verdict_row(row: Mapping[str, Any], prompts: Mapping[str, str] | None) -> VerdictRow:
+    """Raises KeyError or TypeError for a row of another form."""
+    texts = [row["gold"], row["label"], row["unparsed_reason"], row.get("completion")]
+    if not isinstance(row["case_id"], str) or not all(text is None or isinstance(text, str) for text in texts):
+        raise TypeError
+    confidence = None if row["confidence"] is None else float(row["confidence"])
+    shown = (None, None) if prompts is None else (prompts.get(row["case_id"]), row.get("completion"))
+    return VerdictRow(row["case_id"], row["gold"], row["label"], confidence, row["unparsed_reason"], *shown)
+
+
 def _read(path: Path, default: Any) -> Any:
-    return artifacts.read_json(path) if path.exists() else default
+    """The value of a file that may be absent. Raises RunError where it is not of the kind of `default`."""
+    if not path.exists():
+        return default
+    value = artifacts.read_json(path)
+    if not isinstance(value, type(default)):
+        raise RunError(
+            f"{path} holds a {type(value).__name__}, expected a {type(default).__name__}. {how_to_renew(path)}"
+        )
+    return value

@@ -75,6 +75,7 @@ class Scored:
     completions: Mapping[tuple[str, str], str]
 
 
+@artifacts.private_files()
 def score_files(
     paths: Sequence[str],
     contract: TaskContract | LabelScale,
@@ -87,7 +88,7 @@ def score_files(
         raise ConfigError(f"--out {out_dir} is not an empty folder: name a new one, nothing is overwritten.")
     scored = score(paths, contract, options)
     work = out_dir.with_name(f".{out_dir.name}.{os.getpid()}.work")
-    work.mkdir(parents=True)
+    artifacts.make_folder(work)
     try:
         artifacts.write_json(work / artifacts.COMMANDS, [shlex.join(["medjudge", *sys.argv[1:]])])
         artifacts.write_json(work / artifacts.RESULTS, scored.results.to_json())

@@ -11,6 +11,7 @@ from rich.console import Console
 from medjudge import artifacts
 from medjudge.config import Recipe
 from medjudge.data.store import read_split
+from medjudge.modeling.adapters import check_adapters, skeleton
 from medjudge.modeling.chain import start_of
 from medjudge.modeling.lineage import Lineage
 from medjudge.modeling.load import count_parameters, load_tokenizer, load_weights, quiet_libraries
@@ -34,6 +35,8 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     if "grpo" in recipe.stages:  # what no answer can earn is better known before SFT than after it
         require_earnable(replace(preflight, forced=artifacts.RunDir(run_dir).allows_failed_preflight))
     is_lora = recipe.sft.tuning == "lora"
+    if is_lora:
+        check_adapters(recipe, ("sft",), skeleton(start))
     model = load_weights(start, recipe.model, tokenizer, quantize=is_lora, train_all=not is_lora)
     model, history = train_sft(
         recipe.contract,

@@ -12,7 +12,8 @@ from medjudge.records import Case, Judgement, Message, Unparsed, Verdict
 from medjudge.tasks.citations import given_ids, without_unseen
 from medjudge.tasks.contract import RowError, TaskContract
 from medjudge.tasks.text import (
-    bare_answer,
+    THINK_OPEN,
+    ambiguous,
     chat,
     checked_unicode,
     cut_at_word,
@@ -26,6 +27,7 @@ from medjudge.tasks.text import (
     split_thinking,
     without_tags,
 )
+from medjudge.tasks.thoughts import outside_thoughts, split_thoughts
 
 LABELS = ("Usually Not Appropriate", "May Be Appropriate", "Usually Appropriate")
 _BY_FOLDED = {label.casefold(): label for label in LABELS}
@@ -60,8 +62,11 @@ TERSE = {
     "answer_only": "Is the procedure appropriate? Reply: <answer>rating</answer>",
 }
 
-_LABEL_IN_PROSE = re.compile("|".join(r"\s+".join(label.split()) for label in LABELS), re.IGNORECASE)
+_SPACED_LABELS = "|".join(r"\s+".join(label.split()) for label in LABELS)
+_LABEL_IN_PROSE = re.compile(rf"(?<!\bnot\s)(?:{_SPACED_LABELS})", re.IGNORECASE)
 _ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.IGNORECASE | re.DOTALL)
+_PLACEHOLDER = re.compile(r"\s*one\s+of\b", re.IGNORECASE)
+"""How the instruction writes a rating that is yet to be given; some models repeat it before they answer."""
 _CITATION_KEYS = ("id", "citation", "citation_id", "number", "pmid")
 _TEXT_KEYS = ("abstract", "text", "snippet")
 
@@ -126,6 +131,11 @@ class AppropriatenessContract(TaskContract):
         return LABELS
 
     @property
+    def has_think_block(self) -> bool:
+        """Where the form is "reasoning"."""
+        return self.form == "reasoning"
+
+    @property
     def packed_tokens(self) -> int | None:
         """`max_evidence_tokens`."""
         return self.max_evidence_tokens
@@ -188,27 +198,40 @@ class AppropriatenessContract(TaskContract):
     def _parse_strictly(self, case_id: str, completion: str) -> Judgement:
         text = completion
         if self.form == "answer_only":
-            parts = split_thinking(completion, thinking=False)
+            parts = split_thinking(completion, thinking=False, switch='`task.form = "reasoning"`')
             if isinstance(parts, str):
                 return Unparsed(case_id, completion, parts)
             text = parts[1]
         blocks = read_blocks(text, ("think", "answer") if self.form == "reasoning" else ("answer",))
         if isinstance(blocks, str):
-            return Unparsed(case_id, completion, blocks)
+            return Unparsed(case_id, completion, f"{blocks}{self._reader(text)}")
         label = _BY_FOLDED.get(one_line(blocks[-1]).casefold())
         if label is None:
             problem = f"the <answer> block holds {len(blocks[-1])} characters that are none of the three labels"
             return Unparsed(case_id, completion, problem, kind="schema")
         return Verdict(case_id, label, rationale=blocks[0] if self.form == "reasoning" else "")
 
-    def _dig_out(self, case_id: str, completion: str) -> Verdict | None:
-        """The one label that the answer block names, or else the text after the thinking block."""
-        text = bare_answer(completion)
-        answers = _ANSWER.findall(text)
-        found = {
-            one_line(label).casefold() for label in _LABEL_IN_PROSE.findall("\n".join(answers) if answers else text)
-        }
-        return Verdict(case_id, _BY_FOLDED[found.pop()], rationale=completion.strip()) if len(found) == 1 else None
+    def _reader(self, text: str) -> str:
+        """Which setting reads an answer that has only its thought not as the form wants it."""
+        if self.form != "reasoning" or THINK_OPEN in text or "<answer>" not in text:
+            return ""
+        if split_thoughts(text).tag:
+            return ": `task.lenient = true` reads other forms of thoughts"
+        return (
+            ': `task.form = "answer_only"` reads answers without a thought, `task.lenient = true` with and without one'
+        )
+
+    def _dig_out(self, case_id: str, completion: str) -> Judgement | None:
+        """The one label that answer blocks name, with what follows them, or else the text outside of thoughts."""
+        text = outside_thoughts(completion)
+        blocks = [block for block in _ANSWER.finditer(text) if not _PLACEHOLDER.match(block[1])]
+        places = [*(block[1] for block in blocks), _ANSWER.sub(" ", text[blocks[0].start() :])] if blocks else [text]
+        found = {_BY_FOLDED[one_line(label).casefold()] for place in places for label in _LABEL_IN_PROSE.findall(place)}
+        if any(not _LABEL_IN_PROSE.search(block[1]) for block in blocks):
+            return ambiguous(case_id, completion, {*found, None}, LABELS) if found else None
+        if len(found) > 1:
+            return ambiguous(case_id, completion, found, LABELS)
+        return Verdict(case_id, found.pop(), rationale=completion.strip()) if found else None
 
     def closed_completions(self) -> Mapping[str, str] | None:
         """The answer block of each label in the answer-only form; None where reasoning precedes it."""

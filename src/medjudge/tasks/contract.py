@@ -20,6 +20,8 @@ from medjudge.settings import Settings
 
 CONTRACT_VERSION = 1
 """Raised whenever a contract's text or parser changes, so that old artifacts are told from new ones."""
+LENIENT_VERSION = 2
+"""The same for lenient reading, which is part of a contract only where `lenient` is set."""
 
 
 class RowError(ValueError):
@@ -50,7 +52,8 @@ class TaskContract(Settings, ABC):
     thinking: bool = False
     """Whether the chat template's own thinking mode is on. A template without one ignores it."""
     lenient: bool = False
-    """Also accept answers that the contract does not name, such as a letter in prose. Every report then says so."""
+    """Also accept answers that the contract does not name, such as a letter in prose or one behind a thought. An answer
+    that gives different verdicts stays unparsed. Every report then says that reading was lenient."""
     max_prompt_tokens: int = Field(2048, ge=16)
     max_completion_tokens: int = Field(256, ge=1)
     on_long_prompt: Literal["truncate", "error"] = "truncate"
@@ -80,6 +83,11 @@ class TaskContract(Settings, ABC):
     def positive(self) -> str | None:
         """The positive label of a two-label task, else None."""
         return None
+
+    @property
+    def has_think_block(self) -> bool:
+        """Whether a completion begins with a <think> block."""
+        return self.thinking
 
     @abstractmethod
     def read_case(self, row: Mapping[str, object], case_id: str) -> Case:
@@ -124,5 +132,6 @@ class TaskContract(Settings, ABC):
         A model trained on rows that count options from 1 may be evaluated on rows that count from 0.
         """
         settings = self.model_dump(mode="json", exclude=set(self.rows_and_targets_only))
-        content = json.dumps({"version": CONTRACT_VERSION, **settings}, sort_keys=True)
+        versions = {"version": CONTRACT_VERSION, **({"lenient_version": LENIENT_VERSION} if self.lenient else {})}
+        content = json.dumps({**versions, **settings}, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()

@@ -8,18 +8,18 @@ completion, so that the completion holds the whole block that the parser reads.
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-import jinja2
-
 from medjudge.errors import ConfigError, DataError, ModelError
 from medjudge.records import Case, Completion, Message, Rollout
 from medjudge.tasks.citations import first_snippets, given_ids
 from medjudge.tasks.contract import TaskContract
+from medjudge.tasks.templates import ANSWER, check_distinct, prove, rendered, rendered_case, takes_system
 from medjudge.tasks.text import THINK_OPEN, first_words, n_words
 
 Tokenizer = Any
@@ -33,8 +33,16 @@ PLAIN_CHAT_TEMPLATE = (
 """For tokenizers that have no chat template (`model.chat_template = "plain"`): roles in plain text, turns ended by the
 tokenizer's end-of-sequence token. It has no thinking mode."""
 
+
+def plain_chat_template(tokenizer: Tokenizer) -> str:
+    """`PLAIN_CHAT_TEMPLATE` after what the tokenizer puts before any text by itself, such as its BOS."""
+    bare, whole = (tokenizer("a", add_special_tokens=added)["input_ids"] for added in (False, True))
+    starts = [i for i in range(len(whole) - len(bare) + 1) if whole[i : i + len(bare)] == bare]
+    prefix = "".join(tokenizer.convert_ids_to_tokens(whole[: starts[0]])) if bare and starts else ""
+    return (f"{{{{ {json.dumps(prefix, ensure_ascii=False)} }}}}" if prefix else "") + PLAIN_CHAT_TEMPLATE
+
+
 T = TypeVar("T")
-_PROBE = "medjudge-probe"
 # The contracts' own tags are text to be read back, also where a tokenizer counts one among its special tokens.
 _OWN_TAG = re.compile(r"</?(?:think|answer|feedback|score)>")
 
@@ -108,9 +116,12 @@ def encode_all(
     """
     limit = contract.max_prompt_tokens if max_prompt_tokens is None else max_prompt_tokens
     packed = [_pack(contract, case, tokenizer) for case in cases]
-    prompts = [render_prompt(contract, case, tokenizer) for case in packed]
+    turns_and_prompts = [_rendered(contract, case, tokenizer) for case in packed]
+    prompts = [text for _, text in turns_and_prompts]
+    prompt_ids = _tokenise(tokenizer, prompts)
+    check_distinct(tokenizer, [turns for turns, _ in turns_and_prompts], prompts, prompt_ids)
     encoded = []
-    for case, fewer, text, ids in zip(cases, packed, prompts, _tokenise(tokenizer, prompts), strict=True):
+    for case, fewer, text, ids in zip(cases, packed, prompts, prompt_ids, strict=True):
         row = _encoded(contract, case, fewer, text, ids)
         encoded.append(row if len(ids) <= limit else _fit_prompt(contract, case, fewer, tokenizer, len(ids), limit))
     if not with_target:
@@ -187,18 +198,25 @@ def stop_token_ids(tokenizer: Tokenizer) -> list[int]:
     return list(_facts(tokenizer).stop_ids)
 
 
+def instructions_lead_the_user_turn(contract: TaskContract, tokenizer: Tokenizer) -> bool:
+    """Whether the contract has a system turn that the template does not take."""
+    return getattr(contract, "system_prompt", None) != "" and not _facts(tokenizer).takes_system
+
+
 def stop_text(tokenizer: Tokenizer) -> str:
     """What every target ends with, as text."""
     return _facts(tokenizer).stop_text
 
 
 def render_prompt(contract: TaskContract, case: Case, tokenizer: Tokenizer) -> str:
-    """The prompt as text, ending where generation starts. Raises ModelError where the template cannot render it.
+    """The prompt as text, ending where generation starts.
+
+    Raises ModelError where the template cannot render it, or the prompt does not hold the turns whole and in order.
 
     Where a template refuses or drops the system role, the system text leads the user turn. A control token spelt out in
     a case's text ("<|im_end|>") is broken with a space: no row may end a turn or open one.
     """
-    return _render(tokenizer, prompt_turns(contract, case, tokenizer), thinking=contract.thinking)
+    return _rendered(contract, case, tokenizer)[1]
 
 
 def between_prompt_and_answer(contract: TaskContract, case: Case, tokenizer: Tokenizer) -> str | None:
@@ -207,13 +225,13 @@ def between_prompt_and_answer(contract: TaskContract, case: Case, tokenizer: Tok
     Empty where the prompt ends where answers begin. A policy trained on finished conversations writes this text itself,
     before every answer. None where the template renders no finished conversation, or changes the turns before it.
     """
-    answered: list[Message] = [*prompt_turns(contract, case, tokenizer), {"role": "assistant", "content": _PROBE}]
+    answered: list[Message] = [*prompt_turns(contract, case, tokenizer), {"role": "assistant", "content": ANSWER}]
     try:
-        whole = str(tokenizer.apply_chat_template(answered, tokenize=False, enable_thinking=contract.thinking))
-    except jinja2.TemplateError:
+        whole = rendered(tokenizer, answered, enable_thinking=contract.thinking)
+    except ModelError:
         return None
     prompt = render_prompt(contract, case, tokenizer)
-    before, found, _ = whole.rpartition(_PROBE)
+    before, found, _ = whole.rpartition(ANSWER)
     return before.removeprefix(prompt) if found and before.startswith(prompt) else None
 
 
@@ -231,6 +249,14 @@ def prompt_turns(contract: TaskContract, case: Case, tokenizer: Tokenizer) -> li
         system, user, *rest = turns
         turns = [{"role": "user", "content": f"{system['content'].rstrip()}\n\n{user['content']}"}, *rest]
     return turns
+
+
+def _rendered(contract: TaskContract, case: Case, tokenizer: Tokenizer) -> tuple[list[Message], str]:
+    """The turns of a prompt and the prompt."""
+    turns = prompt_turns(contract, case, tokenizer)
+    text = rendered_case(tokenizer, turns, case.case_id, add_generation_prompt=True, enable_thinking=contract.thinking)
+    opened = text.rstrip()
+    return turns, opened.removesuffix(THINK_OPEN) if opened.endswith(THINK_OPEN) else text
 
 
 # --- fitting ----------------------------------------------------------------------------------------------------------
@@ -360,7 +386,19 @@ def _tokenise(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     if not texts:
         return []
     ids = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
-    return [list(row) for row in ids]
+    bos_id, bos = getattr(tokenizer, "bos_token_id", None), getattr(tokenizer, "bos_token", None)
+    if bos_id is None or not bos:
+        return [list(row) for row in ids]
+    return [list(row[_n_added(row, bos_id, text, bos) :]) for row, text in zip(ids, texts, strict=True)]
+
+
+def _n_added(ids: Sequence[int], bos_id: int, text: str, bos: str) -> int:
+    """BOS ids before those that the text itself spells: some tokenizers add one whatever they are told."""
+    n_ids = next((i for i, token in enumerate(ids) if token != bos_id), len(ids))
+    n_spelt = 0
+    while text.startswith(bos, n_spelt * len(bos)):
+        n_spelt += 1
+    return max(0, n_ids - n_spelt)
 
 
 def _target_text(contract: TaskContract, case: Case, tokenizer: Tokenizer) -> str:
@@ -447,37 +485,29 @@ def _find_facts(tokenizer: Tokenizer, made_from: tuple[object, object]) -> _Fact
             f"tokenizer {_name(tokenizer)} has no chat template. Set `model.chat_template` to a Jinja template, "
             'or to "plain" for the built-in one.'
         )
+    has_system = takes_system(tokenizer)
+    prove(tokenizer, with_system=has_system)
     stop_ids = _find_stop_ids(tokenizer)
     stop_text = tokenizer.convert_ids_to_tokens(stop_ids[0])
-    return _Facts(made_from, stop_ids, str(stop_text), _takes_system(tokenizer), _control_tokens(tokenizer))
+    return _Facts(made_from, stop_ids, str(stop_text), has_system, _control_tokens(tokenizer))
 
 
 def _find_stop_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
     eos = getattr(tokenizer, "eos_token_id", None)
     turn_end = None
     try:
-        turns: list[Message] = [{"role": "user", "content": "u"}, {"role": "assistant", "content": _PROBE}]
-        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=False)
-        tail = str(text).rpartition(_PROBE)[2]
+        turns: list[Message] = [{"role": "user", "content": "u"}, {"role": "assistant", "content": ANSWER}]
+        tail = rendered(tokenizer, turns, add_generation_prompt=False).rpartition(ANSWER)[2]
         control = {*tokenizer.get_added_vocab().values(), *getattr(tokenizer, "all_special_ids", ())}
         turn_end = (
             next((token for token in _tokenise(tokenizer, [tail])[0] if token in control), None) if tail else None
         )
-    except jinja2.TemplateError:
+    except ModelError:
         pass  # a template that renders no finished answers: the model's own end token stands in
     stop_ids = tuple(dict.fromkeys(token for token in (turn_end, eos) if token is not None))
     if not stop_ids:
         raise ModelError(f"tokenizer {_name(tokenizer)} has no token that ends an answer. Set its `eos_token`.")
     return stop_ids
-
-
-def _takes_system(tokenizer: Tokenizer) -> bool:
-    """Whether a system turn's text comes out of the template; some refuse the role, some drop it."""
-    turns: list[Message] = [{"role": "system", "content": _PROBE}, {"role": "user", "content": "u"}]
-    try:
-        return _PROBE in str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-    except jinja2.TemplateError:
-        return False
 
 
 def _control_tokens(tokenizer: Tokenizer) -> re.Pattern[str] | None:
@@ -495,17 +525,6 @@ def _defuse(text: str, facts: _Facts) -> str:
     if facts.special is None:
         return text
     return facts.special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
-
-
-def _render(tokenizer: Tokenizer, turns: list[Message], *, thinking: bool) -> str:
-    try:
-        text = str(
-            tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, enable_thinking=thinking)
-        )
-    except jinja2.TemplateError as error:
-        raise ModelError(f"the chat template of {_name(tokenizer)} cannot render the prompt: {error}") from error
-    opened = text.rstrip()
-    return opened.removesuffix(THINK_OPEN) if opened.endswith(THINK_OPEN) else text
 
 
 def _name(tokenizer: Tokenizer) -> str:

@@ -9,16 +9,18 @@ from typing import ClassVar, Literal
 from medjudge.records import Case, Judgement, Message, Unparsed, Verdict
 from medjudge.tasks.contract import RowError, TaskContract
 from medjudge.tasks.text import (
-    bare_answer,
+    ambiguous,
     chat,
     describe_label,
     is_missing,
     optional_text,
     required_text,
     split_thinking,
+    stated_scores,
     whole_number,
     with_thinking,
 )
+from medjudge.tasks.thoughts import outside_thoughts
 
 # The system turn of the published training file, its final line break included: "Who Judges the Judge? Evaluating
 # LLM-as-a-Judge for French Medical open-ended QA", HeaLing 2026, https://aclanthology.org/2026.healing-1.12/
@@ -63,6 +65,7 @@ USER = {
     "fr": "Question : {question}\nRéponse de référence : {reference}\nRéponse candidate : {candidate}",
 }
 
+_SCORE_WORDS = "score|label|answer|verdict|rating|grade"
 _LONE_DIGIT = re.compile(r"(?<![\w.,/-])[01](?![\w%/]|[.,]\d|-\d)")
 
 
@@ -147,11 +150,13 @@ class EquivalenceContract(TaskContract):
             return Unparsed(case_id, completion, f"label {answer} is off the scale 0, 1", kind="schema")
         return Unparsed(case_id, completion, f"expected 0 or 1 alone, found {len(answer)} characters")
 
-    def _dig_out(self, case_id: str, completion: str) -> Verdict | None:
-        """The one digit 0 or 1 that stands alone somewhere in the text."""
-        text = bare_answer(completion)
-        digits = set(_LONE_DIGIT.findall(text))
-        return Verdict(case_id, digits.pop(), rationale=text) if len(digits) == 1 else None
+    def _dig_out(self, case_id: str, completion: str) -> Judgement | None:
+        """The one digit 0 or 1 that stands alone outside of thoughts, or is stated as the score."""
+        text = outside_thoughts(completion)
+        found = {*_LONE_DIGIT.findall(text), *stated_scores(text, _SCORE_WORDS, self.labels[-1])}
+        if len(found) > 1:
+            return ambiguous(case_id, completion, found, self.labels)
+        return Verdict(case_id, label, rationale=text) if (label := next(iter(found), None)) in self.labels else None
 
     def closed_completions(self) -> Mapping[str, str] | None:
         """The digits themselves; None with thinking on, where text precedes them."""

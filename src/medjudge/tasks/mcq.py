@@ -13,12 +13,13 @@ from medjudge.records import Case, Judgement, Message, Unparsed, Verdict
 from medjudge.tasks.contract import LabelFrame, RowError, TaskContract
 from medjudge.tasks.text import (
     JsonError,
-    bare_answer,
+    ambiguous,
     chat,
     cut_at_word,
     describe_label,
     is_missing,
     load_json,
+    objects_within,
     optional_text,
     printable,
     required_text,
@@ -27,6 +28,7 @@ from medjudge.tasks.text import (
     with_thinking,
     without_tags,
 )
+from medjudge.tasks.thoughts import outside_thoughts
 
 LETTERS = ("A", "B", "C", "D")
 OPTIONS = ("opa", "opb", "opc", "opd")
@@ -54,11 +56,18 @@ _STATED_FIRST = re.compile(
 _STATED_LAST = re.compile(
     r"\n\s*(?:the\s+)?(?:correct\s+)?answer\s*(?:is)?\s*:?\s*\(?[a-d]\)?\s*\.?\s*$", re.IGNORECASE
 )
-# A small letter counts only in brackets: "the answer is a matter of .." names none.
-_NAMED_LETTER = re.compile(
-    r"\b(?i:answer|option|choice|category)\b\W{0,5}(?i:is\b)?\W{0,5}(?i:option\b)?\W{0,5}([A-D]|(?<=\()[a-d](?=\)))(?![\w'’])"
+# A small letter counts only in brackets: "the answer is a matter of .." names none. "A or B" names both.
+_LETTER = r"([A-D]|(?<=\()[a-d](?=\)))(?![\w'’])((?:\W{0,3}(?:or\b|and\b|/|&)\W{0,3}[A-Da-d](?![\w'’]))*)"
+_ANSWER_WORDS = r"answer|category|(?:correct|right|best|final)\W{1,3}(?:option|choice)"
+_STATED_LETTER, _NAMED_LETTER = (
+    re.compile(rf"(?<![A-Za-z])(?i:{words})\b\W{{0,5}}(?i:is\b)?\W{{0,5}}(?i:option\b)?\W{{0,5}}{_LETTER}")
+    for words in (_ANSWER_WORDS, f"{_ANSWER_WORDS}|option|choice")
 )
+_MORE_LETTERS = re.compile(r"(?<!\w)[A-Da-d](?!\w)")
 _LONE_LETTER = re.compile(r"\W*([A-Da-d])\W*")
+# Also in an object that is no JSON, such as one with quotes inside a text, and in one that is quoted itself.
+_MEMBER = re.compile(r"""predicted_category[\s"'\\]{0,6}[:=]\s{0,4}\\?["']?([^"'\\,}\n]{0,40})""", re.IGNORECASE)
+_BRACES = re.compile(r"\{[^{}]*(?:\}|\Z)")
 
 
 class McqContract(TaskContract):
@@ -209,23 +218,31 @@ class McqContract(TaskContract):
         reason = printable(content["reason"]).strip()
         return Verdict(case_id, content["predicted_category"], float(content["confidence"]), reason)
 
-    def _dig_out(self, case_id: str, completion: str) -> Verdict | None:
-        """The one letter that a JSON object anywhere, a phrase such as "the answer is B", or a lone letter names."""
-        text = bare_answer(completion)
-        for found in _objects_within(text):
-            letter = found.get("predicted_category")
-            if isinstance(letter, str) and letter.strip().upper() in LETTERS:
-                confidence, reason = found.get("confidence"), found.get("reason")
-                return Verdict(
-                    case_id,
-                    letter.strip().upper(),
-                    float(confidence) if _is_probability(confidence) else None,
-                    printable(reason).strip() if isinstance(reason, str) else "",
-                )
+    def _dig_out(self, case_id: str, completion: str) -> Judgement | None:
+        """The one letter that JSON objects, phrases such as "the answer is B", or a lone letter name."""
+        text = outside_thoughts(completion)
+        members = [value.strip(" ().").upper() for value in _MEMBER.findall(text) if not value.startswith("<")]
+        prose = text
+        for _ in range(4):  # nested objects go from within
+            prose = _BRACES.sub(" ", prose)
         if lone := _LONE_LETTER.fullmatch(text):
-            return Verdict(case_id, lone.group(1).upper())
-        named = {letter.upper() for letter in _NAMED_LETTER.findall(text)}
-        return Verdict(case_id, named.pop(), rationale=text) if len(named) == 1 else None
+            found = {lone.group(1).upper()}
+        else:
+            found = {*members, *_letters(_STATED_LETTER if members else _NAMED_LETTER, prose)}
+        if len(found) > 1:
+            return ambiguous(case_id, completion, found, LETTERS)
+        if (letter := next(iter(found), "")) not in LETTERS:
+            return None
+        objects = [one for one in objects_within(text) if str(one.get("predicted_category")).strip().upper() == letter]
+        stated = {float(value) for one in objects if _is_probability(value := one.get("confidence"))}
+        reasons = [one["reason"] for one in objects if isinstance(one.get("reason"), str)]
+        rationale = printable(reasons[0]).strip() if reasons else "" if members else printable(text)
+        return Verdict(case_id, letter, stated.pop() if len(stated) == 1 else None, rationale)
+
+
+def _letters(pattern: re.Pattern[str], text: str) -> set[str]:
+    """The letters that a pattern names, each with its alternatives ("A or B")."""
+    return {letter.upper() for first, more in pattern.findall(text) for letter in (first, *_MORE_LETTERS.findall(more))}
 
 
 def _schema_problem(content: Any) -> str | None:
@@ -251,19 +268,3 @@ def _shape(value: Any) -> str:
 
 def _is_probability(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
-
-
-def _objects_within(text: str) -> list[dict[str, Any]]:
-    """JSON objects that begin anywhere in `text`; at most 50 beginnings are tried."""
-    decoder, found, start = json.JSONDecoder(), [], -1
-    for _ in range(50):
-        start = text.find("{", start + 1)
-        if start < 0:
-            break
-        try:
-            content, _end = decoder.raw_decode(text, start)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(content, dict):
-            found.append(content)
-    return found

@@ -16,15 +16,16 @@ from medjudge.records import Case, Judgement, Message, Unparsed, Verdict
 from medjudge.tasks.contract import RowError, TaskContract
 from medjudge.tasks.text import (
     JsonError,
-    bare_answer,
     chat,
     describe,
     is_missing,
     load_json,
+    objects_within,
     required_text,
     split_thinking,
     without_tags,
 )
+from medjudge.tasks.thoughts import outside_thoughts
 
 HIGHEST = 10
 SCALE_VERSION = "1"
@@ -134,10 +135,15 @@ class ReasoningContract(TaskContract):
     def read_marks(self, completion: str) -> Marks | JsonError:
         """The marks of a completion that is one JSON object with the three keys and no other, each an integer 0 to 10.
 
-        `lenient` also takes them out of a code fence or from behind a thinking block.
+        `lenient` also takes the one such object out of other text: a code fence, prose, behind a thought.
         """
         if self.lenient:
-            text = bare_answer(completion)
+            text = outside_thoughts(completion)
+            objects = [one for one in objects_within(text) if one.keys() & set(MARK_NAMES)]
+            if any(one != objects[0] for one in objects):
+                return JsonError("ambiguous: the reply gives different marks", "format")
+            if objects:
+                text = json.dumps(objects[0])
         else:
             parts = split_thinking(completion, self.thinking)
             if isinstance(parts, str):

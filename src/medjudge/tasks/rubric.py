@@ -11,21 +11,24 @@ from pydantic import Field, model_validator
 from medjudge.records import Case, Judgement, Message, Unparsed, Verdict
 from medjudge.tasks.contract import LabelFrame, RowError, TaskContract
 from medjudge.tasks.text import (
-    bare_answer,
+    ambiguous,
     chat,
     checked_unicode,
     cut_at_word,
     describe,
     describe_label,
     is_missing,
+    lone_score,
     optional_text,
     read_blocks,
     required_text,
     split_thinking,
+    stated_scores,
     whole_number,
     with_thinking,
     without_tags,
 )
+from medjudge.tasks.thoughts import outside_thoughts
 
 SCALES: Mapping[int, tuple[str, ...]] = {2: ("0", "1"), 3: ("1", "2", "3"), 5: ("1", "2", "3", "4", "5")}
 
@@ -61,10 +64,10 @@ TERSE = {
     "score_only": "Grade the output by the rubric. Reply: <score>{labels}</score>",
 }
 
-_SCORE_TAG = re.compile(r"<score>\s*(-?\d+)(?:\.0+)?\s*(?:/\s*\d+\s*)?</score>", re.IGNORECASE | re.ASCII)
-_SCORE_WORD = re.compile(
-    r"\b(?:score|rating|grade)\b\W{0,4}(?:is|of)?\W{0,4}(\d+)(?![\d%]|\.[1-9])", re.IGNORECASE | re.ASCII
-)
+_SCORE_TAG = re.compile(r"<score>(.*?)(?:</score>|\Z)", re.IGNORECASE | re.DOTALL)
+_SCORE_WORDS = "score|rating|grade"
+_PLACEHOLDER = re.compile(r"\s*one\s+of\b", re.IGNORECASE)
+"""How the instruction writes a score that is yet to be given; some models repeat it before they answer."""
 _FEEDBACK = re.compile(r"<feedback>(.*?)</feedback>", re.IGNORECASE | re.DOTALL)
 
 
@@ -258,11 +261,24 @@ class RubricContract(TaskContract):
             return Unparsed(case_id, completion, f"score is {found}, expected one of {self._scale()}", kind="schema")
         return Verdict(case_id, score, rationale=blocks[0] if self.form == "feedback" else thought)
 
-    def _dig_out(self, case_id: str, completion: str) -> Verdict | None:
-        """The one score that tags anywhere name, or else a phrase such as "score: 4"."""
-        text = bare_answer(completion)
-        scores = set(_SCORE_TAG.findall(text)) or set(_SCORE_WORD.findall(text))
-        if len(scores) != 1 or (score := scores.pop()) not in self.labels:
+    def _dig_out(self, case_id: str, completion: str) -> Judgement | None:
+        """The one score that tags outside of thoughts name, or else a phrase such as "score: 4".
+
+        Feedback may speak of other scores; beside tags, a phrase counts where it begins a line outside of feedback.
+        """
+        text = outside_thoughts(completion)
+        top = self.labels[-1]
+        given = [body for body in _SCORE_TAG.findall(text) if not _PLACEHOLDER.match(body)]
+        beside = _SCORE_TAG.sub(" ", _FEEDBACK.sub(" ", text))
+        if given:
+            found = {lone_score(body, top) for body in given} | stated_scores(
+                beside, rf"(?m:^)\W*(?:final\s+)?(?:{_SCORE_WORDS})", top
+            )
+        else:
+            found = stated_scores(beside, _SCORE_WORDS, top) or stated_scores(text, _SCORE_WORDS, top)
+        if len(found) > 1:
+            return ambiguous(case_id, completion, found, self.labels)
+        if (score := next(iter(found), None)) not in self.labels or score is None:
             return None
         feedback = _FEEDBACK.search(text)
         return Verdict(case_id, score, rationale=feedback.group(1).strip() if feedback else text)

@@ -9,15 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import Any, Literal
 
-from medjudge.records import Message
+from medjudge.records import Message, Unparsed
 from medjudge.tasks.contract import RowError
+from medjudge.tasks.thoughts import split_thoughts
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 
 # A word; a run of more than 40 characters without a space (a long URL, Chinese text) counts as several.
 _WORD = re.compile(r"\S{1,40}")
-# Possessive, because giving characters of the language name back one by one takes quadratic time on a long run.
-_FENCE = re.compile(r"```(?:[A-Za-z0-9_-]*+[ \t]*+\n)?+(.*?)```", re.DOTALL)
+# A number, what it is out of, and what makes a range of it. "4.5" and "40 %" are no points of a scale.
+_NUMBER = r"([-−]?\d{1,20})(?:\.0+)?(?:\s*(?:/|out\s+of)\s*(\d+))?(?![\d%]|\s%|[.,]\d)(\s*(?:[-–/]|to|or|and)\s*\d)?"
 
 
 # --- reading a row ----------------------------------------------------------------------------------------------------
@@ -160,23 +161,38 @@ def with_thinking(thinking: bool, thought: str | None, answer: str) -> str:
 # --- reading completions ----------------------------------------------------------------------------------------------
 
 
-def split_thinking(completion: str, thinking: bool) -> tuple[str, str] | str:
+def split_thinking(completion: str, thinking: bool, *, switch: str = "`task.thinking = true`") -> tuple[str, str] | str:
     """(thought, answer) of a completion, both stripped, or a sentence that says why it has not the contract's form.
 
     A block that nobody asked for is never taken off: stripping it in evaluation alone hides a prompt that was rendered
-    in another mode than the training text.
+    in another mode than the training text. The sentence names the setting that reads such an answer; `switch`: the one
+    that asks for the block.
     """
     text = completion.strip()
+    split = split_thoughts(text)
     if not thinking:
-        if text.startswith(THINK_OPEN):
+        if not split.tag:
+            return "", text
+        if not split.is_closed:
             return (
-                "a <think> block stands before the answer although the contract's thinking is off: "
-                "were prompt and training text rendered in the same mode?"
+                f"thinking is off, and the completion is a {split.tag} block that does not end: no answer follows "
+                "(`task.max_completion_tokens` is the limit)"
             )
-        return "", text
-    for tag in (THINK_OPEN, THINK_CLOSE):
-        if (found := text.count(tag)) != 1:
-            return f"thinking is on: expected one {tag} tag, found {found}"
+        readers = (
+            f"{switch} or `task.lenient = true` reads" if split.tag == THINK_OPEN else "`task.lenient = true` reads"
+        )
+        what = f"a {split.tag} tag ends" if split.tag.startswith(("</", "[/")) else f"a {split.tag} block stands before"
+        before = "a thought before the answer" if split.tag.startswith(("</", "[/")) else "the answer"
+        return f"thinking is off, but {what} {before}: {readers} it"
+    n_open, n_close = text.count(THINK_OPEN), text.count(THINK_CLOSE)
+    if (n_open, n_close) == (0, 0):
+        return (
+            f"thinking is on: expected one {THINK_OPEN} tag, found 0: `task.thinking = false` reads answers without a "
+            "thought, `task.lenient = true` with and without one"
+        )
+    for tag, n in ((THINK_OPEN, n_open), (THINK_CLOSE, n_close)):
+        if n != 1:
+            return f"thinking is on: expected one {tag} tag, found {n}"
     if not text.startswith(THINK_OPEN):
         return "thinking is on: expected the completion to begin with its <think> block, found text before it"
     thought, _, answer = text.removeprefix(THINK_OPEN).partition(THINK_CLOSE)
@@ -209,11 +225,34 @@ def read_blocks(text: str, names: Sequence[str]) -> list[str] | str:
     return contents
 
 
-def bare_answer(completion: str) -> str:
-    """For lenient reading only: what follows a thinking block, taken out of a code fence if it stands in one."""
-    text = completion.rpartition(THINK_CLOSE)[2].strip()
-    fence = _FENCE.search(text)
-    return fence.group(1).strip() if fence else text
+def ambiguous(case_id: str, completion: str, found: Iterable[str | None], labels: Sequence[str]) -> Unparsed:
+    """For lenient reading: an answer that gives several verdicts. Names those on the scale and counts the others."""
+    verdicts = set(found)
+    on_scale = [label for label in labels if label in verdicts]
+    others = len(verdicts) - len(on_scale)
+    named = ", ".join([*on_scale, *([f"{others} off the scale or unreadable"] if others else [])])
+    return Unparsed(case_id, completion, f"ambiguous: the answer gives different verdicts ({named})")
+
+
+def stated_scores(text: str, words: str, top: str) -> set[str | None]:
+    """The numbers that a text states as a score: "Score: 4", "rating of 4/5". None stands for one that is no point.
+
+    words: what a score is called, as alternatives of a pattern. top: the scale's highest point; "4/10" is none of a
+    scale to 5, and neither is a range ("4-5").
+    """
+    pattern = re.compile(rf"\b(?:{words})\b\W{{0,4}}?(?:is|of)?\W{{0,4}}?{_NUMBER}", re.IGNORECASE | re.ASCII)
+    return {_point(match, top) for match in pattern.finditer(text)}
+
+
+def lone_score(text: str, top: str) -> str | None:
+    """The number that is all of a text, as `stated_scores` reads it."""
+    match = re.fullmatch(rf"[^\w+-]{{0,20}}{_NUMBER}\W{{0,20}}", text.strip(), re.IGNORECASE | re.ASCII)
+    return None if match is None else _point(match, top)
+
+
+def _point(match: re.Match[str], top: str) -> str | None:
+    number, outof, more = match.groups()
+    return None if more or outof not in (None, top) else number
 
 
 def printable(text: str) -> str:
@@ -240,6 +279,30 @@ def load_json(text: str) -> Any:
         return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise JsonError(f"not one JSON object: {_complaint(error)}", "format") from None
+
+
+def objects_within(text: str) -> list[dict[str, Any]]:
+    """The JSON objects that begin anywhere in `text`, also within others; at most 50 beginnings are tried.
+
+    A key that an object gives twice with different values is None there: which of the two counts would be a guess.
+    """
+    decoder, found, start = json.JSONDecoder(object_pairs_hook=_agreeing), [], -1
+    for _ in range(50):
+        start = text.find("{", start + 1)
+        if start < 0:
+            break
+        try:
+            found.append(decoder.raw_decode(text, start)[0])
+        except (ValueError, RecursionError):
+            continue
+    return found
+
+
+def _agreeing(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    for key, value in pairs:
+        content[key] = value if content.get(key, value) == value else None
+    return content
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

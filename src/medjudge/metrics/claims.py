@@ -1,0 +1,184 @@
+"""What a page may claim: every test that a sentence, a table or a figure could turn into a claim, decided together.
+
+A page with forty tests, each at 5 %, claims something false on most sets where nothing is true. So all of them are one
+family, corrected by Holm's method, on p values that count groups. One rule decides: a test is claimed where its
+corrected p is below 1 - level, the interval shown beside it (if there is one) leaves out the value that the hypothesis
+names, and it rests on enough groups for a sign test to reject. Whatever puts a difference into words or marks it asks
+here, and has no rule of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal
+
+from medjudge.metrics.comparison import PERMUTATION, adjust_p
+from medjudge.metrics.group_tests import sign_test_floor
+from medjudge.metrics.measured import Frozen, TestResult, finite
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from medjudge.metrics.audit import Audit
+    from medjudge.metrics.results import Results
+
+PREVALENCE = "prevalence"
+"""The rate that no judge changes: its differences between generators are tested once, about nobody."""
+Kind = Literal["difference", "chance", "heterogeneity", "calibration", "self-preference", "probe"]
+
+
+class Claim(Frozen):
+    """One test of the family, and whether a page may claim what it tests."""
+
+    kind: Kind
+    about: tuple[str, ...]
+    """Whom it speaks of: the judge; of a difference both; none where it speaks of the rows alone."""
+    what: str
+    """The statistic (`accuracy`, `macro_f1`, ...), of calibration `ece` or `direction`, of a probe the probe."""
+    p: float | None
+    """Before correction, by groups; None where it could not be tested: it is no part of the family."""
+    n_groups: int
+    """Groups that carry the test."""
+    method: str
+    low: float | None = None
+    """The interval that is shown beside the test; None where there is none."""
+    high: float | None = None
+    null: float = 0.0
+    """The value that the hypothesis names, in the interval's unit."""
+    adjusted_p: float | None = None
+    """By Holm's method over all tests of the page."""
+    claimed: bool = False
+
+
+def claim_of(
+    kind: Kind,
+    about: tuple[str, ...],
+    what: str,
+    test: TestResult,
+    *,
+    interval: tuple[float | None, float | None] = (None, None),
+    null: float = 0.0,
+) -> Claim:
+    """A test that awaits the others of its page: `decide` corrects it. interval: what is shown beside it."""
+    low, high = interval
+    return Claim(
+        kind=kind,
+        about=about,
+        what=what,
+        p=test.p,
+        n_groups=test.n_groups,
+        method=test.method,
+        low=low,
+        high=high,
+        null=null,
+    )
+
+
+def tests_of(results: Results) -> list[Claim]:
+    """Every test of these results that a page could turn into a claim; not yet corrected."""
+    tests = _of_comparisons(results)
+    for name, model in results.of_role("model").items():
+        if model.chance_test is not None:
+            accuracy = model.metrics["accuracy"]
+            ends = (accuracy.low, accuracy.high)
+            tests.append(claim_of("chance", (name,), "accuracy", model.chance_test, interval=ends, null=results.chance))
+    if results.audit is not None:
+        tests += _of_audit(results.audit)
+    for name, judge in results.probes.judges.items() if results.probes is not None else ():
+        for probe, flips in judge.flips.items():
+            if flips.shift_test is not None and flips.to_positive is not None:
+                ends = (flips.to_positive.low, flips.to_positive.high)
+                tests.append(claim_of("probe", (name,), probe, flips.shift_test, interval=ends))
+    return tests
+
+
+def _of_comparisons(results: Results) -> list[Claim]:
+    tests = []
+    for one in results.comparisons:
+        for what, test in one.tests.items():
+            difference = one.differences.get(what)
+            ends = (None, None) if difference is None else (difference.low, difference.high)
+            if one.kind == "baseline" and difference is not None and test.p is not None:
+                # The model was picked as the best of several on these rows, the baseline as well: Bonferroni's
+                # correction for the choice that makes the difference look large.
+                n_models, n_baselines = len(results.of_role("model")), len(results.of_role("baseline"))
+                picked_from = n_models if (difference.value or 0.0) > 0 else n_baselines
+                test = test.model_copy(update={"p": min(1.0, picked_from * test.p)})
+            tests.append(claim_of("difference", (one.a, one.b), what, test, interval=ends))
+    return tests
+
+
+def _of_audit(audit: Audit) -> list[Claim]:
+    tests = []
+    for pair in audit.pairs:
+        accuracy = TestResult(p=pair.p, n_groups=pair.n_groups, method=pair.method)
+        tests.append(claim_of("difference", (pair.a, pair.b), "accuracy", accuracy))
+        for what, one in pair.tests.items():
+            test = TestResult(p=one.p, n_groups=one.n_groups, method=PERMUTATION)
+            ends = (one.difference.low, one.difference.high)
+            tests.append(claim_of("difference", (pair.a, pair.b), what, test, interval=ends))
+    shares: list[tuple[int, dict[str, float]]] = []
+    for name, judge in audit.judges.items():
+        for rate in judge.heterogeneity:
+            test = TestResult(p=rate.p, n_groups=rate.n_groups, method=rate.method)
+            if rate.outcome != PREVALENCE:
+                tests.append(claim_of("heterogeneity", (name,), rate.outcome, test))
+            elif (rate.n, rate.rates) not in shares:  # no judge changes it: the same rows are tested once
+                about = () if not shares else (name,)
+                shares.append((rate.n, rate.rates))
+                tests.append(claim_of("heterogeneity", about, rate.outcome, test))
+        if judge.calibration is not None:
+            for what, found in (("ece", judge.calibration.ece_test), ("direction", judge.calibration.direction_test)):
+                if found is not None:
+                    tests.append(claim_of("calibration", (name,), what, found))
+        preference = judge.self_preference
+        if preference is not None and preference.test is not None:
+            gap = preference.positive_rate_error
+            what = "positive_rate_error"
+            tests.append(claim_of("self-preference", (name,), what, preference.test, interval=(gap.low, gap.high)))
+    return tests
+
+
+def decide(tests: Iterable[Claim], level: float) -> tuple[Claim, ...]:
+    """The tests of one page, corrected together and decided. Of a test that occurs twice the first counts."""
+    once: dict[tuple[Kind, tuple[str, ...], str], Claim] = {}
+    for test in tests:
+        once.setdefault(_key(test.kind, test.about, test.what), test)
+    family = list(once.values())
+    adjusted = adjust_p({str(i): float("nan") if test.p is None else test.p for i, test in enumerate(family)})
+    decided = []
+    for i, test in enumerate(family):
+        p = finite(adjusted[str(i)])
+        claimed = p is not None and p < 1 - level and enough_groups(test.n_groups, level) and _leaves_out(test)
+        decided.append(test.model_copy(update={"adjusted_p": p, "claimed": claimed}))
+    return tuple(decided)
+
+
+def n_tests(claims: Sequence[Claim]) -> int:
+    """The size of the family: what could be tested."""
+    return sum(claim.p is not None for claim in claims)
+
+
+def find_claim(claims: Sequence[Claim], kind: Kind, about: tuple[str, ...], what: str) -> Claim | None:
+    """The test of this page; None where it was not made. The two judges of a difference may come in either order."""
+    wanted = _key(kind, about, what)
+    return next((claim for claim in claims if _key(claim.kind, claim.about, claim.what) == wanted), None)
+
+
+def is_claimed(results: Results, kind: Kind, about: tuple[str, ...], what: str) -> bool:
+    """Whether a page of these results may claim it; never for results of a program that decided otherwise."""
+    claim = find_claim(results.claims, kind, about, what)
+    return claim is not None and claim.claimed
+
+
+def enough_groups(n_groups: int, level: float) -> bool:
+    """Whether groups that all agree could reject at all: 6 of them at 95 %."""
+    return sign_test_floor(n_groups) < 1 - level
+
+
+def _leaves_out(test: Claim) -> bool:
+    return test.low is None or test.high is None or test.low > test.null or test.high < test.null
+
+
+def _key(kind: Kind, about: tuple[str, ...], what: str) -> tuple[Kind, tuple[str, ...], str]:
+    return kind, tuple(sorted(about)), what

@@ -1,0 +1,148 @@
+"""What a resumed training logs, entry by entry and in total, is what an uninterrupted one logs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from medjudge import artifacts
+from medjudge.config import BaseConfig, GrpoConfig, SftConfig, recipe_from_tree
+from medjudge.modeling.all_action import train_all_action
+from medjudge.modeling.grpo import train_grpo
+from medjudge.modeling.load import load_tokenizer, load_weights
+from medjudge.modeling.progress import Watch
+from medjudge.modeling.sft import train_sft
+from medjudge.modeling.tiny import build_model, train_language_model
+from medjudge.pipeline import run_recipe
+from medjudge.rewards.composition import RewardContext, build_plan
+from tests.modeling.grpo_runs import CONTRACT, CPU, make_cases, save_taught
+from tests.small_runs import small_tree, write_rows
+
+QUIET = Console(quiet=True)
+STEPS = {"max_steps": 7, "save_steps": 2, "logging_steps": 3, "learning_rate": 1e-3}
+"""Checkpoints lie between the log's entries, and the last entry is at no multiple of either."""
+LORA = {"r": 2, "alpha": 4, "dropout": 0.1}
+History = list[dict[str, Any]]
+
+
+class PulledPlugError(Exception):
+    """The run is cut off."""
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_taught(tmp_path_factory.mktemp("taught") / "model")
+
+
+def sft(folder: Path, work: Path, tuning: str) -> History:
+    tokenizer = load_tokenizer(folder, None)
+    config = SftConfig(**STEPS, tuning=tuning, lora=LORA, completions_per_step=4, micro_batch=2)
+    cases, held_out = make_cases(24), make_cases(6, "h")
+    model = load_weights(folder, CPU, tokenizer, train_all=True)
+    return train_sft(CONTRACT, cases, held_out, model, tokenizer, config, CPU, work, seed=3, console=QUIET)[1]
+
+
+def grpo(folder: Path, work: Path, **over: Any) -> History:
+    tokenizer, cases = load_tokenizer(folder, None), make_cases(24)
+    config = GrpoConfig(
+        **{**STEPS, "tuning": "full", "lora": LORA, "group_size": 4, "prompts_per_step": 4, "micro_batch": 8, **over}
+    )
+    plan = build_plan(config.rewards, (), RewardContext(CONTRACT, cases))
+    train: Callable[..., Sequence[Any]] = train_all_action if config.algorithm == "all_action" else train_grpo
+    model = load_weights(folder, CPU, tokenizer, train_all=True)
+    return list(train(CONTRACT, cases, plan, model, tokenizer, config, CPU, work, seed=3, console=QUIET)[1])
+
+
+def base(folder: Path, work: Path) -> History:
+    tokenizer = load_tokenizer(folder, None)
+    config = BaseConfig(
+        **STEPS, vocab_size=320, hidden_size=32, n_layers=2, n_heads=2, intermediate_size=64, batch_size=4
+    )
+    texts = [f"A radiograph of the {part}, seen {n} times." for part in ("chest", "knee", "hand") for n in range(8)]
+    model = build_model(config, tokenizer, 3)
+    return train_language_model(texts, model, tokenizer, config, CPU, work, seed=3, console=QUIET)
+
+
+TRAININGS: dict[str, Callable[[Path, Path], History]] = {
+    "base": base,
+    "sft full": lambda folder, work: sft(folder, work, "full"),
+    "sft lora": lambda folder, work: sft(folder, work, "lora"),
+    "grpo grouped": lambda folder, work: grpo(folder, work, kl_coef=0.02),
+    "grpo stock": lambda folder, work: grpo(folder, work, grouped=False, tuning="lora"),
+    "grpo reused batches": lambda folder, work: grpo(folder, work, num_iterations=2),
+    "all-action": lambda folder, work: grpo(folder, work, algorithm="all_action", tuning="lora", micro_batch=2),
+}
+
+
+def cut_in_step(step: int, patch: pytest.MonkeyPatch) -> None:
+    def on_step_begin(self: Any, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == step:
+            raise PulledPlugError
+
+    patch.setattr(Watch, "on_step_begin", on_step_begin, raising=False)
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_a_resumed_training_logs_what_an_uninterrupted_one_logs(
+    name: str, taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "whole").mkdir()
+    whole = TRAININGS[name](taught, tmp_path / "whole")
+    work = tmp_path / "cut"
+    work.mkdir()
+    for step in (3, 5):  # twice, each time past another checkpoint
+        with monkeypatch.context() as patch:
+            cut_in_step(step, patch)
+            with pytest.raises(PulledPlugError):
+                TRAININGS[name](taught, work)
+    resumed = TRAININGS[name](taught, work)
+    assert resumed == whole
+    assert TRAININGS[name](taught, work) == whole  # cut off after the last step
+    assert {"train_loss", "total_flos"} <= set(whole[-1])
+    entries = [entry for entry in whole if "loss" in entry]
+    assert {entry["step"] for entry in entries} >= {3, 6, 7}
+    # The mean loss of the whole training is that of its entries, each weighted by the steps since the one before.
+    spans = [now["step"] - before for now, before in zip(entries, [0, *(e["step"] for e in entries)], strict=False)]
+    mean = sum(entry["loss"] * span for entry, span in zip(entries, spans, strict=True)) / 7
+    assert whole[-1]["train_loss"] == pytest.approx(mean, rel=1e-6)
+
+
+def test_a_training_that_the_doctor_stopped_ends_its_log_as_it_did(
+    taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.modeling import grpo_runs
+
+    cases = make_cases(24)
+    monkeypatch.setattr(grpo_runs.ContractGrpoTrainer, "scripted_cases", cases, raising=False)
+    grpo_runs.script_policy(monkeypatch, lambda step, case, i: "no answer")
+    doctor = {"policy": "stop", "window_steps": 2, "window_groups": 8}
+    stopped = grpo(taught, tmp_path, doctor=doctor)
+    assert stopped[-1]["step"] == 2
+    assert grpo(taught, tmp_path, doctor=doctor) == stopped
+
+
+def test_seconds_are_those_of_all_sittings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first sitting is noted as 1,000 s when it is cut off; the second adds its own few."""
+    tree = small_tree(write_rows(tmp_path / "rows.jsonl", n_variants=12), tmp_path / "runs")
+    tree["base"] |= {"max_steps": 4, "save_steps": 2, "hidden_size": 16, "n_layers": 1, "intermediate_size": 16}
+    recipe = recipe_from_tree(tree)
+    run_recipe(recipe, QUIET, last="prepare")
+    with monkeypatch.context() as patch:
+        cut_in_step(3, patch)
+        with pytest.raises(PulledPlugError):
+            run_recipe(recipe, QUIET, first="base", last="base")
+    work = recipe.run_dir / ".base.work"
+    (first,) = artifacts.sittings(work)
+    assert first > 0
+    kept = artifacts.read_json(work / artifacts.CHECKPOINTS / artifacts.SITTINGS)
+    artifacts.write_json(work / artifacts.CHECKPOINTS / artifacts.SITTINGS, [{**kept[0], "seconds": 1000.0}])
+    run_recipe(recipe, QUIET, first="base", last="base")
+    manifest = artifacts.read_json(recipe.run_dir / "base" / artifacts.MANIFEST)
+    assert manifest["sittings"] == 2
+    assert 1000 < manifest["wall_s"] < 1200
+    assert artifacts.read_json(recipe.run_dir / "prepare" / artifacts.MANIFEST)["sittings"] == 1
+    assert not (recipe.run_dir / "base" / artifacts.CHECKPOINTS).exists()
