@@ -359,6 +359,7 @@ def test_where_a_stage_goes_on(tmp_path: Path, made: str, words: str) -> None:
     if made.startswith("checkpoints"):
         checkpoint = tmp_path / made
         checkpoint.mkdir(parents=True)
+        (checkpoint / "weights").write_bytes(b"12")
         artifacts.mark_checkpoint_complete(checkpoint)
     elif made:
         (tmp_path / made).write_text("{}", encoding="utf-8")

@@ -209,6 +209,22 @@ def test_a_stage_that_was_cut_off_before_a_checkpoint_claims_none(tmp_path: Path
     assert "prepare: goes on after step 40" in plan_text(recipe)
 
 
+def test_variants_read_the_same_rows_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = recipe_from_tree(small_tree(write_rows(tmp_path / "rows.jsonl"), tmp_path / "runs"))
+    grpo = recipe.grpo.model_copy(update={"learning_rate": 1e-5})
+    others = [recipe.model_copy(update={"grpo": grpo}), recipe.model_copy(update={"seed": 7})]
+    read: list[str] = []
+    rows = plan._rows
+    monkeypatch.setattr(plan, "_rows", lambda one: (read.append(one.name), rows(one))[1])
+    console = Console(width=80, record=True, file=io.StringIO())
+    plan.print_plans([recipe, *others], console, first=None, last=None)
+    assert len(read) == 1
+    assert console.export_text().count("Training") == 3
+    terse = recipe.model_copy(update={"task": recipe.task.model_copy(update={"max_prompt_tokens": 90})})
+    plan.print_plans([recipe, terse], console, first=None, last=None)
+    assert len(read) == 3
+
+
 def test_a_recipe_file_is_planned(tmp_path: Path) -> None:
     toml = write_toml(tmp_path / "r.toml", small_tree(write_rows(tmp_path / "rows.jsonl"), tmp_path / "runs"))
     assert "small" in plan_text(load_recipe(toml))

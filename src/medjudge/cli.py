@@ -222,10 +222,9 @@ def run(
     active_stages(recipe, first, last)
     out = console()
     if dry_run:
-        from medjudge.plan import print_plan
+        from medjudge.plan import print_plans
 
-        for one in variants.values() or [recipe]:
-            print_plan(one, out, first=first, last=last)
+        print_plans(variants.values() or [recipe], out, first=first, last=last)
         return
     if variants:
         from medjudge.variants import run_variants

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,14 +52,45 @@ class Lengths:
     n_snippets_cut: int
 
 
-def print_plan(recipe: Recipe, console: Console, *, first: str | None, last: str | None) -> None:
-    """Prints rows per split, steps, tokens, parameters, memory, time, and which stages would run. Writes nothing."""
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The rows of a recipe, read and tokenised."""
+
+    splits: Mapping[str, Sequence[Case]]
+    tokenizer: Any
+    source: str
+    """Where the tokenizer is from, or why there is none."""
+    lengths: Mapping[str, Lengths]
+
+
+def print_plans(recipes: Iterable[Recipe], console: Console, *, first: str | None, last: str | None) -> None:
+    """The plan of each recipe. Variants of one recipe that read the same rows in the same way read them once."""
+    known: dict[str, _Rows] = {}
+    for recipe in recipes:
+        tree = recipe.model_dump(mode="json")
+        decides = [tree[key] for key in ("task", "data", "model", "base", "stages")]
+        key = artifacts.sha256_json([*decides, [tree[stage]["split"] for stage in ("sft", "grpo", "evaluate")]])
+        if key not in known:
+            known[key] = _rows(recipe)
+        print_plan(recipe, console, first=first, last=last, rows=known[key])
+
+
+def _rows(recipe: Recipe) -> _Rows:
     from medjudge.stages.prepare import prepare_splits
 
-    names = active_stages(recipe, first, last)
-    splits: Mapping[str, Sequence[Case]] = prepare_splits(recipe)
+    splits = prepare_splits(recipe)
     tokenizer, source = _tokenizer(recipe, splits)
     lengths = {} if tokenizer is None else {name: _lengths(recipe, cases, tokenizer) for name, cases in splits.items()}
+    return _Rows(splits, tokenizer, source, lengths)
+
+
+def print_plan(
+    recipe: Recipe, console: Console, *, first: str | None, last: str | None, rows: _Rows | None = None
+) -> None:
+    """Prints rows per split, steps, tokens, parameters, memory, time, and which stages would run. Writes nothing."""
+    names = active_stages(recipe, first, last)
+    rows = rows or _rows(recipe)
+    splits, tokenizer, source, lengths = rows.splits, rows.tokenizer, rows.source, rows.lengths
     console.print(f"[bold]{recipe.name}[/]  {recipe.description}".rstrip())
     console.print(
         f"task {recipe.task.kind}, base {recipe.model.base}, seed {recipe.seed}, run folder {recipe.run_dir}\n"
