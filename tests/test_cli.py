@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from medjudge import __version__
-from medjudge.cli import main
+from medjudge.cli import _say_what_next, _wrapped, app, main
+from medjudge.config import demo_recipe
 from tests.modeling.models import save_adapter, save_base
 from tests.small_runs import small_tree, write_rows, write_toml
 
@@ -40,7 +41,8 @@ def test_dry_run_says_what_would_happen_and_writes_nothing(
     assert re.search(r"sft +8 +8 +180 ", out)
     assert "grpo adapter: rank 4, scale 2 (alpha / r), step 0.008 (learning rate x scale x rank)" in out
     assert "sft adapter" not in out  # tuned in full
-    assert "not run yet" in out
+    assert re.search(r"^prepare +run +", out, re.MULTILINE)
+    assert re.search(r"^time: about .* on this machine", out, re.MULTILINE)
 
 
 def test_evaluate_compares_models_and_writes_results(
@@ -118,6 +120,42 @@ def test_info_names_versions_devices_and_parts(
     assert code == 0
     for word in ("transformers", "cpu", "cores", "QLoRA"):
         assert word in out
+
+
+def test_an_error_breaks_between_words_and_a_path_stays_whole() -> None:
+    path = "/data/" + "folder/" * 12 + "rows.jsonl"
+    message = f"cannot read the rows of the recipe from {path}: no such file. Name another.\nSecond line."
+    text = f"error: {_wrapped(message, len('error: '))}"
+    assert path in text
+    assert text.split() == f"error: {message}".split()
+    assert text.endswith("\nSecond line.")
+    assert all(len(line) <= 80 for line in text.splitlines() if path not in line)
+
+
+def test_the_demo_names_commands_that_are_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """What the demo proposes at its end: every command and option exists, and takes the task's own recipe."""
+    import typer
+
+    _say_what_next(demo_recipe("rubric", 42, tmp_path), "rubric")
+    lines = re.findall(r"^ +medjudge (.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert len(lines) == 7
+    root: Any = typer.main.get_command(app)
+    for line in lines:
+        name, *words = line.split()
+        known = {option for parameter in root.commands[name].params for option in parameter.opts}
+        assert all(word in known for word in words if word.startswith("--")), line
+    assert any(line.startswith("init rubric") for line in lines)
+    assert any(f"report {tmp_path}/demo-rubric --show-text" in line for line in lines)
+
+
+def test_help_says_where_to_begin(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out = run(monkeypatch, capsys, "--help")
+    text = " ".join(out.split())
+    assert code == 0
+    for words in ("Train a judge", "Measure judges", "medjudge demo", "medjudge init TASK", "--dry-run"):
+        assert words in text
+    options = re.sub("[│─]", " ", run(monkeypatch, capsys, "run", "--help")[1])
+    assert "prepare, base, sft, grpo" in " ".join(options.split())
 
 
 def test_version_is_the_packages(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

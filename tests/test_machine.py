@@ -67,9 +67,9 @@ def test_the_user_wins_then_the_cut_off_stage_then_the_measurement(monkeypatch: 
     assert pick_threads(None, 64, kept=3).n == 3
     torch.set_num_threads(2)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert pick_threads(None, 64, kept=3).why == "OMP_NUM_THREADS"
+    assert pick_threads(None, 64, kept=3).why == "set by OMP_NUM_THREADS"
     assert torch.get_num_threads() == 2
-    assert pick_threads(1, 64, kept=3).why == "`model.threads`"
+    assert pick_threads(1, 64, kept=3).why == "set by `model.threads`"
     assert torch.get_num_threads() == 1
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,12 +17,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from medjudge import artifacts
+from medjudge import artifacts, machine
 from medjudge.cli import main
 from medjudge.config import Recipe, recipe_from_tree
 from medjudge.errors import ConfigError, DataError, RunError
 from medjudge.face import Judge
-from medjudge.pipeline import run_recipe
+from medjudge.pipeline import _settle_threads, resume_words, run_recipe, stage_inputs
+from medjudge.summaries import stage_sentence
 from tests.small_runs import small_tree, write_rows, write_toml
 
 CONSOLE = Console(quiet=True)
@@ -80,8 +83,6 @@ def test_second_run_skips_everything(finished: tuple[Recipe, Path], capsys: pyte
 def test_changed_setting_reruns_only_what_depends_on_it(finished: tuple[Recipe, Path]) -> None:
     recipe, run_dir = finished
     changed = recipe.model_copy(update={"grpo": recipe.grpo.model_copy(update={"learning_rate": 9e-4})})
-    from medjudge.pipeline import stage_inputs
-
     folder = artifacts.RunDir(run_dir)
     current = {name: folder.is_current(name, stage_inputs(name, changed, folder))[0] for name in recipe.stages}
     assert current == {
@@ -132,8 +133,6 @@ def test_lora_sft_then_full_grpo_without_merge_stage(tmp_path: Path) -> None:
 
 def test_damaged_output_is_noticed(finished: tuple[Recipe, Path]) -> None:
     recipe, run_dir = finished
-    from medjudge.pipeline import stage_inputs
-
     path = run_dir / "prepare" / "test.jsonl"
     whole = path.read_text(encoding="utf-8")
     path.write_text(whole[: len(whole) // 2], encoding="utf-8")
@@ -326,3 +325,99 @@ def test_kill_during_sft_and_grpo_ends_with_equal_metrics(finished: tuple[Recipe
         assert [e["step"] for e in history] == [
             e["step"] for e in artifacts.read_json(uninterrupted / stage / artifacts.HISTORY)
         ]
+
+
+def said_of(recipe: Recipe, **options: Any) -> str:
+    console = Console(width=80, record=True, file=io.StringIO())
+    run_recipe(recipe, console, **options)
+    return console.export_text()
+
+
+def test_a_stage_without_a_checkpoint_starts_again_and_says_so(tmp_path: Path) -> None:
+    recipe = recipe_from_tree(small_tree(write_rows(tmp_path / "rows.jsonl"), tmp_path / "runs"))
+    run_dir = artifacts.RunDir(recipe.run_dir)
+    run_dir.path.mkdir(parents=True)
+    run_dir.begin("prepare", stage_inputs("prepare", recipe, run_dir))
+    text = said_of(recipe, last="prepare")
+    assert "starts again from its beginning" in " ".join(text.split())
+    assert "checkpoint)" in text, "it was cut off before its first one"
+    assert "resumes" not in text
+    assert "not run yet" not in text
+    assert "unchanged, skipped" in said_of(recipe, last="prepare")
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        ("", "starts again from its beginning: it was cut off before its first checkpoint"),
+        ("checkpoints/checkpoint-5", "goes on after step 5"),
+        (".answers-sft.json", "goes on after the models that have answered"),
+    ],
+)
+def test_where_a_stage_goes_on(tmp_path: Path, made: str, words: str) -> None:
+    checkpoint = None
+    if made.startswith("checkpoints"):
+        checkpoint = tmp_path / made
+        checkpoint.mkdir(parents=True)
+        (checkpoint / "weights").write_bytes(b"12")
+        artifacts.mark_checkpoint_complete(checkpoint)
+    elif made:
+        (tmp_path / made).write_text("{}", encoding="utf-8")
+    assert artifacts.latest_checkpoint(tmp_path) == checkpoint
+    assert resume_words(tmp_path, checkpoint) == words
+
+
+def test_manifests_record_the_threads(finished: tuple[Recipe, Path]) -> None:
+    _, run_dir = finished
+    for stage in ("base", "sft", "grpo", "evaluate"):
+        threads = artifacts.read_json(run_dir / stage / artifacts.MANIFEST)["threads"]
+        assert threads["n"] >= 1
+        assert threads["why"]
+        assert not (run_dir / stage / artifacts.THREADS).exists()
+    assert artifacts.read_json(run_dir / "prepare" / artifacts.MANIFEST)["threads"] is None
+
+
+def test_a_stage_that_was_cut_off_keeps_its_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    recipe = recipe_from_tree(small_tree(tmp_path / "rows.jsonl", tmp_path / "runs"))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(machine, "n_processors", lambda: 8)
+    monkeypatch.setattr(machine, "_measured", lambda n, *_: machine.Threads(n, n, "measured"))
+    try:
+        _settle_threads(recipe, tmp_path, CONSOLE)
+        assert artifacts.read_json(tmp_path / artifacts.THREADS)["n"] == 8
+        monkeypatch.setattr(machine, "n_processors", lambda: 2)
+        console = Console(record=True, file=io.StringIO())
+        _settle_threads(recipe, tmp_path, console)
+        assert torch.get_num_threads() == 8
+        assert "8 threads on 2 processors: as before this stage was cut off" in console.export_text()
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_thread_count_makes_no_stage_stale(finished: tuple[Recipe, Path]) -> None:
+    recipe, run_dir = finished
+    folder = artifacts.RunDir(run_dir)
+    other = recipe.model_copy(update={"model": recipe.model.model_copy(update={"threads": 3})})
+    assert all(folder.is_current(name, stage_inputs(name, other, folder))[0] for name in recipe.stages)
+
+
+def test_what_stages_did_is_told_in_sentences(finished: tuple[Recipe, Path]) -> None:
+    _, run_dir = finished
+    for stage in ("prepare", "base", "sft", "grpo", "merge", "evaluate", "report"):
+        summary = artifacts.read_json(run_dir / stage / artifacts.MANIFEST)["summary"]
+        text = stage_sentence(stage, summary)
+        assert re.match(r"[A-Z0-9].*\.$", text, re.DOTALL), (stage, text)
+        assert "_" not in re.sub(r"`[^`]*`|word_counts|\w+/\w+\.json", "", text), (stage, text)
+        assert "sha256" not in text
+    prepared = artifacts.read_json(run_dir / "prepare" / artifacts.MANIFEST)["summary"]
+    # 50 variants of three rows each, six in ten to train.
+    assert stage_sentence("prepare", prepared).startswith("90 train, 30 grpo and 30 test cases. ")
+
+
+def test_a_summary_with_gaps_is_still_told() -> None:
+    for stage in ("prepare", "base", "sft", "grpo", "merge", "evaluate", "report"):
+        assert isinstance(stage_sentence(stage, {}), str)
+    assert stage_sentence("own", {"n_rows": 1200, "kind": "x"}) == "N rows 1,200. Kind x."

@@ -107,7 +107,12 @@ def init(
     from medjudge.stages.init import write_recipe
 
     path = write_recipe(kind, out or Path(f"{kind}.toml"))
-    console().print(f"wrote {path}. Next: set data.source in it, then `medjudge run {path} --dry-run`.")
+    console().print(
+        f"wrote {path}. Next: name your rows in it (`source` under [data]), then\n"
+        f"    medjudge check-data ROWS.jsonl --recipe {path}\n    medjudge run {path} --dry-run",
+        soft_wrap=True,
+        markup=False,
+    )
 
 
 @app.command("check-data", rich_help_panel=TRAIN)
@@ -217,10 +222,9 @@ def run(
     active_stages(recipe, first, last)
     out = console()
     if dry_run:
-        from medjudge.plan import print_plan
+        from medjudge.plan import print_plans
 
-        for one in variants.values() or [recipe]:
-            print_plan(one, out, first=first, last=last)
+        print_plans(variants.values() or [recipe], out, first=first, last=last)
         return
     if variants:
         from medjudge.variants import run_variants
@@ -728,5 +732,19 @@ def run_guarded(command: Callable[[], Any]) -> None:
     else:
         return
     typer.secho("error: ", fg=typer.colors.RED, bold=True, err=True, nl=False)
-    typer.echo(message, err=True)
+    typer.echo(_wrapped(message, len("error: ")) if sys.stderr.isatty() else message, err=True)
     sys.exit(1)
+
+
+def _wrapped(message: str, indent: int) -> str:
+    """The message broken between words, at the width of the terminal; a path or a hash stays whole."""
+    import shutil
+    import textwrap
+
+    width = max(40, shutil.get_terminal_size().columns)
+    wrapper = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False, drop_whitespace=True)
+    lines = message.split("\n")
+    first = textwrap.TextWrapper(
+        width, initial_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    ).fill(lines[0])[indent:]
+    return "\n".join([first, *(wrapper.fill(line) for line in lines[1:])])

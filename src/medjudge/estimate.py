@@ -18,7 +18,7 @@ LAYER_S = 3e-4
 """Seconds for a layer in one step of writing, whatever its size."""
 THREAD_GAIN = 0.7
 """What each further thread adds to the speed of the first."""
-FIXED_S: Mapping[str, float] = {"prepare": 3, "base": 6, "sft": 8, "grpo": 8, "merge": 3, "evaluate": 8, "report": 8}
+FIXED_S: Mapping[str, float] = {"prepare": 3, "base": 6, "sft": 8, "grpo": 8, "merge": 5, "evaluate": 8, "report": 8}
 """Seconds of a stage beside its products: imports, reading, pictures."""
 PREPARE_CASE_S = 5e-4
 SPREAD = (0.75, 1.5)

@@ -177,7 +177,7 @@ def write_failure(error: BaseException) -> str | None:
             name = seen.filename if isinstance(seen, OSError) and seen.filename else "a file"
             return (
                 f"{name} cannot be written: {_WRITE_FAILURES[code]}. Nothing half-written is used. Make room, or write "
-                "elsewhere (`runs_dir`, --out), and run the same command again."
+                "to another folder, and run the same command again."
             )
         seen = seen.__cause__ or seen.__context__
     return None

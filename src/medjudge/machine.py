@@ -6,6 +6,7 @@ No torch is imported here: `prepare_process` acts before it is.
 from __future__ import annotations
 
 import ctypes
+import json
 import math
 import os
 import time
@@ -142,6 +143,28 @@ def free_processors(while_running: Callable[[], object]) -> float:
     return max(0.0, min(float(n), (os.cpu_count() or n) - others))
 
 
+def fit_threads(
+    device: str | None, wish: int | None, model: int | str | Path, *, kept: int | None = None
+) -> Threads | None:
+    """`pick_threads` for a model, given by its folder or hidden size; None where a GPU computes.
+
+    device, wish: `model.device` and `model.threads` of the recipe.
+    """
+    from medjudge.modeling.load import pick_device
+
+    if pick_device(device).type != "cpu":
+        return None
+    return pick_threads(wish, model if isinstance(model, int) else hidden_size(Path(model)), kept=kept)
+
+
+def hidden_size(folder: Path) -> int:
+    """Width of the model in a folder; that of a small model where it does not say."""
+    try:
+        return int(json.loads((folder / "config.json").read_text(encoding="utf-8"))["hidden_size"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 1024
+
+
 def pick_threads(wish: int | None, width: int, *, kept: int | None = None) -> Threads:
     """Sets torch's thread count to what is fastest now, and says why.
 
@@ -153,9 +176,9 @@ def pick_threads(wish: int | None, width: int, *, kept: int | None = None) -> Th
 
     n = n_processors()
     if wish is not None:
-        picked = Threads(wish, n, "`model.threads`")
+        picked = Threads(wish, n, "set by `model.threads`")
     elif os.environ.get("OMP_NUM_THREADS"):
-        picked = Threads(torch.get_num_threads(), n, "OMP_NUM_THREADS")
+        picked = Threads(torch.get_num_threads(), n, "set by OMP_NUM_THREADS")
     elif kept is not None:
         picked = Threads(kept, n, "as before this stage was cut off")
     elif n == 1:

@@ -20,7 +20,7 @@ from medjudge.config import SCRATCH_BASE, SPLIT_SOURCES, STAGE_NAMES, TINY_BASE,
 from medjudge.data.facts import BUILTIN_DIR
 from medjudge.errors import ConfigError, RunError
 from medjudge.files import write_failure
-from medjudge.machine import Threads, pick_threads
+from medjudge.machine import fit_threads
 from medjudge.network import offline
 from medjudge.progress import roughly
 from medjudge.rewards.composition import reward_plan
@@ -264,26 +264,17 @@ def _note(text: str, console: Console) -> None:
 
 def _settle_threads(recipe: Recipe, work: Path, console: Console) -> None:
     """Takes as many threads as are fastest now; a stage that was cut off goes on with as many as it began with."""
-    from medjudge.modeling.load import pick_device
-
-    if pick_device(recipe.model.device).type != "cpu":
-        return
     path = work / artifacts.THREADS
-    kept = artifacts.read_json(path) if path.exists() else None
-    threads: Threads = pick_threads(recipe.model.threads, hidden_size(recipe), kept=kept["n"] if kept else None)
-    artifacts.write_json(path, threads.to_json())
-    _note(threads.sentence, console)
-
-
-def hidden_size(recipe: Recipe) -> int:
-    """Width of the base model as far as it is known without loading it; that of a small model elsewhere."""
-    if recipe.model.base == SCRATCH_BASE:
-        return recipe.base.hidden_size
-    folder = BUILTIN_DIR / "tiny" if recipe.model.base == TINY_BASE else Path(recipe.model.base)
     try:
-        return int(artifacts.read_json(folder / "config.json")["hidden_size"])
+        kept = int(artifacts.read_json(path)["n"]) if path.exists() else None
     except (RunError, KeyError, TypeError, ValueError):
-        return 1024
+        kept = None
+    base = BUILTIN_DIR / "tiny" if recipe.model.base == TINY_BASE else recipe.model.base
+    model = recipe.base.hidden_size if recipe.model.base == SCRATCH_BASE else base
+    threads = fit_threads(recipe.model.device, recipe.model.threads, model, kept=kept)
+    if threads is not None:
+        artifacts.write_json(path, threads.to_json())
+        _note(threads.sentence, console)
 
 
 def _record_command(run_dir: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,14 +52,45 @@ class Lengths:
     n_snippets_cut: int
 
 
-def print_plan(recipe: Recipe, console: Console, *, first: str | None, last: str | None) -> None:
-    """Prints rows per split, steps, tokens, parameters, memory, time, and which stages would run. Writes nothing."""
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The rows of a recipe, read and tokenised."""
+
+    splits: Mapping[str, Sequence[Case]]
+    tokenizer: Any
+    source: str
+    """Where the tokenizer is from, or why there is none."""
+    lengths: Mapping[str, Lengths]
+
+
+def print_plans(recipes: Iterable[Recipe], console: Console, *, first: str | None, last: str | None) -> None:
+    """The plan of each recipe. Variants of one recipe that read the same rows in the same way read them once."""
+    known: dict[str, _Rows] = {}
+    for recipe in recipes:
+        tree = recipe.model_dump(mode="json")
+        decides = [tree[key] for key in ("task", "data", "model", "base", "stages")]
+        key = artifacts.sha256_json([*decides, [tree[stage]["split"] for stage in ("sft", "grpo", "evaluate")]])
+        if key not in known:
+            known[key] = _rows(recipe)
+        print_plan(recipe, console, first=first, last=last, rows=known[key])
+
+
+def _rows(recipe: Recipe) -> _Rows:
     from medjudge.stages.prepare import prepare_splits
 
-    names = active_stages(recipe, first, last)
-    splits: Mapping[str, Sequence[Case]] = prepare_splits(recipe)
+    splits = prepare_splits(recipe)
     tokenizer, source = _tokenizer(recipe, splits)
     lengths = {} if tokenizer is None else {name: _lengths(recipe, cases, tokenizer) for name, cases in splits.items()}
+    return _Rows(splits, tokenizer, source, lengths)
+
+
+def print_plan(
+    recipe: Recipe, console: Console, *, first: str | None, last: str | None, rows: _Rows | None = None
+) -> None:
+    """Prints rows per split, steps, tokens, parameters, memory, time, and which stages would run. Writes nothing."""
+    names = active_stages(recipe, first, last)
+    rows = rows or _rows(recipe)
+    splits, tokenizer, source, lengths = rows.splits, rows.tokenizer, rows.source, rows.lengths
     console.print(f"[bold]{recipe.name}[/]  {recipe.description}".rstrip())
     console.print(
         f"task {recipe.task.kind}, base {recipe.model.base}, seed {recipe.seed}, run folder {recipe.run_dir}\n"
@@ -104,13 +135,16 @@ def _base_folder(recipe: Recipe) -> Path:
     from medjudge.modeling.load import resolve
 
     base = recipe.model.base
-    if Path(base).exists() or base.count("/") != 1:
+    if Path(base).exists() or base.count("/") != 1 or Path(base).parent.is_dir():
         return resolve(base, recipe.model.revision)
     from huggingface_hub import snapshot_download
 
+    from medjudge.network import hub_access
+
     patterns = ["*.json", "*.model", "*.txt", "*.jinja"]
     try:
-        return Path(snapshot_download(base, revision=recipe.model.revision, allow_patterns=patterns))
+        with hub_access():
+            return Path(snapshot_download(base, revision=recipe.model.revision, allow_patterns=patterns))
     except Exception as error:  # as in `resolve`: some twenty types, all meaning that it cannot be had
         raise ConfigError(f"cannot get {base!r} from the hub ({type(error).__name__})") from None
 
@@ -367,7 +401,6 @@ def _meta_model(recipe: Recipe, tokenizer: Any) -> tuple[Any, str | None]:
     import torch
 
     from medjudge.modeling.adapters import skeleton
-    from medjudge.modeling.load import resolve
 
     if recipe.model.base == SCRATCH_BASE:
         from medjudge.modeling.tiny import build_model
@@ -375,7 +408,7 @@ def _meta_model(recipe: Recipe, tokenizer: Any) -> tuple[Any, str | None]:
         with torch.device("meta"):
             return build_model(recipe.base, tokenizer, recipe.seed), None
     try:
-        model = skeleton(resolve(recipe.model.base, recipe.model.revision))
+        model = skeleton(_base_folder(recipe))
     except MedjudgeError:
         model = None
     return model, None if model is not None else "base not at hand"
@@ -399,7 +432,8 @@ def _memory(recipe: Recipe, stage: str, shape: ModelShape, n_trained: int, width
     per_token = (4 if recipe.model.gradient_checkpointing else 17 * bytes_each) * shape.hidden_size
     tokens = config.micro_batch * width
     activations = tokens * per_token * shape.n_layers + tokens * shape.vocab_size * bytes_each * 0.1
-    return f"{(weights + states + activations) / 2**30:.1f} GiB"
+    gib = (weights + states + activations) / 2**30
+    return f"{gib:.1f} GiB" if gib >= 0.1 else "< 0.1 GiB"
 
 
 def _on_cpu(recipe: Recipe) -> bool:

@@ -14,7 +14,10 @@ FIRST_LINE_S = 20.0
 
 
 def training_bar(console: Console) -> Progress:
-    """A progress bar that fits on one line of `console`; tasks need a field `info`."""
+    """A progress bar that fits on one line of `console`.
+
+    Tasks need a field `info` and may have one `first`: what was done in an earlier sitting.
+    """
     return Progress(_Line(console), console=console, transient=True)
 
 
@@ -29,15 +32,18 @@ class _Line(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         """The line at the terminal's width now."""
-        return progress_line(
-            task.description,
-            int(task.completed),
-            int(task.total or 0),
-            task.elapsed or 0.0,
-            task.time_remaining,
-            str(task.fields.get("info", "")),
-            self.console.width,
-        )
+        done, total, elapsed_s = int(task.completed), int(task.total or 0), task.elapsed or 0.0
+        left_s = seconds_left(done, total, elapsed_s, first=task.fields.get("first", 0))
+        info = str(task.fields.get("info", ""))
+        return progress_line(task.description, done, total, elapsed_s, left_s, info, self.console.width)
+
+
+def seconds_left(done: int, total: int, elapsed_s: float, *, first: int = 0) -> float | None:
+    """What is left at the speed since the start; None before the first step.
+
+    rich looks at the last 30 s only, and knows no time left where a step takes longer.
+    """
+    return elapsed_s / (done - first) * (total - done) if done > first else None
 
 
 def progress_line(
@@ -101,7 +107,7 @@ class LogLines:
         if now - self.last_s < max(FIRST_LINE_S, elapsed / 20) or done <= self.first:
             return
         self.last_s = now
-        left = elapsed / (done - self.first) * (self.total - done)
+        left = seconds_left(done, self.total, elapsed, first=self.first) or 0.0
         figures = f"  {info}" if info else ""
         self.console.print(
             f"  {self.title}: {self.unit} {done:,}/{self.total:,}, about {roughly(left)} left{figures}", soft_wrap=True

@@ -233,7 +233,7 @@ def load_judge(
         raise ConfigError(
             f"{where} was trained under contract {str(lineage.contract_sha256)[:16]}, but this evaluation asks under "
             f"{contract.fingerprint()[:16]}: the `[task]` settings or the program's version differ. Evaluate with the "
-            "recipe that it was trained with (--recipe), or train it under this one."
+            "recipe that it was trained with (`medjudge evaluate --recipe`), or train it under this one."
         )
     if instructions_lead_the_user_turn(contract, tokenizer):
         console.print(

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from medjudge import __version__, artifacts
 from medjudge.config import Recipe
+from medjudge.machine import fit_threads
 from medjudge.progress import Bar
 from medjudge.records import Case, Completion, LabelScores
 
@@ -88,6 +89,8 @@ class LocalJudge:
 
             quiet_libraries()
             folder = resolve(self.where)
+            if (threads := fit_threads(recipe.model.device, recipe.model.threads, folder)) is not None:
+                self.console.print(f"  [dim]{threads.sentence}[/]")
             is_adapter = (folder / "adapter_config.json").exists()
             model, tokenizer, lineage = load_any(folder, recipe.model, parent=self.parent if is_adapter else None)
             if is_adapter and lineage is None:

@@ -33,7 +33,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no typ
         else:
             self.progress = training_bar(self.console)
             self.progress.start()
-            self.task = self.progress.add_task(self.title, total=state.max_steps, completed=state.global_step, info="")
+            done = state.global_step
+            self.task = self.progress.add_task(self.title, total=state.max_steps, completed=done, first=done, info="")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Moves the bar on."""

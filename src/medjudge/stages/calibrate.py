@@ -15,6 +15,7 @@ from medjudge.data.sources import parse_where, read_source
 from medjudge.errors import ConfigError
 from medjudge.inference.calibrated import apply_to, fit_on, save_calibrator
 from medjudge.inference.contestants import Contestant, Question, judgement_of
+from medjudge.machine import fit_threads
 from medjudge.metrics.calibration import CalibratorKind, expected_calibration_error
 from medjudge.records import Judgement, Verdict
 
@@ -49,6 +50,8 @@ def calibrate_model(
     quiet_libraries()
     contract = recipe.contract
     cases = read_source(data, contract, data_config, where=parse_where(where) if where else None).cases
+    if (threads := fit_threads(recipe.model.device, recipe.model.threads, model)) is not None:
+        console.print(f"  [dim]{threads.sentence}[/]")
     with tempfile.TemporaryDirectory() as folder:
         judge = Contestant("judge", str(model), recipe, Path(folder), console, parent=parent)
         answers = judge.answers(Question(cases, [contract] * len(cases)))

@@ -32,6 +32,7 @@ from medjudge.inference.contestants import judgement_of as judgement_of
 from medjudge.inference.endpoint import CHARACTERS_PER_TOKEN, is_endpoint
 from medjudge.inference.probing import ALL, Probed, plan_probes, probe_rows, put_to, summarise_probes
 from medjudge.inference.replies import thoughts_statement
+from medjudge.machine import fit_threads
 from medjudge.metrics.baselines import Baselines, every_baseline
 from medjudge.metrics.calibration import Calibrator
 from medjudge.metrics.reasoning import ReasoningResults, summarise_reasoning
@@ -132,10 +133,12 @@ def evaluate_folder(
             near_duplicate_threshold=data_config.leakage.near_duplicate_threshold,
         )
         enforce_leakage(leakage, max_share=data_config.leakage.max_share, allow=data_config.leakage.allow)
-    if not all(is_endpoint(where) for where in models.values()):
+    if local := [where for where in models.values() if not is_endpoint(where)]:
         from medjudge.modeling.load import quiet_libraries
 
         quiet_libraries()
+        if (threads := fit_threads(recipe.model.device, recipe.model.threads, local[0])) is not None:
+            console.print(f"  [dim]{threads.sentence}[/]")
     work = out_dir.with_name(f".{out_dir.name}.{_asked(recipe, models, cases, parent)}.work")
     with artifacts.RunDir(work).lock():
         if any(work.glob(".answers-*.json")):

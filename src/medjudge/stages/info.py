@@ -11,6 +11,7 @@ from rich.table import Table
 
 from medjudge import artifacts
 from medjudge.data.benchmarks import SETS
+from medjudge.machine import n_processors
 from medjudge.tasks.presets import presets
 
 OPTIONAL: dict[str, tuple[str, str]] = {
@@ -34,7 +35,11 @@ def print_info(console: Console) -> None:
 
     devices = Table(title="Devices", title_justify="left", box=None, show_header=False, padding=(0, 2))
     memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    devices.add_row("cpu", f"{platform.machine()}, {os.cpu_count()} cores, {memory_gb:.0f} GiB memory")
+    usable = f", of which this process may use {n}" if (n := n_processors()) != os.cpu_count() else ""
+    devices.add_row("cpu", f"{platform.machine()}, {os.cpu_count()} cores{usable}, {memory_gb:.0f} GiB memory")
+    threads = os.environ.get("OMP_NUM_THREADS")
+    chosen = f"{threads} (OMP_NUM_THREADS)" if threads else "as many as are fastest, measured before each stage"
+    devices.add_row("threads", chosen)
     for i in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(i)
         devices.add_row(f"cuda:{i}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from medjudge import artifacts
-from medjudge.config import Recipe
+from medjudge.config import Recipe, _did_you_mean
 from medjudge.errors import ConfigError
 from medjudge.settings import Settings
 from medjudge.tasks.catalog import TASKS
@@ -27,7 +27,7 @@ def write_recipe(kind: str, path: Path) -> Path:
     Raises ConfigError for an unknown task or a file that is there already.
     """
     if kind not in TASKS:
-        raise ConfigError(f"no task is called {kind!r}. Tasks: {', '.join(TASKS)}.")
+        raise ConfigError(f"no task is called {kind!r}{_did_you_mean(kind, TASKS)}. Tasks: {', '.join(TASKS)}.")
     if path.exists():
         raise ConfigError(f"{path} is there already; nothing is overwritten. Name another file with --out.")
     if not path.parent.is_dir():

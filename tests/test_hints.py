@@ -1,0 +1,117 @@
+"""A message that names an option names one that the command which printed it has."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from medjudge.cli import app
+
+SOURCE = Path(__file__).parent.parent / "src" / "medjudge"
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*(?![\w_-])")
+READING = ("check-data", "evaluate", "calibrate", "probe", "export lm-eval")
+"""Commands that read rows by --map and --where."""
+PRINTED_BY = {
+    "artifacts.py": ("run", "demo"),
+    "files.py": ("run", "demo"),
+    "benchmark.py": ("bench rubric",),
+    "config.py --set": ("run", "evaluate", "demo"),
+    "config.py --task": ("demo",),
+    "data/benchmarks.py": ("bench rubric",),
+    "data/sources.py": READING,
+    "data/sources.py --set": (*READING, "run", "demo"),
+    "data/store.py": ("run", "demo"),
+    "data/verdict_files.py": ("score",),
+    "modeling/grpo.py": ("run", "demo"),
+    "pipeline.py": ("run",),
+    "rewards/preflight.py": ("run", "demo", "preflight"),
+    "stages/check_data.py": ("check-data",),
+    "stages/evaluate.py": ("evaluate", "probe"),
+    "stages/export.py": ("export lm-eval",),
+    "stages/info.py": ("bench rubric",),
+    "stages/init.py": ("init",),
+    "stages/report.py": ("evaluate", "bench rubric"),
+    "stages/score.py": ("score",),
+}
+"""File, or file and option -> the commands that print its messages, where the message names no command itself."""
+OF_OTHER_PROGRAMS = {"git": "--porcelain", "lm_eval": "--model --tasks"}
+
+
+def commands() -> dict[str, set[str]]:
+    """Every command by its full name, with its options."""
+
+    def walk(command: Any, name: str) -> Iterator[tuple[str, set[str]]]:
+        for part, inner in getattr(command, "commands", {}).items():
+            yield from walk(inner, f"{name} {part}".strip())
+        if not hasattr(command, "commands"):
+            yield (
+                name,
+                {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)},
+            )
+
+    return {name: options | {"--help"} for name, options in walk(typer.main.get_command(app), "")}
+
+
+COMMANDS = commands()
+
+
+def texts(path: Path) -> Iterator[tuple[int, str]]:
+    """The file's strings as they would be printed, with `{}` for what is filled in; docstrings left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    skipped: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            skipped.add(id(node.value))
+        if isinstance(node, ast.JoinedStr):
+            skipped.update(id(value) for value in node.values)
+            parts = [value.value if isinstance(value, ast.Constant) else "{}" for value in node.values]
+            yield node.lineno, "".join(map(str, parts))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in skipped:
+            yield node.lineno, node.value
+
+
+def command_lines(text: str) -> Iterator[tuple[str, str]]:
+    """(command, what follows it) for every `medjudge COMMAND ..` in a text."""
+    for match in re.finditer(r"medjudge ([a-z][a-z-]*(?: [a-z][a-z-]*)?)([^`\n]*)", text):
+        words, rest = match[1].split(), match[2]
+        name = " ".join(words)
+        if name in COMMANDS:
+            yield name, rest
+        elif words[0] in COMMANDS:
+            yield words[0], f" {' '.join(words[1:])}{rest}"
+
+
+FILES = [path for path in sorted(SOURCE.rglob("*.py")) if OPTION.search(path.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_options_in_messages_exist(path: Path) -> None:
+    name = str(path.relative_to(SOURCE))
+    for line, text in texts(path):
+        for command, rest in command_lines(text):
+            for option in OPTION.findall(rest):
+                assert option in COMMANDS[command], f"{name}:{line}: `medjudge {command}` has no {option}"
+        bare = re.sub(r"medjudge [a-z][^`\n]*", "", text)
+        if name == "cli.py" or any(
+            program in bare or bare in options for program, options in OF_OTHER_PROGRAMS.items()
+        ):
+            continue
+        for option in OPTION.findall(bare):
+            printed_by = PRINTED_BY.get(f"{name} {option}", PRINTED_BY.get(name, ()))
+            assert printed_by, f"{name}:{line} names {option}: say here which commands print it"
+            for command in printed_by:
+                assert option in COMMANDS[command], f"{name}:{line}: `medjudge {command}` has no {option}: {text!r}"
+
+
+def test_options_in_the_help_exist() -> None:
+    known = {"--version"}.union(*COMMANDS.values())
+    for line, text in texts(SOURCE / "cli.py"):
+        for option in OPTION.findall(text):
+            assert option in known, f"cli.py:{line}: {option}"
