@@ -21,6 +21,7 @@ from scipy.stats import norm
 
 from medjudge.metrics.agreement import STATISTICS, statistics_from_counts
 from medjudge.metrics.calibration import risk_control_threshold, risk_coverage, selective_threshold
+from medjudge.metrics.comparison import difference_interval
 from medjudge.metrics.correction import gold_rate, prediction_powered_rate, rogan_gladen
 from medjudge.metrics.intervals import (
     bca_interval,
@@ -147,7 +148,7 @@ def print_differences(n_sets: int, n_resamples: int) -> None:
     """Two judges on the same rows: their errors share the group's difficulty."""
     print(f"\n### Paired differences of two judges (binary): share of {n_sets:,} sets\n")
     names = ("accuracy", "f1_positive", "mcc", "kappa")
-    print("| statistic | groups | percentile | BCa | expanded |\n|---|---|---|---|---|")
+    print("| statistic | groups | percentile | BCa | expanded | t, jackknife |\n|---|---|---|---|---|---|")
 
     def tables(effects: FloatArray) -> FloatArray:
         """(n, 2, 2, 2): gold by answer of a by answer of b."""
@@ -168,10 +169,10 @@ def print_differences(n_sets: int, n_resamples: int) -> None:
         return {name: a[name] - b[name] for name in names}
 
     truth = differences(tables(np.random.default_rng(1).normal(0, 1, (400_000, 3))).mean(0) * 1e9)
-    for n_groups in N_GROUPS:
+    for n_groups in (2, 3, 4, 5, *N_GROUPS):
         rng = np.random.default_rng([8, n_groups])
         covered: dict[str, dict[str, list[bool]]] = {
-            name: {"percentile": [], "BCa": [], "expanded": []} for name in names
+            name: {"percentile": [], "BCa": [], "expanded": [], "t, jackknife": []} for name in names
         }
         for _ in range(n_sets):
             p = tables(rng.normal(0, 1, (n_groups, 3))).reshape(n_groups, -1)
@@ -183,8 +184,10 @@ def print_differences(n_sets: int, n_resamples: int) -> None:
                     "percentile": percentile_interval(draws, LEVEL),
                     "BCa": bca_interval(float(values[name]), draws, jackknife[name], LEVEL),
                     "expanded": expanded_interval(draws, LEVEL, n_groups),
+                    "t, jackknife": difference_interval(float(values[name]), jackknife[name], LEVEL),
                 }.items():
-                    covered[name][method].append(bool(low <= truth[name] <= high))
+                    if low < high:  # a few rows give no interval, or one without width that is not shown
+                        covered[name][method].append(bool(low <= truth[name] <= high))
         for name, found in covered.items():
             cells = " | ".join(f"{100 * np.mean(values):.1f}" for values in found.values())
             print(f"| {name} | {n_groups} | {cells} |", flush=True)

@@ -130,7 +130,7 @@ def test_four_judges_on_four_generators_of_one_kind():
 
 
 def test_what_is_true_is_still_claimed():
-    """Six judges, one 20 points better, one overconfident and half as good on one generator: among over 60 tests."""
+    """Six judges, one 20 points better, one overconfident and half as good on one generator: among 60 tests."""
     rng = np.random.default_rng(0)
     cases = made(200, 3, generators=("m0", "m1", "m2"))
     easy = np.arange(600) % 3 > 0

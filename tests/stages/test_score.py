@@ -95,16 +95,17 @@ def test_gold_in_a_file_of_its_own_says_what_found_no_partner(tmp_path: Path) ->
 def test_two_judges_are_compared_with_one_correction(tmp_path: Path) -> None:
     a = write_csv(tmp_path / "a.csv", rows_of(GOLD))
     b = write_csv(tmp_path / "b.csv", rows_of(SAID))
-    audit = score([a, f"other={b}"], BINARY, options()).results.audit
+    results = score([a, f"other={b}"], BINARY, options()).results
+    audit = results.audit
     assert audit is not None
     (pair,) = audit.pairs
     assert (pair.a, pair.b, pair.only_a, pair.only_b) == ("other", "a", 0, 2)
     assert pair.p == pytest.approx(0.5)  # 2 discordant rows, all one way: 2 * (1/2)^2
     # Exact permutation over 2 differing groups: the observed split and its mirror of 4.
     assert pair.tests["f1_positive"].p == pytest.approx(0.5)
-    assert (audit.n_tests, audit.n_statistic_tests) == (2, 2)  # the pair, and the better of it with a baseline
-    assert pair.adjusted_p == pair.p  # the larger of the two
-    assert pair.tests["f1_positive"].adjusted_p == 1.0  # one of two
+    # The pair by accuracy, macro-F1, F1 and MCC; the better of the two and a baseline by the first two; both and chance.
+    assert audit.n_tests == len(results.claims) == 4 + 2 + 2
+    assert pair.adjusted_p == pair.tests["f1_positive"].adjusted_p == 1.0
 
 
 def test_confidence_group_and_generator(tmp_path: Path) -> None:

@@ -29,7 +29,10 @@ def reasoning_grids(reasoning: ReasoningResults, level: float) -> list[Grid]:
     ]
     if reasoning.differences:
         rows = tuple((f"{d.a} minus {d.b}", _cells(d.metrics, names)) for d in reasoning.differences)
-        note = f"Points, but the judge's score, on the same cases, with {100 * level:g} % intervals over groups."
+        note = (
+            f"Points, but the judge's score, on the same cases, with {100 * level:g} % intervals over groups. They are "
+            "not tested: an interval that leaves out zero is no claim by itself."
+        )
         grids.append(Grid("Differences in reasoning", heads, rows, note))
     return grids
 
