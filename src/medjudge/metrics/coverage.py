@@ -164,19 +164,14 @@ def coverage_sentences(results: Results) -> list[str]:
             sentences += _concentrated(name, results)
         elif model.n_truncated:
             sentences.append(f"Of {name}'s {model.n:,} answers, {model.n_truncated:,} hit the token limit.")
-        if not _counts_absent(model):
-            sentences.append(f"{name} gave no answer to {counted(model.n_missing, 'case')}: left out of its numbers.")
+        if n_left_out := model.n_missing - model.unanswered.get(ABSENT, 0):
+            sentences.append(f"{name} gave no answer to {counted(n_left_out, 'other case')}: left out of its numbers.")
     readable = [name for name, model in models.items() if not model.n_unparsed]
     if readable:
         sentences.append(f"{EVERY_ANSWER}{_listed(readable)} could be read.")
     if any(model.lenient for model in models.values()):
         sentences.append("Answers were read leniently: forms that the task contract does not name were accepted.")
     return sentences
-
-
-def _counts_absent(model: ModelResult) -> bool:
-    """Whether the cases without a row are in the model's numbers, or were another set's to answer."""
-    return model.unanswered.get(ABSENT, 0) == model.n_missing
 
 
 def _unanswered(name: str, model: ModelResult) -> str:

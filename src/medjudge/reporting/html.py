@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from medjudge import __version__, artifacts
 from medjudge.metrics.baselines import BASELINES
 from medjudge.metrics.claims import find_claim, n_tests
-from medjudge.metrics.coverage import headlines, kind_counts, outcome_sentence
+from medjudge.metrics.coverage import UNREADABLE, headlines, kind_counts, kinds_text, outcome_sentence
 from medjudge.metrics.results import ComparisonResult, Results
 from medjudge.metrics.statements import leakage_line, p_value
 from medjudge.modeling.proof import proof_sentences
@@ -216,13 +216,14 @@ def _per_class(results: Results) -> list[dict[str, Any]]:
             )
             for label, row in model.per_class.items()
         ]
-        tables.append({"name": name, "model": model, "rows": rows})
+        tables.append({"name": name, "model": model, "kinds": _other_kinds(model.unanswered), "rows": rows})
     return tables
 
 
 def _answer_tables(report_inputs: ReportInputs) -> list[dict[str, Any]]:
     """Wrong and unreadable answers per model: unreadable ones first, then the most confident errors."""
     tables = []
+    models = report_inputs.results.models
     for name, rows in report_inputs.verdicts.items():
         wrong = [row for row in rows if row.gold is not None and row.label != row.gold]
         wrong.sort(key=_worst_first)
@@ -232,11 +233,17 @@ def _answer_tables(report_inputs: ReportInputs) -> list[dict[str, Any]]:
                 "n": sum(row.gold is not None for row in rows),
                 "n_wrong": sum(row.label is not None for row in wrong),
                 "n_unparsed": sum(row.label is None for row in wrong),
+                "kinds": _other_kinds(models[name].unanswered) if name in models else "",
                 "rows": wrong[: report_inputs.max_disagreements],
                 "has_text": any(row.prompt or row.completion for row in wrong[: report_inputs.max_disagreements]),
             }
         )
     return [table for table in tables if table["n"]]
+
+
+def _other_kinds(unanswered: Mapping[str, int]) -> str:
+    """The kinds in words where there are others than unreadable."""
+    return "" if set(unanswered) <= UNREADABLE else f" ({kinds_text(unanswered)})"
 
 
 def _worst_first(row: VerdictRow) -> tuple[bool, float, str]:
