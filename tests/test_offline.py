@@ -74,6 +74,7 @@ socket.socket = _Socket
 DRIVER = '''
 """Commands given one after the other to the program's door; then the same from Python."""
 import json, sys, time
+from pathlib import Path
 
 from medjudge.cli import main
 
@@ -86,15 +87,15 @@ for command in json.load(open(commands, encoding="utf-8")):
         if end.code:
             raise RuntimeError(f"{command} ended with {end.code}")
 
+from rich.console import Console
+
 from medjudge import Judge, load_cases
+from medjudge.config import load_recipe
+from medjudge.pipeline import run_recipe
 
 settings = {"form": "answer_only", "instructions": "terse", "max_completion_tokens": 12}
 cases = load_cases(rows, "appropriateness", fields={"condition": "topic"}, settings=settings)
-from medjudge.config import load_recipe
-from medjudge.pipeline import run_recipe
-from rich.console import Console
-
-run_recipe(load_recipe(recipe, ["name=again"]), Console(quiet=True), last="sft", force=True)
+run_recipe(load_recipe(Path(recipe), ["name=again"]), Console(quiet=True), last="sft", force=True)
 Judge(model, "appropriateness", {**settings, "max_prompt_tokens": 120}).judge(cases[:4]).score(n_resamples=20).plots()
 time.sleep(1)  # for a library that reports in a thread of its own
 '''
