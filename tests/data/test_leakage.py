@@ -370,10 +370,11 @@ def test_real_rows_acr_by_variant_is_clean_and_by_case_is_not() -> None:
     assert found["exact"] == found["normalised"] == found["near_duplicate"] == 0  # other procedures are other cases
 
 
-def test_real_rows_medmcqa_train_and_dev_are_apart() -> None:
+def test_real_rows_medmcqa_train_and_dev_share_one_question() -> None:
+    """The burns of a woman, once with her age and once without, with the same four formulas."""
     train = read_cases(str(require_shared("data", "medmcqa_train", "medmcqa_train.jsonl")), McqContract(first_index=1))
     dev = read_cases(str(require_shared("data", "medmcqa_dev", "medmcqa_dev.jsonl.gz")), McqContract(first_index=1))
-    assert counts(check_leakage({"train": train.cases}, {"dev": dev.cases})) == only()
+    assert counts(check_leakage({"train": train.cases}, {"dev": dev.cases})) == only(near_duplicate=1)
 
 
 @pytest.mark.slow
