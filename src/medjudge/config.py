@@ -73,6 +73,9 @@ class LeakageConfig(Settings):
     """Jaccard similarity of word 5-shingles that each input field of two cases must reach (MinHash finds candidates).
 
     A changed word breaks five shingles: at 0.9, fields under about 100 words must agree almost word by word."""
+    likeness_threshold: float = Field(0.85, gt=0, le=1)
+    """Cosine of character 3-grams that the whole texts of two cases must reach to count as near-duplicates: it finds a
+    typing error, a word more or less, missing accents. At 1 only accents and the order of options may differ."""
     max_share: float = Field(0.0, ge=0, le=1)
     """Share of the held-out cases that may leak before the run stops."""
     allow: tuple[Literal["exact", "normalised", "near_duplicate", "group", "conflict"], ...] = ()

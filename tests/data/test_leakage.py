@@ -11,6 +11,7 @@ import pytest
 from tests.shared_data import require_shared
 
 from medjudge.data.leakage import KINDS, N_LISTED, LeakageReport, check_leakage, enforce_leakage
+from medjudge.data.likeness import _whole_pairs
 from medjudge.data.sources import read_cases
 from medjudge.data.splits import split_cases
 from medjudge.data.text import normalise
@@ -67,8 +68,102 @@ def test_near_duplicates_at_the_threshold() -> None:
     words = [f"w{n}" for n in range(24)]
     train, held_out = [case("t", " ".join(words))], [case("h", " ".join([*words[:-1], "x"]))]
     for threshold, found in ((0.5, 1), (0.9, 1), (0.904, 1), (0.906, 0), (1.0, 0)):
-        report = check_leakage({"train": train}, {"test": held_out}, near_duplicate_threshold=threshold)
+        report = check_leakage(
+            {"train": train}, {"test": held_out}, near_duplicate_threshold=threshold, likeness_threshold=1.0
+        )
         assert counts(report) == only(near_duplicate=found), threshold
+
+
+QUESTIONS = {
+    "beta": "Quel traitement d'entretien de l'asthme modéré chez l'adulte ?",
+    "iron": "Which blood test best shows that the iron stores are empty?",
+    "knee": "What is the first imaging study for chronic knee pain?",
+    "thyroid": "Which hormone rises first when the thyroid gland begins to fail?",
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "edited"),
+    [
+        ("iron", "Which blood test best shwos that the iron stores are empty?"),
+        ("iron", "Which blood test best shows that the iron stores are emty?"),
+        ("iron", "Which blood test shows that the iron stores are empty?"),
+        ("iron", "Question: Which blood test best shows that the iron stores are empty?"),
+        ("knee", "What is first imaging study for chronic knee pain?"),
+        ("thyroid", "Which hormone rises first when the thyroid gland begins t ofail?"),
+        ("beta", "Quel traitement d'entretien de l'asthme modere chez l'adulte ?"),
+    ],
+)
+def test_a_short_question_with_a_small_edit_is_a_near_duplicate(key: str, edited: str) -> None:
+    train = [case(name, text, group=name) for name, text in QUESTIONS.items()]
+    report = check_leakage({"train": train}, {"test": [case("h", edited, group="h")]})
+    assert counts(report) == only(near_duplicate=1)
+    assert report.comparisons[0].overlaps["near_duplicate"].pairs == (("h", key),)
+    strict = check_leakage({"train": train}, {"test": [case("h", edited, group="h")]}, likeness_threshold=1.0)
+    assert strict.n_leaks == (key == "beta")  # accents are folded before anything is compared
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "Which blood test best shows that the folate stores are empty?",
+        "What is the first imaging study for chronic hip pain?",
+        "Which enzyme rises first when the thyroid gland begins to fail?",
+    ],
+)
+def test_another_word_in_place_of_one_is_another_question(other: str) -> None:
+    train = [case(name, text, group=name) for name, text in QUESTIONS.items()]
+    assert counts(check_leakage({"train": train}, {"test": [case("h", other, group="h")]})) == only()
+
+
+def options(case_id: str, question: str, *texts: str) -> Case:
+    return Case(case_id, {"question": question, **dict(zip(("opa", "opb", "opc", "opd"), texts, strict=True))}, "A")
+
+
+def test_moved_options_are_the_same_options() -> None:
+    train = options("t", QUESTIONS["iron"], "Ferritin", "Haptoglobin", "Serum iron", "Reticulocytes")
+    moved = options("h", QUESTIONS["iron"], "Serum iron", "Reticulocytes", "Ferritin", "Haptoglobin")
+    typed = options("h", QUESTIONS["iron"], "Serum iron", "Reticulocytes", "Feritin", "Haptoglobin")
+    others = options("h", QUESTIONS["iron"], "Lactate", "Bilirubin", "Copper", "Transcobalamin")
+    found = [counts(check_leakage({"train": [train]}, {"test": [one]})) for one in (moved, typed, others)]
+    assert found == [only(near_duplicate=1), only(near_duplicate=1), only()]
+
+
+def test_a_field_that_cases_are_about_must_be_the_same() -> None:
+    """Several procedures for one patient: "with" and "without and with" are two of them, not one with an edit."""
+    patient = "A 60-year-old woman with a first seizure and a normal neurological examination"
+    procedures = ["CT head with contrast", "MRI brain without contrast", "Electroencephalography", "PET of the brain"]
+    train = [case(f"t{i}", patient, text, group="p") for i, text in enumerate(procedures)]
+    held_out = [case("h", patient, "CT head without and with contrast", group="q")]
+    assert counts(check_leakage({"train": train}, {"test": held_out})) == only()
+    same = [case("h", patient.replace("normal", "normla"), "CT head with contrast", group="q")]
+    assert counts(check_leakage({"train": train}, {"test": same})) == only(near_duplicate=1)
+
+
+def test_no_pair_is_missed_by_the_bound_on_likeness() -> None:
+    """The pairs of `_whole_pairs` are those of the full product, whatever the chunks."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    rng = np.random.default_rng(0)
+    words = np.array(["".join(rng.choice(list("aeioulmnrst"), 6)) for _ in range(60)])
+    texts = [" ".join(rng.choice(words, 5)) for _ in range(200)]
+    texts += [" ".join([*text.split()[:4], str(rng.choice(words))]) for text in texts[:100]]
+    vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 3), dtype=np.float32).fit_transform(texts)
+    train, held_out = vectors[:200], vectors[200:]
+    for threshold in (0.5, 0.7, 0.85):
+        rows, columns = np.nonzero((held_out @ train.T).toarray() >= threshold)
+        assert set(_whole_pairs(train, held_out, threshold)) == set(zip(rows.tolist(), columns.tolist(), strict=True))
+
+
+def test_the_line_says_what_was_looked_for() -> None:
+    report = check_leakage({"train": [case("t", "a")]}, {"test": [case("h", "b")]})
+    assert report.summary_line == (
+        "Leakage (exact, normalised, near-duplicate by word 5-shingles from 0.9 or by char 3-gram cosine from 0.85, "
+        "group, conflicting label): train vs test: no exact, normalised or near-duplicate case, no shared group and no "
+        "conflicting label found in 1 held-out cases against 1."
+    )
+    old = {key: value for key, value in report.to_json().items() if key != "likeness_threshold"}
+    assert "char 3-gram" not in LeakageReport.from_json(old).summary_line
 
 
 def test_a_missing_optional_field_is_a_difference() -> None:
@@ -275,10 +370,11 @@ def test_real_rows_acr_by_variant_is_clean_and_by_case_is_not() -> None:
     assert found["exact"] == found["normalised"] == found["near_duplicate"] == 0  # other procedures are other cases
 
 
-def test_real_rows_medmcqa_train_and_dev_are_apart() -> None:
+def test_real_rows_medmcqa_train_and_dev_share_one_question() -> None:
+    """The burns of a woman, once with her age and once without, with the same four formulas."""
     train = read_cases(str(require_shared("data", "medmcqa_train", "medmcqa_train.jsonl")), McqContract(first_index=1))
     dev = read_cases(str(require_shared("data", "medmcqa_dev", "medmcqa_dev.jsonl.gz")), McqContract(first_index=1))
-    assert counts(check_leakage({"train": train.cases}, {"dev": dev.cases})) == only()
+    assert counts(check_leakage({"train": train.cases}, {"dev": dev.cases})) == only(near_duplicate=1)
 
 
 @pytest.mark.slow

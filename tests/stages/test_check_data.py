@@ -81,7 +81,7 @@ def test_allowed_kinds_and_shares(tmp_path: Path) -> None:
     report = check_data(train, TASK, allowed, against=test)
     assert report.ok
     assert "exact (allowed)" in rendered(report)
-    assert "OK: no bad row; no leak" in rendered(report)
+    assert "OK: no bad row; no exact, normalised or near-duplicate case" in rendered(report)
     borne = check_data(train, TASK, DataConfig.model_validate({"leakage": {"max_share": 0.5}}), against=test)
     assert borne.ok
     assert "OK: no bad row; 2 of 4 held-out cases leak (50.0%, within data.leakage.max_share)" in rendered(borne)

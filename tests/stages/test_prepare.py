@@ -13,7 +13,7 @@ from tests.shared_data import require_shared
 
 from medjudge import artifacts
 from medjudge.config import Recipe, recipe_from_tree
-from medjudge.data.leakage import LeakageReport
+from medjudge.data.leakage import NOTHING_FOUND, LeakageReport
 from medjudge.data.store import read_split
 from medjudge.errors import ConfigError, DataError
 from medjudge.stages.prepare import prepare_splits, run
@@ -175,7 +175,7 @@ def test_real_rows_acr(tmp_path: Path) -> None:
     )
     assert summary["splits"]["test"]["n_cases"] >= 1200
     assert sum(part["n_groups"] for part in summary["splits"].values()) == 671
-    assert "no leak" in summary["leakage"]
+    assert NOTHING_FOUND in summary["leakage"]
 
 
 def test_real_rows_french_judge_stops_as_published_and_runs_cut_by_question(tmp_path: Path) -> None:
@@ -186,4 +186,4 @@ def test_real_rows_french_judge_stops_as_published_and_runs_cut_by_question(tmp_
     summary = prepared({"source": path, "stratify_by": "label"}, tmp_path / "clean")
     assert sum(part["n_cases"] for part in summary["splits"].values()) == 608
     assert summary["sources"]["all"]["n_duplicates"] == 200
-    assert summary["leakage"].count("no leak") == 2
+    assert summary["leakage"].count(NOTHING_FOUND) == 2

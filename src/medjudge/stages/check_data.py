@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from medjudge.config import DataConfig
-from medjudge.data.leakage import Comparison, LeakageReport, check_leakage
+from medjudge.data.leakage import NOTHING_FOUND, Comparison, LeakageReport, check_leakage
 from medjudge.data.lint import N_SHOWN, LintReport, lint_cases
 from medjudge.data.sources import CaseTable, Plain, parse_where, read_source
 from medjudge.tasks.contract import TaskContract
@@ -88,6 +88,7 @@ def check_data(
         {rows.name: rows.table.cases},
         {held_out.name: held_out.table.cases},
         near_duplicate_threshold=data.leakage.near_duplicate_threshold,
+        likeness_threshold=data.leakage.likeness_threshold,
     )
     return CheckReport(rows, held_out, leakage, data.leakage.max_share, data.leakage.allow)
 
@@ -204,5 +205,5 @@ def _print_verdict(report: CheckReport, console: Console) -> None:
     if not report.leakage:
         said.append("leaks were not looked for (--against PATH does)")
     elif not report.n_leaks:
-        said.append("no leak")
+        said.append(NOTHING_FOUND)
     console.print(Text("OK: " + "; ".join(said), style="bold green"))

@@ -131,6 +131,7 @@ def evaluate_folder(
             {"train": train_cases},
             {"evaluated": cases},
             near_duplicate_threshold=data_config.leakage.near_duplicate_threshold,
+            likeness_threshold=data_config.leakage.likeness_threshold,
         )
         enforce_leakage(leakage, max_share=data_config.leakage.max_share, allow=data_config.leakage.allow)
     if local := [where for where in models.values() if not is_endpoint(where)]:

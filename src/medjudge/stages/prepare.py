@@ -13,6 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,14 +132,18 @@ def _split(tables: Mapping[str, CaseTable], data: DataConfig) -> dict[str, tuple
 
 def _leakage(splits: Mapping[str, Sequence[Case]], recipe: Recipe) -> LeakageReport:
     """Splits to learn from against those held out; among the former an overlap is told, not enforced."""
-    threshold = recipe.data.leakage.near_duplicate_threshold
+    limits = recipe.data.leakage
+    check = partial(
+        check_leakage,
+        near_duplicate_threshold=limits.near_duplicate_threshold,
+        likeness_threshold=limits.likeness_threshold,
+    )
     learned_from = {*TRAIN_LIKE, recipe.sft.split, recipe.grpo.split}
     train = {name: cases for name, cases in splits.items() if name in learned_from}
     held_out = {name: cases for name, cases in splits.items() if name not in learned_from}
-    report = check_leakage(train, held_out, near_duplicate_threshold=threshold)
+    report = check(train, held_out)
     for (first, cases), (second, others) in itertools.combinations(train.items(), 2):
-        between = check_leakage({first: cases}, {second: others}, near_duplicate_threshold=threshold, enforced=False)
-        report = report.joined(between)
+        report = report.joined(check({first: cases}, {second: others}, enforced=False))
     return report
 
 

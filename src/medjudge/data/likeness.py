@@ -1,0 +1,256 @@
+"""Cases whose texts are alike letter by letter: a typing error, a word more or less, accents left out, a prefix.
+
+Likeness is the cosine of TF-IDF vectors of character 3-grams, on texts without case, accents and punctuation. Comparing
+all pairs of 100,000 by 20,000 texts is out of reach; the pairs that cannot reach the threshold are left out by a bound
+that is exact, so no pair is missed.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medjudge.data.text import normalise
+
+Inputs = tuple[tuple[str, str], ...]
+"""(field, text) in the order of the fields' names."""
+
+LOOSE = 0.6
+"""Cosine of a short unit, a list or the longest unit: of .85, .7, .6 and .5 on MedMCQA it is the highest that keeps
+99 % of single edits, and it leaves out most pairs that have their options in common but not their question."""
+SHORT_WORDS = 12
+TYPING_ERRORS = 0.05
+"""Texts with a misspelt word per text with the word, at most."""
+VARYING_SHARE = 0.1
+"""Share of the training cases that differ in one unit only, from which on the unit is what cases are about."""
+LIST_MARK = "*"
+"""Ends the name of a unit that is a list of fields."""
+_TAIL = 0.7
+"""Squared length of a text's commonest 3-grams that are not looked up when candidates are sought, as a share of the
+squared threshold: less finds fewer candidates, more looks up fewer 3-grams."""
+_CHUNK_PRODUCTS = 10_000_000
+"""Products of 3-gram weights held at once: some 200 MB."""
+_CHUNK_PAIRS = 20_000
+_TELLING_LETTERS = 20
+_ROUNDING = 1e-5
+_MIN_LIST = 3
+_LIGATURES = str.maketrans({"œ": "oe", "æ": "ae", "ø": "o", "đ": "d", "ł": "l"})
+
+
+def fold(text: str) -> str:
+    """`text.normalise` without accents and ligatures."""
+    apart = unicodedata.normalize("NFKD", normalise(text).translate(_LIGATURES))
+    return "".join(c for c in apart if not unicodedata.combining(c))
+
+
+def units(inputs: Inputs) -> dict[str, str]:
+    """What is compared with its counterpart: each field, and a list of fields together.
+
+    Three fields or more whose names differ in the last character alone (opa, opb, opc) are a list: its items, folded
+    and sorted, are one text, so that moved options are the same options.
+    """
+    stems: dict[str, list[str]] = {}
+    for name, _ in inputs:
+        stems.setdefault(name[:-1], []).append(name)
+    stem_of = {
+        field: stem + LIST_MARK
+        for stem, fields in stems.items()
+        if stem and len(fields) >= _MIN_LIST
+        for field in fields
+    }
+    items: dict[str, list[str]] = {}
+    for name, text in inputs:
+        items.setdefault(stem_of.get(name, name), []).append(fold(text))
+    return {name: " ".join(sorted(texts)) for name, texts in items.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Inputs as units, and each input's units as one text."""
+
+    unit: Sequence[Mapping[str, str]]
+    whole: Sequence[str]
+
+    @classmethod
+    def of(cls, inputs: Sequence[Inputs]) -> Texts:
+        """One entry per input."""
+        unit = [units(one) for one in inputs]
+        return cls(unit, [" ".join(texts.values()) for texts in unit])
+
+
+def like_pairs(train: Sequence[Inputs], held_out: Sequence[Inputs], threshold: float) -> Iterator[tuple[int, int]]:
+    """(position in `held_out`, position in `train`) of the pairs that are alike, in order of the first.
+
+    Two cases are alike if they have the same fields, the cosine of their whole texts is at least `threshold`, and
+    their units are alike one by one, see `_Alike`: the same question with another candidate is another case.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    first, second = Texts.of(train), Texts.of(held_out)
+    if not any(text.strip() for text in first.whole) or not any(text.strip() for text in second.whole):
+        return
+    vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 3), dtype=np.float32)
+    vectors = vectorizer.fit_transform([*first.whole, *second.whole])
+    n_texts = Counter(word for text in (*first.whole, *second.whole) for word in set(text.split()))
+    alike = _Alike(vectorizer, varying_units(first.unit), n_texts, threshold)
+    for held, position in _whole_pairs(vectors[: len(train)], vectors[len(train) :], threshold):
+        if alike(second.unit[held], first.unit[position]):
+            yield held, position
+
+
+def varying_units(found: Sequence[Mapping[str, str]]) -> frozenset[str]:
+    """The units in which at least `VARYING_SHARE` of the cases differ from another one that agrees in all others.
+
+    Agreeing in "yes" says nothing: the others count from `_TELLING_LETTERS` on.
+    """
+    names = {name for one in found for name in one}
+    varying = set()
+    for name in names:
+        seen: dict[tuple[tuple[str, str], ...], set[str]] = {}
+        for one in found:
+            rest = tuple(item for item in one.items() if item[0] != name)
+            if name in one and sum(len(text) for _, text in rest) >= _TELLING_LETTERS:
+                seen.setdefault(rest, set()).add(one[name])
+        n_differing = sum(len(texts) for texts in seen.values() if len(texts) > 1 and _unlike(sorted(texts)))
+        if n_differing >= VARYING_SHARE * len(found):
+            varying.add(name)
+    return frozenset(varying)
+
+
+def _unlike(texts: Sequence[str]) -> bool:
+    """Whether the first text and some other share less than half of their 3-grams: not one text with small edits."""
+    first = _grams(texts[0])
+    return any(2 * len(first & other) < len(first | other) for other in map(_grams, texts[1:]))
+
+
+def _grams(text: str) -> frozenset[str]:
+    padded = f" {text} "
+    return frozenset(padded[i : i + 3] for i in range(len(padded) - 2))
+
+
+@dataclass(frozen=True, slots=True)
+class _Alike:
+    """Whether two cases whose whole texts are alike are alike in every unit.
+
+    A unit in which training cases differ that agree in all others (the candidates for one question, the procedures for
+    one patient) must be the same but for accents, case and punctuation. A short unit may have a typing error, or words
+    that the other lacks, but no word in place of another one. A long one must reach the threshold. `LOOSE` is enough
+    for short units, for lists and for the longest unit, because a word weighs more in a part than in the whole.
+    """
+
+    vectorizer: Any
+    varying: frozenset[str]
+    n_texts: Mapping[str, int]
+    """Word -> whole texts that hold it."""
+    threshold: float
+    vectors: dict[str, dict[int, float]] = field(default_factory=dict)
+
+    def __call__(self, one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+        if one.keys() != other.keys():
+            return False
+        longest = max(one, key=lambda name: len(one[name]) + len(other[name]))
+        changed = [name for name, text in one.items() if text != other[name]]
+        return not self.varying.intersection(changed) and all(
+            self._small_change(one[name], other[name], is_main=name == longest or name.endswith(LIST_MARK))
+            for name in changed
+        )
+
+    def _small_change(self, one: str, other: str, is_main: bool) -> bool:
+        short = max(len(one.split()), len(other.split())) <= SHORT_WORDS
+        if self._cosine(one, other) < (min(LOOSE, self.threshold) if short or is_main else self.threshold):
+            return False
+        return not short or not self._replaces_words(one, other)
+
+    def _replaces_words(self, one: str, other: str) -> bool:
+        """Whether each text has a word that the other lacks, typing errors and shifted spaces aside."""
+        first, second = _only_in(one, other), _only_in(other, one)
+        for word in list(first):
+            if match := next((w for w in second if self._is_typing_error(word, w)), None):
+                first.remove(word)
+                second.remove(match)
+        return bool(first and second) and not _one_edit("".join(first), "".join(second))
+
+    def _is_typing_error(self, one: str, other: str) -> bool:
+        """One edit apart, and not two words that both occur elsewhere (ileum and ilium, IgA and IgG)."""
+        if not (one.isalpha() and other.isalpha() and _one_edit(one, other)):
+            return False
+        rarer, commoner = sorted((self.n_texts.get(one, 0), self.n_texts.get(other, 0)))
+        return rarer <= 2 or rarer <= TYPING_ERRORS * commoner
+
+    def _cosine(self, one: str, other: str) -> float:
+        first, second = self._vector(one), self._vector(other)
+        return sum(weight * second.get(gram, 0.0) for gram, weight in first.items())
+
+    def _vector(self, text: str) -> dict[int, float]:
+        if text not in self.vectors:
+            row = self.vectorizer.transform([text])
+            self.vectors[text] = dict(zip(row.indices.tolist(), row.data.tolist(), strict=True))
+        return self.vectors[text]
+
+
+def _only_in(one: str, other: str) -> list[str]:
+    """Words of `one` that `other` has not, or not as often, in their order."""
+    left = Counter(other.split())
+    found = []
+    for word in one.split():
+        if left[word]:
+            left[word] -= 1
+        else:
+            found.append(word)
+    return found
+
+
+def _one_edit(one: str, other: str) -> bool:
+    """Whether a letter added, left out, replaced or exchanged with its neighbour, or nothing, makes one the other."""
+    start = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    a, b = one[start:], other[start:]
+    return a[1:] == b[1:] or a[1:] == b or a == b[1:] or (a[:2] == b[1::-1] and a[2:] == b[2:])
+
+
+def _whole_pairs(train: Any, held_out: Any, threshold: float) -> Iterator[tuple[int, int]]:
+    """Positions of the rows of `held_out` and of `train` (sparse, of length 1) whose product is at least `threshold`.
+
+    The rarest 3-grams of a held-out row are looked up until little is left, see `_TAIL`. What is left
+    adds at most its length to the product, so a pair that reaches the threshold has at least the rest from the rarest
+    ones; only such pairs are multiplied in full. Source: Bayardo, Ma & Srikant (2007), doi:10.1145/1242572.1242591.
+    """
+    n_train_rows = np.bincount(train.indices, minlength=train.shape[1])
+    # Less than the threshold, so that no pair reaches it without one of the rarest.
+    rare, left = _rarest(held_out, n_train_rows, tail=_TAIL * threshold**2)
+    products = np.add.reduceat(np.append(n_train_rows[rare.indices], 0), rare.indptr[:-1]) * (np.diff(rare.indptr) > 0)
+    by_gram = train.T.tocsr()
+    chunk = np.cumsum(products) // _CHUNK_PRODUCTS
+    for start in np.flatnonzero(np.diff(chunk, prepend=-1)):
+        stop = int(np.searchsorted(chunk, chunk[start], side="right"))
+        partial = (rare[start:stop] @ by_gram).tocoo()
+        likely = partial.data >= threshold - left[start:stop][partial.row] - _ROUNDING
+        rows, columns = partial.row[likely] + start, partial.col[likely]
+        for at in range(0, len(rows), _CHUNK_PAIRS):
+            row, column = rows[at : at + _CHUNK_PAIRS], columns[at : at + _CHUNK_PAIRS]
+            cosine = np.asarray(held_out[row].multiply(train[column]).sum(1)).ravel()
+            kept = cosine >= threshold - _ROUNDING
+            yield from zip(row[kept].tolist(), column[kept].tolist(), strict=True)
+
+
+def _rarest(vectors: Any, n_rows: NDArray[Any], tail: float) -> tuple[Any, NDArray[Any]]:
+    """Every row's rarest entries, and the length of the others, whose squares sum to `tail` at most.
+
+    n_rows: (n_columns,) rows that hold a column's 3-gram.
+    """
+    from scipy import sparse
+
+    row = np.repeat(np.arange(vectors.shape[0]), np.diff(vectors.indptr))
+    order = np.lexsort((-n_rows[vectors.indices], row))  # commonest first
+    squares = vectors.data[order].astype(np.float64) ** 2
+    running = np.cumsum(squares)
+    before = np.concatenate([[0.0], running])[vectors.indptr[:-1]]
+    out = running - before[row] <= tail
+    kept = order[~out]
+    rare = sparse.csr_matrix((vectors.data[kept], (row[~out], vectors.indices[kept])), shape=vectors.shape)
+    return rare, np.sqrt(np.bincount(row[out], weights=squares[out], minlength=vectors.shape[0]))
