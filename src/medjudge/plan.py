@@ -26,6 +26,8 @@ from medjudge.records import Case
 
 SAMPLE = 400
 """Cases of a split whose tokens are counted."""
+MAX_LABELS = 6
+"""Labels of a split whose shares are shown."""
 SAMPLE_OF_VARIANTS = 100
 """The same where variants read their rows in several ways: each way has its own."""
 
@@ -181,6 +183,14 @@ def _lengths(recipe: Recipe, cases: Sequence[Case], tokenizer: Any) -> Lengths:
     )
 
 
+def _shares(counts: Mapping[str, int], n: int) -> str:
+    """Label and share, in the labels' order: those that occur, of many the commonest; how many labels are not named."""
+    commonest = sorted((label for label in counts if counts[label]), key=lambda label: -counts[label])[:MAX_LABELS]
+    shares = [f"{label} {counts[label] / n:.0%}" for label in counts if label in commonest]
+    n_others = len(counts) - len(shares)
+    return ", ".join([*shares, *([f"{n_others} other labels"] if n_others > 1 else [])]) or "none"
+
+
 def _cut_line(lengths: Mapping[str, Lengths]) -> str | None:
     """What the limits take off the prompts of a sample of each split; None where they take off nothing."""
     n_cut = sum(split.n_cut for split in lengths.values())
@@ -206,7 +216,7 @@ def _split_table(recipe: Recipe, splits: Mapping[str, Sequence[Case]], lengths: 
     table = _table("Rows, and tokens of prompts and targets (mean / longest)", columns, ("split", "labels"))
     for name, cases in splits.items():
         counts: dict[str, int] = {label: sum(c.gold == label for c in cases) for label in recipe.contract.labels}
-        labels = "  ".join(f"{label} {count / max(1, len(cases)):.0%}" for label, count in counts.items())
+        labels = _shares(counts, len(cases))
         prompt = target = "not known"
         if name in lengths and cases:
             split = lengths[name]

@@ -104,7 +104,8 @@ def agreement_grid(results: Results, audit: Audit) -> Grid:
         note=(
             "Accuracy, F1 and MCC use all rows, and a case without a verdict counts as wrong; PPV, NPV, kappa, "
             "AC, alpha, ICC and correlations use the rows with a verdict. Intervals: shares of rows by Wilson's "
-            "method with the groups' design effect, all others by a jackknife over groups, or a bootstrap where that is undefined."
+            "method with the groups' design effect, all others by a jackknife over groups, or a "
+            "bootstrap where that is undefined."
         ),
     )
 
