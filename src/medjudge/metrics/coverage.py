@@ -103,6 +103,8 @@ def _against(name: str, model: ModelResult, results: Results) -> str:
 def _against_reference(comparison: ComparisonResult | None, results: Results) -> str:
     if comparison is None:
         return ""
+    if not results.models[comparison.b].n_answered:
+        return f"{comparison.b} has no verdict"
     value = comparison.differences["accuracy"].value or 0.0
     if not is_clear(comparison, results):
         return f"not distinguishable from {comparison.b} ({signed(value)} points)"
@@ -198,7 +200,10 @@ def _unanswered(name: str, model: ModelResult) -> str:
     parts += [f"commonest reason: {reason} ({count:,})"] if reason else []
     parts += [f"{model.n_truncated:,} hit the token limit"] if model.n_truncated else []
     answered = model.metrics["accuracy_on_schema"]
-    parts += [f"of the {model.n_answered:,} answered, {percent(answered.value)} are right"] if model.n_answered else []
+    if model.n_answered:
+        parts.append(f"of the {model.n_answered:,} answered, {percent(answered.value)} are right")
+    else:
+        parts.append(f"its accuracy of {percent(model.metrics['accuracy'].value)} comes from missing verdicts alone")
     return "; ".join(parts) + "."
 
 

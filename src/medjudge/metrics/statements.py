@@ -32,7 +32,8 @@ def make_statements(results: Results) -> list[str]:
         unpaired_statement(one, find_claim(results.claims, "difference", (one.a, one.b), "accuracy"))
         for one in results.unpaired
     ]
-    sentences += [_against_chance(name, model, results) for name, model in results.of_role("model").items()]
+    answering = {name: model for name, model in results.of_role("model").items() if model.n_answered}
+    sentences += [_against_chance(name, model, results) for name, model in answering.items()]
     sentences += _correction(results)
     sentences += _one_label_only(results)
     sentences += coverage_sentences(results)
@@ -139,11 +140,6 @@ def _correction(results: Results) -> list[str]:
 def _against_chance(name: str, model: ModelResult, results: Results) -> str:
     accuracy, chance = model.metrics["accuracy"], results.chance
     level = f"chance ({percent(chance, 1)})"
-    if not model.n_answered:
-        return (
-            f"{name} has no verdict on any of {counted(model.n, 'case')}: its accuracy of {percent(accuracy.value)} "
-            "comes from missing answers, not from wrong ones."
-        )
     start = f"The accuracy of {name}, {_with_ends(accuracy)},"
     p = _p_of(results, "chance", (name,))
     if not differs_from_chance(name, results):
