@@ -122,7 +122,7 @@ def test_statements_say_what_the_tests_say(results):
         "400 of base's 400 answers (100.0 %) could not be read and count as wrong; commonest reason: not JSON" in text
     )
     assert "Every answer of grpo could be read." in text
-    assert "(400); 400 hit the token limit." in text
+    assert "(400); 400 hit the token limit; its accuracy" in text
     assert "Left out: 1 case without an expert label." in text
     assert results.statements[-1] == "Leakage: none."
 
