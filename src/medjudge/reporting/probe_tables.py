@@ -48,7 +48,7 @@ def _flip_grid(probes: Probes, level: float) -> Grid:
         ]
     )
     note = (
-        f"Flips: share of the verdicts readable both times that changed although they should not, with Wilson's "
+        f"Flips: share of the verdicts readable both times that are not the expected ones, with Wilson's "
         f"{100 * level:g} % interval over groups. Towards positive: verdicts that became positive less those that "
         "ceased to be, with a bootstrap over groups. A sampled judge also flips without any probe: compare "
         f"flips with its self-contradiction. {left_out}"
