@@ -162,6 +162,11 @@ def test_the_line_says_what_was_looked_for() -> None:
         "group, conflicting label): train vs test: no exact, normalised or near-duplicate case, no shared group and no "
         "conflicting label found in 1 held-out cases against 1."
     )
+    two = check_leakage({"train": [case("t", "a")], "grpo": [case("g", "c")]}, {"test": [case("h", "b")]})
+    assert two.summary_line.endswith(
+        "train vs test (1 against 1), grpo vs test (1 against 1): no exact, normalised or near-duplicate case, no "
+        "shared group and no conflicting label found in the held-out cases."
+    )
     old = {key: value for key, value in report.to_json().items() if key != "likeness_threshold"}
     assert "char 3-gram" not in LeakageReport.from_json(old).summary_line
 

@@ -71,8 +71,8 @@ def test_the_table_shows_rates_shifts_counts_and_what_was_left_out(report_inputs
         "sft: unreadable": ("4", "3 by the change"),
     }
     assert cells_of(flip_grid, "padding")["sft: flips, %"] == ("–", "")
-    assert "swap was put to no case: no second text." in flip_grid.note
-    assert "rewording was not put to sft: too long." in flip_grid.note
+    assert "swap was asked of no case: no second text." in flip_grid.note
+    assert "rewording was not asked of sft: too long." in flip_grid.note
     assert cells_of(self_grid, "Two samples agree, %") == {"sft": ("90.0", "85.0 to 94.0")}
     assert cells_of(self_grid, "The majority is right, %") == {"sft": ("–", "")}
 

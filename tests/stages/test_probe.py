@@ -103,7 +103,7 @@ def test_flip_rates_stand_in_results_page_and_terminal(
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert 'id="probes"' in page
     assert re.search(r'alt="Share of verdicts that each probe changed, with intervals\. gpt: ', page)
-    assert "translation was put to no case" in page
+    assert "translation was asked of no case" in page
     assert "Bias probes" in printed
     lines = [json.loads(line) for line in (tmp_path / "out" / "probes.jsonl").read_text().splitlines()]
     moved = [row for row in lines if row.get("probe") == "authority" and row["label_after"] != row["label_expected"]]
@@ -189,7 +189,7 @@ def test_a_probe_whose_prompts_do_not_fit_is_left_out_and_said(
     assert probes is not None
     assert list(probes.judges["tiny"].flips) == ["verbosity"]
     assert "max_prompt_tokens is 150" in probes.judges["tiny"].not_asked["rewording"]
-    assert "rewording was not put to tiny: case" in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "rewording was not asked of tiny: case" in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

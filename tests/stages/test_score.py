@@ -358,4 +358,4 @@ def test_the_criterion_that_lacks_verdicts_is_named(tmp_path: Path) -> None:
     assert results.audit is not None
     table = {row.generator: row.n - row.n_unparsed for row in results.audit.judges["judge"].slices["criterion"]}
     assert table == {"short": 12, "safe": 4, "right": 12}
-    assert any("criterion 'safe', of whose 12 cases 4 were answered" in line for line in results.statements)
+    assert any("criterion 'safe': 4 of its 12 cases were answered" in line for line in results.statements)

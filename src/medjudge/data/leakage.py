@@ -121,7 +121,16 @@ class LeakageReport:
         if self.likeness_threshold is not None:
             near += f" or by char 3-gram cosine from {self.likeness_threshold:g}"
         kinds = f"exact, normalised, {near}, group, conflicting label"
-        return f"Leakage ({kinds}): " + ". ".join(comparison.line() for comparison in self.comparisons) + "."
+        clean = [one for one in self.comparisons if not one.case_ids()]
+        lines = [one.line() for one in self.comparisons if one not in clean]
+        if len(clean) == 1:
+            lines.append(clean[0].line())
+        elif clean:  # said once for all of them
+            pairs = ", ".join(
+                f"{one.train} vs {one.held_out} ({one.n_held_out} against {one.n_train})" for one in clean
+            )
+            lines.append(f"{pairs}: {NOTHING_FOUND} in the held-out cases")
+        return f"Leakage ({kinds}): " + ". ".join(lines) + "."
 
     def joined(self, other: LeakageReport) -> LeakageReport:
         """Both reports as one."""

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -247,6 +248,9 @@ class _Panel:
     from_zero: bool = False
 
 
+_LINES = ("-", "--", ":", "-.")
+
+
 def training_picture(stage: str, history: Sequence[Mapping[str, Any]], color: str = COLORS[0]) -> Picture | None:
     """What a stage logged, by optimiser step: loss, reward and its components, and how the groups fared.
 
@@ -275,9 +279,10 @@ def training_picture(stage: str, history: Sequence[Mapping[str, Any]], color: st
     spoken = []
     with panels(len(drawn), row_height=1.95) as (figure, axes):
         for axis, (panel, curves) in zip(axes, drawn, strict=True):
-            others = [other for other in COLORS if other != color]
-            for shade, (label, (steps, values)) in zip([color, *others], curves.items(), strict=False):
-                _curve(axis, steps, values, shade, label)
+            # The other colours stand for other models: curves of one stage differ by their line.
+            lines = cycle((shade, style) for shade in (color, GREY) for style in _LINES)
+            for line, (label, (steps, values)) in zip(lines, curves.items(), strict=False):
+                _curve(axis, steps, values, line, label)
                 which = panel.title if len(curves) == 1 else f"{panel.title} ({label})"
                 spoken.append(f"{which} from {values[0]:.3g} to {values[-1]:.3g}")
             if len(curves) > 1:  # between title and curves, where it covers nothing
@@ -313,18 +318,19 @@ def _curves(panel: _Panel, history: Sequence[Mapping[str, Any]]) -> dict[str, tu
     return curves
 
 
-def _curve(axis: Axes, steps: list[float], values: list[float], color: str, label: str) -> None:
-    """A line; many noisy points fade behind their running mean."""
+def _curve(axis: Axes, steps: list[float], values: list[float], line: tuple[str, str], label: str) -> None:
+    """A line of a colour and a style; many noisy points fade behind their running mean."""
+    color, style = line
     window = len(values) // 12
     if window < 2:
-        axis.plot(steps, values, color=color, label=label, linewidth=1.6, marker="o", markersize=2.5)
+        axis.plot(steps, values, color=color, label=label, linestyle=style, linewidth=1.6, marker="o", markersize=2.5)
         return
     axis.plot(steps, values, color=color, alpha=0.3, linewidth=0.8)
     sums = np.cumsum([0.0, *values])
     middle = np.arange(len(values))
     half = np.minimum(window // 2, np.minimum(middle, middle[::-1]))  # narrower at the ends, so that nothing is shifted
     means = (sums[middle + half + 1] - sums[middle - half]) / (2 * half + 1)
-    axis.plot(steps, means, color=color, label=label, linewidth=1.8)
+    axis.plot(steps, means, color=color, label=label, linestyle=style, linewidth=1.8)
 
 
 @contextmanager

@@ -43,15 +43,15 @@ def _flip_grid(probes: Probes, level: float) -> Grid:
             unasked.setdefault((probe, why), []).append(name)
     left_out = " ".join(
         [
-            *(f"{probe} was put to no case: {why}" for probe, why in probes.skipped.items()),
-            *(f"{probe} was not put to {', '.join(names)}: {why}" for (probe, why), names in unasked.items()),
+            *(f"{probe} was asked of no case: {why}" for probe, why in probes.skipped.items()),
+            *(f"{probe} was not asked of {', '.join(names)}: {why}" for (probe, why), names in unasked.items()),
         ]
     )
     note = (
-        f"Flips: share of the verdicts readable both times that are not the ones a fair judge gives, with Wilson's "
+        f"Flips: share of the verdicts readable both times that are not the expected ones, with Wilson's "
         f"{100 * level:g} % interval over groups. Towards positive: verdicts that became positive less those that "
-        "ceased to be, with a bootstrap over groups. A judge that is sampled flips without any probe: read flips "
-        f"beside how often it contradicts itself. {left_out}"
+        "ceased to be, with a bootstrap over groups. A sampled judge also flips without any probe: compare "
+        f"flips with its self-contradiction. {left_out}"
     )
     return Grid("Bias probes", tuple(columns), tuple(rows), note=note.strip())
 
@@ -139,4 +139,4 @@ def probe_pictures(results: Results) -> list[Picture]:
             axis.set_xlim(-0.02 * reach, reach)
             axis.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}")
     alt = f"Share of verdicts that each probe changed, with intervals. {'. '.join(spoken)}."
-    return [Picture("probes", "Verdicts changed by what should not matter", alt, figure)]
+    return [Picture("probes", "Verdicts changed by irrelevant changes", alt, figure)]

@@ -148,7 +148,7 @@ def score(
         cases,
         read.judgements,
         contract=contract,
-        split=Path(read.split).name,
+        split=read.split,
         baselines={**baselines.judgements, **own},
         skipped_baselines={name: why for name, why in baselines.skipped.items() if name not in own},
         reference=options.reference,
@@ -269,7 +269,7 @@ def _joined(files: Mapping[str, VerdictFile], expert: GoldFile | None, gold_name
         frozenset(name for file in files.values() for name in _baselines_of(file)),
         {key: text for file in files.values() for key, text in file.completions.items()},
         gold_name or f"column {next(iter(files.values())).columns.get('gold', 'gold')!r}",
-        gold_name or next(iter(files)),
+        ", ".join(Path(name).name for name in ([gold_name] if gold_name else files)),
         (*(line for file in files.values() for line in file.read_as), *(expert.read_as if expert else ())),
         (
             *_without_partner(judgements, in_gold, out_of_gold),
