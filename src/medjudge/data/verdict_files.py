@@ -444,8 +444,8 @@ class _Answers:
                     f"{self.table.source}: {at} holds no verdict in any of {values.n:,} rows, expected "
                     f"{_labels(self.scale)}. Name another column, or leave this judge out.{hint}"
                 )
-            part = values.unread_value()
-            if values.n_read >= MIN_READ * values.n_filled and not values.looks_like_scores and part is None:
+            mostly_read = values.n_read >= MIN_READ * values.n_filled
+            if mostly_read and not values.looks_like_scores and not values.holds_other_names:
                 continue
             others = [] if values.n_read else label_columns(self.table, self.scale, set(self.reader.columns.values()))
             hint = f" Labels stand in: {', '.join(others)}." if others else ""
