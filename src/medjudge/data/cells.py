@@ -20,6 +20,7 @@ from medjudge.errors import ConfigError
 
 PAIRS = (
     ("no", "yes"),
+    ("nope", "yep"),
     ("n", "y"),
     ("0", "1"),
     ("false", "true"),
@@ -50,6 +51,7 @@ LONGEST_ID = 64
 MOST_BLANKS = 2
 """Blanks in an id that a message shows: one with more may be text of a case."""
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
+_ZEROS = re.compile(r"(?<![\w.])0+(?=\d)")
 _WHOLE = re.compile(r"(-?\d+)\.0+")
 
 
@@ -66,6 +68,11 @@ def id_text(value: object) -> str:
     if "." in text and text.endswith("0") and (whole := _WHOLE.fullmatch(text)):
         return whole[1]
     return text if len(text) <= LONGEST_ID else f"text {short_hash([text])}"
+
+
+def id_key(case_id: str) -> str:
+    """What two ways of writing one id have in common: upper and lower case, and zeros before numbers."""
+    return _ZEROS.sub("", case_id.casefold())
 
 
 def shown_id(case_id: str) -> str:
@@ -345,8 +352,9 @@ class Values:
             high = self.scale.positive or self.scale.labels[1]
             middle = f"{(self.low + self.high) / 2:.2g}"
             return f"{what} {option} VALUE, such as {option} {middle}, makes {high!r} of scores from there on"
-        few = [value for value, _ in self._few() if value in self.unread]
-        if few:
+        unread = self.unread
+        few = [value for value, _ in self._few() if value in unread]
+        if 2 * sum(unread[value] for value in few) >= max(1, self.n_unread):
             pairs = " ".join("--alias " + shlex.quote(f"{value}={self._guess(value) or 'LABEL'}") for value in few)
             return f"Say what each means: {pairs} (nothing after the `=`: no verdict), or name the scale with --labels"
         if self.n_lists:

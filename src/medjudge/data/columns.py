@@ -64,6 +64,8 @@ class Table:
     """How the file was read, where it was not as it should be."""
     present: dict[str, None] = field(default_factory=dict)
     """The columns, in their order."""
+    where: tuple[str, ...] = ()
+    """The paths by which rows were kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,7 @@ def load_table(source: str | Rows, where: Mapping[str, Plain] | None = None) -> 
     if not kept:
         there = "; ".join(f"{path}: {_values_there(rows, path)}" for path in known)
         raise DataError(f"{name}: --where keeps none of {len(rows):,} rows. Values there: {there}.")
-    return Table(name, kept, dropped, notes, present)
+    return Table(name, kept, dropped, notes, present, tuple(known))
 
 
 def _in_memory(source: Rows) -> Iterator[Row]:
@@ -127,6 +129,16 @@ def _passes(row: Row, where: Mapping[str, Plain]) -> bool:
         if got != wanted and not (isinstance(cell, bool) and got == wanted.casefold()):
             return False
     return True
+
+
+def chosen_by(table: Table, columns: Mapping[str, str], judges: Mapping[str, str]) -> list[str]:
+    """A note for each condition of `where` on a column of verdicts or expert labels: such rows are no fair sample."""
+    of = dict.fromkeys([columns.get("label"), *judges.values()], "verdict") | {columns.get("gold"): "expert label"}
+    return [
+        f"--where {path}: rows are kept by their {of[path]}. Numbers hold for such rows, not for the judge at large."
+        for path in table.where
+        if path in of and table.dropped
+    ]
 
 
 def _values_there(rows: Sequence[Row], path: str) -> str:
@@ -167,7 +179,7 @@ def settle_columns(
         if other := next((other for other, column in columns.items() if column == path), None):
             raise DataError(
                 f"{table.source}: column {path!r} is mapped to two fields, {other!r} and {name!r}: expected one column "
-                f"for each. Map one of them to another column: {option} {name}=COLUMN."
+                f"for each. Map one of them to another column with {option}, or leave it out."
             )
         columns[name] = path
     for name, candidates in known.items():

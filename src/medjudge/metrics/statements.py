@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from medjudge.metrics.claims import Claim, Kind, find_claim, is_claimed, n_tests
+from medjudge.metrics.claims import Claim, Kind, enough_groups, find_claim, is_claimed, n_tests
 from medjudge.metrics.unpaired import unpaired_statement
 from medjudge.records import AdapterStep
 
@@ -141,7 +141,23 @@ def _against_chance(name: str, model: ModelResult, results: Results) -> str:
     level = f"chance ({percent(chance, 1)})"
     start = f"{name}'s accuracy of {_with_ends(accuracy)}"
     p = _p_of(results, "chance", (name,))
+    if not model.n_answered:
+        return (
+            f"{name} has no verdict on any of its {counted(model.n, 'case')}: an accuracy of {percent(accuracy.value)} "
+            "counts each as wrong, is not compared with chance, and says nothing of what it knows."
+        )
     if not differs_from_chance(name, results):
+        if model.n_unparsed and accuracy.high is not None and accuracy.high < chance:
+            answered = model.metrics["accuracy_on_schema"]
+            return (
+                f"{start} counts {counted(model.n_unparsed, 'case')} without a verdict as wrong; of the "
+                f"{model.n_answered:,} answered, {_with_ends(answered)} are right: not shown to be below {level}."
+            )
+        claim = find_claim(results.claims, "chance", (name,), "accuracy")
+        if claim is not None and claim.adjusted_p is not None and claim.adjusted_p < 1 - results.level:
+            is_few = not enough_groups(claim.n_groups, results.level)
+            why = f"there are only {claim.n_groups} groups" if is_few else "the interval includes it"
+            return f"{start} is not shown to differ from {level}: {p}n = {model.n:,}, but {why}."
         return f"{start} is not distinguishable from {level}, {p}n = {model.n:,}."
     if (accuracy.value or 0.0) > chance:
         return f"{start} is above {level}, {p}n = {model.n:,}."
