@@ -41,7 +41,7 @@ def test_a_baseline_has_no_readability(report_inputs):
 def test_words(report_inputs):
     results = report_inputs.results
     assert metric_names(results)[:2] == ["accuracy", "accuracy_on_schema"]
-    assert chance_text("base", results) == "no verdicts"
+    assert chance_text("base", results) == "below"
     assert chance_text("grpo", results) == "above"
     assert chance_text("chance", results) == "–"
     undefined = results.models["base"].metrics["pearson"]

@@ -83,8 +83,6 @@ def _same_cases(results: Results) -> bool:
 
 
 def _against(name: str, model: ModelResult, results: Results) -> str:
-    if not model.n_answered:
-        return "nothing was measured but that it gives no verdict"
     if not differs_from_chance(name, results):
         return f"not distinguishable from chance ({percent(results.chance)})"
     where = "above" if (model.metrics["accuracy"].value or 0.0) > results.chance else "below"

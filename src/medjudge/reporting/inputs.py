@@ -147,15 +147,13 @@ def points_text(value: float | None) -> str:
 
 
 def chance_text(name: str, results: Results) -> str:
-    """How a model's accuracy stands to guessing: "above", "below", "not distinguishable" or "no verdicts".
+    """How a model's accuracy stands to guessing: "above", "below" or "not distinguishable".
 
     A dash for baselines, which are not tested, and for results of an earlier program.
     """
     model = results.models[name]
     if model.role == "baseline" or not results.claims:
         return DASH
-    if not model.n_answered:
-        return "no verdicts"
     if not differs_from_chance(name, results):
         return "not distinguishable"
     return "above" if (model.metrics["accuracy"].value or 0.0) > results.chance else "below"
