@@ -189,7 +189,7 @@ SENTENCES = {
     "chance": r"is (?:above|below) chance",
     "heterogeneity": r"(?<!shown to )(?:differs|differ) between generators",
     "calibration": r"is (?:overconfident|underconfident|miscalibrated)",
-    "self-preference": r"more generous to its own family|stricter with its own family",
+    "self-preference": r"favours its own family",
     "probe": r"(?:towards|away from) positive by",
 }
 

@@ -302,10 +302,11 @@ class Scores:
 
         from medjudge.reporting.tables import audit_tables, results_tables
 
+        width = get_console().width
         return Group(
             *map(Text, self.results.read_as),
-            *results_tables(self.results, get_console().width),
-            *audit_tables(self.results),
+            *results_tables(self.results, width),
+            *audit_tables(self.results, width),
             *map(Text, self.statements),
         )
 

@@ -61,7 +61,7 @@ def test_the_tables_of_thresholds(audit):
     assert len(grid.rows) == 2 * 2 * len(MAX_ERRORS)
     assert {cells[-1].text for _, cells in grid.rows} == {"learn-then-test", "conformal risk control"}
     names = [grid.caption for grid in abstention_grids(audit)]
-    assert names == ["Who waits for a person: a", "Who waits for a person: b"]
+    assert names == ["Sent to human review: a", "Sent to human review: b"]
     heads = [head for head, _ in abstention_grids(audit)[0].rows]
     assert heads == ["gold label 0", "gold label 1", "generator atlas", "generator birch"]
 

@@ -25,8 +25,7 @@ CLAIMS = (
     "is overconfident",
     "is underconfident",
     "is miscalibrated",
-    "more generous to its own",
-    "stricter with its own",
+    "favours its own family",
     "positive by",
 )
 
@@ -158,7 +157,7 @@ def test_an_own_family_in_four_groups_is_not_favoured():
     more = made(40, 20, [0] * 800, generators=("own-7b", "rival"))
     right = [case.slices["generator"] == "rival" or i % 8 for i, case in enumerate(more)]
     results = page(more, {"judge": said(more, right)}, families=families)
-    assert any("judge is more generous to its own family" in line for line in results.audit.statements)
+    assert any("judge favours its own family" in line for line in results.audit.statements)
 
 
 @pytest.mark.parametrize(("n_groups", "claimed"), [(4, False), (20, True)])
@@ -189,9 +188,7 @@ def test_confidence_in_groups_that_are_right_together():
     right = np.arange(200) // 25 < 5
     results = page(cases, {"judge": said(cases, right, np.where(np.arange(200) % 2, 0.8, 0.9))})
     assert abs(0.85 - 0.625) > 1.96 * (0.625 * 0.375 / 200) ** 0.5
-    assert any(
-        "judge's confidences are not shown to be off: mean confidence 85.0 %" in line for line in sentences(results)
-    )
+    assert any("judge is not shown to be miscalibrated: mean confidence 85.0 %" in line for line in sentences(results))
 
 
 def test_a_confidence_that_does_not_vary_chooses_nothing():
@@ -203,7 +200,7 @@ def test_a_confidence_that_does_not_vary_chooses_nothing():
     assert not audit_pictures(results)
     assert results.audit.judges["judge"].calibration.selective == ()
     (line,) = [line for line in results.audit.statements if "mean confidence" in line]
-    assert "all confidences are the same, so they tell no verdict from another" in line
+    assert "all confidences are equal, so they cannot rank verdicts" in line
 
 
 def test_verdicts_without_a_confidence_are_counted():

@@ -72,7 +72,7 @@ def test_a_difference_is_parted_into_what_both_answered_and_the_rest():
     assert (shared.n_only_a, shared.n_only_b, shared.accuracy_only_b, shared.n_neither) == (0, 18, 10 / 18, 0)
     line = results.statements[0]
     assert "On the 22 cases that both answered, B is right in 86.4 % and A in 90.9 %: -4.5 points" in line
-    assert "of the -27.5 points in all, -2.5 come from these cases and -25.0 from those" in line
+    assert "Of the -27.5 points in all, -2.5 come from these cases and -25.0 from those" in line
     assert "On the 18 cases that only A answered, it is right in 55.6 %." in line
 
 
@@ -86,7 +86,7 @@ def test_a_format_gain_is_told_apart_from_a_gain_in_knowledge():
     assert results.comparison("tuned", "base").differences["accuracy"].value == pytest.approx(100 * 14 / 30)
     assert shared.differences["accuracy"].value == pytest.approx(-10)
     assert shared.points == pytest.approx(-100 / 30)
-    assert "of the +46.7 points in all, -3.3 come from these cases and +50.0 from those" in results.statements[0]
+    assert "Of the +46.7 points in all, -3.3 come from these cases and +50.0 from those" in results.statements[0]
 
 
 def test_nothing_is_said_of_knowledge_where_the_base_answers_nothing():
@@ -170,9 +170,7 @@ def test_unreadable_answers_are_not_judged_wrong_between_generators():
     outcomes = {found.outcome for found in results.audit.judges["judge"].heterogeneity}
     assert outcomes == {"prevalence", "answered"}
     text = " ".join(results.statements)
-    assert (
-        "All 12 unreadable answers of judge belong to the generator 'beta', of whose 12 cases 0 were answered." in text
-    )
+    assert "All 12 unreadable answers of judge belong to the generator 'beta': 0 of its 12 cases were answered." in text
     assert not [line for line in results.audit.statements if "sensitivity" in line or "accuracy differs" in line]
 
 
@@ -208,7 +206,7 @@ def test_a_slice_gets_its_table_and_its_gaps_a_sentence():
         "8 of judge's 36 cases (22.2 %) have no verdict and count as wrong: 8 absent; of the 28 answered, 100.0 %"
         in text
     )
-    assert "belong to the criterion 'safe', of whose 12 cases 4 were answered" in text
+    assert "belong to the criterion 'safe': 4 of its 12 cases were answered" in text
 
 
 def test_a_slice_of_many_values_keeps_the_commonest():

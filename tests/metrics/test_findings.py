@@ -18,11 +18,11 @@ def claim(what, claimed):
 @pytest.mark.parametrize(
     ("mean_confidence", "ece", "direction", "word"),
     [
-        (0.75, True, False, "is miscalibrated, neither way overall"),
+        (0.75, True, False, "is miscalibrated, but neither over- nor underconfident on average"),
         (0.90, True, True, "is overconfident"),
         (0.90, False, True, "is overconfident"),
         (0.60, True, True, "is underconfident"),
-        (0.90, False, False, "are not shown to be off"),
+        (0.90, False, False, "is not shown to be miscalibrated"),
     ],
 )
 def test_over_or_underconfident_only_where_the_test_of_the_mean_is_claimed(mean_confidence, ece, direction, word):

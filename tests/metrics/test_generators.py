@@ -62,7 +62,7 @@ def test_cochran_by_hand_and_by_statsmodels():
     found = rate_heterogeneity(hits, ["x", "y", "z"] * 6, groups, n_resamples=4000, rng=RNG(0))
     # Q = (k-1) (k sum C^2 - N^2) / (k N - sum R^2) = 2 (3*56 - 144) / (36 - 24)
     assert found.statistic == pytest.approx(2 * (3 * 56 - 144) / 12)
-    assert found.method == "Cochran's Q, labels permuted within groups"
+    assert found.method == "Cochran's Q by permutation within groups"
     assert found.df == 2
     assert found.rates == pytest.approx({"x": 1, "y": 4 / 6, "z": 2 / 6})
     rng = RNG(4)
@@ -92,7 +92,7 @@ def test_independent_rows_are_chi_square_or_permuted():
     assert found.method == "chi-square"
     # 4 of 4 against 0 of 4: Fisher's two-sided p is 2 / C(8, 4)
     few = rate_heterogeneity([1] * 4 + [0] * 4, ["x"] * 4 + ["y"] * 4, np.arange(8), n_resamples=6000, rng=RNG(1))
-    assert few.method == "chi-square, rows permuted"
+    assert few.method == "chi-square by permutation of rows"
     assert few.p == pytest.approx(2 / 70, abs=0.008)
     flat = rate_heterogeneity([1] * 8, ["x"] * 4 + ["y"] * 4, np.arange(8), rng=RNG(1))
     assert (flat.statistic, flat.p, flat.variance) == (0, 1, 0)
@@ -103,17 +103,17 @@ def test_groups_with_one_generator_each_are_permuted_whole():
     hits = np.repeat([1, 1, 0, 0], 10)
     names = ["x"] * 20 + ["y"] * 20
     found = rate_heterogeneity(hits, names, np.repeat(np.arange(4), 10), n_resamples=3000, rng=RNG(0))
-    assert found.method == "chi-square, groups permuted"
+    assert found.method == "chi-square by permutation of groups"
     assert found.p == pytest.approx(2 / 6, abs=0.03)
 
 
 def test_groups_that_some_generators_share_are_permuted_within():
     hits, names, groups = [1, 0, 1, 0, 1], ["x", "y", "x", "y", "x"], [0, 0, 1, 1, 2]
     found = rate_heterogeneity(hits[:4] * 2, names[:4] * 2, [0, 0, 1, 1, 2, 2, 3, 3], n_resamples=3000, rng=RNG(0))
-    assert found.method == "Cochran's Q, labels permuted within groups"
+    assert found.method == "Cochran's Q by permutation within groups"
     assert found.p == pytest.approx(2 / 16, abs=0.02)  # one side wins all four groups in 2 of 16 arrangements
     both = rate_heterogeneity(hits, names, groups, n_resamples=3000, rng=RNG(0))
-    assert both.method == "chi-square, labels permuted within groups and groups permuted"
+    assert both.method == "chi-square by permutation within groups and of groups"
     # 4 arrangements within groups by 3 of the groups' totals; no other is as far out as x right throughout, y never
     assert both.p == pytest.approx(1 / 12, abs=0.02)
 

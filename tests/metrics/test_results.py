@@ -117,7 +117,10 @@ def test_statements_say_what_the_tests_say(results):
     accuracy = 100 * results.models["sft"].metrics["accuracy"].value
     assert f"sft is {accuracy:.1f} points more accurate than base (95 % interval" in text
     assert "grpo is not distinguishable from sft in accuracy" in text
-    assert "base's accuracy of 0.0 % (0.0 to 1.9) is below chance (25.0 %), p < .001, n = 400: 400 of its 400" in text
+    assert (
+        "base has no verdict on any of 400 cases: its accuracy of 0.0 % comes from missing answers, not from wrong"
+        in text
+    )
     assert (
         "400 of base's 400 answers (100.0 %) could not be read and count as wrong; commonest reason: not JSON" in text
     )
@@ -212,8 +215,9 @@ def test_a_judge_with_one_label_for_everything_is_named():
         "sft": answers(cases, contract.labels, 0.5),
     }
     results = summarise(cases, said, contract=contract, split="test")
-    assert [line for line in results.statements if "tells nothing apart" in line] == [
-        "stuck answers 'B' to every case: it tells nothing apart, and is right as often as the experts say so."
+    assert [line for line in results.statements if "constant prediction" in line] == [
+        "stuck answers 'B' to every case: constant prediction. Its accuracy on these is the share of that label among the "
+        "experts' labels."
     ]
 
 
@@ -222,7 +226,7 @@ def test_judges_that_agree_on_every_case():
     cases = cases_of(contract.labels, 30)
     said = answers(cases, contract.labels, 0.5)
     results = summarise(cases, {"sft": said, "grpo": said}, contract=contract, split="test", reference="sft")
-    assert results.statements[0].startswith("grpo and sft are right and wrong on the very same cases (n = 30)")
+    assert results.statements[0].startswith("grpo and sft are right and wrong on the same cases (n = 30)")
 
 
 @pytest.mark.parametrize(("n_groups", "claimed"), [(4, False), (10, True)])

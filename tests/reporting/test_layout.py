@@ -59,7 +59,7 @@ def measured(names, n=120):
 def page(tmp_path_factory):
     results = measured(["base", "sft", "grpo"])
     path = write_report(ReportInputs("A run", results), tmp_path_factory.mktemp("page"))
-    return results, path.read_text(encoding="utf-8")
+    return results, path.read_text(encoding="utf-8").replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_the_outcome_then_the_table_then_the_findings(page):
@@ -114,12 +114,12 @@ def test_the_whole_table_is_shown_in_parts_where_the_terminal_is_narrow(page):
 def test_slices_and_cut_prompts_have_a_table_on_page_and_terminal(page):
     results, text = page
     console = Console(width=200, color_system=None, file=io.StringIO())
-    for table in audit_tables(results):
+    for table in audit_tables(results, 200):
         console.print(table)
     for where in (text, console.file.getvalue()):
         assert "sft by ward" in where
         assert "a ward with" in where
-        assert "Prompts that lost words" in where
+        assert "Shortened prompts" in where
         assert "30 of 120" in where
         assert "Unparsed" in where
     assert "20 refused" not in text[text.index("base by ward") : text.index("sft by ward")]

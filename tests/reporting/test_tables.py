@@ -4,12 +4,12 @@ from dataclasses import replace
 from rich.console import Console
 
 from medjudge.reporting.inputs import chance_text, interval_text, metric_names, value_text
-from medjudge.reporting.tables import results_table
+from medjudge.reporting.tables import results_tables
 
 
 def shown(results, **options):
     console = Console(width=170, color_system=None, file=io.StringIO())
-    console.print(results_table(results, **options))
+    console.print(*results_tables(results, 170, **options))
     return console.file.getvalue()
 
 
@@ -41,7 +41,8 @@ def test_a_baseline_has_no_readability(report_inputs):
 def test_words(report_inputs):
     results = report_inputs.results
     assert metric_names(results)[:2] == ["accuracy", "accuracy_on_schema"]
-    assert chance_text("base", results) == "below"
+    assert chance_text("sft", results) == "above"
+    assert chance_text("base", results) == "–"  # no answer of it could be read
     assert chance_text("grpo", results) == "above"
     assert chance_text("chance", results) == "–"
     undefined = results.models["base"].metrics["pearson"]

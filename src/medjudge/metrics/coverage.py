@@ -54,6 +54,12 @@ def kinds_text(unanswered: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {word}" for word, count in kind_counts(unanswered).items())
 
 
+def kinds_under(unanswered: Mapping[str, int]) -> list[str]:
+    """The lines under a number of cases without a verdict: the kind alone where there is one, else each counted."""
+    counts = kind_counts(unanswered)
+    return list(counts) if len(counts) == 1 else [f"{count:,} {word}" for word, count in counts.items()]
+
+
 def outcome_sentence(results: Results) -> str:
     """The outcome in one sentence: the model that is right most often, of how many, and what that is beside others."""
     from medjudge.metrics.results import best_model
@@ -71,6 +77,11 @@ def outcome_sentence(results: Results) -> str:
         f"{name} gives the experts' label in {_with_ends(model.metrics['accuracy'])} of "
         f"{counted(model.n, 'case')}{answered}{rank}"
     )
+    if not model.n_answered:
+        return (
+            f"{name} has no verdict on any of {counted(model.n, 'case')}: its agreement with the experts could not be "
+            "measured."
+        )
     beside = [_against(name, model, results)]
     if results.reference is not None and results.reference != name:
         beside += [_against_reference(results.comparison(name, results.reference), results)]
@@ -127,16 +138,16 @@ def shared_sentences(comparison: ComparisonResult) -> list[str]:
         if difference.low is not None and difference.high is not None and difference.low < difference.high:
             ends = f" ({difference.low:.1f} to {difference.high:.1f})"
         sentences = [
-            f"Cases without a verdict count as wrong there. On the {counted(shared.n, 'case')} that both answered, {a} "
+            f"A case without a verdict counts as wrong here. On the {counted(shared.n, 'case')} that both answered, {a} "
             f"is right in {percent(shared.accuracy_a)} and {b} in {percent(shared.accuracy_b)}: "
-            f"{signed(difference.value or 0.0)} points{ends}; of the {signed(total)} points in all, "
+            f"{signed(difference.value or 0.0)} points{ends}. Of the {signed(total)} points in all, "
             f"{signed(shared.points)} come from these cases and {signed(total - shared.points)} from those that only "
             "one of them answered."
         ]
     else:
         sentences = [
-            "Cases without a verdict count as wrong there. No case was answered by both: the difference is one of who "
-            "answers, and says nothing of what the two know."
+            "A case without a verdict counts as wrong here. No case was answered by both, so the difference comes from "
+            "missing answers alone."
         ]
     alone = [
         f"on the {counted(n, 'case')} that only {name} answered, it is right in {percent(accuracy)}"
@@ -164,8 +175,9 @@ def coverage_sentences(results: Results) -> list[str]:
             sentences += _concentrated(name, results)
         elif model.n_truncated:
             sentences.append(f"Of {name}'s {model.n:,} answers, {model.n_truncated:,} hit the token limit.")
-        if n_left_out := model.n_missing - model.unanswered.get(ABSENT, 0):
-            sentences.append(f"{name} gave no answer to {counted(n_left_out, 'other case')}: left out of its numbers.")
+        n_left_out = model.n_missing - model.unanswered.get(ABSENT, 0)
+        if n_left_out and not any(name in (one.a, one.b) for one in results.unpaired):
+            sentences.append(f"{name}: its numbers leave out {counted(n_left_out, 'case')} that it has no answer for.")
     readable = [name for name, model in models.items() if not model.n_unparsed]
     if readable:
         sentences.append(f"{EVERY_ANSWER}{_listed(readable)} could be read.")
@@ -204,8 +216,8 @@ def _concentrated(name: str, results: Results) -> list[str]:
         if len(left) == 1 and n_left > 1:
             word = _word(rows)
             sentences.append(
-                f"All {n_left:,} {word} of {name} belong to the {slice_name} {left[0].generator!r}, of whose "
-                f"{counted(left[0].n, 'case')} {left[0].n - left[0].n_unparsed:,} were answered."
+                f"All {n_left:,} {word} of {name} belong to the {slice_name} {left[0].generator!r}: "
+                f"{left[0].n - left[0].n_unparsed:,} of its {counted(left[0].n, 'case')} were answered."
             )
             continue
         shown = ", ".join(f"{row.generator!r} {row.n - row.n_unparsed:,} of {row.n:,}" for row in left[:MAX_VALUES])

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from medjudge.metrics.measured import MetricResult
 
 RATES = {
-    "prevalence": "the share of gold positives",
+    "prevalence": "share of gold positives",
     "accuracy": "accuracy",
     "tpr": "sensitivity",
     "tnr": "specificity",
@@ -78,15 +78,12 @@ def _reach(power: PowerResult) -> str:
 
 def power_sentence(name: str, power: PowerResult, chance: float) -> str:
     """What the rows could show of a judge's distance from chance."""
-    grouped = f", which count as {power.n / power.design_effect:,.0f}," if power.design_effect > 1.005 else ""
+    grouped = f" (effective number {power.n / power.design_effect:,.0f})" if power.design_effect > 1.005 else ""
+    start = f"{name}: with {counted(power.n, 'row')}{grouped},"
     if power.minimum_detectable is None:
-        could = "detect no distance from chance with 80 % power"
-    else:
-        could = (
-            f"detect an accuracy of {percent(chance + power.minimum_detectable)} or more against chance "
-            f"({percent(chance)}) with 80 % power"
-        )
-    return f"{name}: {counted(power.n, 'row')}{grouped} {could}."
+        return f"{start} no accuracy is told from chance ({percent(chance)}) with 80 % power."
+    least = percent(chance + power.minimum_detectable)
+    return f"{start} an accuracy of {least} or more is told from chance ({percent(chance)}) with 80 % power."
 
 
 def _of_generators(judges: Mapping[str, JudgeAudit], claims: Sequence[Claim]) -> list[Finding]:
@@ -114,11 +111,11 @@ def _of_generators(judges: Mapping[str, JudgeAudit], claims: Sequence[Claim]) ->
 
 def _prevalence(rows: Iterable[GeneratorResult]) -> list[str]:
     f1 = [row.always_positive_f1 for row in rows if row.always_positive_f1 is not None]
-    if len(f1) < 2:
+    if len(f1) < 2 or max(f1) - min(f1) < 0.005:
         return []
     return [
-        f"Calling every answer positive has an F1 from {min(f1):.2f} to {max(f1):.2f}, depending on the generator: "
-        "F1 compared between generators compares how often they are right before it compares judges."
+        f"A judge that calls every answer positive has F1 {min(f1):.2f} to {max(f1):.2f}, depending on the generator: "
+        "prevalence differs, so F1 values of different generators are not comparable."
     ]
 
 
@@ -127,9 +124,11 @@ def heterogeneity_sentence(name: str, found: HeterogeneityResult, claim: Claim |
     low, high = min(found.rates, key=found.rates.__getitem__), max(found.rates, key=found.rates.__getitem__)
     rate = RATES[found.outcome] + (" on answered cases" if found.answered_only else "")
     whose = f"{name}'s {rate}" if name else rate.capitalize()
+    if found.rates[low] == found.rates[high]:
+        return f"{whose} is the same for all generators: {percent(found.rates[low])} (n = {found.n:,})."
     span = f"{percent(found.rates[low])} ({low}) to {percent(found.rates[high])} ({high})"
     test = f"{found.method}, {_p(claim)}n = {found.n:,}"
-    spread = f"standard deviation {100 * found.sd:.1f} points, from sampling alone {100 * found.sampling_sd:.1f}"
+    spread = f"standard deviation {100 * found.sd:.1f} points, {100 * found.sampling_sd:.1f} expected from sampling"
     if claim is not None and claim.claimed:
         return f"{whose} differs between generators: {span}; {spread} ({test})."
     return f"{whose} is not shown to differ between generators: {span}; {spread} ({test})."
@@ -139,16 +138,20 @@ def self_preference_sentence(name: str, found: SelfPreferenceResult, claim: Clai
     """Whether a judge favours its own family, as far as the test supports it."""
     gap = found.positive_rate_error
     if gap.value is None or claim is None or claim.p is None:
-        return f"{name}: whether it favours its own family ({found.family}) cannot be said from these rows."
+        return f"{name}: a preference for its own family ({found.family}) cannot be estimated from these rows."
     interval = "" if gap.low is None or gap.high is None else f" ({100 * gap.low:.1f} to {100 * gap.high:.1f})"
     ends = f"{100 * gap.value:+.1f} points{interval}, {_p(claim)}n = {gap.n:,}"
     if not claim.claimed:
         return f"{name} is not shown to favour its own family ({found.family}): {ends}."
     if gap.value > 0:
         return (
-            f"{name} is more generous to its own family ({found.family}) than to others, against the experts: {ends}."
+            f"{name} favours its own family ({found.family}): it calls more of that family's answers positive than the "
+            f"experts do, compared with others' answers, {ends}."
         )
-    return f"{name} is stricter with its own family ({found.family}) than with others, against the experts: {ends}."
+    return (
+        f"{name} disfavours its own family ({found.family}): it calls fewer of that family's answers positive than the "
+        f"experts do, compared with others' answers, {ends}."
+    )
 
 
 def calibration_sentence(name: str, found: CalibrationResult, ece: Claim | None, direction: Claim | None) -> str:
@@ -164,18 +167,18 @@ def calibration_sentence(name: str, found: CalibrationResult, ece: Claim | None,
         are = "verdict has" if found.n_without == 1 else "verdicts have"
         without = f"; {found.n_without:,} of {n_verdicts:,} {are} no confidence and take no part"
     if not found.varies:
-        detail = f"{means}; all confidences are the same, so they tell no verdict from another{without}"
+        detail = f"{means}; all confidences are equal, so they cannot rank verdicts{without}"
     else:
         detail = (
-            f"{means}; ECE {found.ece:.3f}, where a calibrated judge would show {found.ece_if_calibrated:.3f} on as "
-            f"many rows{'' if ece is None or ece.adjusted_p is None else f' ({p_value(ece.adjusted_p)})'}{without}"
+            f"{means}; ECE {found.ece:.3f} ({found.ece_if_calibrated:.3f} expected of a calibrated judge"
+            f"{'' if ece is None or ece.adjusted_p is None else f'; {p_value(ece.adjusted_p)}'}){without}"
         )
     if direction is not None and direction.claimed:
         word = "overconfident" if found.mean_confidence > found.accuracy else "underconfident"
     elif ece is not None and ece.claimed:
-        word = "miscalibrated, neither way overall"
+        word = "miscalibrated, but neither over- nor underconfident on average"
     else:
-        return f"{name}'s confidences are not shown to be off: {detail}."
+        return f"{name} is not shown to be miscalibrated: {detail}."
     return f"{name} is {word}: {detail}."
 
 
@@ -187,11 +190,11 @@ def _p(claim: Claim | None) -> str:
 def correction_sentence(name: str, found: CorrectionResult) -> str:
     """The judged pass rate of the unrated cases, and what it is likely to be."""
     return (
-        f"On {counted(found.n_unrated, 'case')} without an expert label {name} calls {percent(found.judged.value)} "
+        f"{name} calls {percent(found.judged.value)} of {counted(found.n_unrated, 'case')} without an expert label "
         f"positive. Corrected by its errors on {counted(found.n_rated, 'rated case')}: "
-        f"{_estimate(found.rogan_gladen)} by Rogan-Gladen, if its errors are the same there; "
+        f"{_estimate(found.rogan_gladen)} by Rogan-Gladen, if its error rates are the same there; "
         f"{_estimate(found.prediction_powered)} by prediction-powered inference, if the rated cases are a random "
-        f"sample; the rated cases alone say {_estimate(found.gold)}."
+        f"sample. The rated cases alone: {_estimate(found.gold)}."
     )
 
 

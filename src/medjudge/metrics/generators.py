@@ -275,10 +275,10 @@ def _permutation(
     """The permutation test for any design: statistic, p, and what was permuted."""
     found = permutation_test(hits, cells, hit_cells, block, n_resamples=n_resamples, rng=rng)
     if (cells == 1).all():
-        return found.statistic, found.p, "Cochran's Q, labels permuted within groups"
-    parts = ["labels permuted within groups"] * found.within
-    parts += ["rows permuted" if len(cells) == len(hits) else "groups permuted"] * found.between
-    return found.statistic, found.p, ", ".join(["chi-square", " and ".join(parts)] if parts else ["chi-square"])
+        return found.statistic, found.p, "Cochran's Q by permutation within groups"
+    parts = ["within groups"] * found.within
+    parts += ["of rows" if len(cells) == len(hits) else "of groups"] * found.between
+    return found.statistic, found.p, f"chi-square by permutation {' and '.join(parts)}" if parts else "chi-square"
 
 
 def _enough(expected_rows: FloatArray, rate: float, at_least: float) -> bool:

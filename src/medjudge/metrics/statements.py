@@ -93,7 +93,7 @@ def _compared(comparison: ComparisonResult, results: Results) -> str:
     else:
         a, b = comparison.a, comparison.b
     if comparison.mcnemar.only_a + comparison.mcnemar.only_b == 0:
-        sentence = f"{a} and {b} are right and wrong on the very same cases (n = {comparison.n:,})"
+        sentence = f"{a} and {b} are right and wrong on the same cases (n = {comparison.n:,})"
     else:
         test = f"{_p_of(results, 'difference', (comparison.a, comparison.b))}n = {comparison.n:,}"
         if not is_clear(comparison, results):
@@ -132,14 +132,19 @@ def _correction(results: Results) -> list[str]:
     n = n_tests(results.claims)
     if not n:
         return []
-    family = "it is the only test" if n == 1 else f"it is corrected for all {n:,} tests of this page (Holm)"
-    return [f"Every p counts groups of cases, and {family}; a difference that is not shown may still exist."]
+    family = "" if n == 1 else f" and corrected for the {n:,} tests of this page (Holm)"
+    return [f"Every p is computed over groups of cases{family}. A difference that is not shown may still exist."]
 
 
 def _against_chance(name: str, model: ModelResult, results: Results) -> str:
     accuracy, chance = model.metrics["accuracy"], results.chance
     level = f"chance ({percent(chance, 1)})"
-    start = f"{name}'s accuracy of {_with_ends(accuracy)}"
+    if not model.n_answered:
+        return (
+            f"{name} has no verdict on any of {counted(model.n, 'case')}: its accuracy of {percent(accuracy.value)} comes "
+            "from missing answers, not from wrong ones."
+        )
+    start = f"The accuracy of {name}, {_with_ends(accuracy)},"
     p = _p_of(results, "chance", (name,))
     if not model.n_answered:
         return (
@@ -177,8 +182,8 @@ def _one_label_only(results: Results) -> list[str]:
         if len(given) == 1 and model.n - model.n_unparsed > 1:
             every = "every case" if not model.n_unparsed else "every case that it answers readably"
             sentences.append(
-                f"{name} answers {given[0]!r} to {every}: it tells nothing apart, and is right as often as the experts "
-                "say so."
+                f"{name} answers {given[0]!r} to {every}: constant prediction. Its accuracy on these is the share of that "
+                "label among the experts' labels."
             )
     return sentences
 
@@ -201,8 +206,8 @@ def rank_sweep(steps: Mapping[str, AdapterStep]) -> str | None:
     adapters = ", ".join(f"{name} (rank {step.r}, scale {step.scale:.3g})" for name, step in steps.items())
     return (
         f"The adapters {adapters} differ in more than rank: a step of {large} (learning rate x scale x rank) is "
-        f"{ratio:.1f} times that of {small}, so what separates them may be the learning rate. Hold that product "
-        "fixed, or tune the learning rate at every rank."
+        f"{ratio:.1f} times that of {small}. A difference between them may come from the learning rate: keep that "
+        "product equal, or tune the learning rate at every rank."
     )
 
 
@@ -268,7 +273,7 @@ def flip_statement(judge: str, found: ProbeResult, shift_claim: Claim | None = N
     sentence = f"{judge} under {probe!r}: {percent(flips.value)}{ends} of {counted(flips.n, 'verdict')} changed"
     labels = {*found.matrix, *(label for row in found.matrix.values() for label in row)}
     if len(labels) == 1:
-        sentence += f", all being {labels.pop()!r}: a judge that knows one answer cannot be moved"
+        sentence += f", all {labels.pop()!r} both times: a constant prediction cannot change"
     shift = found.to_positive
     if shift is not None and shift.value is not None and shift_claim is not None and shift_claim.claimed:
         if shift.value > 0:

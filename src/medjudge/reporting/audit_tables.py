@@ -15,7 +15,7 @@ from medjudge.metrics.audit import (
     SelectiveResult,
 )
 from medjudge.metrics.claims import PREVALENCE, Claim, find_claim
-from medjudge.metrics.coverage import kinds_text
+from medjudge.metrics.coverage import kinds_under
 from medjudge.metrics.findings import RATES
 from medjudge.metrics.measured import MetricResult
 from medjudge.metrics.results import Results
@@ -94,17 +94,17 @@ def agreement_grid(results: Results, audit: Audit) -> Grid:
     )
     sizes = tuple(Cell(f"{results.models[name].n:,}") for name in judges)
     unread = tuple(
-        Cell(f"{results.models[name].n_unparsed:,}", kinds_text(results.models[name].unanswered)) for name in judges
+        Cell(f"{results.models[name].n_unparsed:,}", ", ".join(kinds_under(results.models[name].unanswered)))
+        for name in judges
     )
     return Grid(
         "Agreement with the experts",
         tuple(judges),
         (("n", sizes), ("Unparsed", unread), *rows),
         note=(
-            "Accuracy, F1 and MCC take all rows, and a case without a verdict is wrong; PPV, NPV, kappa, AC, alpha, "
-            "ICC and correlations take the rows with a verdict, because no verdict has no place on a scale. Shares "
-            "of rows have Wilson's interval with the groups' design effect, all others a jackknife over groups, or a "
-            "bootstrap of them where that is undefined."
+            "Accuracy, F1 and MCC use all rows, and a case without a verdict counts as wrong; PPV, NPV, kappa, AC, alpha, "
+            "ICC and correlations use the rows with a verdict. Intervals: shares of rows by Wilson's method with the "
+            "groups' design effect, all others by a jackknife over groups, or a bootstrap where that is undefined."
         ),
     )
 
@@ -129,11 +129,11 @@ def generator_grid(name: str, rows_of: Sequence[GeneratorResult], by: str = "gen
     if binary:
         columns += ["Gold positive, %", "Judged positive, %"]
         columns += ["Always-positive F1, %"] if of_generators else []
-    columns += [SHORT[key] + (", %" if in_percent(key) else "") for key in shown] + ["Detectable from chance, points"]
+    columns += [SHORT[key] + (", %" if in_percent(key) else "") for key in shown] + ["MDE, points"]
     rows = []
     for row in rows_of:
         cells = [Cell(f"{row.n:,}", "" if row.n_groups == row.n else f"{row.n_groups:,} groups")]
-        cells.append(Cell(f"{row.n_unparsed:,}", kinds_text(row.unanswered)))
+        cells.append(Cell(f"{row.n_unparsed:,}", ", ".join(kinds_under(row.unanswered))))
         cells += [Cell(number(1 - row.n_unparsed / row.n, True)), statistic_cell(row.answered_only, percent=True)]
         if binary:
             cells += [statistic_cell(rate, percent=True) for rate in (row.prevalence, row.positive_rate)]
@@ -146,10 +146,10 @@ def generator_grid(name: str, rows_of: Sequence[GeneratorResult], by: str = "gen
         tuple(columns),
         tuple(rows),
         note=(
-            f"Prevalence differs between values of {by}, and accuracy, F1 and kappa move with it; TPR and TNR do not. "
-            "A case without a verdict is wrong, but in the share right of those answered only. "
-            + ("Always-positive F1 is what calling everything positive earns. " if binary and of_generators else "")
-            + "The last column is the smallest distance of accuracy from chance that the rows detect with 80 % power."
+            f"Prevalence differs between values of {by}; accuracy, F1 and kappa depend on it, TPR and TNR do not. A case "
+            "without a verdict counts as wrong, except under `Answered only`. "
+            + ("Always-positive F1 is that of calling every answer positive. " if binary and of_generators else "")
+            + "MDE, the minimum detectable effect: the smallest distance of accuracy from chance found with 80 % power."
             + ("" if of_generators else " No test is made between the rows of this table.")
         ),
     )
@@ -173,7 +173,7 @@ def heterogeneity_grid(name: str, judge: JudgeAudit, claims: Sequence[Claim]) ->
                 Cell(number(found.sampling_sd, True)),
                 Cell(number(found.excess_sd, True)),
                 Cell(f"{found.statistic:.2f}", f"df {found.df}"),
-                Cell(_p(found.p), found.method),
+                Cell(_p(found.p), "", found.method),
                 Cell(_p(None if (claim := tested(found.outcome)) is None else claim.adjusted_p)),
                 Cell(_mark(claim)),
             ),
@@ -181,11 +181,21 @@ def heterogeneity_grid(name: str, judge: JudgeAudit, claims: Sequence[Claim]) ->
         for found in judge.heterogeneity
     )
     return Grid(
-        f"Do the generators differ? {name}",
-        ("n", "SD across generators", "SD from sampling alone", "SD left over", "Statistic", "p", "p, Holm", "Differs"),
+        f"Differences between generators: {name}",
+        ("n", "SD across generators", "SD from sampling alone", "Excess SD", "Statistic", "p", "p, Holm", "Differs"),
         rows,
-        note="Standard deviations in points. What is left over is what sampling does not explain. " + HOLM,
+        note=(
+            f"Standard deviations in points. Excess SD: the part that sampling does not explain. {_tests(judge)} {HOLM}"
+        ),
     )
+
+
+def _tests(judge: JudgeAudit) -> str:
+    """Which rate was tested how, each method named once."""
+    by_method: dict[str, list[str]] = {}
+    for found in judge.heterogeneity:
+        by_method.setdefault(found.method, []).append(RATES[found.outcome])
+    return "Tests: " + "; ".join(f"{', '.join(rates)}: {method}" for method, rates in by_method.items()) + "."
 
 
 def _mark(claim: Claim | None) -> str:
@@ -198,18 +208,18 @@ def _mark(claim: Claim | None) -> str:
 def pair_grid(audit: Audit, level: float) -> Grid:
     """All judges against each other, with p corrected for the number of tests."""
     tested = list(dict.fromkeys(name for pair in audit.pairs for name in pair.tests))
-    columns = ["n", "Both answered", "Only first right", "Only second right", "Accuracy: p", "p, Holm"]
+    columns = ["n", "Both answered", "Only first right", "Only second right", "Accuracy: p", "Accuracy: p, Holm"]
     for name in tested:
-        columns += [f"{SHORT[name]}, difference", "p, Holm"]
-    columns.append("Detectable, points")
+        columns += [f"{SHORT[name]}, difference", f"{SHORT[name]}: p, Holm"]
+    columns.append("MDE, points")
     return Grid(
         "Judges against each other",
         tuple(columns),
         tuple((f"{pair.a} minus {pair.b}", _pair_cells(pair, tested)) for pair in audit.pairs),
         note=(
-            f"Accuracy: sign flips of whole groups. Other statistics: paired permutation of whole groups, "
-            f"{100 * level:g} % interval by a jackknife over groups. {HOLM} Detectable: the smallest difference in "
-            "accuracy that these rows detect with 80 % power."
+            f"Accuracy: {' or '.join(dict.fromkeys(pair.method for pair in audit.pairs))}. Other statistics: paired permutation of whole groups, "
+            f"{100 * level:g} % interval by a jackknife over groups. {HOLM} MDE, the minimum detectable effect: "
+            "the smallest difference in accuracy that these rows show with 80 % power."
         ),
     )
 
@@ -217,7 +227,7 @@ def pair_grid(audit: Audit, level: float) -> Grid:
 def _pair_cells(pair: PairResult, tested: list[str]) -> tuple[Cell, ...]:
     both = DASH if pair.n_both_answered is None else f"{pair.n_both_answered:,}"
     cells = [Cell(f"{pair.n:,}"), Cell(both), Cell(f"{pair.only_a:,}"), Cell(f"{pair.only_b:,}")]
-    cells += [Cell(_p(pair.p), pair.method), Cell(_p(pair.adjusted_p))]
+    cells += [Cell(_p(pair.p), "", pair.method), Cell(_p(pair.adjusted_p))]
     for name in tested:
         test = pair.tests.get(name)
         cells.append(statistic_cell(None if test is None else test.difference, percent=in_percent(name)))
@@ -293,15 +303,15 @@ def threshold_grid(audit: Audit) -> Grid | None:
                 )
             )
     return Grid(
-        "When to ask a person",
+        "Thresholds for human review",
         ("Accept a confidence", "Accepted here, %", "Controlled error here, %", "n", "By"),
         tuple(rows),
         note=(
             "Learn-then-test: for new cases like these, the share of wrong among the accepted verdicts stays below the "
             "wanted rate; this fails for at most 10 % of calibration sets. Conformal risk control: the share of all "
             "verdicts that are accepted and wrong stays below it, on average over calibration sets; among the "
-            "accepted alone it may be higher. n counts groups. The thresholds were chosen on the very rows of this "
-            "page: the promise is for new rows, the shares here are those of the rows that chose."
+            "accepted alone it may be higher. n counts groups. The thresholds were chosen on the rows of this "
+            "page: the guarantee is for new rows, the shares shown are those of the rows used for the choice."
         ),
     )
 
@@ -315,7 +325,7 @@ def _wanted(rule: SelectiveResult) -> str:
 
 def _accepted(rule: SelectiveResult) -> str:
     if rule.threshold is None:
-        return "none keeps it"
+        return "no threshold"
     return "all" if rule.threshold < 0 else f"above {rule.threshold:.3f}"
 
 
@@ -336,12 +346,12 @@ def abstention_grids(audit: Audit) -> list[Grid]:
         )
         grids.append(
             Grid(
-                f"Who waits for a person: {name}",
+                f"Sent to human review: {name}",
                 tuple(f"{_wanted(rule)}, %" for rule in rules),
                 rows,
                 note=(
-                    "Share of the verdicts that are not accepted, unreadable ones among them. A rule that sends one "
-                    "label or one generator to a person and accepts the others is a rule about that label."
+                    "Share of the verdicts that are not accepted; unreadable ones are never accepted. Shares that differ much "
+                    "between labels or generators show that the threshold selects by label or generator."
                 ),
             )
         )
@@ -381,10 +391,10 @@ def prompts_grid(results: Results) -> Grid | None:
         for name, prompts in cut.items()
     )
     return Grid(
-        "Prompts that lost words",
+        "Shortened prompts",
         ("Shortened", "Words cut", "Agreement on whole prompts, %", "Agreement on cut ones, %"),
         rows,
-        note="Prompts are shortened so that they fit `task.max_prompt_tokens`; a case without a verdict is wrong.",
+        note="Prompts are shortened to fit `task.max_prompt_tokens`; a case without a verdict counts as wrong.",
     )
 
 

@@ -18,13 +18,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from medjudge import __version__, artifacts
 from medjudge.metrics.baselines import BASELINES
 from medjudge.metrics.claims import find_claim, n_tests
-from medjudge.metrics.coverage import UNREADABLE, headlines, kind_counts, kinds_text, outcome_sentence
+from medjudge.metrics.coverage import UNREADABLE, headlines, kinds_text, kinds_under, outcome_sentence
 from medjudge.metrics.results import ComparisonResult, Results
 from medjudge.metrics.statements import leakage_line, p_value
 from medjudge.modeling.proof import proof_sentences
 from medjudge.reporting.audit_figures import audit_pictures
 from medjudge.reporting.audit_tables import page_grids
 from medjudge.reporting.figures import Picture, model_colors, result_pictures, training_pictures
+from medjudge.reporting.fitting import kept_together
 from medjudge.reporting.inputs import (
     DASH,
     ReportInputs,
@@ -128,13 +129,15 @@ def render_html(report_inputs: ReportInputs, pictures: Sequence[Embedded]) -> st
 
 def template_environment() -> Environment:
     """Jinja over this package's templates: everything is escaped, and a name that is not given is an error."""
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("medjudge.reporting"),
         autoescape=select_autoescape(["j2"], default=True),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["together"] = kept_together
+    return environment
 
 
 def _metric_table(results: Results) -> dict[str, Any]:
@@ -153,7 +156,7 @@ def _metric_table(results: Results) -> dict[str, Any]:
             {
                 "name": name,
                 "model": model,
-                "kinds": kind_counts(model.unanswered),
+                "kinds": kinds_under(model.unanswered),
                 "cells": cells,
                 "chance": chance_text(name, results),
             }
@@ -194,7 +197,7 @@ def _shared_cell(comparison: ComparisonResult) -> tuple[str, tuple[str, ...]]:
     """The difference on the cases that both answered, and what these and the other cases add to the whole one."""
     shared, total = comparison.shared, comparison.differences["accuracy"].value
     if shared is None:  # both answered every case
-        return DASH, ("all were",)
+        return DASH, ("both answered all",)
     difference = shared.differences.get("accuracy")
     under = [f"n = {shared.n:,}"]
     if difference is not None and difference.low is not None and difference.high is not None:

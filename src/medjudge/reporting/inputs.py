@@ -149,10 +149,10 @@ def points_text(value: float | None) -> str:
 def chance_text(name: str, results: Results) -> str:
     """How a model's accuracy stands to guessing: "above", "below" or "not distinguishable".
 
-    A dash for baselines, which are not tested, and for results of an earlier program.
+    A dash for baselines, which are not tested, for models without any verdict and for results of an earlier program.
     """
     model = results.models[name]
-    if model.role == "baseline" or not results.claims:
+    if model.role == "baseline" or not results.claims or not model.n_answered:
         return DASH
     if not differs_from_chance(name, results):
         return "not distinguishable"
@@ -162,16 +162,16 @@ def chance_text(name: str, results: Results) -> str:
 def method_notes(results: Results) -> list[str]:
     """How the numbers were made: the small print under every table."""
     return [
-        "Values in per cent, but coefficients (kappa, r).",
+        "Values in per cent; kappa and r are coefficients.",
         "Coverage is the share of cases with a verdict. A case without one, whether unreadable, refused, cut off, "
         "failed or absent (no row), counts as wrong in every number but those of answered cases: answered only, PPV, "
         "NPV, kappa and r.",
-        "Every case with an expert label is each judge's to answer; judges without a common case each answer for the "
-        "cases of their own set.",
-        f"Intervals of {100 * results.level:g} % count the {results.n_groups:,} groups: of shares of rows by Wilson "
-        "with the groups' design effect, of F1 and r by a jackknife over groups, else by an expanded percentile "
-        f"bootstrap over them ({results.n_resamples:,} resamples, seed {results.seed}).",
-        "None stands where a value is undefined or the same in every resample.",
+        "Every judge is expected to answer every case with an expert label; judges without a common case, those of their "
+        "own set.",
+        f"Intervals of {100 * results.level:g} % count the {results.n_groups:,} groups: shares of rows by Wilson's "
+        "method with the groups' design effect, F1 and r by a jackknife over groups, others by an expanded percentile "
+        f"bootstrap over groups ({results.n_resamples:,} resamples, seed {results.seed}).",
+        "No interval is given where a value is undefined or the same in every resample.",
         "Macro-F1 averages over the labels that occur among gold labels or answers.",
         f"Chance is uniform guessing, expected accuracy {100 * results.chance:.1f} %; its row is one seeded draw.",
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from medjudge.metrics.coverage import kinds_text
+from medjudge.metrics.coverage import kinds_under
 from medjudge.metrics.measured import MetricResult
 from medjudge.metrics.reasoning import REASONING_METRICS
 from medjudge.metrics.variants import VariantRow, Variants
@@ -26,7 +26,7 @@ def variants_grid(variants: Variants) -> Grid:
             (
                 *(_cell(name, row) for name in columns),
                 Cell(f"{row.n:,}"),
-                Cell(f"{row.n_unparsed:,}", kinds_text(row.unanswered)),
+                Cell(f"{row.n_unparsed:,}", ", ".join(kinds_under(row.unanswered))),
             ),
         )
         for row in variants.rows

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.text import Text
 
 from medjudge import artifacts
@@ -16,15 +15,16 @@ from medjudge.config import Recipe, ReportConfig
 from medjudge.data.store import read_split
 from medjudge.errors import RunError
 from medjudge.files import how_to_renew, make_folder
-from medjudge.metrics.coverage import outcome_sentence
+from medjudge.metrics.coverage import headlines, outcome_sentence
 from medjudge.metrics.published import SuiteResults
 from medjudge.metrics.results import Results
 from medjudge.metrics.variants import Variants
 from medjudge.reporting.card import write_card
+from medjudge.reporting.fitting import wrapped
 from medjudge.reporting.html import write_report
 from medjudge.reporting.inputs import ReportInputs, VerdictRow
 from medjudge.reporting.suite import left_out_text, suite_grids, usage_lines, write_suite_page
-from medjudge.reporting.tables import audit_tables, grid_table, results_tables, usage_table
+from medjudge.reporting.tables import audit_tables, grid_tables, results_tables, usage_table
 from medjudge.reporting.variants import variants_grid
 from medjudge.rewards.preflight import Preflight
 from medjudge.tasks.text import prompt_text
@@ -158,39 +158,45 @@ def print_outcome(folder: Path, console: Console) -> None:
         return
     results = artifacts.read_as(path, Results.from_json)
     console.print()
-    console.print(Text(outcome_sentence(results), style="bold"))
-    if (variants := _variants(evaluated)) is not None:
-        console.print()
-        console.print(grid_table(variants_grid(variants)))
+    console.print(Text(wrapped(outcome_sentence(results), console.width), style="bold"))
     console.print()
-    for main in results_tables(results, console.width):
-        console.print(main)
-        console.print()
+    tables = results_tables(results, console.width)
+    if (variants := _variants(evaluated)) is not None:
+        tables = [*grid_tables(variants_grid(variants), console.width), *tables]
     if (table := usage_table(results)) is not None:
+        tables.append(table)
+    for table in (*tables, *audit_tables(results, console.width)):
         console.print(table)
         console.print()
-    for table in audit_tables(results):
-        console.print(table)
-        console.print()
-    probed = results.probes.statements if results.probes else ()
-    for statement in (*results.statements, *probed, *(results.audit.statements if results.audit else ())):
-        console.print(Padding.indent(Text(f"- {statement}"), 1))
+    first = headlines(results)
+    for line in first:
+        print_point(line, console)
     pages = (folder / "report" / artifacts.REPORT, evaluated / artifacts.REPORT)
     page = next((page for page in pages if page.exists()), None)
-    console.print(f"\nreport: {page}" if page else f"\nresults: {path}", soft_wrap=True)
+    probed = results.probes.statements if results.probes else ()
+    others = [*results.statements, *probed, *(results.audit.statements if results.audit else ())]
+    n_others = len([line for line in others if line not in first])
+    more = f" ({n_others:,} more finding{'' if n_others == 1 else 's'} there)" if n_others else ""
+    console.print(f"\nreport: {page}{more}" if page else f"\nresults: {path}{more}", soft_wrap=True)
+
+
+def print_point(line: str, console: Console) -> None:
+    """A sentence as a point of a list; its further lines are indented."""
+    console.print(Text(wrapped(line, console.width, bullet=" - ")))
 
 
 def _print_suite(folder: Path, console: Console) -> None:
     """The benchmark's tables, and where its pages lie."""
     suite = artifacts.read_as(folder / artifacts.SUITE, SuiteResults.from_json)
     for grid in suite_grids(suite):
-        console.print()
-        console.print(grid_table(grid, whole=True))
+        for table in grid_tables(grid, console.width, whole=True):
+            console.print()
+            console.print(table)
     for name, one in suite.sets.items():
         if one.left_out:
-            console.print(Padding.indent(Text(f"- {name}: left out: {left_out_text(one)}"), 1))
+            print_point(f"{name}: left out: {left_out_text(one)}", console)
     for note in (*suite.notes, *usage_lines(suite)):
-        console.print(Padding.indent(Text(f"- {note}"), 1))
+        print_point(note, console)
     console.print(f"\nreport: {folder / artifacts.REPORT}", soft_wrap=True)
 
 
