@@ -146,11 +146,6 @@ def _against_chance(name: str, model: ModelResult, results: Results) -> str:
         )
     start = f"The accuracy of {name}, {_with_ends(accuracy)},"
     p = _p_of(results, "chance", (name,))
-    if not model.n_answered:
-        return (
-            f"{name} has no verdict on any of its {counted(model.n, 'case')}: an accuracy of {percent(accuracy.value)} "
-            "counts each as wrong, is not compared with chance, and says nothing of what it knows."
-        )
     if not differs_from_chance(name, results):
         if model.n_unparsed and accuracy.high is not None and accuracy.high < chance:
             answered = model.metrics["accuracy_on_schema"]
