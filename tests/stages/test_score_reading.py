@@ -507,6 +507,14 @@ def test_frames_in_python(tmp_path: Path) -> None:
 # --- cases and groups -------------------------------------------------------------------------------------------------
 
 
+def test_a_frames_named_index_is_a_column_and_other_types_are_refused() -> None:
+    frame = pd.DataFrame(rows()).set_index("id")
+    scores = medjudge.score(frame[["label"]], gold=frame[["gold"]], labels=["no", "yes"], n_resamples=50)
+    assert accuracy(scores.results, "judge") == pytest.approx(0.7)
+    with pytest.raises(ConfigError, match="pandas frames or what `Judge.judge` gave, got int"):
+        medjudge.score(5, labels="no,yes")  # type: ignore[arg-type]
+
+
 def test_where_holds_for_verdicts_and_for_experts(tmp_path: Path) -> None:
     lines = rows(part=["a"] * 5 + ["b"] * 5)  # of a: case 3 wrong
     path = jsonl(tmp_path / "v.jsonl", lines)
