@@ -273,6 +273,22 @@ def test_a_score_is_no_label(tmp_path: Path) -> None:
         scored(path, label_scale("0,1,2"), columns={"label": "score"}, threshold=0.5)
 
 
+def test_a_number_between_two_labels_is_a_score(tmp_path: Path) -> None:
+    scores = [1, 0, 0.5, 0, 1, 0, 1, 0, 0.5, 0]
+    lines = [{"id": i, "gold": int(GOLD[i] == "yes"), "label": scores[i]} for i in range(10)]
+    path = jsonl(tmp_path / "v.jsonl", lines)
+    assert "2 of 10 values are numbers from 0.5 to 0.5 that are no label: this looks like a score" in refusal(
+        path, ZERO_ONE
+    )
+    assert accuracy(scored(path, ZERO_ONE, threshold=0.5), "v") == pytest.approx(1.0)
+
+
+def test_reasons_of_other_programs_are_shown_as_one_word_alone(tmp_path: Path) -> None:
+    for reason, shown in (("timeout", "timeout"), ("Mr Able was not named", "no label was given")):
+        path = jsonl(tmp_path / "v.jsonl", rows(unparsed_reason=[reason] * 10))
+        assert list(scored(path).models["v"].unparsed_reasons) == [shown]
+
+
 @pytest.mark.parametrize(
     ("labels", "read"), [("no,yes", True), ("yes,no", True), ("0,1", True), ("fail,pass", True), ("mild,severe", False)]
 )
@@ -511,7 +527,7 @@ def test_a_frames_named_index_is_a_column_and_other_types_are_refused() -> None:
     frame = pd.DataFrame(rows()).set_index("id")
     scores = medjudge.score(frame[["label"]], gold=frame[["gold"]], labels=["no", "yes"], n_resamples=50)
     assert accuracy(scores.results, "judge") == pytest.approx(0.7)
-    with pytest.raises(ConfigError, match="pandas frames or what `Judge.judge` gave, got int"):
+    with pytest.raises(ConfigError, match="gave, got int"):
         medjudge.score(5, labels="no,yes")  # type: ignore[arg-type]
 
 

@@ -286,11 +286,15 @@ class Values:
 
     @property
     def looks_like_scores(self) -> bool:
-        """Whether a good part of the unread values are numbers, different ones, and not 0 and 1 for two labels."""
+        """Whether a good part of the unread values are numbers: different ones, or one between the labels, such as .5
+        between 0 and 1; 0 and 1 for two labels that are no numbers are names."""
         numbers = [value for value in self.unread if number(value) is not None]
         if all(self._guess(value) is not None for value in numbers):
             return False
-        return self.n_numbers >= max(2, 0.1 * self.n_filled) and len(numbers) >= 2 and self.low < self.high
+        ends = [value for label in self.scale.labels if (value := number(label)) is not None]
+        between = len(ends) > 1 and min(ends) < self.low and self.high < max(ends)
+        different = len(numbers) >= 2 and self.low < self.high
+        return self.n_numbers >= max(2, 0.1 * self.n_filled) and (different or between)
 
     @property
     def holds_other_names(self) -> bool:

@@ -154,7 +154,7 @@ def check_where(tables: Sequence[Table], where: Mapping[str, Plain]) -> None:
             continue
         rows = [row.values for table in tables for row in (*table.rows, *table.dropped)]
         sources = ", ".join(table.source for table in tables)
-        raise DataError(f"{sources}: --where {path}=..: {why_missing(path, rows, '--where')}.")
+        raise DataError(f"{sources}: --where {path}=..: {why_missing(path, rows)}.")
 
 
 def settle_columns(

@@ -448,7 +448,11 @@ class _Answers:
         if not is_empty:
             return Unparsed(case_id, "", "the label is not one of the scale", kind="schema")
         kind = self.reader.text(row, "kind")
-        reason = plain(self.reader.cell(row, "reason")) or "no label was given"
+        reason = plain(self.reader.cell(row, "reason"))
+        if not reason or (
+            len(reason.split()) > 1 and not is_own(self.table)
+        ):  # what others write may be text of a case
+            reason = "no label was given"
         return Unparsed(case_id, "", reason, kind=kind if kind in KINDS else "format")  # type: ignore[arg-type]
 
     def _second(self, row: Row, case_id: str, who: str) -> DataError:
