@@ -277,7 +277,7 @@ def test_a_number_between_two_labels_is_a_score(tmp_path: Path) -> None:
     scores = [1, 0, 0.5, 0, 1, 0, 1, 0, 0.5, 0]
     lines = [{"id": i, "gold": int(GOLD[i] == "yes"), "label": scores[i]} for i in range(10)]
     path = jsonl(tmp_path / "v.jsonl", lines)
-    assert "2 of 10 values are numbers from 0.5 to 0.5 that are no label: this looks like a score" in refusal(
+    assert "2 of 10 values are numbers equal to 0.5 that are no label: this looks like a score" in refusal(
         path, ZERO_ONE
     )
     assert accuracy(scored(path, ZERO_ONE, threshold=0.5), "v") == pytest.approx(1.0)

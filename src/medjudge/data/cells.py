@@ -347,9 +347,10 @@ class Values:
     def proposal(self, path: str, option: str = "--threshold") -> str:
         """The options that read what is unread, in words. path: where the values stand; option: of the threshold."""
         if self.looks_like_scores:
+            ends = f"from {self.low:g} to {self.high:g}" if self.low < self.high else f"equal to {self.low:g}"
             what = (
-                f"{self.n_numbers:,} of {self.n_filled:,} values are numbers from {self.low:g} to {self.high:g} that "
-                "are no label: this looks like a score."
+                f"{self.n_numbers:,} of {self.n_filled:,} values are numbers {ends} that are no label: this looks like "
+                "a score."
             )
             if len(self.scale.labels) > 2:
                 return f"{what} Round it in the file, or name every value with --labels"

@@ -92,7 +92,8 @@ def load_table(source: str | Rows, where: Mapping[str, Plain] | None = None) -> 
         (bad if isinstance(row, Rejected) else rows).append(row)  # type: ignore[arg-type]
     if bad:
         shown = "\n".join(f"  {one}" for one in bad[:N_SHOWN])
-        raise DataError(f"{name}: {len(bad)} rows cannot be read:\n{shown}\nCorrect them: a verdict file is not cut.")
+        what = "1 row" if len(bad) == 1 else f"{len(bad):,} rows"
+        raise DataError(f"{name}: {what} cannot be read:\n{shown}\nCorrect the file: no row is left out of verdicts.")
     if not rows:
         raise DataError(f"{name}: it holds no rows. Expected one row per verdict.")
     present: dict[str, None] = {}

@@ -385,10 +385,13 @@ class _Reader:
         values = self.gold_values.settle()
         if not values.n_unread:
             return
+        taken = set(self.columns.values())
+        others = [] if values.n_read else label_columns(self.table, self.gold_scale, taken)
+        hint = f" Labels stand in: {', '.join(others)}." if others else ""
         raise DataError(
             f"{self.table.source}: {values.n_unread:,} of {values.n_filled:,} values in column "
             f"{self.columns['gold']!r} are no expert label, expected {_labels(self.gold_scale)}. Found: "
-            f"{values.describe()}. {values.proposal(self.columns['gold'], '--gold-threshold')}."
+            f"{values.describe()}. {values.proposal(self.columns['gold'], '--gold-threshold')}.{hint}"
         )
 
     def confidence(self, row: Row) -> float | None:
