@@ -282,6 +282,7 @@ def test_silence_alone_puts_no_judge_below_chance():
     assert "The accuracy of few, 25.0 % (15.8 to 37.2), counts 45 cases without a verdict as wrong; of the 15" in text
     assert "mute has no verdict on any of 60 cases" in text
     assert "The accuracy of wrong, 0.0 % (0.0 to 6.0), is below chance (50.0 %)" in text
+    assert "n = 60; of the 30 answered, 0.0 % are right." in text
     assert text.count("is below chance") == 1
     assert [chance_text(name, results) for name in ("few", "mute", "wrong")] == ["not distinguishable", DASH, "below"]
     assert "could not be measured" in outcome_sentence(page(cases, {"mute": answered(cases, 0, True)}))

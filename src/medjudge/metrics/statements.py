@@ -161,8 +161,9 @@ def _against_chance(name: str, model: ModelResult, results: Results) -> str:
         return f"{start} is not distinguishable from {level}, {p}n = {model.n:,}."
     if (accuracy.value or 0.0) > chance:
         return f"{start} is above {level}, {p}n = {model.n:,}."
-    why = f": {model.n_unparsed:,} of its {model.n:,} answers could not be read" if model.n_unparsed else ""
-    return f"{start} is below {level}, {p}n = {model.n:,}{why}."
+    answered = model.metrics["accuracy_on_schema"]
+    rest = f"; of the {model.n_answered:,} answered, {percent(answered.value)} are right" if model.n_unparsed else ""
+    return f"{start} is below {level}, {p}n = {model.n:,}{rest}."
 
 
 def _one_label_only(results: Results) -> list[str]:
