@@ -376,6 +376,22 @@ def test_a_judge_with_hardly_a_partner_among_the_experts_cases_stops(tmp_path: P
     assert scored(few, gold=gold).models["few"].n_answered == 1
 
 
+def test_a_file_of_experts_that_is_not_there_is_no_column(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "v.jsonl", rows())
+    assert "experts.csv does not exist" in refusal(path, gold=str(tmp_path / "experts.csv"))
+    assert "no column 'experts' for field 'gold'" in refusal(path, gold="experts")
+
+
+def test_of_several_entries_the_message_names_a_path_to_one(tmp_path: Path) -> None:
+    lines = [
+        {"id": i, "label": SAID[i], "ratings": [{"by": "a", "as": GOLD[i]}, {"by": "b", "as": GOLD[i]}]}
+        for i in range(10)
+    ]
+    path = jsonl(tmp_path / "v.jsonl", lines)
+    assert "Of lists one entry can be read: ratings[0].as." in refusal(path, gold="ratings[*].as")
+    assert accuracy(scored(path, gold="ratings[0].as"), "v") == pytest.approx(0.7)
+
+
 def test_equal_rows_are_named_as_such(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "v.jsonl", [*rows(), rows()[2]])
     assert "v.jsonl:11: judge 'v' has a second verdict for case 'c2', expected one. The row is the same as" in refusal(
@@ -418,6 +434,8 @@ def test_free_text_is_not_shown(tmp_path: Path) -> None:
         assert "texts of up to 58 characters" in said
         assert "able" not in said.casefold().replace("readable", "")
         assert "Baker" not in said
+    said = refusal(jsonl(tmp_path / "n.jsonl", rows(note=["Mr Able fell today"] * 10)), where=["note=x"])
+    assert "Values there: note: 1 different." in said
     ids = [{**row, "id": f"Mr Able fell on day {i}"} for i, row in enumerate(rows())]
     verdicts = jsonl(tmp_path / "a.jsonl", [{"id": row["id"], "label": row["label"]} for row in ids])
     said = refusal(verdicts, gold=jsonl(tmp_path / "g.jsonl", [{"id": r["id"], "gold": r["gold"]} for r in rows()]))

@@ -49,7 +49,7 @@ N_KEPT = 10_000
 """Different values that are kept at once."""
 LONGEST_ID = 64
 MOST_BLANKS = 2
-"""Blanks in an id that a message shows: one with more may be text of a case."""
+"""Blanks in an id or a value that a message shows: one with more may be text of a case."""
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
 _ZEROS = re.compile(r"(?<![\w.])0+(?=\d)")
 _WHOLE = re.compile(r"(-?\d+)\.0+")
@@ -337,7 +337,7 @@ class Values:
         if value in self.read or self._guess(value):
             return True
         if not self.n_long:
-            return count > 1 or " " not in value
+            return (count > 1 and value.count(" ") <= MOST_BLANKS) or " " not in value
         return 2 * self.n_long <= self.n_filled and count > 1 and " " not in value
 
     def _meaning(self, value: str) -> str:
@@ -363,7 +363,8 @@ class Values:
             pairs = " ".join("--alias " + shlex.quote(f"{value}={self._guess(value) or 'LABEL'}") for value in few)
             return f"Say what each means: {pairs} (nothing after the `=`: no verdict), or name the scale with --labels"
         if self.n_lists:
-            return f"Of lists one entry can be read: {path}[0]"
+            before, every, after = path.rpartition("[*]")
+            return f"Of lists one entry can be read: {f'{before}[0]{after}' if every else f'{path}[0]'}"
         if self.n_objects:
             return f"Of objects one value can be read: {path}.KEY"
         return "Name the column that holds labels, or the scale with --labels"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from medjudge.data.cells import LONGEST_VALUE, N_VALUES, Scale, id_text, tidy
+from medjudge.data.cells import LONGEST_VALUE, MOST_BLANKS, N_VALUES, Scale, id_text, tidy
 from medjudge.data.paths import MISSING, leaves, listed, look_up, parts_of, why_missing
 from medjudge.data.rows import Rejected, Row, iter_rows
 from medjudge.data.sources import Plain, plain
@@ -144,8 +144,10 @@ def chosen_by(table: Table, columns: Mapping[str, str], judges: Mapping[str, str
 
 def _values_there(rows: Sequence[Row], path: str) -> str:
     found = {tidy(plain(cell)) for row in rows if (cell := look_up(row.values, path)) is not MISSING}
-    closed = len(found) <= N_VALUES and all(len(value) <= LONGEST_VALUE for value in found)
-    return ", ".join(repr(value) for value in sorted(found)) if closed else f"{len(found):,} different ones"
+    closed = len(found) <= N_VALUES and all(
+        len(value) <= LONGEST_VALUE and value.count(" ") <= MOST_BLANKS for value in found
+    )
+    return ", ".join(repr(value) for value in sorted(found)) if closed else f"{len(found):,} different"
 
 
 def check_where(tables: Sequence[Table], where: Mapping[str, Plain]) -> None:

@@ -45,6 +45,8 @@ from medjudge.rewards.settings import EmbeddingSettings
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.scale import LabelScale
 
+FILE_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".gz", ".xlsx", ".parquet", ".eval")
+"""Endings by which --gold names a file, be it there or not; another name may be that of a column."""
 N_SHOWN = 3
 """Ids without a partner that are shown."""
 
@@ -232,7 +234,7 @@ def _gold_source(options: ScoreOptions) -> tuple[str | Rows | None, dict[str, st
     columns, gold = dict(options.columns), options.gold
     if gold is None:
         return None, columns
-    if isinstance(gold, Rows) or Path(gold).expanduser().exists():
+    if isinstance(gold, Rows) or Path(gold).expanduser().exists() or Path(gold).suffix in FILE_ENDINGS:
         return gold, columns
     if columns.setdefault("gold", gold) != gold:
         raise ConfigError(f"--gold names column {gold!r} and --map gold={columns['gold']}: give one of the two.")
