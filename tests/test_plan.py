@@ -215,7 +215,7 @@ def test_variants_read_the_same_rows_once(tmp_path: Path, monkeypatch: pytest.Mo
     others = [recipe.model_copy(update={"grpo": grpo}), recipe.model_copy(update={"seed": 7})]
     read: list[str] = []
     rows = plan._rows
-    monkeypatch.setattr(plan, "_rows", lambda one: (read.append(one.name), rows(one))[1])
+    monkeypatch.setattr(plan, "_rows", lambda one, n: (read.append(one.name), rows(one, n))[1])
     console = Console(width=80, record=True, file=io.StringIO())
     plan.print_plans([recipe, *others], console, first=None, last=None)
     assert len(read) == 1

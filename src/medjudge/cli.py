@@ -452,18 +452,27 @@ def score(
 
     Which columns were read as what is printed first. Nothing is guessed where two readings are possible.
 
-    One file with columns id, label and gold:  score v.jsonl --labels no,yes --out scored
+    Columns id, label and gold in one file:
 
-    Other names, and a verdict inside of an object:  score v.json --labels no,yes --map id=uid,label=result.verdict
-    --gold expert --out scored
+    score v.jsonl --labels no,yes --out scored
 
-    Experts in a file of their own:  score v.csv --gold experts.xlsx --gold-map id=case,gold=rating --labels 1,2,3,4,5
-    --ordered --out scored
+    Other names, and a verdict inside an object:
 
-    Two judges in two files, or in two columns:  score a=a.csv b=b.csv ..  or  score jury.csv --judge gpt=gpt_verdict
-    --judge llama=llama_verdict ..
+    score v.json --labels no,yes --gold expert --map id=uid,label=result.verdict --out scored
 
-    Other words for a label, or scores for labels:  --alias Y=yes --alias N=no --alias "n/a="  or  --threshold 0.5
+    Experts in a file of their own:
+
+    score v.csv --gold g.xlsx --gold-map id=case,gold=rating --labels 1,2,3 --ordered --out scored
+
+    Two judges in two files, or in two columns of one file:
+
+    score a=a.csv b=b.csv --labels no,yes --out scored
+
+    score jury.csv --judge gpt=gpt_verdict --judge llama=llama_verdict --labels no,yes --out scored
+
+    Other words for a label, or scores for labels:
+
+    --alias Y=yes --alias N=no --alias "n/a="  or  --threshold 0.5
     """
     if (task is None) == (labels is None):
         raise ConfigError("name the scale of the labels: --task KIND, or --labels A,B,C; one of the two.")

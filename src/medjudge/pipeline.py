@@ -43,17 +43,27 @@ class Stage:
 
 STAGES: dict[str, Stage] = {
     "prepare": Stage("medjudge.stages.prepare", ("task", "data"), (), "expert rows -> checked, split cases"),
-    "base": Stage("medjudge.stages.base", ("base", "model"), ("prepare",), "a tiny model from nothing"),
-    "sft": Stage("medjudge.stages.sft", ("task", "model", "sft"), ("prepare", "base"), "teach task and format"),
-    "grpo": Stage("medjudge.stages.grpo", ("task", "model", "grpo"), ("prepare", "base", "sft"), "sharpen on rewards"),
-    "merge": Stage("medjudge.stages.merge", ("task", "model", "merge"), ("prepare", "sft", "grpo"), "one proven model"),
+    "base": Stage("medjudge.stages.base", ("base", "model"), ("prepare",), "train a tiny model from random weights"),
+    "sft": Stage(
+        "medjudge.stages.sft",
+        ("task", "model", "sft"),
+        ("prepare", "base"),
+        "supervised fine-tuning on task and format",
+    ),
+    "grpo": Stage("medjudge.stages.grpo", ("task", "model", "grpo"), ("prepare", "base", "sft"), "train on rewards"),
+    "merge": Stage(
+        "medjudge.stages.merge",
+        ("task", "model", "merge"),
+        ("prepare", "sft", "grpo"),
+        "one model, checked against its adapters",
+    ),
     "evaluate": Stage(
         "medjudge.stages.evaluate",
         ("task", "model", "evaluate"),
         ("prepare", "base", "sft", "grpo", "merge"),
         "agreement with the experts, with intervals",
     ),
-    "report": Stage("medjudge.stages.report", ("report",), ("evaluate",), "one page a reader can trust"),
+    "report": Stage("medjudge.stages.report", ("report",), ("evaluate",), "page of outcome, tables and figures"),
 }
 """In the order a project meets them."""
 

@@ -26,6 +26,10 @@ from medjudge.records import Case
 
 SAMPLE = 400
 """Cases of a split whose tokens are counted."""
+MAX_LABELS = 6
+"""Labels of a split whose shares are shown."""
+SAMPLE_OF_VARIANTS = 100
+"""The same where variants read their rows in several ways: each way has its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,7 @@ class ModelShape:
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Tokens of a split's prompts and targets, over the first `SAMPLE` cases."""
+    """Tokens of a split's prompts and targets, over its first cases."""
 
     mean_prompt: float
     max_prompt: int
@@ -61,27 +65,37 @@ class _Rows:
     source: str
     """Where the tokenizer is from, or why there is none."""
     lengths: Mapping[str, Lengths]
+    n_sample: int
+    """Cases of each split that were tokenised."""
 
 
 def print_plans(recipes: Iterable[Recipe], console: Console, *, first: str | None, last: str | None) -> None:
     """The plan of each recipe. Variants of one recipe that read the same rows in the same way read them once."""
+    keyed = [(_reads(recipe), recipe) for recipe in recipes]
+    n_sample = SAMPLE if len({key for key, _ in keyed}) < 2 else SAMPLE_OF_VARIANTS
     known: dict[str, _Rows] = {}
-    for recipe in recipes:
-        tree = recipe.model_dump(mode="json")
-        decides = [tree[key] for key in ("task", "data", "model", "base", "stages")]
-        key = artifacts.sha256_json([*decides, [tree[stage]["split"] for stage in ("sft", "grpo", "evaluate")]])
+    for key, recipe in keyed:
         if key not in known:
-            known[key] = _rows(recipe)
+            known[key] = _rows(recipe, n_sample)
         print_plan(recipe, console, first=first, last=last, rows=known[key])
 
 
-def _rows(recipe: Recipe) -> _Rows:
+def _reads(recipe: Recipe) -> str:
+    """What decides how a recipe's rows are read and tokenised."""
+    tree = recipe.model_dump(mode="json")
+    decides = [tree[key] for key in ("task", "data", "model", "base", "stages")]
+    return artifacts.sha256_json([*decides, [tree[stage]["split"] for stage in ("sft", "grpo", "evaluate")]])
+
+
+def _rows(recipe: Recipe, n_sample: int) -> _Rows:
     from medjudge.stages.prepare import prepare_splits
 
     splits = prepare_splits(recipe)
     tokenizer, source = _tokenizer(recipe, splits)
-    lengths = {} if tokenizer is None else {name: _lengths(recipe, cases, tokenizer) for name, cases in splits.items()}
-    return _Rows(splits, tokenizer, source, lengths)
+    lengths: dict[str, Lengths] = {}
+    if tokenizer is not None:
+        lengths = {name: _lengths(recipe, cases[:n_sample], tokenizer) for name, cases in splits.items()}
+    return _Rows(splits, tokenizer, source, lengths, n_sample)
 
 
 def print_plan(
@@ -89,14 +103,14 @@ def print_plan(
 ) -> None:
     """Prints rows per split, steps, tokens, parameters, memory, time, and which stages would run. Writes nothing."""
     names = active_stages(recipe, first, last)
-    rows = rows or _rows(recipe)
+    rows = rows or _rows(recipe, SAMPLE)
     splits, tokenizer, source, lengths = rows.splits, rows.tokenizer, rows.source, rows.lengths
     console.print(f"[bold]{recipe.name}[/]  {recipe.description}".rstrip())
     console.print(
         f"task {recipe.task.kind}, base {recipe.model.base}, seed {recipe.seed}, run folder {recipe.run_dir}\n"
     )
     console.print(_split_table(recipe, splits, lengths))
-    console.print(f"[dim]token counts: {source}, of the first {SAMPLE} cases of each split[/]")
+    console.print(f"[dim]token counts: {source}, of the first {rows.n_sample} cases of each split[/]")
     if (line := _cut_line(lengths)) is not None:
         console.print(line)
     console.print()
@@ -150,10 +164,10 @@ def _base_folder(recipe: Recipe) -> Path:
 
 
 def _lengths(recipe: Recipe, cases: Sequence[Case], tokenizer: Any) -> Lengths:
-    """Tokens of the first `SAMPLE` cases, and what the limits take off their prompts."""
+    """Tokens of these cases, and what the limits take off their prompts."""
     from medjudge.tasks.encoding import encode_all
 
-    encoded = encode_all(recipe.contract, cases[:SAMPLE], tokenizer, with_target=True)
+    encoded = encode_all(recipe.contract, cases, tokenizer, with_target=True)
     prompts = [len(row.prompt_ids) for row in encoded]
     targets = [len(row.completion_ids) for row in encoded if row.completion_ids]
     cut = [row for row in encoded if row.n_words_cut]
@@ -167,6 +181,14 @@ def _lengths(recipe: Recipe, cases: Sequence[Case], tokenizer: Any) -> Lengths:
         sum(row.n_words_cut for row in cut),
         sum(row.n_snippets_cut for row in cut),
     )
+
+
+def _shares(counts: Mapping[str, int], n: int) -> str:
+    """Label and share, in the labels' order: those that occur, of many the commonest; how many labels are not named."""
+    commonest = sorted((label for label in counts if counts[label]), key=lambda label: -counts[label])[:MAX_LABELS]
+    shares = [f"{label} {counts[label] / n:.0%}" for label in counts if label in commonest]
+    n_others = len(counts) - len(shares)
+    return ", ".join([*shares, *([f"{n_others} other labels"] if n_others > 1 else [])]) or "none"
 
 
 def _cut_line(lengths: Mapping[str, Lengths]) -> str | None:
@@ -194,7 +216,7 @@ def _split_table(recipe: Recipe, splits: Mapping[str, Sequence[Case]], lengths: 
     table = _table("Rows, and tokens of prompts and targets (mean / longest)", columns, ("split", "labels"))
     for name, cases in splits.items():
         counts: dict[str, int] = {label: sum(c.gold == label for c in cases) for label in recipe.contract.labels}
-        labels = "  ".join(f"{label} {count / max(1, len(cases)):.0%}" for label, count in counts.items())
+        labels = _shares(counts, len(cases))
         prompt = target = "not known"
         if name in lengths and cases:
             split = lengths[name]

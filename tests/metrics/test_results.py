@@ -216,8 +216,8 @@ def test_a_judge_with_one_label_for_everything_is_named():
     }
     results = summarise(cases, said, contract=contract, split="test")
     assert [line for line in results.statements if "constant prediction" in line] == [
-        "stuck answers 'B' to every case: constant prediction. Its accuracy on these is the share of that label among the "
-        "experts' labels."
+        "stuck answers 'B' to every case: constant prediction. Its accuracy on these is the share of that label among "
+        "the experts' labels."
     ]
 
 

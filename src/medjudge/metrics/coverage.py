@@ -138,8 +138,8 @@ def shared_sentences(comparison: ComparisonResult) -> list[str]:
         if difference.low is not None and difference.high is not None and difference.low < difference.high:
             ends = f" ({difference.low:.1f} to {difference.high:.1f})"
         sentences = [
-            f"A case without a verdict counts as wrong here. On the {counted(shared.n, 'case')} that both answered, {a} "
-            f"is right in {percent(shared.accuracy_a)} and {b} in {percent(shared.accuracy_b)}: "
+            f"A case without a verdict counts as wrong here. On the {counted(shared.n, 'case')} that both answered, "
+            f"{a} is right in {percent(shared.accuracy_a)} and {b} in {percent(shared.accuracy_b)}: "
             f"{signed(difference.value or 0.0)} points{ends}. Of the {signed(total)} points in all, "
             f"{signed(shared.points)} come from these cases and {signed(total - shared.points)} from those that only "
             "one of them answered."

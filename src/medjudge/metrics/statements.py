@@ -141,8 +141,8 @@ def _against_chance(name: str, model: ModelResult, results: Results) -> str:
     level = f"chance ({percent(chance, 1)})"
     if not model.n_answered:
         return (
-            f"{name} has no verdict on any of {counted(model.n, 'case')}: its accuracy of {percent(accuracy.value)} comes "
-            "from missing answers, not from wrong ones."
+            f"{name} has no verdict on any of {counted(model.n, 'case')}: its accuracy of {percent(accuracy.value)} "
+            "comes from missing answers, not from wrong ones."
         )
     start = f"The accuracy of {name}, {_with_ends(accuracy)},"
     p = _p_of(results, "chance", (name,))
@@ -178,8 +178,8 @@ def _one_label_only(results: Results) -> list[str]:
         if len(given) == 1 and model.n - model.n_unparsed > 1:
             every = "every case" if not model.n_unparsed else "every case that it answers readably"
             sentences.append(
-                f"{name} answers {given[0]!r} to {every}: constant prediction. Its accuracy on these is the share of that "
-                "label among the experts' labels."
+                f"{name} answers {given[0]!r} to {every}: constant prediction. Its accuracy on these is the share of "
+                "that label among the experts' labels."
             )
     return sentences
 

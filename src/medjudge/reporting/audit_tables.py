@@ -102,9 +102,10 @@ def agreement_grid(results: Results, audit: Audit) -> Grid:
         tuple(judges),
         (("n", sizes), ("Unparsed", unread), *rows),
         note=(
-            "Accuracy, F1 and MCC use all rows, and a case without a verdict counts as wrong; PPV, NPV, kappa, AC, alpha, "
-            "ICC and correlations use the rows with a verdict. Intervals: shares of rows by Wilson's method with the "
-            "groups' design effect, all others by a jackknife over groups, or a bootstrap where that is undefined."
+            "Accuracy, F1 and MCC use all rows, and a case without a verdict counts as wrong; PPV, NPV, kappa, "
+            "AC, alpha, ICC and correlations use the rows with a verdict. Intervals: shares of rows by Wilson's "
+            "method with the groups' design effect, all others by a jackknife over groups, or a "
+            "bootstrap where that is undefined."
         ),
     )
 
@@ -146,8 +147,8 @@ def generator_grid(name: str, rows_of: Sequence[GeneratorResult], by: str = "gen
         tuple(columns),
         tuple(rows),
         note=(
-            f"Prevalence differs between values of {by}; accuracy, F1 and kappa depend on it, TPR and TNR do not. A case "
-            "without a verdict counts as wrong, except under `Answered only`. "
+            f"Prevalence differs between values of {by}; accuracy, F1 and kappa depend on it, TPR and TNR do not. A "
+            "case without a verdict counts as wrong, except under `Answered only`. "
             + ("Always-positive F1 is that of calling every answer positive. " if binary and of_generators else "")
             + "MDE, the minimum detectable effect: the smallest distance of accuracy from chance found with 80 % power."
             + ("" if of_generators else " No test is made between the rows of this table.")
@@ -217,7 +218,8 @@ def pair_grid(audit: Audit, level: float) -> Grid:
         tuple(columns),
         tuple((f"{pair.a} minus {pair.b}", _pair_cells(pair, tested)) for pair in audit.pairs),
         note=(
-            f"Accuracy: {' or '.join(dict.fromkeys(pair.method for pair in audit.pairs))}. Other statistics: paired permutation of whole groups, "
+            f"Accuracy: {' or '.join(dict.fromkeys(pair.method for pair in audit.pairs))}. Other statistics: paired "
+            f"permutation of whole groups, "
             f"{100 * level:g} % interval by a jackknife over groups. {HOLM} MDE, the minimum detectable effect: "
             "the smallest difference in accuracy that these rows show with 80 % power."
         ),
@@ -350,8 +352,8 @@ def abstention_grids(audit: Audit) -> list[Grid]:
                 tuple(f"{_wanted(rule)}, %" for rule in rules),
                 rows,
                 note=(
-                    "Share of the verdicts that are not accepted; unreadable ones are never accepted. Shares that differ much "
-                    "between labels or generators show that the threshold selects by label or generator."
+                    "Share of the verdicts that are not accepted; unreadable ones are never accepted. Shares that "
+                    "differ much between labels or generators show that the threshold selects by label or generator."
                 ),
             )
         )

@@ -166,8 +166,8 @@ def method_notes(results: Results) -> list[str]:
         "Coverage is the share of cases with a verdict. A case without one, whether unreadable, refused, cut off, "
         "failed or absent (no row), counts as wrong in every number but those of answered cases: answered only, PPV, "
         "NPV, kappa and r.",
-        "Every judge is expected to answer every case with an expert label; judges without a common case, those of their "
-        "own set.",
+        "Every judge is expected to answer every case with an expert label; judges without a common case, those of "
+        "their own set.",
         f"Intervals of {100 * results.level:g} % count the {results.n_groups:,} groups: shares of rows by Wilson's "
         "method with the groups' design effect, F1 and r by a jackknife over groups, others by an expanded percentile "
         f"bootstrap over groups ({results.n_resamples:,} resamples, seed {results.seed}).",

@@ -51,7 +51,7 @@ def print_info(console: Console) -> None:
     parts = Table(title="Optional parts", title_justify="left", box=None, show_header=False, padding=(0, 2))
     for module, (extra, unlocks) in OPTIONAL.items():
         here = importlib.util.find_spec(module) is not None
-        how = "" if here or not extra else f"  [dim]pip install 'medjudge\\[{extra}]'[/]"
+        how = "" if here or not extra else f"; [dim]pip install 'medjudge\\[{extra}]'[/]"
         parts.add_row(module, "[green]present[/]" if here else "[dim]missing[/]", unlocks + how)
     console.print()
     console.print(parts)

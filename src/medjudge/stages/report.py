@@ -163,8 +163,8 @@ def print_outcome(folder: Path, console: Console) -> None:
     tables = results_tables(results, console.width)
     if (variants := _variants(evaluated)) is not None:
         tables = [*grid_tables(variants_grid(variants), console.width), *tables]
-    if (table := usage_table(results)) is not None:
-        tables.append(table)
+    if (usage := usage_table(results)) is not None:
+        tables.append(usage)
     for table in (*tables, *audit_tables(results, console.width)):
         console.print(table)
         console.print()
