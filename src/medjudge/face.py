@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     Verdicts: TypeAlias = "Judged | str | Path | pd.DataFrame"
 
+TAKES = "score takes files, pandas frames or what `Judge.judge` gave"
 N_SHOWN = 10
 """Rows of a frame that a notebook shows."""
 
@@ -357,6 +358,8 @@ def score(
     if isinstance(verdicts, Judged | str | Path | pd.DataFrame):
         verdicts = [verdicts]
     named = dict(verdicts) if isinstance(verdicts, Mapping) else None
+    if not isinstance(verdicts, Mapping | Sequence):
+        raise ConfigError(f"{TAKES}, got {type(verdicts).__name__}.")
     items: list[Any] = list(named.values()) if named is not None else list(verdicts)
     judged = [item for item in items if isinstance(item, Judged)]
     if judged:
@@ -393,7 +396,7 @@ def _source(item: str | Path | pd.DataFrame, name: str) -> str | Rows:
     if isinstance(item, pd.DataFrame):
         return Rows(name, frame_rows(item, name))
     if not isinstance(item, str | Path):
-        raise ConfigError(f"score takes files, pandas frames or what `Judge.judge` gave, got {type(item).__name__}.")
+        raise ConfigError(f"{TAKES}, got {type(item).__name__}.")
     return str(item)
 
 

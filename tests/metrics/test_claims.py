@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 
 from medjudge.metrics.claims import Claim, decide, find_claim, n_tests
+from medjudge.metrics.coverage import outcome_sentence
 from medjudge.metrics.measured import TestResult
 from medjudge.metrics.probes import JudgeProbes, Probes, flip_rate, probe_result
 from medjudge.metrics.results import Results, summarise, with_claims
-from medjudge.records import Case, Verdict
+from medjudge.records import Case, Unparsed, Verdict
 from medjudge.reporting.audit_figures import audit_pictures
 from medjudge.reporting.audit_tables import page_grids
 from medjudge.reporting.inputs import DASH, chance_text
+from medjudge.stages.score import label_scale
 from medjudge.tasks.equivalence import EquivalenceContract
 
 CLAIMS = (
@@ -261,3 +263,40 @@ def test_results_of_an_earlier_program_claim_nothing_new():
 
 def test_a_test_that_could_not_be_made_is_none():
     assert TestResult(p=None, n_groups=1, method="t").p is None
+
+
+def answered(cases, n, right):
+    """Verdicts on the first n cases, right or wrong all of them; no verdict on the others."""
+    silent = [Unparsed(case.case_id, "", "not JSON") for case in cases[n:]]
+    return [*said(cases[:n], [right] * n), *silent]
+
+
+def test_silence_alone_puts_no_judge_below_chance():
+    """Of 60 cases: 15 answered and right, none answered, 30 answered and wrong; accuracy 25 %, 0 % and 0 %."""
+    cases = made(60, 1)
+    results = page(
+        cases,
+        {"few": answered(cases, 15, True), "mute": answered(cases, 0, True), "wrong": answered(cases, 30, False)},
+    )
+    text = "\n".join(results.statements)
+    assert "The accuracy of few, 25.0 % (15.8 to 37.2), counts 45 cases without a verdict as wrong; of the 15" in text
+    assert "mute has no verdict on any of 60 cases" in text
+    assert "The accuracy of wrong, 0.0 % (0.0 to 6.0), is below chance (50.0 %)" in text
+    assert "n = 60; of the 30 answered, 0.0 % are right." in text
+    assert text.count("is below chance") == 1
+    assert [chance_text(name, results) for name in ("few", "mute", "wrong")] == ["not distinguishable", DASH, "below"]
+    assert "could not be measured" in outcome_sentence(page(cases, {"mute": answered(cases, 0, True)}))
+
+
+def test_a_small_p_that_is_no_claim_says_what_it_lacks():
+    """Twelve groups of two rows, all wrong on five labels: p is small, the interval of twelve groups holds 20 %."""
+    cases = [Case(f"c{i}", {"q": "x"}, gold="1", group=f"g{i // 2}") for i in range(24)]
+    results = summarise(
+        cases,
+        {"a": [Verdict(case.case_id, "5") for case in cases]},
+        contract=label_scale("1,2,3,4,5"),
+        split="test",
+        n_resamples=200,
+    )
+    line = next(line for line in results.statements if line.startswith("The accuracy of a,"))
+    assert "is not shown to differ from chance (20.0 %): p = .009, n = 24, but the interval includes it." in line

@@ -208,7 +208,7 @@ def test_the_command_writes_results_and_page_and_reads_its_own_verdicts(
     assert run(monkeypatch, "score", path, "--labels", "no,yes", *mapping, "--gold", "truth", "--out", str(out)) == 0
     printed = capsys.readouterr().out
     assert " ".join(printed.split()).startswith(f"{path} read as: verdict = said, gold = truth, id = uid,")
-    assert "tool: 10 rows detect" in printed
+    assert "tool gives the experts' label in" in printed
     page = (out / "index.html").read_text(encoding="utf-8")
     assert "<h1>out: labels</h1>" in page
     assert "medjudge score" in page

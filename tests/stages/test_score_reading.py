@@ -205,6 +205,48 @@ def test_a_label_under_another_name_is_not_counted_as_wrong(tmp_path: Path) -> N
     assert scored(path, aliases={"nope": ""}).models["v"].n_unparsed == 5  # no verdict, on purpose; one cell is empty
 
 
+@pytest.mark.parametrize(
+    ("label", "cell", "alias"),
+    [
+        ("yes", "Yes.", "--alias Yes.=yes"),
+        ("yes", "Y", "--alias Y=yes"),
+        ("no", '"no"', """--alias '"no"=no'"""),
+        ("yes", "yes, as written", "--alias 'yes, as written=yes'"),
+        ("no", "0", "--alias 0=no"),
+    ],
+)
+def test_other_names_of_labels_stop_although_every_label_is_met(
+    tmp_path: Path, label: str, cell: str, alias: str
+) -> None:
+    """Three of four cells of one label are written otherwise, the last one as on the scale."""
+    left = iter([cell, cell, cell])
+    lines = [{**row, "label": next(left, label) if row["label"] == label else row["label"]} for row in rows()]
+    said = refusal(jsonl(tmp_path / "v.jsonl", lines))
+    assert "6 of 9 values in column 'label' are a label (no, yes)" in said
+    assert alias in said
+    value, _, meaning = alias.removeprefix("--alias ").strip("'").rpartition("=")
+    assert accuracy(scored(str(tmp_path / "v.jsonl"), aliases={value: meaning}), "v") == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("cell", ["no answer", "not sure", "no-show", "yes/no", "none", "-1"])
+def test_a_value_that_is_no_label_is_not_taken_for_one(tmp_path: Path, cell: str) -> None:
+    lines = [{**row, "gold": cell if i == 4 else row["gold"]} for i, row in enumerate(rows())]
+    said = refusal(jsonl(tmp_path / "v.jsonl", lines))
+    assert "1 of 10 values in column 'gold' are no expert label" in said
+    assert "=no" not in said
+    assert "=yes" not in said
+
+
+def test_zero_and_one_are_names_of_two_labels_and_no_score(tmp_path: Path) -> None:
+    numbers = {"yes": 1.0, "no": 0.0, None: None}
+    lines = [{**row, "gold": numbers[row["gold"]], "label": numbers[row["label"]]} for row in rows()]
+    path = jsonl(tmp_path / "v.jsonl", lines)
+    said = refusal(path)
+    assert "--alias 1=yes" in said
+    assert "--alias 0=no" in said
+    assert accuracy(scored(path, aliases={"1": "yes", "0": "no"}), "v") == pytest.approx(0.7)
+
+
 def test_experts_values_that_are_no_label_stop_with_their_counts(tmp_path: Path) -> None:
     path = jsonl(
         tmp_path / "v.jsonl", [{**row, "gold": {"yes": "same"}.get(row["gold"], row["gold"])} for row in rows()]
@@ -229,6 +271,22 @@ def test_a_score_is_no_label(tmp_path: Path) -> None:
     assert accuracy(both, "v") == pytest.approx(0.8)
     with pytest.raises(ConfigError, match="makes two labels"):
         scored(path, label_scale("0,1,2"), columns={"label": "score"}, threshold=0.5)
+
+
+def test_a_number_between_two_labels_is_a_score(tmp_path: Path) -> None:
+    scores = [1, 0, 0.5, 0, 1, 0, 1, 0, 0.5, 0]
+    lines = [{"id": i, "gold": int(GOLD[i] == "yes"), "label": scores[i]} for i in range(10)]
+    path = jsonl(tmp_path / "v.jsonl", lines)
+    assert "2 of 10 values are numbers equal to 0.5 that are no label: this looks like a score" in refusal(
+        path, ZERO_ONE
+    )
+    assert accuracy(scored(path, ZERO_ONE, threshold=0.5), "v") == pytest.approx(1.0)
+
+
+def test_reasons_of_other_programs_are_shown_as_one_word_alone(tmp_path: Path) -> None:
+    for reason, shown in (("timeout", "timeout"), ("Mr Able was not named", "no label was given")):
+        path = jsonl(tmp_path / "v.jsonl", rows(unparsed_reason=[reason] * 10))
+        assert list(scored(path).models["v"].unparsed_reasons) == [shown]
 
 
 @pytest.mark.parametrize(
@@ -285,6 +343,62 @@ def test_ids_that_look_alike_are_alike(tmp_path: Path, of_verdicts: list[Any], o
     assert (results.n_cases, results.models["v"].n, accuracy(results, "v")) == (3, 3, 1.0)
 
 
+@pytest.mark.parametrize(
+    ("of_verdicts", "of_gold"), [("Case-{}", "CASE-{}"), ("{}", "{:03d}"), ("ward 2/{}", "Ward 02/{:02d}")]
+)
+def test_ids_that_differ_in_case_or_leading_zeros_are_joined_and_said(
+    tmp_path: Path, of_verdicts: str, of_gold: str
+) -> None:
+    said = [{"id": of_verdicts.format(i), "label": row["label"]} for i, row in enumerate(rows())]
+    truth = [{"id": of_gold.format(i), "gold": row["gold"]} for i, row in enumerate(rows())]
+    results = scored(jsonl(tmp_path / "v.jsonl", said), gold=jsonl(tmp_path / "g.jsonl", truth))
+    assert accuracy(results, "v") == pytest.approx(0.7)
+    assert results.models["v"].n_missing == 0
+    assert any("10 of 10 case ids are joined with ids that differ" in line for line in results.read_as)
+
+
+def test_ids_that_a_file_itself_tells_apart_by_case_stay_apart(tmp_path: Path) -> None:
+    said = [{"id": name, "label": "yes"} for name in ("a", "b", "c")]
+    truth = [{"id": name, "gold": "yes"} for name in ("a", "A", "b", "B", "c", "C")]
+    results = scored(jsonl(tmp_path / "v.jsonl", said), gold=jsonl(tmp_path / "g.jsonl", truth))
+    assert (results.n_cases, results.models["v"].n_answered) == (6, 3)
+    assert not any("differ" in line for line in results.read_as)
+
+
+def test_a_judge_with_hardly_a_partner_among_the_experts_cases_stops(tmp_path: Path) -> None:
+    gold = jsonl(tmp_path / "g.jsonl", [{"id": row["id"], "gold": row["gold"]} for row in rows()])
+    right = jsonl(tmp_path / "a.jsonl", [{"id": row["id"], "label": row["label"]} for row in rows()])
+    other = [{"id": row["id"] if i == 0 else f"x{i}", "label": row["label"]} for i, row in enumerate(rows())]
+    said = refusal([right, jsonl(tmp_path / "b.jsonl", other)], gold=gold)
+    assert "only 1 of 10 verdicts of b have a partner" in said
+    assert "--gold-map id=COLUMN" in said
+    few = jsonl(tmp_path / "few.jsonl", other[:1])  # one verdict, and it has its partner: few are answered, all joined
+    assert scored(few, gold=gold).models["few"].n_answered == 1
+
+
+def test_a_file_of_experts_that_is_not_there_is_no_column(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "v.jsonl", rows())
+    assert "experts.csv does not exist" in refusal(path, gold=str(tmp_path / "experts.csv"))
+    assert "no column 'experts' for field 'gold'" in refusal(path, gold="experts")
+
+
+def test_of_several_entries_the_message_names_a_path_to_one(tmp_path: Path) -> None:
+    lines = [
+        {"id": i, "label": SAID[i], "ratings": [{"by": "a", "as": GOLD[i]}, {"by": "b", "as": GOLD[i]}]}
+        for i in range(10)
+    ]
+    path = jsonl(tmp_path / "v.jsonl", lines)
+    assert "Of lists one entry can be read: ratings[0].as." in refusal(path, gold="ratings[*].as")
+    assert accuracy(scored(path, gold="ratings[0].as"), "v") == pytest.approx(0.7)
+
+
+def test_equal_rows_are_named_as_such(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "v.jsonl", [*rows(), rows()[2]])
+    assert "v.jsonl:11: judge 'v' has a second verdict for case 'c2', expected one. The row is the same as" in refusal(
+        path
+    )
+
+
 def test_a_blank_id_is_no_id(tmp_path: Path) -> None:
     lines = [*rows(kind=["match"] * 10), {"id": " ", "label": "yes", "gold": "yes", "kind": "sampling"}]
     path = jsonl(tmp_path / "v.jsonl", lines)
@@ -309,6 +423,24 @@ def test_long_ids_and_long_values_are_not_shown(tmp_path: Path) -> None:
         [{"id": i, "gold": "no", "label": one} for i, one in enumerate(["Jane Roe", "Ann Poe"])],
     )
     assert "Roe" not in refusal(named)
+
+
+def test_free_text_is_not_shown(tmp_path: Path) -> None:
+    """A column of notes, some of them short and met twice: neither in the message nor among what was read."""
+    notes = ["Mr Able fell today", "Mrs Baker takes warfarin and was seen by the nurse at home", "yes"]
+    for column in ("label", "gold"):
+        lines = [{**row, column: notes[i % 3]} for i, row in enumerate(rows())]
+        said = refusal(jsonl(tmp_path / "v.jsonl", lines))
+        assert "texts of up to 58 characters" in said
+        assert "able" not in said.casefold().replace("readable", "")
+        assert "Baker" not in said
+    said = refusal(jsonl(tmp_path / "n.jsonl", rows(note=["Mr Able fell today"] * 10)), where=["note=x"])
+    assert "Values there: note: 1 different." in said
+    ids = [{**row, "id": f"Mr Able fell on day {i}"} for i, row in enumerate(rows())]
+    verdicts = jsonl(tmp_path / "a.jsonl", [{"id": row["id"], "label": row["label"]} for row in ids])
+    said = refusal(verdicts, gold=jsonl(tmp_path / "g.jsonl", [{"id": r["id"], "gold": r["gold"]} for r in rows()]))
+    assert "no verdict of a has a partner" in said
+    assert "Able" not in said
 
 
 def test_rows_of_a_judge_that_failed_are_no_verdicts(tmp_path: Path) -> None:
@@ -409,6 +541,14 @@ def test_frames_in_python(tmp_path: Path) -> None:
 # --- cases and groups -------------------------------------------------------------------------------------------------
 
 
+def test_a_frames_named_index_is_a_column_and_other_types_are_refused() -> None:
+    frame = pd.DataFrame(rows()).set_index("id")
+    scores = medjudge.score(frame[["label"]], gold=frame[["gold"]], labels=["no", "yes"], n_resamples=50)
+    assert accuracy(scores.results, "judge") == pytest.approx(0.7)
+    with pytest.raises(ConfigError, match="gave, got int"):
+        medjudge.score(5, labels="no,yes")  # type: ignore[arg-type]
+
+
 def test_where_holds_for_verdicts_and_for_experts(tmp_path: Path) -> None:
     lines = rows(part=["a"] * 5 + ["b"] * 5)  # of a: case 3 wrong
     path = jsonl(tmp_path / "v.jsonl", lines)
@@ -427,6 +567,12 @@ def test_where_holds_for_verdicts_and_for_experts(tmp_path: Path) -> None:
     assert not any("found no case" in line for line in of_gold.statements)
     assert "no column 'prt'" in refusal(apart, gold=gold, where=["prt=a"])
     assert "Values there: part: 'a', 'b'" in refusal(path, where=["part=c"])
+
+
+@pytest.mark.parametrize(("condition", "word"), [("label=yes", "verdict"), ("gold=yes", "expert label")])
+def test_choosing_rows_by_what_is_measured_is_said(tmp_path: Path, condition: str, word: str) -> None:
+    results = scored(jsonl(tmp_path / "v.jsonl", rows()), where=[condition])
+    assert any(f"rows are kept by their {word}" in line for line in results.read_as)
 
 
 def test_repeated_questions_are_groups(tmp_path: Path) -> None:

@@ -108,6 +108,16 @@ def test_lenient_digs_and_strict_does_not(text, label):
     assert (judgement.label if isinstance(judgement, Verdict) else None) == label
 
 
+@pytest.mark.parametrize("lenient", [False, True])
+@pytest.mark.parametrize(
+    ("text", "end"),
+    [("<think>compare the two", "it does not end"), ("<think>compare</think>\n", "no answer follows it")],
+)
+def test_a_thought_without_an_answer_names_no_setting(lenient, text, end):
+    judgement = EquivalenceContract(lenient=lenient).parse("c", text)
+    assert judgement.reason == f"thinking is off, but a <think> block stands first, and {end}"
+
+
 def test_thinking():
     contract = EquivalenceContract(thinking=True)
     case = contract.read_case({**ROW, "reason": "Same </think> germ."}, "c")

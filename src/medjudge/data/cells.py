@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from medjudge.errors import ConfigError
 
 PAIRS = (
     ("no", "yes"),
+    ("nope", "yep"),
     ("n", "y"),
     ("0", "1"),
     ("false", "true"),
@@ -33,16 +35,23 @@ PAIRS = (
     ("unfaithful", "faithful"),
     ("non", "oui"),
     ("nein", "ja"),
+    ("falsch", "wahr"),
+    ("faux", "vrai"),
 )
 """What programs and people call the two sides of one question: (false, true)."""
 NO_VALUE = frozenset({"nan", "null", "<na>", "#n/a", "[]", "{}"})
 """How programs write that there is nothing, unless it is a label."""
 LONGEST_VALUE = 24
 N_VALUES = 10
+MIN_OTHER_NAMES = 0.05
+"""Share of the filled cells from which other names of labels are no chance, and count no longer as unreadable."""
 N_KEPT = 10_000
 """Different values that are kept at once."""
 LONGEST_ID = 64
+MOST_BLANKS = 2
+"""Blanks in an id or a value that a message shows: one with more may be text of a case."""
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
+_ZEROS = re.compile(r"(?<![\w.])0+(?=\d)")
 _WHOLE = re.compile(r"(-?\d+)\.0+")
 
 
@@ -59,6 +68,16 @@ def id_text(value: object) -> str:
     if "." in text and text.endswith("0") and (whole := _WHOLE.fullmatch(text)):
         return whole[1]
     return text if len(text) <= LONGEST_ID else f"text {short_hash([text])}"
+
+
+def id_key(case_id: str) -> str:
+    """What two ways of writing one id have in common: upper and lower case, and zeros before numbers."""
+    return _ZEROS.sub("", case_id.casefold())
+
+
+def shown_id(case_id: str) -> str:
+    """An id for a message, in quotes; one that may be a sentence by its hash."""
+    return repr(case_id) if case_id.count(" ") <= MOST_BLANKS else f"'text {short_hash([case_id])}'"
 
 
 def number(value: object) -> float | None:
@@ -267,17 +286,26 @@ class Values:
 
     @property
     def looks_like_scores(self) -> bool:
-        """Whether a good part of the unread values are numbers, and different ones."""
+        """Whether a good part of the unread values are numbers: different ones, or one between the labels, such as .5
+        between 0 and 1; 0 and 1 for two labels that are no numbers are names."""
         numbers = [value for value in self.unread if number(value) is not None]
-        return self.n_numbers >= max(2, 0.1 * self.n_filled) and len(numbers) >= 2 and self.low < self.high
+        if all(self._guess(value) is not None for value in numbers):
+            return False
+        ends = [value for label in self.scale.labels if (value := number(label)) is not None]
+        between = len(ends) > 1 and min(ends) < self.low and self.high < max(ends)
+        different = len(numbers) >= 2 and self.low < self.high
+        return self.n_numbers >= max(2, 0.1 * self.n_filled) and (different or between)
 
-    def unread_value(self) -> str | None:
-        """A short value that is no label though it is common, while some label is met in no cell: most likely its name
-        in this file."""
-        value, count = next(iter(self.unread.items()), ("", 0))
+    @property
+    def holds_other_names(self) -> bool:
+        """Whether values that are no label most likely are names of labels: a good part of the cells hold `Yes.` or `Y`
+        for `yes`, or a common value stands there while some label is met in no cell."""
+        unread = self.unread
+        if sum(n for value, n in unread.items() if self._guess(value)) >= max(3, MIN_OTHER_NAMES * self.n_filled):
+            return True
         # Of more than two labels one is often not met at all.
-        common = count >= max(3, (0.1 if len(self.scale.labels) == 2 else 0.25) * self.n_filled)
-        return value if common and len(self.labels) < len(self.scale.labels) else None
+        common = max(3, (0.1 if len(self.scale.labels) == 2 else 0.25) * self.n_filled)
+        return max(unread.values(), default=0) >= common and len(self.labels) < len(self.scale.labels)
 
     def describe(self) -> str:
         """The values with their counts, as far as they are short and few."""
@@ -298,10 +326,19 @@ class Values:
         return ", ".join(parts) or "nothing"
 
     def _few(self) -> list[tuple[str, int]]:
-        """The values that can be shown: short, few, and either met again or one word."""
+        """The values that can be shown: short, few, and no text of a case."""
         if len(self.short) > N_VALUES:
             return []
-        return [(value, count) for value, count in self.short.most_common() if count > 1 or " " not in value]
+        return [(value, count) for value, count in self.short.most_common() if self._may_be_shown(value, count)]
+
+    def _may_be_shown(self, value: str, count: int) -> bool:
+        """Whether a value is a label, another name of one, one word, or met again; beside longer texts only a word that
+        is met again, and where most are longer texts, none."""
+        if value in self.read or self._guess(value):
+            return True
+        if not self.n_long:
+            return (count > 1 and value.count(" ") <= MOST_BLANKS) or " " not in value
+        return 2 * self.n_long <= self.n_filled and count > 1 and " " not in value
 
     def _meaning(self, value: str) -> str:
         label = self.read.get(value)
@@ -310,40 +347,62 @@ class Values:
     def proposal(self, path: str, option: str = "--threshold") -> str:
         """The options that read what is unread, in words. path: where the values stand; option: of the threshold."""
         if self.looks_like_scores:
+            ends = f"from {self.low:g} to {self.high:g}" if self.low < self.high else f"equal to {self.low:g}"
             what = (
-                f"{self.n_numbers:,} of {self.n_filled:,} values are numbers from {self.low:g} to {self.high:g} that "
-                "are no label: this looks like a score."
+                f"{self.n_numbers:,} of {self.n_filled:,} values are numbers {ends} that are no label: this looks like "
+                "a score."
             )
             if len(self.scale.labels) > 2:
                 return f"{what} Round it in the file, or name every value with --labels"
             high = self.scale.positive or self.scale.labels[1]
             middle = f"{(self.low + self.high) / 2:.2g}"
             return f"{what} {option} VALUE, such as {option} {middle}, makes {high!r} of scores from there on"
-        few = [value for value, _ in self._few() if value in self.unread]
-        if few:
-            pairs = " ".join(f"--alias {_quoted(value, self._guess(value))}" for value in few)
+        unread = self.unread
+        few = [value for value, _ in self._few() if value in unread]
+        if 2 * sum(unread[value] for value in few) >= max(1, self.n_unread):
+            pairs = " ".join("--alias " + shlex.quote(f"{value}={self._guess(value) or 'LABEL'}") for value in few)
             return f"Say what each means: {pairs} (nothing after the `=`: no verdict), or name the scale with --labels"
         if self.n_lists:
-            return f"Of lists one entry can be read: {path}[0]"
+            before, every, after = path.rpartition("[*]")
+            return f"Of lists one entry can be read: {f'{before}[0]{after}' if every else f'{path}[0]'}"
         if self.n_objects:
             return f"Of objects one value can be read: {path}.KEY"
         return "Name the column that holds labels, or the scale with --labels"
 
-    def _guess(self, value: str) -> str:
-        """The label that a value most likely means, or `LABEL` where that is open."""
-        labels, word = self.scale.labels, value.casefold()
-        found = _only(labels, lambda label: label.casefold().startswith(word) or word.startswith(label.casefold()))
+    def _guess(self, value: str) -> str | None:
+        """The label that a value most likely means: written with other signs around it, shortened, followed by more
+        (`yes, because ..`), or the same side of a pair of words. None where that is open."""
+        labels, word, amount = self.scale.labels, _bare(value), number(value)
+        names = {label: _bare(label) for label in labels}
+        found = None
+        if amount is not None:
+            word = f"{amount:g}"
+        elif word:
+            found = (
+                _only(labels, lambda label: names[label] == word)
+                or _only(labels, lambda label: names[label].startswith(word))
+                or _begins_with(word, names)
+            )
         sides = {one: side for pair in PAIRS for side, one in enumerate(pair)}
         sides |= {"i": 0, "c": 1}
         if found is None and len(labels) == 2 and word in sides:
-            by_side = {sides.get(label.casefold()): label for label in labels}
+            by_side = {sides.get(names[label]): label for label in labels}
             found = by_side.get(sides[word]) if set(by_side) == {0, 1} else None
-        return found or "LABEL"
+        return found
+
+
+def _bare(text: str) -> str:
+    """A text in one case and width, without punctuation and signs at its ends."""
+    return re.sub(r"^[\W_]+|[\W_]+$", "", unicodedata.normalize("NFKC", tidy(text)).casefold())
+
+
+def _begins_with(word: str, names: Mapping[str, str]) -> str | None:
+    """The label with which a text begins, where a sign follows it and no other label is in the text."""
+    met = [label for label, name in names.items() if name and re.search(rf"\b{re.escape(name)}\b", word)]
+    if len(met) != 1:
+        return None
+    return met[0] if re.match(rf"{re.escape(names[met[0]])}(\s*[,;:.(]|\s+[-–—])", word) else None
 
 
 def _shown(value: str) -> str:
     return value if number(value) is not None else repr(value)
-
-
-def _quoted(value: str, label: str) -> str:
-    return f"'{value}={label}'" if " " in value else f"{value}={label}"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from medjudge.data.cells import LONGEST_VALUE, N_VALUES, Scale, id_text, tidy
+from medjudge.data.cells import LONGEST_VALUE, MOST_BLANKS, N_VALUES, Scale, id_text, tidy
 from medjudge.data.paths import MISSING, leaves, listed, look_up, parts_of, why_missing
 from medjudge.data.rows import Rejected, Row, iter_rows
 from medjudge.data.sources import Plain, plain
@@ -64,6 +64,8 @@ class Table:
     """How the file was read, where it was not as it should be."""
     present: dict[str, None] = field(default_factory=dict)
     """The columns, in their order."""
+    where: tuple[str, ...] = ()
+    """The paths by which rows were kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,8 @@ def load_table(source: str | Rows, where: Mapping[str, Plain] | None = None) -> 
         (bad if isinstance(row, Rejected) else rows).append(row)  # type: ignore[arg-type]
     if bad:
         shown = "\n".join(f"  {one}" for one in bad[:N_SHOWN])
-        raise DataError(f"{name}: {len(bad)} rows cannot be read:\n{shown}\nCorrect them: a verdict file is not cut.")
+        what = "1 row" if len(bad) == 1 else f"{len(bad):,} rows"
+        raise DataError(f"{name}: {what} cannot be read:\n{shown}\nCorrect the file: no row is left out of verdicts.")
     if not rows:
         raise DataError(f"{name}: it holds no rows. Expected one row per verdict.")
     present: dict[str, None] = {}
@@ -105,7 +108,7 @@ def load_table(source: str | Rows, where: Mapping[str, Plain] | None = None) -> 
     if not kept:
         there = "; ".join(f"{path}: {_values_there(rows, path)}" for path in known)
         raise DataError(f"{name}: --where keeps none of {len(rows):,} rows. Values there: {there}.")
-    return Table(name, kept, dropped, notes, present)
+    return Table(name, kept, dropped, notes, present, tuple(known))
 
 
 def _in_memory(source: Rows) -> Iterator[Row]:
@@ -129,10 +132,22 @@ def _passes(row: Row, where: Mapping[str, Plain]) -> bool:
     return True
 
 
+def chosen_by(table: Table, columns: Mapping[str, str], judges: Mapping[str, str]) -> list[str]:
+    """A note for each condition of `where` on a column of verdicts or expert labels: such rows are no fair sample."""
+    of = dict.fromkeys([columns.get("label"), *judges.values()], "verdict") | {columns.get("gold"): "expert label"}
+    return [
+        f"--where {path}: rows are kept by their {of[path]}. Numbers hold for such rows, not for the judge at large."
+        for path in table.where
+        if path in of and table.dropped
+    ]
+
+
 def _values_there(rows: Sequence[Row], path: str) -> str:
     found = {tidy(plain(cell)) for row in rows if (cell := look_up(row.values, path)) is not MISSING}
-    closed = len(found) <= N_VALUES and all(len(value) <= LONGEST_VALUE for value in found)
-    return ", ".join(repr(value) for value in sorted(found)) if closed else f"{len(found):,} different ones"
+    closed = len(found) <= N_VALUES and all(
+        len(value) <= LONGEST_VALUE and value.count(" ") <= MOST_BLANKS for value in found
+    )
+    return ", ".join(repr(value) for value in sorted(found)) if closed else f"{len(found):,} different"
 
 
 def check_where(tables: Sequence[Table], where: Mapping[str, Plain]) -> None:
@@ -142,7 +157,7 @@ def check_where(tables: Sequence[Table], where: Mapping[str, Plain]) -> None:
             continue
         rows = [row.values for table in tables for row in (*table.rows, *table.dropped)]
         sources = ", ".join(table.source for table in tables)
-        raise DataError(f"{sources}: --where {path}=..: {why_missing(path, rows, '--where')}.")
+        raise DataError(f"{sources}: --where {path}=..: {why_missing(path, rows)}.")
 
 
 def settle_columns(
@@ -167,7 +182,7 @@ def settle_columns(
         if other := next((other for other, column in columns.items() if column == path), None):
             raise DataError(
                 f"{table.source}: column {path!r} is mapped to two fields, {other!r} and {name!r}: expected one column "
-                f"for each. Map one of them to another column: {option} {name}=COLUMN."
+                f"for each. Map one of them to another column with {option}, or leave it out."
             )
         columns[name] = path
     for name, candidates in known.items():

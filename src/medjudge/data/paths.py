@@ -56,7 +56,7 @@ def parts_of(path: str, present: Iterable[str]) -> list[str]:
     return [path] if path in present or "+" not in path else [part.strip() for part in path.split("+")]
 
 
-def why_missing(path: str, rows: Sequence[Mapping[str, object]], field: str) -> str | None:
+def why_missing(path: str, rows: Sequence[Mapping[str, object]], field: str = "") -> str | None:
     """None if a row has `path`; else what is there instead, in words that show keys and no values."""
     if any(look_up(row, path) is not MISSING for row in rows):
         return None
@@ -78,7 +78,8 @@ def why_missing(path: str, rows: Sequence[Mapping[str, object]], field: str) -> 
     present = dict.fromkeys(key for row in rows for key in row)
     near = nearest(path, present)
     hint = f" (did you mean {near!r}?)" if near else ""
-    return f"no column {path!r} for field {field!r}{hint}. Columns there: {listed(present)}"
+    for_field = f" for field {field!r}" if field else ""
+    return f"no column {path!r}{for_field}{hint}. Columns there: {listed(present)}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

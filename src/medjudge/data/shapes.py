@@ -123,7 +123,12 @@ def archived_objects(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def frame_rows(frame: pd.DataFrame, name: str) -> list[dict[str, Any]]:
-    """The rows of a pandas frame, missing values of any kind as None. Raises DataError for two columns of one name."""
+    """The rows of a pandas frame, missing values of any kind as None. An index that has a name is a column.
+
+    Raises DataError for two columns of one name.
+    """
+    if any(part is not None and part not in frame.columns for part in frame.index.names):
+        frame = frame.reset_index()
     columns = [str(column) for column in frame.columns]
     if len(set(columns)) < len(columns):
         twice = sorted({column for column in columns if columns.count(column) > 1})

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from medjudge.data.cells import LONGEST_VALUE, Scale, Values, id_text, number, tidy
+from medjudge.data.cells import LONGEST_VALUE, Scale, Values, id_key, id_text, number, shown_id, tidy
 from medjudge.data.columns import (
     FIELDS,
     MODEL,
@@ -21,6 +21,7 @@ from medjudge.data.columns import (
     Groups,
     Rows,
     Table,
+    chosen_by,
     failure_paths,
     is_own,
     label_columns,
@@ -160,7 +161,15 @@ def read_verdicts(
         _dropped(table, reader, set(facts)),
         is_own(table) and ROLE not in table.present,
         bool(groups.keys),
-        (first, *found[:N_SHOWN], *truth, *table.notes, *notes, *groups.notes),
+        (
+            first,
+            *found[:N_SHOWN],
+            *truth,
+            *table.notes,
+            *notes,
+            *groups.notes,
+            *chosen_by(table, columns, reading.judges),
+        ),
     )
 
 
@@ -195,15 +204,16 @@ def read_gold(
     for at, (row, case_id) in enumerate(zip(table.rows, ids, strict=True)):
         if case_id in facts:
             raise DataError(
-                f"{row.place}: case {case_id!r} occurs twice, expected one row per case. If several columns together "
-                "name a case, join them: --gold-map id=COLUMN+COLUMN."
+                f"{row.place}: case {shown_id(case_id)} occurs twice, expected one row per case. Remove one of the "
+                "rows, or, if several columns together name a case, join them: --gold-map id=COLUMN+COLUMN."
             )
         now = reader.facts(row, inputs)
         facts[case_id] = replace(now, group=groups.keys[at]) if groups.keys else now
     reader.check_gold()
     first = _columns_line(table, {k: v for k, v in settled.items() if k in GOLD_FIELDS}, groups, None, {}, gold=True)
     counts = f"Expert labels: {reader.gold_values.describe()}."
-    return GoldFile(facts, settled, _dropped(table, reader, set(facts)), (first, counts, *table.notes, *groups.notes))
+    notes = (*table.notes, *groups.notes, *chosen_by(table, settled, {}))
+    return GoldFile(facts, settled, _dropped(table, reader, set(facts)), (first, counts, *notes))
 
 
 def merged(case_id: str, before: Facts | None, now: Facts, place: str) -> Facts:
@@ -216,8 +226,8 @@ def merged(case_id: str, before: Facts | None, now: Facts, place: str) -> Facts:
         old, new = getattr(before, name), getattr(now, name)
         if old and new and old != new:
             raise DataError(
-                f"{place}: case {case_id!r} has another {name} than in an earlier row or file, expected the same. "
-                "Rows are joined by case id: check that ids mean the same in all files."
+                f"{place}: case {shown_id(case_id)} has another {name} than in an earlier row or file, expected the "
+                "same. Rows are joined by case id: check that ids mean the same in all files."
             )
     return Facts(
         before.gold if before.gold is not None else now.gold,
@@ -225,6 +235,40 @@ def merged(case_id: str, before: Facts | None, now: Facts, place: str) -> Facts:
         before.group or now.group,
         before.inputs or now.inputs,
         before.parts or now.parts,
+    )
+
+
+def one_writing(files: Mapping[str, VerdictFile], expert: GoldFile | None) -> tuple[dict[str, VerdictFile], list[str]]:
+    """The files with ids that differ from those of an earlier file in case or leading zeros alone written as there,
+    and a sentence on each file where that was so. Within a file such ids stay apart: there they name different cases.
+    """
+    known = {id_key(case_id): case_id for case_id in expert.facts} if expert is not None else {}
+    is_open = expert is None or len(known) == len(expert.facts)
+    same: dict[str, VerdictFile] = {}
+    sentences = []
+    for path, file in files.items():
+        keys = {id_key(case_id): case_id for case_id in file.facts}
+        is_open = is_open and len(keys) == len(file.facts)
+        new = {old: known[key] for key, old in keys.items() if known.get(key, old) != old} if is_open else {}
+        same[path] = _respelt(file, new) if new else file
+        if new:
+            sentences.append(
+                f"{path}: {len(new):,} of {len(keys):,} case ids are joined with ids that differ from them in upper "
+                "and lower case or in leading zeros."
+            )
+        known = {**keys, **known}
+    return same, sentences
+
+
+def _respelt(file: VerdictFile, new: Mapping[str, str]) -> VerdictFile:
+    return replace(
+        file,
+        judgements={
+            who: [replace(one, case_id=new.get(one.case_id, one.case_id)) for one in answers]
+            for who, answers in file.judgements.items()
+        },
+        facts={new.get(case_id, case_id): facts for case_id, facts in file.facts.items()},
+        completions={(who, new.get(case_id, case_id)): text for (who, case_id), text in file.completions.items()},
     )
 
 
@@ -341,10 +385,13 @@ class _Reader:
         values = self.gold_values.settle()
         if not values.n_unread:
             return
+        taken = set(self.columns.values())
+        others = [] if values.n_read else label_columns(self.table, self.gold_scale, taken)
+        hint = f" Labels stand in: {', '.join(others)}." if others else ""
         raise DataError(
             f"{self.table.source}: {values.n_unread:,} of {values.n_filled:,} values in column "
             f"{self.columns['gold']!r} are no expert label, expected {_labels(self.gold_scale)}. Found: "
-            f"{values.describe()}. {values.proposal(self.columns['gold'], '--gold-threshold')}."
+            f"{values.describe()}. {values.proposal(self.columns['gold'], '--gold-threshold')}.{hint}"
         )
 
     def confidence(self, row: Row) -> float | None:
@@ -404,7 +451,11 @@ class _Answers:
         if not is_empty:
             return Unparsed(case_id, "", "the label is not one of the scale", kind="schema")
         kind = self.reader.text(row, "kind")
-        reason = plain(self.reader.cell(row, "reason")) or "no label was given"
+        reason = plain(self.reader.cell(row, "reason"))
+        if not reason or (
+            len(reason.split()) > 1 and not is_own(self.table)
+        ):  # what others write may be text of a case
+            reason = "no label was given"
         return Unparsed(case_id, "", reason, kind=kind if kind in KINDS else "format")  # type: ignore[arg-type]
 
     def _second(self, row: Row, case_id: str, who: str) -> DataError:
@@ -418,7 +469,9 @@ class _Answers:
             if name not in taken and _is_short(a := row.values.get(name)) and _is_short(b := first.values.get(name))
             if a != b
         ][:N_SHOWN]
-        message = f"{row.place}: judge {who!r} has a second verdict for case {case_id!r}, expected one."
+        message = f"{row.place}: judge {who!r} has a second verdict for case {shown_id(case_id)}, expected one."
+        if row.values == first.values and row is not first:
+            return DataError(f"{message} The row is the same as {first.place}: remove one of them.")
         if not apart:
             return DataError(
                 f"{message} If several columns together name a case, join them: --map id=COLUMN+COLUMN. Several "
@@ -444,8 +497,8 @@ class _Answers:
                     f"{self.table.source}: {at} holds no verdict in any of {values.n:,} rows, expected "
                     f"{_labels(self.scale)}. Name another column, or leave this judge out.{hint}"
                 )
-            part = values.unread_value()
-            if values.n_read >= MIN_READ * values.n_filled and not values.looks_like_scores and part is None:
+            mostly_read = values.n_read >= MIN_READ * values.n_filled
+            if mostly_read and not values.looks_like_scores and not values.holds_other_names:
                 continue
             others = [] if values.n_read else label_columns(self.table, self.scale, set(self.reader.columns.values()))
             hint = f" Labels stand in: {', '.join(others)}." if others else ""
@@ -563,7 +616,8 @@ def _columns_line(
     parts |= {name: path for name, path in columns.items() if name in ("generator", "confidence", "error")}
     shown = ", ".join(f"{name} = {path}" for name, path in parts.items())
     left_out = f", {len(table.dropped):,} left out by --where" if table.dropped else ""
-    return f"{table.source} read as: {shown}; {len(table.rows):,} rows{left_out}."
+    n_rows = f"{len(table.rows):,} row{'' if len(table.rows) == 1 else 's'}"
+    return f"{table.source} read as: {shown}; {n_rows}{left_out}."
 
 
 def _labels(scale: Scale) -> str:

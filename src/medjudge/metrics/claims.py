@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from medjudge.metrics.audit import Audit
-    from medjudge.metrics.results import Results
+    from medjudge.metrics.results import ModelResult, Results
 
 PREVALENCE = "prevalence"
 """The rate that no judge changes: its differences between generators are tested once, about nobody."""
@@ -81,8 +81,7 @@ def tests_of(results: Results) -> list[Claim]:
     tests = _of_comparisons(results)
     for name, model in results.of_role("model").items():
         if model.chance_test is not None:
-            accuracy = model.metrics["accuracy"]
-            ends = (accuracy.low, accuracy.high)
+            ends = _ends_beside_chance(model, results.chance)
             tests.append(claim_of("chance", (name,), "accuracy", model.chance_test, interval=ends, null=results.chance))
     for one in results.unpaired:
         test = TestResult(p=one.p, n_groups=one.n_groups, method=one.method)
@@ -95,6 +94,18 @@ def tests_of(results: Results) -> list[Claim]:
                 ends = (flips.to_positive.low, flips.to_positive.high)
                 tests.append(claim_of("probe", (name,), probe, flips.shift_test, interval=ends))
     return tests
+
+
+def _ends_beside_chance(model: ModelResult, chance: float) -> tuple[float | None, float | None]:
+    """The interval that decides with the test: that of accuracy. Below chance what was answered must be below it, too,
+    for cases without a verdict count as wrong and show no knowledge to be worse than guessing."""
+    accuracy = model.metrics["accuracy"]
+    if not model.n_unparsed or (accuracy.value or 0.0) >= chance or accuracy.high is None:
+        return accuracy.low, accuracy.high
+    answered = model.metrics["accuracy_on_schema"]
+    if not model.n_answered or answered.high is None:
+        return chance, chance
+    return accuracy.low, max(accuracy.high, answered.high)
 
 
 def _of_comparisons(results: Results) -> list[Claim]:

@@ -442,13 +442,13 @@ def judge_rows(
 
 
 def best_model(models: Mapping[str, ModelResult], role: str) -> str | None:
-    """The model (or baseline) that is right on most cases, the first of equals; None if there is none.
+    """The model (or baseline) that is right on most cases, of equals the one that answers more; None if there is none.
 
     A case that a model did not answer is not right, so one that answers few is never the best.
     A lucky draw of `chance` is no baseline to beat: models are tested against chance's exact accuracy instead.
     """
     names = [name for name, model in models.items() if model.role == role and (name, role) != (CHANCE, "baseline")]
-    return max(names, key=lambda name: models[name].n_right, default=None)
+    return max(names, key=lambda name: (models[name].n_right, models[name].n_answered), default=None)
 
 
 def _planned_comparisons(

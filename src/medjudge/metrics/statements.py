@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from medjudge.metrics.claims import Claim, Kind, find_claim, is_claimed, n_tests
+from medjudge.metrics.claims import Claim, Kind, enough_groups, find_claim, is_claimed, n_tests
 from medjudge.metrics.unpaired import unpaired_statement
 from medjudge.records import AdapterStep
 
@@ -143,11 +143,23 @@ def _against_chance(name: str, model: ModelResult, results: Results) -> str:
     start = f"The accuracy of {name}, {_with_ends(accuracy)},"
     p = _p_of(results, "chance", (name,))
     if not differs_from_chance(name, results):
+        if model.n_unparsed and accuracy.high is not None and accuracy.high < chance:
+            answered = model.metrics["accuracy_on_schema"]
+            return (
+                f"{start} counts {counted(model.n_unparsed, 'case')} without a verdict as wrong; of the "
+                f"{model.n_answered:,} answered, {_with_ends(answered)} are right: not shown to be below {level}."
+            )
+        claim = find_claim(results.claims, "chance", (name,), "accuracy")
+        if claim is not None and claim.adjusted_p is not None and claim.adjusted_p < 1 - results.level:
+            is_few = not enough_groups(claim.n_groups, results.level)
+            why = f"there are only {claim.n_groups} groups" if is_few else "the interval includes it"
+            return f"{start} is not shown to differ from {level}: {p}n = {model.n:,}, but {why}."
         return f"{start} is not distinguishable from {level}, {p}n = {model.n:,}."
     if (accuracy.value or 0.0) > chance:
         return f"{start} is above {level}, {p}n = {model.n:,}."
-    why = f": {model.n_unparsed:,} of its {model.n:,} answers could not be read" if model.n_unparsed else ""
-    return f"{start} is below {level}, {p}n = {model.n:,}{why}."
+    answered = model.metrics["accuracy_on_schema"]
+    rest = f"; of the {model.n_answered:,} answered, {percent(answered.value)} are right" if model.n_unparsed else ""
+    return f"{start} is below {level}, {p}n = {model.n:,}{rest}."
 
 
 def _one_label_only(results: Results) -> list[str]:

@@ -16,17 +16,19 @@ from pydantic import ValidationError
 
 from medjudge import artifacts
 from medjudge.config import DataConfig, ReportConfig
-from medjudge.data.cells import Scale
+from medjudge.data.cells import Scale, shown_id
 from medjudge.data.columns import Rows, Table, check_where, load_table, no_column
 from medjudge.data.leakage import LeakageReport, check_leakage
 from medjudge.data.sources import parse_where, read_source
 from medjudge.data.verdict_files import (
+    MIN_READ,
     Facts,
     GoldFile,
     Reading,
     VerdictFile,
     judge_name,
     merged,
+    one_writing,
     read_gold,
     read_verdicts,
     slice_names,
@@ -43,6 +45,8 @@ from medjudge.rewards.settings import EmbeddingSettings
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.scale import LabelScale
 
+FILE_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".gz", ".xlsx", ".parquet", ".eval")
+"""Endings by which --gold names a file, be it there or not; another name may be that of a column."""
 N_SHOWN = 3
 """Ids without a partner that are shown."""
 
@@ -230,7 +234,7 @@ def _gold_source(options: ScoreOptions) -> tuple[str | Rows | None, dict[str, st
     columns, gold = dict(options.columns), options.gold
     if gold is None:
         return None, columns
-    if isinstance(gold, Rows) or Path(gold).expanduser().exists():
+    if isinstance(gold, Rows) or Path(gold).expanduser().exists() or Path(gold).suffix in FILE_ENDINGS:
         return gold, columns
     if columns.setdefault("gold", gold) != gold:
         raise ConfigError(f"--gold names column {gold!r} and --map gold={columns['gold']}: give one of the two.")
@@ -239,6 +243,7 @@ def _gold_source(options: ScoreOptions) -> tuple[str | Rows | None, dict[str, st
 
 def _joined(files: Mapping[str, VerdictFile], expert: GoldFile | None, gold_name: str | None) -> _Read:
     """Rows of one case put together. Raises DataError where they contradict each other or have nothing in common."""
+    files, respelt = one_writing(files, expert)
     facts: dict[str, Facts] = dict(expert.facts) if expert is not None else {}
     in_gold = set(facts)
     grouped = any(known.group for known in facts.values())
@@ -253,11 +258,8 @@ def _joined(files: Mapping[str, VerdictFile], expert: GoldFile | None, gold_name
             facts[case_id] = merged(case_id, before, now, path)
     judgements = _by_judge(files)
     said = {judgement.case_id for answers in judgements.values() for judgement in answers}
-    if expert is not None and not said & in_gold:
-        raise DataError(
-            f"no verdict has a partner in {gold_name}: ids there are like {_shown(in_gold)}, in the verdicts like "
-            f"{_shown(said)}. Map the column that both share: --map id=COLUMN, --gold-map id=COLUMN."
-        )
+    if expert is not None:
+        _check_partners(judgements, in_gold, expert.dropped, gold_name or "")
     # Who keeps a part of the verdicts measures that part: its other cases are not unanswered ones.
     left_out = (dropped - said) & in_gold
     for case_id in left_out:
@@ -269,13 +271,34 @@ def _joined(files: Mapping[str, VerdictFile], expert: GoldFile | None, gold_name
         frozenset(name for file in files.values() for name in _baselines_of(file)),
         {key: text for file in files.values() for key, text in file.completions.items()},
         gold_name or f"column {next(iter(files.values())).columns.get('gold', 'gold')!r}",
-        ", ".join(Path(name).name for name in ([gold_name] if gold_name else files)),
-        (*(line for file in files.values() for line in file.read_as), *(expert.read_as if expert else ())),
+        Path(gold_name).name if gold_name else _listed_files(files),
+        (*(line for file in files.values() for line in file.read_as), *(expert.read_as if expert else ()), *respelt),
         (
             *_without_partner(judgements, in_gold, out_of_gold),
             *([f"Left out by --where: {counted(len(left_out), 'case')} of the expert file."] if left_out else []),
         ),
     )
+
+
+def _listed_files(paths: Collection[str]) -> str:
+    names = [Path(path).name for path in paths]
+    return ", ".join(names) if len(names) <= N_SHOWN else f"{len(names)} files"
+
+
+def _check_partners(
+    judgements: Mapping[str, Sequence[Judgement]], in_gold: set[str], out_of_gold: frozenset[str], gold_name: str
+) -> None:
+    """Raises DataError for a judge of whose verdicts hardly any is on a case with experts, nor the other way round."""
+    for name, answers in judgements.items():
+        ids = {one.case_id for one in answers} - out_of_gold
+        shared = ids & in_gold
+        if not ids or (shared and len(shared) >= MIN_READ * min(len(ids), len(in_gold))):
+            continue
+        few = f"only {len(shared):,} of {len(ids):,} verdicts of {name} have" if shared else f"no verdict of {name} has"
+        raise DataError(
+            f"{few} a partner in {gold_name}: ids there are like {_shown(in_gold - shared)}, in the verdicts like "
+            f"{_shown(ids - shared)}. Map the column that both share: --map id=COLUMN, --gold-map id=COLUMN."
+        )
 
 
 def _named(source: str | Rows) -> tuple[str, str | Rows]:
@@ -361,7 +384,7 @@ def _without_partner(
 
 
 def _shown(ids: Sequence[str] | set[str]) -> str:
-    return ", ".join(repr(case_id) for case_id in sorted(ids)[:N_SHOWN])
+    return ", ".join(shown_id(case_id) for case_id in sorted(ids)[:N_SHOWN])
 
 
 def _lines(scored: Scored) -> str:

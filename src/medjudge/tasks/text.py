@@ -174,6 +174,9 @@ def split_thinking(completion: str, thinking: bool, *, switch: str = "`task.thin
     if not thinking:
         if not split.tag or split.tag.startswith("</"):  # a closing tag alone may be a word of the answer
             return "", text
+        if not split.answer:
+            end = "no answer follows it" if split.is_closed else "it does not end"
+            return f"thinking is off, but a {split.tag} block stands first, and {end}"
         reader = (
             f"{switch} or `task.lenient = true` reads" if split.tag == THINK_OPEN else "`task.lenient = true` reads"
         )
