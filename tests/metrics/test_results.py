@@ -213,7 +213,7 @@ def test_a_judge_with_one_label_for_everything_is_named():
     }
     results = summarise(cases, said, contract=contract, split="test")
     assert [line for line in results.statements if "tells nothing apart" in line] == [
-        "stuck answers 'B' to every case: it tells nothing apart, and is right as often as the experts say so."
+        "stuck answers 'B' to every case: it tells nothing apart here, and is right as often as the experts say so."
     ]
 
 

@@ -117,8 +117,8 @@ def _prevalence(rows: Iterable[GeneratorResult]) -> list[str]:
     if len(f1) < 2:
         return []
     return [
-        f"Calling every answer positive has an F1 from {min(f1):.2f} to {max(f1):.2f}, depending on the generator: "
-        "F1 compared between generators compares how often they are right before it compares judges."
+        f"On these rows calling every answer positive has an F1 from {min(f1):.2f} to {max(f1):.2f}, depending on the "
+        "generator: it follows the share of gold positives, whether that differs by chance or not."
     ]
 
 
@@ -173,7 +173,7 @@ def calibration_sentence(name: str, found: CalibrationResult, ece: Claim | None,
     if direction is not None and direction.claimed:
         word = "overconfident" if found.mean_confidence > found.accuracy else "underconfident"
     elif ece is not None and ece.claimed:
-        word = "miscalibrated, neither way overall"
+        word = "miscalibrated, not shown to be so in one direction"
     else:
         return f"{name}'s confidences are not shown to be off: {detail}."
     return f"{name} is {word}: {detail}."

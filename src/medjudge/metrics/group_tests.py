@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from medjudge.metrics.exchange import intraclass_correlation
+from medjudge.metrics.exchange import FAR, FIRST_LOOK, intraclass_correlation
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -27,7 +27,6 @@ POISSON_BINOMIAL = "exact Poisson binomial"
 _CHUNK_ENTRIES = 400_000
 _GROUPS_TO_TELL = 10
 """Groups with a miss, and with a hit, from which the correlation of rows is estimated."""
-_UNDECIDED = 0.2
 _MAX_DRAWN = 200_000_000
 _MIN_DRAWS = 1999
 _PROBABILITY_STEPS = 400
@@ -211,13 +210,14 @@ def miscalibration(
     sums = np.zeros((n_groups, n_bins))
     np.add.at(sums, (code, np.asarray(bins)), right - probability)
     seen = float(np.abs(sums.sum(0)).sum())
-    as_far = 0
-    step = max(1, _CHUNK_ENTRIES // n_groups)
-    for start in range(0, N_FLIPS, step):
-        signs = 1.0 - 2.0 * rng.integers(0, 2, size=(min(step, N_FLIPS - start), n_groups))
+    as_far = n_flips = 0
+    step = max(1, min(_CHUNK_ENTRIES // n_groups, FIRST_LOOK))
+    while n_flips < N_FLIPS and (n_flips < FIRST_LOOK or as_far <= FAR * n_flips):
+        signs = 1.0 - 2.0 * rng.integers(0, 2, size=(min(step, N_FLIPS - n_flips), n_groups))
         as_far += int((np.abs(signs @ sums).sum(1) >= seen - 1e-12).sum())
-    p = max((as_far + 1) / (N_FLIPS + 1), sign_test_floor(n_groups))
-    if p < _UNDECIDED:
+        n_flips += len(signs)
+    p = max((as_far + 1) / (n_flips + 1), sign_test_floor(n_groups))
+    if p < FAR:
         p = max(p, _drawn_calibrated(seen, np.asarray(bins), right, probability, code, rng))
     return GroupTest(p, n_groups, SIGN_FLIPS)
 
@@ -240,15 +240,16 @@ def _drawn_calibrated(
     in_bin = np.zeros((n, int(bins.max()) + 1))
     in_bin[np.arange(n), bins] = 1.0
     stated = probability @ in_bin
-    as_far = 0
+    as_far = n_drawn = 0
     step = max(1, _CHUNK_ENTRIES // n)
-    for start in range(0, n_draws, step):
-        size = min(step, n_draws - start)
+    while n_drawn < n_draws and (n_drawn < FIRST_LOOK or as_far <= FAR * n_drawn):
+        size = min(step, n_draws - n_drawn)
+        n_drawn += size
         number = rng.random((size, n))
         if share:
             number = np.where(rng.random((size, n)) < share, rng.random((size, n_groups))[:, code], number)
         as_far += int((np.abs((number < probability) @ in_bin - stated).sum(1) >= seen - 1e-9).sum())
-    return (as_far + 1) / (n_draws + 1)
+    return (as_far + 1) / (n_drawn + 1)
 
 
 def contrast_is_zero(values: ArrayLike, is_first: ArrayLike, groups: ArrayLike) -> GroupTest:

@@ -161,8 +161,8 @@ def _one_label_only(results: Results) -> list[str]:
         if len(given) == 1 and model.n - model.n_unparsed > 1:
             every = "every case" if not model.n_unparsed else "every case that it answers readably"
             sentences.append(
-                f"{name} answers {given[0]!r} to {every}: it tells nothing apart, and is right as often as the experts "
-                "say so."
+                f"{name} answers {given[0]!r} to {every}: it tells nothing apart here, and is right as often as the "
+                "experts say so."
             )
     return sentences
 
@@ -252,7 +252,9 @@ def flip_statement(judge: str, found: ProbeResult, shift_claim: Claim | None = N
     sentence = f"{judge} under {probe!r}: {percent(flips.value)}{ends} of {counted(flips.n, 'verdict')} changed"
     labels = {*found.matrix, *(label for row in found.matrix.values() for label in row)}
     if len(labels) == 1:
-        sentence += f", all being {labels.pop()!r}: a judge that knows one answer cannot be moved"
+        sentence += (
+            f", all being {labels.pop()!r} before and after: where a judge gives one answer only, a probe shows little"
+        )
     shift = found.to_positive
     if shift is not None and shift.value is not None and shift_claim is not None and shift_claim.claimed:
         if shift.value > 0:
