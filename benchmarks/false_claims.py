@@ -170,7 +170,9 @@ def page(name: str, number: int, *, effect: bool) -> Results:
 def _probe(said: list[Verdict], cases: list[Case], rng: np.random.Generator, effect: bool) -> JudgeProbes:
     """A probe that moves a fifth of the groups' verdicts up or down, group by group."""
     groups = {case.case_id: case.group for case in cases}
-    way = {group: ("1" if effect or rng.random() < 0.5 else "0") for group in set(groups.values())}
+    # As likely up as verdicts are positive: then as many move up as down, whatever the share of positives.
+    positive = 1.0 if effect else float(np.mean([one.label == "1" for one in said]))
+    way = {group: "1" if rng.random() < positive else "0" for group in sorted(set(groups.values()))}
     moves = rng.random(len(said)) < 0.2
     after = [
         Verdict(one.case_id, way[groups[one.case_id]]) if move else one for one, move in zip(said, moves, strict=True)
