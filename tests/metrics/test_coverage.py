@@ -115,6 +115,29 @@ def test_one_answered_case_is_never_the_best():
     assert outcome_sentence(results).startswith("all gives the experts' label in 60.0 %")
 
 
+@pytest.mark.parametrize(
+    ("n_right", "rank"),
+    [
+        ({"a": 30, "b": 30}, ", as many as b:"),
+        ({"a": 30, "b": 29, "c": 4}, ", the highest of 3 models here, not shown to differ from b:"),
+        ({"a": 38, "b": 5, "c": 4}, ", the highest of 3 models:"),
+    ],
+)
+def test_the_highest_is_said_without_reserve_only_where_it_is_shown(n_right, rank):
+    cases = [Case(f"c{i}", {"q": "x"}, gold=("yes", "no")[i % 2]) for i in range(40)]
+    said = {name: [verdict(case, i < n) for i, case in enumerate(cases)] for name, n in n_right.items()}
+    assert rank in outcome_sentence(results_of(cases, said))
+
+
+def test_a_difference_on_the_shared_cases_is_not_called_clear_by_its_interval():
+    cases = rated(60)
+    a = [verdict(case, i % 3 > 0) for i, case in enumerate(cases[:50])]
+    results = results_of(cases, {"A": a, "B": [verdict(case, i > 3) for i, case in enumerate(cases)]}, reference="A")
+    shared = results.comparisons[0].shared
+    assert shared.differences["accuracy"].low > 0
+    assert "; not tested by itself)" in results.statements[0]
+
+
 def test_due_cases():
     every = {"a", "b", "c", "d", "e"}
     assert due_cases(every, {"x": {"a"}}) == {"x": every}

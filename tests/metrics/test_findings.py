@@ -18,7 +18,7 @@ def claim(what, claimed):
 @pytest.mark.parametrize(
     ("mean_confidence", "ece", "direction", "word"),
     [
-        (0.75, True, False, "is miscalibrated, but neither over- nor underconfident on average"),
+        (0.75, True, False, "is miscalibrated, not shown to be so in one direction"),
         (0.90, True, True, "is overconfident"),
         (0.90, False, True, "is overconfident"),
         (0.60, True, True, "is underconfident"),

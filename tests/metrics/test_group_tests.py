@@ -5,14 +5,16 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, ttest_1samp, ttest_rel
+from scipy.stats import binom, binomtest, ttest_1samp, ttest_rel
 
 from medjudge.metrics.comparison import mcnemar
 from medjudge.metrics.group_tests import (
+    POISSON_BINOMIAL,
     accuracy_against_chance,
     contrast_is_zero,
     mean_is_zero,
     miscalibration,
+    right_as_stated,
     sign_flips,
     sign_test_floor,
 )
@@ -84,11 +86,57 @@ def test_calibration_counts_groups():
     rng = np.random.default_rng(0)
     bins = np.repeat([0, 1], 200)
     right = np.r_[np.arange(200) < 100, np.arange(200) < 180]
-    gap = right - np.where(bins == 0, 0.5, 0.85)
-    clustered = miscalibration(bins, gap, np.r_[np.arange(200) // 20, 10 + np.arange(200) // 20], rng=rng)
-    assert clustered.p > 0.3
-    off = miscalibration(bins, right - np.where(bins == 0, 0.9, 0.6), np.arange(400), rng=rng)
+    groups = np.r_[np.arange(200) // 20, 10 + np.arange(200) // 20]
+    assert miscalibration(bins, right, np.where(bins == 0, 0.5, 0.85), groups, rng=rng).p > 0.3
+    off = miscalibration(bins, right, np.where(bins == 0, 0.9, 0.6), np.arange(400), rng=rng)
     assert off.p == pytest.approx(1e-4)
+
+
+def test_the_poisson_binomial_by_hand_and_against_the_binomial():
+    # Right of probabilities .9, .8, .5: none .01, all .36; one .9*.2*.5 + .1*.8*.5 + .1*.2*.5 = .14, two .49.
+    found = [right_as_stated(np.arange(3) < n, [0.9, 0.8, 0.5], [0, 1, 2]) for n in range(4)]
+    assert [one.p for one in found] == pytest.approx([2 * 0.01, 2 * 0.15, 1, 2 * 0.36])  # two: .64 below, .85 above
+    assert found[0].method == POISSON_BINOMIAL
+    for n, n_right, share in ((100, 100, 0.99), (1000, 880, 0.9), (20_000, 12_100, 0.6)):
+        tails = binom.cdf(n_right, n, share), binom.sf(n_right - 1, n, share)
+        found_p = right_as_stated(np.arange(n) < n_right, np.full(n, share), np.arange(n)).p
+        assert found_p == pytest.approx(min(1, 2 * min(tails)), rel=1e-6)
+    assert right_as_stated([True, False], [1.0, 1.0], [0, 1]).p < 1e-9  # a certain verdict that is wrong
+
+
+def test_a_calibrated_judge_that_is_sure_and_never_wrong_is_not_off():
+    """100 verdicts of 97 to 99 % are all right in 13 of 100 sets: no miss is what was promised."""
+    rng = np.random.default_rng(0)
+    stated = np.resize([0.97, 0.98, 0.99], 100)
+    right = np.ones(100, dtype=bool)
+    assert right_as_stated(right, stated, np.arange(100)).p > 0.2
+    assert miscalibration(np.arange(100) % 3, right, stated, np.arange(100), rng=rng).p > 0.2
+    # Thirty groups of 20 that are right or wrong together, at 95 %: none is wrong in a fifth of sets.
+    right, stated, groups = np.ones(600, dtype=bool), np.full(600, 0.95), np.repeat(np.arange(30), 20)
+    assert right_as_stated(right, stated, groups).p > 0.1
+    assert accuracy_against_chance(~right, groups, 0.05).p > 0.1
+
+
+@pytest.mark.parametrize(("n_groups", "size", "alike"), [(100, 1, False), (30, 10, True)])
+def test_levels_where_misses_are_rare(n_groups, size, alike):
+    rng = np.random.default_rng(1)
+    groups, n_sets = np.repeat(np.arange(n_groups), size), 100
+    mean = ece = 0
+    for _ in range(n_sets):
+        stated = rng.choice([0.95, 0.97, 0.98], n_groups)[groups]
+        right = (rng.random(n_groups)[groups] if alike else rng.random(len(groups))) < stated
+        bins = np.unique(stated, return_inverse=True)[1]
+        mean += right_as_stated(right, stated, groups).p < 0.01
+        ece += miscalibration(bins, right, stated, groups, rng=rng).p < 0.01
+    assert max(mean, ece) <= 4
+
+
+def test_a_family_without_an_error_is_not_strict():
+    """20 answers of the own family without an error, others in error in one of ten: in 12 of 100 sets by chance."""
+    error = np.r_[np.zeros(20), np.arange(1000) % 10 == 0]
+    assert contrast_is_zero(error, np.arange(1020) < 20, np.arange(1020)).p > 0.1
+    # As many answers again, nine of ten in error: no chance.
+    assert contrast_is_zero(np.r_[np.arange(20) > 1, error[20:]], np.arange(1020) < 20, np.arange(1020)).p < 1e-3
 
 
 def test_levels_on_grouped_rows():

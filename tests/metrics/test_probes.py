@@ -125,7 +125,9 @@ def test_flips_in_words():
         "judge under 'padding': no case was answered readably both times; 1 answer became unreadable."
     )
     stuck = flip_rate(answers(["0"] * 9), answers(["0"] * 9), same(9), {}, positive="1", rng=RNG(0))
-    assert "all being '0': a judge that knows one answer cannot be moved" in flip_statement("judge", as_result(stuck))
+    assert "all being '0' before and after: where a judge gives one answer only" in flip_statement(
+        "judge", as_result(stuck)
+    )
 
 
 def test_self_consistency_in_words():

@@ -11,7 +11,7 @@ because an unreadable answer has no place on a scale. `statistic_n` says how man
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -169,25 +169,35 @@ def _of_ordered_labels(gold: IntArray, said: IntArray, n_labels: int) -> dict[st
 
 
 def statistics_from_counts(
-    counts: FloatArray, *, positive: int | None = None, ordered: bool = False
+    counts: FloatArray, *, positive: int | None = None, ordered: bool = False, names: Sequence[str] | None = None
 ) -> dict[str, FloatArray]:
     """The numbers of `agreement_statistics` for many tables at once.
 
     counts: (..., K, K + 2) as `classification.group_counts` lays them out; entries may be any whole weights >= 0.
+    names: those wanted, in this order, and one that the task lacks is left out; None for all.
     Returns (...) per statistic; nan where undefined.
     """
     counts = np.asarray(counts, dtype=np.float64)
     n_labels = counts.shape[-2]
     table = counts[..., :n_labels]
-    found = metrics_from_counts(counts, positive=positive, ordered=ordered)
+    available = _available(positive is not None, ordered)
+    wanted = list(available) if names is None else [name for name in names if name in available]
+    found: dict[str, FloatArray] = {}
+    equal = _agreement_weights(n_labels, "identity")
+    of_table: dict[str, Callable[[], FloatArray]] = {
+        "kappa": lambda: _kappa_from_table(table, equal),
+        "gwet_ac1": lambda: _gwet_from_table(table, equal),
+        "alpha_nominal": lambda: _alpha_from_table(table, "nominal"),
+        "kappa_quadratic": lambda: _kappa_from_table(table, _agreement_weights(n_labels, "quadratic")),
+    }
     with np.errstate(divide="ignore", invalid="ignore"):
-        found |= _all_rows_from_counts(counts, positive)
-        found["kappa"] = _kappa_from_table(table, _agreement_weights(n_labels, "identity"))
-        found["gwet_ac1"] = _gwet_from_table(table, _agreement_weights(n_labels, "identity"))
-        found["alpha_nominal"] = _alpha_from_table(table, "nominal")
-        if ordered:
+        found |= {name: of_table[name]() for name in wanted if name in of_table}
+        if not found.keys() >= set(wanted):
+            found |= metrics_from_counts(counts, positive=positive, ordered=ordered)
+            found |= _all_rows_from_counts(counts, positive)
+        if not found.keys() >= set(wanted):
             found |= _ordered_from_table(table)
-    return {name: found[name] for name in _available(positive is not None, ordered)}
+    return {name: found[name] for name in wanted}
 
 
 def _all_rows_from_counts(counts: FloatArray, positive: int | None) -> dict[str, FloatArray]:

@@ -47,7 +47,7 @@ from medjudge.metrics.generators import (
     rate_heterogeneity,
     self_preference,
 )
-from medjudge.metrics.group_tests import contrast_is_zero, mean_is_zero, miscalibration, sign_flips
+from medjudge.metrics.group_tests import contrast_is_zero, miscalibration, right_as_stated, sign_flips
 from medjudge.metrics.intervals import clustered_wilson, design_effect
 from medjudge.metrics.measured import Frozen, MetricResult, TestResult, finite, measured, tested
 
@@ -497,14 +497,15 @@ def _calibration(
         rules=rules,
         abstention=[_abstention(rule, rows, level) for rule in rules],
     )
-    gap = right.astype(np.float64) - confidence_said
-    ece = miscalibration(bin_codes(confidence_said, N_BINS, "mass"), gap, group, rng=rng) if varies else None
+    ece = None
+    if varies:
+        ece = miscalibration(bin_codes(confidence_said, N_BINS, "mass"), right, confidence_said, group, rng=rng)
     return result.model_copy(
         update={
             "varies": varies,
             "calibrated_p": found.calibrated_p if ece is None else ece.p,
             "ece_test": None if ece is None else tested(ece),
-            "direction_test": tested(mean_is_zero(gap, group)),
+            "direction_test": tested(right_as_stated(right, confidence_said, group)),
         }
     )
 

@@ -14,6 +14,7 @@ from medjudge.errors import DataError
 from medjudge.metrics.agreement import statistics_from_counts
 from medjudge.metrics.classification import Outcomes, count_options, metrics_from_counts, take
 from medjudge.metrics.classification import group_counts as counts_by_group
+from medjudge.metrics.exchange import FAR, FIRST_LOOK
 from medjudge.metrics.group_tests import EXACT_BELOW
 from medjudge.metrics.intervals import Estimate, leave_one_out
 
@@ -211,8 +212,7 @@ def _paired_counts(
     present = counts_a.sum((1, 2)) > 0
 
     def statistics(counts: FloatArray) -> dict[str, FloatArray]:
-        found = statistics_from_counts(counts, positive=a.positive, ordered=a.ordered)
-        return found if names is None else {name: found[name] for name in names if name in found}
+        return dict(statistics_from_counts(counts, positive=a.positive, ordered=a.ordered, names=names))
 
     return counts_a[present], counts_b[present], statistics
 
@@ -234,18 +234,26 @@ def permutation_of_sums(
     middle = (sums_a.sum(0) + sums_b.sum(0)).ravel() / 2
     half = (sums_a[apart] - sums_b[apart]).reshape(-1, middle.size) / 2
     signs, exact = _assignments(len(half), n_resamples, rng)
+    whole_a, whole_b = statistics(sums_a.sum(0)), statistics(sums_b.sum(0))
     drawn: dict[str, list[FloatArray]] = {}
+
+    def results() -> dict[str, Permutation]:
+        return {
+            name: _permutation(float(whole_a[name] - whole_b[name]), np.concatenate(draws), exact, len(half))
+            for name, draws in drawn.items()
+        }
+
+    n_drawn = 0
     for chunk in signs:
         shift = chunk @ half
         of_a = statistics((middle + shift).reshape(-1, *shape))
         of_b = statistics((middle - shift).reshape(-1, *shape))
         for name, values in of_a.items():
             drawn.setdefault(name, []).append(values - of_b[name])
-    whole_a, whole_b = statistics(sums_a.sum(0)), statistics(sums_b.sum(0))
-    return {
-        name: _permutation(float(whole_a[name] - whole_b[name]), np.concatenate(draws), exact, len(half))
-        for name, draws in drawn.items()
-    }
+        n_before, n_drawn = n_drawn, n_drawn + len(chunk)
+        if not exact and n_before < FIRST_LOOK <= n_drawn and not any(one.p <= FAR for one in results().values()):
+            break
+    return results()
 
 
 def permutation_of_rows(
@@ -281,7 +289,7 @@ def _assignments(n_groups: int, n_resamples: int, rng: np.random.Generator) -> t
     if n_groups < 60 and 2**n_groups <= n_resamples:
         bits = (np.arange(2**n_groups)[:, None] >> np.arange(n_groups)) & 1
         return iter([(1 - 2 * bits).astype(np.float64)]), True
-    step = max(1, _CHUNK_ENTRIES // max(n_groups, 1))
+    step = max(1, min(_CHUNK_ENTRIES // max(n_groups, 1), FIRST_LOOK))
     sizes = [min(step, n_resamples - start) for start in range(0, n_resamples, step)]
     return ((1 - 2 * rng.integers(0, 2, size=(size, n_groups))).astype(np.float64) for size in sizes), False
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from medjudge.metrics.claims import is_claimed
 from medjudge.metrics.classification import ABSENT
 from medjudge.metrics.statements import (
     _listed,
@@ -69,7 +70,7 @@ def outcome_sentence(results: Results) -> str:
     if name is None:
         return "No model was measured."
     model = models[name]
-    rank = "" if len(models) == 1 else f", the highest of {len(models):,} models" if _same_cases(results) else ""
+    rank = _rank(name, results) if len(models) > 1 and _same_cases(results) else ""
     answered = ""
     if model.n_unparsed:
         answered = f" ({model.n_answered:,} of {model.n:,} answered, the others count as wrong)"
@@ -87,6 +88,17 @@ def outcome_sentence(results: Results) -> str:
         beside += [_against_reference(results.comparison(name, results.reference), results)]
     said = [part for part in beside if part]
     return f"{sentence}: {' and '.join(said)}." if said else f"{sentence}."
+
+
+def _rank(name: str, results: Results) -> str:
+    """That a model is right most often, and of which other this is not shown."""
+    models = results.of_role("model")
+    others = sorted((other for other in models if other != name), key=lambda other: -models[other].n_right)
+    if models[others[0]].n_right == models[name].n_right:
+        return f", as many as {others[0]}"
+    open_to = [other for other in others if not is_claimed(results, "difference", (name, other), "accuracy")]
+    unlike = f" here, not shown to differ from {open_to[0]}" if open_to else ""
+    return f", the highest of {len(models):,} models{unlike}"
 
 
 def _same_cases(results: Results) -> bool:
@@ -138,7 +150,8 @@ def shared_sentences(comparison: ComparisonResult) -> list[str]:
         difference = shared.differences["accuracy"]
         ends = ""
         if difference.low is not None and difference.high is not None and difference.low < difference.high:
-            ends = f" ({difference.low:.1f} to {difference.high:.1f})"
+            untested = "; not tested by itself" if difference.low > 0 or difference.high < 0 else ""
+            ends = f" ({difference.low:.1f} to {difference.high:.1f}{untested})"
         sentences = [
             f"A case without a verdict counts as wrong here. On the {counted(shared.n, 'case')} that both answered, "
             f"{a} is right in {percent(shared.accuracy_a)} and {b} in {percent(shared.accuracy_b)}: "

@@ -114,8 +114,8 @@ def _prevalence(rows: Iterable[GeneratorResult]) -> list[str]:
     if len(f1) < 2 or max(f1) - min(f1) < 0.005:
         return []
     return [
-        f"A judge that calls every answer positive has F1 {min(f1):.2f} to {max(f1):.2f}, depending on the generator: "
-        "prevalence differs, so F1 values of different generators are not comparable."
+        f"On these rows calling every answer positive has an F1 from {min(f1):.2f} to {max(f1):.2f}, depending on the "
+        "generator: it follows the share of gold positives, whether that differs by chance or not."
     ]
 
 
@@ -176,7 +176,7 @@ def calibration_sentence(name: str, found: CalibrationResult, ece: Claim | None,
     if direction is not None and direction.claimed:
         word = "overconfident" if found.mean_confidence > found.accuracy else "underconfident"
     elif ece is not None and ece.claimed:
-        word = "miscalibrated, but neither over- nor underconfident on average"
+        word = "miscalibrated, not shown to be so in one direction"
     else:
         return f"{name} is not shown to be miscalibrated: {detail}."
     return f"{name} is {word}: {detail}."

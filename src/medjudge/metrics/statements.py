@@ -265,7 +265,9 @@ def flip_statement(judge: str, found: ProbeResult, shift_claim: Claim | None = N
     sentence = f"{judge} under {probe!r}: {percent(flips.value)}{ends} of {counted(flips.n, 'verdict')} changed"
     labels = {*found.matrix, *(label for row in found.matrix.values() for label in row)}
     if len(labels) == 1:
-        sentence += f", all {labels.pop()!r} both times: a constant prediction cannot change"
+        sentence += (
+            f", all being {labels.pop()!r} before and after: where a judge gives one answer only, a probe shows little"
+        )
     shift = found.to_positive
     if shift is not None and shift.value is not None and shift_claim is not None and shift_claim.claimed:
         if shift.value > 0:
