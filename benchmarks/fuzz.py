@@ -12,6 +12,7 @@ no network is reached (connections are refused inside the process), and everythi
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import csv
 import gzip
@@ -28,6 +29,7 @@ import tempfile
 import time
 import traceback
 import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -85,6 +87,15 @@ def places(tree: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
             yield from places(value, (*at, key))
 
 
+def near(value: Any, rng: random.Random) -> Any:
+    """Another value of the same type."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return rng.choice((value + 1, value * 2, value / 2, -value))
+    return f"{value}x" if isinstance(value, str) else value
+
+
 def mutated(tree: Any, rng: random.Random, n: int | None = None) -> Any:
     """The tree with some values replaced, removed, renamed or added."""
     for _ in range(rng.randint(1, 3) if n is None else n):
@@ -96,7 +107,9 @@ def mutated(tree: Any, rng: random.Random, n: int | None = None) -> Any:
         for part in above:
             holder = holder[part]
         action = rng.random()
-        if action < 0.55:
+        if action < 0.15:
+            holder[key] = near(holder[key], rng)
+        elif action < 0.55:
             holder[key] = odd(rng)
         elif action < 0.7:
             del holder[key]
@@ -130,7 +143,7 @@ def damaged(content: bytes, rng: random.Random) -> bytes:
             rng.choice(("utf-16", "utf-8-sig", "utf-32")), "replace"
         )
     if action == 4:
-        return content.decode("utf-8", errors="replace").encode("latin-1", "replace")
+        return content.decode("utf-8", errors="replace").encode(rng.choice(("latin-1", "cp1252")), "replace")
     if action == 5:
         return rng.choice((b"", b"\n", b"\0" * 64, b"null", b"[]", b"{}", b"PK\x03\x04", b"PAR1"))
     if action == 6:
@@ -210,7 +223,7 @@ def overrides_of(tree: Mapping[str, Any], rng: random.Random) -> list[str]:
 
 def fuzz_recipe(rng: random.Random, folder: Path, note: Note) -> None:
     """One recipe, as a tree or as a file."""
-    tree = mutated(json.loads(json.dumps(rng.choice(TREES))), rng)
+    tree = mutated(json.loads(json.dumps(rng.choice(TREES))), rng, rng.choice((0, 1, 1, 2, 3)))
     overrides = overrides_of(tree if isinstance(tree, dict) else {}, rng)
     note.add("overrides", overrides)
     if rng.random() < 0.5 and isinstance(tree, dict):
@@ -271,14 +284,43 @@ ROWS: dict[str, list[dict[str, Any]]] = {
 }
 
 
+SHAPES: tuple[Callable[[list[Any], list[dict[str, Any]]], Any], ...] = (
+    lambda rows, _: rows,
+    lambda rows, _: {"data": rows},
+    lambda rows, _: {"rows": rows, "model": "m"},
+    lambda rows, _: {"eval": {"results": {"samples": rows}}},
+    lambda rows, _: {"a": rows, "b": rows},
+    lambda _, objects: {key: [row.get(key) for row in objects] for row in objects for key in row},
+    lambda _, objects: {key: {str(i): row.get(key) for i, row in enumerate(objects)} for row in objects for key in row},
+    lambda _, objects: {f"r{i}": row for i, row in enumerate(objects)},
+    lambda rows, _: "\n".join(as_json(row) for row in rows),
+)
+"""JSON files as programs write them: lists at some depth, columns side by side, records under their ids."""
+
+
+def is_number(text: str) -> bool:
+    """Whether a cell is a number with a point."""
+    return text.replace(".", "", 1).isdecimal()
+
+
 def table_bytes(rows: Sequence[Any], ending: str, rng: random.Random) -> bytes:
     """The rows in a format, written carelessly."""
     if ending in ("jsonl", "jsonl.gz"):
         content = "".join(as_json(row) + rng.choice(("\n", "\n", "\r\n", "\n\n")) for row in rows).encode()
         return gzip.compress(content, mtime=0) if ending.endswith("gz") else content
-    if ending == "json":
-        return as_json(rng.choice((list(rows), {"data": list(rows)}, {"rows": rows}))).encode()
     objects = [row for row in rows if isinstance(row, dict)]
+    if ending == "json":
+        return as_json(rng.choice(SHAPES)(list(rows), objects)).encode()
+    if ending == "eval":
+        sink = io.BytesIO()
+        with zipfile.ZipFile(sink, "w") as archive:
+            archive.writestr("header.json", "{}")
+            for number, row in enumerate(rows):
+                name = mostly(
+                    rng, f"samples/{number}.json", "samples/", f"other/{number}.json", f"samples/{number % 2}"
+                )
+                archive.writestr(name, mostly(rng, as_json(row), "", "{", "[" * 3000))
+        return sink.getvalue()
     columns = list(dict.fromkeys(str(key) for row in objects for key in row))
     rng.shuffle(columns)
     if ending in ("csv", "tsv"):
@@ -290,8 +332,10 @@ def table_bytes(rows: Sequence[Any], ending: str, rng: random.Random) -> bytes:
         is_ragged = rng.random() < 0.2
         cut, more = ((None, None, -1), ([], ["", ""])) if is_ragged else ((None,), ([],))
         writer.writerow(columns)
+        point = mostly(rng, ".", ",")
         for row in objects:
             cells = [as_text(row.get(column, "")).replace("\0", "") for column in columns]
+            cells = [cell.replace(".", point) if is_number(cell) else cell for cell in cells]
             writer.writerow(cells[: rng.choice(cut)] + rng.choice(more))
         return (head + out.getvalue()).encode("utf-8", "replace")
     if ending == "parquet":
@@ -325,7 +369,8 @@ def _workbook(objects: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> b
     return sink.getvalue()
 
 
-ENDINGS = (*("jsonl", "json", "csv", "parquet", "xlsx") * 3, "jsonl.gz", "tsv", "txt", "")
+ENDINGS = (*("jsonl", "json", "csv", "parquet", "xlsx") * 3, "jsonl.gz", "eval", "tsv", "txt", "")
+TEXT_ENDINGS = ("jsonl", "json", "csv", "tsv")
 
 
 def write_table(folder: Path, name: str, rows: Sequence[Any], rng: random.Random, *, changed: float = 0.7) -> Path:
@@ -335,7 +380,10 @@ def write_table(folder: Path, name: str, rows: Sequence[Any], rng: random.Random
         copy = mutated(copy, rng)
         copy = copy if isinstance(copy, list) else [copy]
     ending = rng.choice(ENDINGS)
-    return write_odd(folder / f"{name}.{ending}".rstrip("."), table_bytes(copy, ending, rng), rng)
+    content = table_bytes(copy, ending, rng)
+    if ending in TEXT_ENDINGS and rng.random() < 0.15:
+        content = content.decode("utf-8", "replace").encode(rng.choice(("utf-16", "cp1252", "utf-8-sig")), "replace")
+    return write_odd(folder / f"{name}.{ending}".rstrip("."), content, rng)
 
 
 def fuzz_rows(rng: random.Random, folder: Path, note: Note) -> None:
@@ -374,46 +422,77 @@ def fuzz_rows(rng: random.Random, folder: Path, note: Note) -> None:
 
 
 def verdict_rows(rng: random.Random) -> list[dict[str, Any]]:
-    """Verdicts of one or two judges on some cases, with their expert labels."""
+    """Verdicts of one or two judges on some cases, with their expert labels, in the ways that programs write them."""
     labels = ("no", "yes")
     names = rng.choice((("a",), ("a", "b"), (None,)))
+    n = rng.choice((2, 6, 12))
+    verdict = rng.choice(VERDICT_FORMS)
+    more = mostly(rng, lambda: {}, lambda: {"error": rng.choice((None, "timeout", {"code": 3}))},
+                  lambda: {"b_label": rng.choice(labels)}, lambda: {"question": rng.choice(("Was? h\u00e4", "q"))})  # fmt: skip
     return [
         {
             "id": f"c{i}",
-            "label": rng.choice(labels),
+            "label": verdict(rng, rng.choice(labels)),
             "gold": rng.choice(labels),
             "confidence": rng.random(),
             "generator": f"g{i % 2}",
             "group": f"q{i // 2}",
             **({"judge": name} if name else {}),
+            **more(),
         }
         for name in names
-        for i in range(rng.choice((2, 6, 12)))
+        for i in range(n)
     ]
+
+
+VERDICT_FORMS: tuple[Callable[[random.Random, str], Any], ...] = (
+    *(lambda _, label: label,) * 6,
+    lambda rng, _: rng.random(),
+    lambda rng, _: rng.randint(0, 1),
+    lambda _, label: label == "yes",
+    lambda _, label: [label],
+    lambda _, label: {"verdict": label, "why": "w\u00fcrde"},
+    lambda rng, label: label.upper() if rng.random() < 0.5 else f" {label}\u00a0",
+    lambda rng, label: rng.choice((label, None, "", "n/a", "long text " * 20)),
+)
+
+
+def score_options(rng: random.Random, gold: str) -> dict[str, Any]:
+    """What `medjudge score` may be asked, under the names of its options."""
+    return {
+        "labels": mostly(rng, "no,yes", "yes,no", "1,2,3", "", ",", "a", "no,no", "x" * 3000, "0,1", "No,NO,n\u00f6"),
+        "map": mostly(
+            rng, [], ["label=gold"], ["id=id", "gold=label"], ["x=y"], ["label="], ["judge=nothing"], ["="],
+            ["error=error"], ["error="], ["error=confidence"], ["label=label.verdict"], ["label=label[0]"],
+            ["id=id+generator"], ["id=id+"], ["group="], ["id="], ["confidence=label"], ["label=label[*].verdict"],
+            [as_text(odd(rng))], [f"label={as_text(odd(rng))}"],
+        ),
+        "judge": mostly(rng, [], ["a=label"], ["a=label", "b=b_label"], ["b_label"], ["a=gold"], ["a=a", "a=b"],
+                        ["=x"], ["majority=label"], [as_text(odd(rng))]),
+        "gold": mostly(rng, None, "gold", "nothing", "label", gold),
+        "gold_map": mostly(rng, [], ["gold=gold"], ["id=group"], ["id=id+generator"], ["gold="], ["x=y"]),
+        "alias": mostly(rng, [], ["Y=yes"], ["x"], ["n/a="], ["0=no", "1=yes"], ["yes=no"], [f"{as_text(odd(rng))}="]),
+        "threshold": mostly(rng, None, 0.5, 0.0, -1.0, 1e308, float("nan"), float("inf")),
+        "gold_threshold": mostly(rng, None, 0.5, float("nan"), 2.0),
+        "where": mostly(rng, [], ["generator=g1"], ["="], ["nothing=1"], ["generator="], ["generator=g1", "group=q0"]),
+        "family": mostly(rng, [], ["a=x", "g1=x"], ["zz=x"]),
+        "confidence_max": mostly(rng, 1.0, 100.0, 1e-9, float("nan"), float("inf")),
+        "reference": mostly(rng, None, "a", "zz"),
+        "positive": mostly(rng, None, "yes", "zz"),
+        "ordered": rng.random() < 0.2,
+    }  # fmt: skip
 
 
 def fuzz_verdicts(rng: random.Random, folder: Path, note: Note) -> None:
     """One set of verdict files, read, joined and, where that works, measured."""
-    from medjudge.stages.score import ScoreOptions, label_scale, parse_pairs, score
+    from medjudge.data.sources import parse_options
+    from medjudge.stages.score import ScoreOptions, label_scale, parse_judges, score
 
     rows = verdict_rows(rng)
     paths = [str(write_table(folder, "verdicts", rows, rng))]
     if rng.random() < 0.2:
         paths.append(f"b={write_table(folder, 'more', rows, rng)}")
-    gold = mostly(rng, None, "gold", "nothing", str(write_table(folder, "gold", rows, rng, changed=0.4)))
-    pairs = mostly(rng, [], ["label=gold"], ["id=id", "gold=label"], ["x=y"], ["label="], ["judge=nothing"], ["="])
-    options = {
-        "labels": mostly(rng, "no,yes", "yes,no", "1,2,3", "", ",", "a", "no,no", "x" * 3000),
-        "map": pairs,
-        "gold": gold,
-        "alias": mostly(rng, [], ["Y=yes"], ["x"]),
-        "where": mostly(rng, [], ["generator=g1"], ["="]),
-        "family": mostly(rng, [], ["a=x", "g1=x"], ["zz=x"]),
-        "confidence_max": mostly(rng, 1.0, 100.0, 1e-9),
-        "reference": mostly(rng, None, "a", "zz"),
-        "positive": mostly(rng, None, "yes", "zz"),
-        "ordered": rng.random() < 0.2,
-    }
+    options = score_options(rng, str(write_table(folder, "gold", rows, rng, changed=0.4)))
     note.add("paths", paths)
     note.add("options", options)
     contract = label_scale(options["labels"], ordered=options["ordered"], positive=options["positive"])
@@ -421,16 +500,21 @@ def fuzz_verdicts(rng: random.Random, folder: Path, note: Note) -> None:
         paths,
         contract,
         ScoreOptions(
-            columns=parse_pairs(options["map"]),
-            gold=gold,
-            aliases=parse_pairs(options["alias"]),
+            columns=parse_options(options["map"], "--map"),
+            judges=parse_judges(options["judge"]),
+            gold=options["gold"],
+            gold_columns=parse_options(options["gold_map"], "--gold-map"),
+            aliases=parse_options(options["alias"], "--alias"),
+            threshold=options["threshold"],
+            gold_threshold=options["gold_threshold"],
             where=options["where"],
-            families=parse_pairs(options["family"]),
+            families=parse_options(options["family"], "--family"),
             confidence_max=options["confidence_max"],
             reference=options["reference"],
             n_resamples=100,
             seed=rng.choice((0, 42)),
         ),
+        say=lambda line: None,
     )
 
 
@@ -444,34 +528,84 @@ def run_folder(folder: Path, rng: random.Random) -> Path:
     for name in ("prepare", "sft", "grpo"):
         (run / name).mkdir(parents=True)
     evaluated.mkdir(exist_ok=True)
+    manifest = {
+        "stage": "sft", "inputs": {}, "inputs_sha256": "x", "outputs": {}, "versions": {"python": "3"}, "seed": 1,
+        "summary": {"n_prompts_shortened": 2, "n_cases": 3, "n_words_cut": 5}, "finished": "2026-01-01T00:00:00Z",
+        "threads": {"n": 1, "n_processors": 2, "why": "asked", "calibration_s": {}}, "wall_s": 1.0, "sittings": 1,
+    }  # fmt: skip
+    results = {**RESULTS, "version": rng.choice((0, 2, "1", None))} if rng.random() < 0.05 else RESULTS
     files: dict[Path, Any] = {
-        evaluated / artifacts.RESULTS: RESULTS,
+        evaluated / artifacts.RESULTS: results,
         evaluated / artifacts.RECIPE: {"name": "x", "evaluate": {"split": "test"}},
         run / artifacts.RECIPE: {"name": "x", "report": {"title": "t"}},
         run / artifacts.COMMANDS: ["medjudge run x.toml"],
         run / "grpo" / artifacts.PREFLIGHT: {"checks": [], "terms": [], "verdict": "passed"},
         run / "grpo" / artifacts.DOCTOR: {"findings": [], "steps": [], "policy": "warn"},
+        run / "grpo" / artifacts.JUDGES: {"llm": {"marks": {"n": 1}}},
         run / "sft" / artifacts.HISTORY: [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.4}],
+        run / "sft" / artifacts.MANIFEST: manifest,
+        run / "grpo" / artifacts.MANIFEST: manifest,
+        evaluated / artifacts.MANIFEST: manifest,
         run / "prepare" / artifacts.DATA: {
             "splits": {"test": {"n_cases": 2, "n_groups": 1}},
             "lint": {"test": {"a": 1}},
         },
+        run / "prepare" / artifacts.LEAKAGE: {"findings": []},
+        evaluated / artifacts.PROMPTS: {"case_id": "c1", "prompt": "p"},
         run / rng.choice((artifacts.SUITE, "notes.json")): {
             "models": ["a"],
             "mode": "generate",
             "sets": {},
             "notes": [],
         },
+        run / rng.choice((artifacts.SUITE, artifacts.VARIANTS, f"compare/{artifacts.VARIANTS}")): {"variants": []},
     }
     broken = rng.sample(list(files), rng.choice((1, 1, 2)))
     for path, value in files.items():
-        if path.name == artifacts.SUITE and path not in broken:
+        if path.name in (artifacts.SUITE, artifacts.VARIANTS) and path not in broken:
             continue
+        path.parent.mkdir(exist_ok=True)
         text = as_json(mutated(json.loads(json.dumps(value)), rng) if path in broken else value)
-        write_odd(path, text.encode(), rng) if path in broken else path.write_text(text)
+        if path in broken:
+            path.unlink(missing_ok=True)
+            write_odd(path, text.encode(), rng)
+        elif not path.exists():
+            path.write_text(text)
     row = {"case_id": "c1", "model": "a", "gold": "yes", "label": "no", "confidence": 0.5, "unparsed_reason": None}
     write_odd(evaluated / artifacts.VERDICTS, as_json(mutated(row, rng, rng.randint(0, 1))).encode(), rng)
     return run
+
+
+def begun_run(folder: Path, rng: random.Random) -> list[str]:
+    """A run whose rows are prepared, or half so, with some of its files damaged; and a command that goes on in it."""
+    shutil.copytree(BEGUN, folder, dirs_exist_ok=True)
+    run = folder / "runs" / "begun"
+    if rng.random() < 0.4:  # cut off
+        work = run / ".prepare.work"
+        (run / "prepare").rename(work)
+        manifest = json.loads((work / artifacts.MANIFEST).read_text())
+        (work / artifacts.INPUTS).write_text(json.dumps(manifest["inputs"]))
+        (work / artifacts.THREADS).write_text(json.dumps({"n": 1}))
+        if rng.random() < 0.5:
+            (work / artifacts.MANIFEST).unlink()
+        checkpoint = work / artifacts.CHECKPOINTS / "checkpoint-1"
+        checkpoint.mkdir(parents=True)
+        (checkpoint.parent / artifacts.SITTINGS).write_text('[{"began": 1.0, "seconds": 2.0}]')
+        (checkpoint.parent / artifacts.JUDGES).write_text('{"states": {}, "spent": {}}')
+        (checkpoint / "trainer_state.json").write_text('{"global_step": 1}')
+        (checkpoint / artifacts.TOTALS).write_text('{"loss": 1.0, "tokens": 3}')
+        artifacts.mark_checkpoint_complete(checkpoint)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in rng.sample(files, rng.choice((1, 1, 2, 3))):
+        content = path.read_bytes()
+        with contextlib.suppress(ValueError, RecursionError):
+            content = as_json(mutated(json.loads(content), rng)).encode() if rng.random() < 0.7 else content
+        path.unlink()
+        write_odd(path, damaged(content, rng) if rng.random() < 0.3 else content, rng)
+    option = mostly(rng, [], ["--fresh"], ["--force"], ["--from", "sft"], ["--set", "seed=2"], ["--until", "sft"])
+    until_prepare = ["run", "begun.toml", "--until", "prepare", *option]
+    return rng.choice((until_prepare, until_prepare, ["run", "begun.toml", "--dry-run", *option],
+                       ["report", "runs/begun"], ["preflight", "begun.toml"]))  # fmt: skip
 
 
 def model_folder(folder: Path, rng: random.Random) -> Path:
@@ -489,6 +623,8 @@ def model_folder(folder: Path, rng: random.Random) -> Path:
         "adapter_config.json": {"peft_type": "LORA", "base_model_name_or_path": "./nowhere"},
         artifacts.CALIBRATION: {"version": 1, "calibrators": {"generate": {"kind": "platt", "n": 3}}},
         artifacts.MANIFEST: {"stage": "sft", "inputs": {}, "inputs_sha256": "x", "outputs": {"config.json": {}}},
+        "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": "{{ messages }}"},
+        "generation_config.json": {"temperature": 0.5},
     }
     for name in rng.sample(list(files), rng.randint(1, len(files))):
         write_odd(
@@ -497,6 +633,29 @@ def model_folder(folder: Path, rng: random.Random) -> Path:
     if rng.random() < 0.7:
         (model / "model.safetensors").write_bytes(damaged(b"\x08\0\0\0\0\0\0\0{}      ", rng))
     return model
+
+
+def settings_of(rng: random.Random) -> list[str]:
+    """`--set` options, mostly of settings that there are, mostly refused."""
+    if rng.random() < 0.3:
+        return []
+    key = mostly(
+        rng, rng.choice(SETTINGS), "model", "nothing.at_all", "model.threads.x", "", ".", "profile", "variants.a.seed"
+    )
+    value = odd(rng)
+    return ["--set", f"{key}={rng.choice((as_json, as_text))(value)}"[:3000]]
+
+
+def option_texts(options: Mapping[str, Any]) -> list[str]:
+    """Options as they are typed."""
+    texts = []
+    for name, value in options.items():
+        for each in value if isinstance(value, list) else [value]:
+            if each is True:
+                texts.append(f"--{name}")
+            elif each is not None and each is not False:
+                texts += [f"--{name.replace('_', '-')}", str(each)]
+    return texts
 
 
 def command_of(rng: random.Random, folder: Path) -> list[str]:
@@ -521,16 +680,22 @@ def command_of(rng: random.Random, folder: Path) -> list[str]:
             rng.choice((kind, "mcq", "x")), "--n", rng.choice(("5", "0", "-1", "x", "1e3")), "--seed",
             rng.choice(("1", "-5", "99999999999999999999", "x")), *out,
         ],
-        "run": lambda: [recipe, rng.choice(("--dry-run", "--help")), "--from", rng.choice(("sft", "x", "prepare"))],
-        "demo": lambda: ["--task", rng.choice(("x", "", "MCQ")), *out],
+        "run": lambda: [
+            recipe, *mostly(rng, ["--dry-run"], ["--help"]), *rng.choice(([], ["--from", rng.choice(("sft", "x"))])),
+            *settings_of(rng),
+        ],
+        "demo": lambda: [
+            "--task", rng.choice(("x", "", "MCQ", *ROWS)), *rng.choice(([], ["--force"], ["--fresh", "--force"])),
+            *settings_of(rng), *rng.choice(([], ["--seed", rng.choice(("1", "x", "-1", "9" * 30))])), *out
+        ],
+        "preflight": lambda: [recipe, *settings_of(rng), *rng.choice(([], ["--force"]))],
+        "begun": lambda: [],
         "evaluate": lambda: ["--data", rows, "--model", f"{name}={model}", *asked, *out],
         "calibrate": lambda: [model, "--data", rows, *asked, "--kind", rng.choice(("platt", "x"))],
         "probe": lambda: [
             "--data", rows, "--model", f"{name}={model}", "--samples", rng.choice(("0", "1", "x")), *asked, *out
         ],
-        "score": lambda: [
-            verdicts, "--labels", rng.choice(("no,yes", "a")), *rng.choice(([], ["--gold", "gold"])), *out
-        ],
+        "score": lambda: [verdicts, *option_texts(score_options(rng, verdicts)), *out],
         "bench rubric": lambda: rng.choice((["--list"], ["--data", f"{name}={rows}", "--rubric", f"{name}={recipe}",
                                             "--model", f"m={model}", *out])),
         "export lm-eval": lambda: [str(folder / "tasks"), "--data", rows, *asked],
@@ -538,18 +703,15 @@ def command_of(rng: random.Random, folder: Path) -> list[str]:
         "lineage": lambda: [model],
         "info": lambda: ["--nothing"],
     }  # fmt: skip
-    weights = {"report": 3, "lineage": 3, "evaluate": 2, "check-data": 3, "run": 2, "score": 2}
+    weights = {"report": 4, "lineage": 3, "evaluate": 2, "check-data": 3, "run": 2, "score": 3, "demo": 2, "begun": 4}
     command = rng.choices(list(commands), [weights.get(one, 1) for one in commands])[0]
-    arguments = [*command.split(), *commands[command]()]
+    arguments = begun_run(folder, rng) if command == "begun" else [*command.split(), *commands[command]()]
     if rng.random() < 0.25:  # an option or a value that nobody expects
         extra = rng.choice(
-            ("--set", "--map", "--where", "--seed", "--nothing", "-x", "--gold", "--mode", "--max-cases")
+            ("--set", "--map", "--where", "--seed", "--nothing", "-x", "--gold", "--mode", "--max-cases", "--judge")
         )
-        arguments[rng.randint(1, len(arguments)) :] = [extra, as_text(odd(rng))]
-    if command == "run" and not {"--dry-run", "--help"} & set(arguments):
-        arguments.append("--dry-run")
-    if command == "demo":
-        arguments.append("--help")
+        at = rng.randint(1, len(arguments))
+        arguments[at : rng.choice((None, at))] = [extra, as_text(odd(rng))]
     return [argument.replace("\0", "").encode("utf-8", "replace").decode() for argument in arguments]
 
 
@@ -604,7 +766,26 @@ FUZZERS: dict[str, Callable[[random.Random, Path, Note], None]] = {
     "commands": fuzz_command,
 }
 TREES = base_trees()
+SETTINGS = sorted(
+    {"model.threads", *(f"{part}.{key}" for part, keys in recipe_from_tree(TREES[0]).model_dump().items()
+                        if isinstance(keys, dict) for key in keys)}
+)  # fmt: skip
 RESULTS: Any = {"version": 0}
+BEGUN = Path()
+"""A run folder with prepared rows, its recipe and the rows."""
+
+
+BEGUN_RECIPE = """
+name = "begun"
+[task]
+kind = "mcq"
+[data]
+source = "rows.jsonl"
+splits = { train = 0.5, test = 0.5 }
+leakage.allow = ["near_duplicate"]
+[model]
+base = "builtin:tiny"
+"""
 
 
 def prepare_process() -> None:
@@ -617,7 +798,10 @@ def prepare_process() -> None:
     socket.create_connection = refuse  # type: ignore[assignment]
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    global RESULTS
+    global RESULTS, BEGUN
+    from rich.console import Console
+
+    import medjudge.pipeline
     from medjudge.stages.score import ScoreOptions, label_scale, score
 
     with tempfile.TemporaryDirectory() as name:
@@ -625,6 +809,23 @@ def prepare_process() -> None:
         path.write_text("".join(json.dumps(row) + "\n" for row in verdict_rows(random.Random(1))))
         with contextlib.suppress(MedjudgeError):
             RESULTS = score([str(path)], label_scale("no,yes"), ScoreOptions(n_resamples=100)).results.to_json()
+    kept = tempfile.TemporaryDirectory(prefix="fuzz-begun-")
+    atexit.register(kept.cleanup)
+    BEGUN = Path(kept.name)
+    run_recipe = medjudge.pipeline.run_recipe
+    rows = [
+        {**row, "id": f"{row['id']}-{i}", "question": f"{i} {row['question']}"} for row in ROWS["mcq"] for i in "abcd"
+    ]
+    (BEGUN / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (BEGUN / "begun.toml").write_text(BEGUN_RECIPE)
+    with contextlib.chdir(BEGUN):
+        run_recipe(load_recipe_file(Path("begun.toml"), [])[0], Console(file=io.StringIO()), last="prepare")
+
+    def prepare_only(recipe: Any, console: Any, **options: Any) -> Path:
+        """Nothing is trained here: what is checked before the first stage, and the first stage."""
+        return run_recipe(recipe, console, **{**options, "first": None, "last": "prepare"})
+
+    medjudge.pipeline.run_recipe = prepare_only
 
 
 def one(kind: str, index: int, seed: int, *, loud: bool = False) -> tuple[str, str]:
