@@ -21,6 +21,7 @@ import json
 import logging
 import os
 import random
+import resource
 import shutil
 import signal
 import socket
@@ -41,12 +42,15 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_
 
 from medjudge import artifacts
 from medjudge.cli import main as medjudge
-from medjudge.config import DEMO_RECIPE, TASKS, recipe_from_tree, variants_from_tree
+from medjudge.config import DEMO_RECIPE, recipe_from_tree, variants_from_tree
 from medjudge.config import load_variants as load_recipe_file
 from medjudge.errors import MedjudgeError
 from medjudge.pipeline import active_stages
+from medjudge.tasks.catalog import TASKS
 
 LONGEST_S = 30
+MOST_BYTES = 6 * 2**30
+"""Address space of a process: an input that needs more than a few hundred megabytes is a failure."""
 DEEPEST = 30
 KINDS = ("recipes", "rows", "verdicts", "commands")
 ODD_TEXTS = (
@@ -66,6 +70,11 @@ ODD_VALUES: tuple[Any, ...] = (
 def mostly(rng: random.Random, usual: Any, *others: Any) -> Any:
     """The usual value nine times of ten, else one of the others."""
     return usual if rng.random() < 0.9 else rng.choice(others)
+
+
+def rarely(rng: random.Random, usual: Any, *others: Any) -> Any:
+    """As `mostly`, where a dozen such values come together and most inputs should still be measured."""
+    return usual if rng.random() < 0.97 else rng.choice(others)
 
 
 def odd(rng: random.Random) -> Any:
@@ -427,8 +436,13 @@ def verdict_rows(rng: random.Random) -> list[dict[str, Any]]:
     names = rng.choice((("a",), ("a", "b"), (None,)))
     n = rng.choice((2, 6, 12))
     verdict = rng.choice(VERDICT_FORMS)
-    more = mostly(rng, lambda: {}, lambda: {"error": rng.choice((None, "timeout", {"code": 3}))},
-                  lambda: {"b_label": rng.choice(labels)}, lambda: {"question": rng.choice(("Was? h\u00e4", "q"))})  # fmt: skip
+    more = mostly(
+        rng,
+        lambda: {},
+        lambda: {"error": rng.choice((None, "timeout", {"code": 3}))},
+        lambda: {"b_label": rng.choice(labels)},
+        lambda: {"question": rng.choice(("Was? h\u00e4", "q"))},
+    )
     return [
         {
             "id": f"c{i}",
@@ -460,25 +474,25 @@ VERDICT_FORMS: tuple[Callable[[random.Random, str], Any], ...] = (
 def score_options(rng: random.Random, gold: str) -> dict[str, Any]:
     """What `medjudge score` may be asked, under the names of its options."""
     return {
-        "labels": mostly(rng, "no,yes", "yes,no", "1,2,3", "", ",", "a", "no,no", "x" * 3000, "0,1", "No,NO,n\u00f6"),
-        "map": mostly(
+        "labels": rarely(rng, "no,yes", "yes,no", "1,2,3", "", ",", "a", "no,no", "x" * 3000, "0,1", "No,NO,n\u00f6"),
+        "map": rarely(
             rng, [], ["label=gold"], ["id=id", "gold=label"], ["x=y"], ["label="], ["judge=nothing"], ["="],
             ["error=error"], ["error="], ["error=confidence"], ["label=label.verdict"], ["label=label[0]"],
             ["id=id+generator"], ["id=id+"], ["group="], ["id="], ["confidence=label"], ["label=label[*].verdict"],
             [as_text(odd(rng))], [f"label={as_text(odd(rng))}"],
         ),
-        "judge": mostly(rng, [], ["a=label"], ["a=label", "b=b_label"], ["b_label"], ["a=gold"], ["a=a", "a=b"],
+        "judge": rarely(rng, [], ["a=label"], ["a=label", "b=b_label"], ["b_label"], ["a=gold"], ["a=a", "a=b"],
                         ["=x"], ["majority=label"], [as_text(odd(rng))]),
-        "gold": mostly(rng, None, "gold", "nothing", "label", gold),
-        "gold_map": mostly(rng, [], ["gold=gold"], ["id=group"], ["id=id+generator"], ["gold="], ["x=y"]),
-        "alias": mostly(rng, [], ["Y=yes"], ["x"], ["n/a="], ["0=no", "1=yes"], ["yes=no"], [f"{as_text(odd(rng))}="]),
-        "threshold": mostly(rng, None, 0.5, 0.0, -1.0, 1e308, float("nan"), float("inf")),
-        "gold_threshold": mostly(rng, None, 0.5, float("nan"), 2.0),
-        "where": mostly(rng, [], ["generator=g1"], ["="], ["nothing=1"], ["generator="], ["generator=g1", "group=q0"]),
-        "family": mostly(rng, [], ["a=x", "g1=x"], ["zz=x"]),
-        "confidence_max": mostly(rng, 1.0, 100.0, 1e-9, float("nan"), float("inf")),
-        "reference": mostly(rng, None, "a", "zz"),
-        "positive": mostly(rng, None, "yes", "zz"),
+        "gold": rarely(rng, None, "gold", "nothing", "label", gold),
+        "gold_map": rarely(rng, [], ["gold=gold"], ["id=group"], ["id=id+generator"], ["gold="], ["x=y"]),
+        "alias": rarely(rng, [], ["Y=yes"], ["x"], ["n/a="], ["0=no", "1=yes"], ["yes=no"], [f"{as_text(odd(rng))}="]),
+        "threshold": rarely(rng, None, 0.5, 0.0, -1.0, 1e308, float("nan"), float("inf")),
+        "gold_threshold": rarely(rng, None, 0.5, float("nan"), 2.0),
+        "where": rarely(rng, [], ["generator=g1"], ["="], ["nothing=1"], ["generator="], ["generator=g1", "group=q0"]),
+        "family": rarely(rng, [], ["a=x", "g1=x"], ["zz=x"]),
+        "confidence_max": rarely(rng, 1.0, 100.0, 1e-9, float("nan"), float("inf")),
+        "reference": rarely(rng, None, "a", "zz"),
+        "positive": rarely(rng, None, "yes", "zz"),
         "ordered": rng.random() < 0.2,
     }  # fmt: skip
 
@@ -715,8 +729,8 @@ def command_of(rng: random.Random, folder: Path) -> list[str]:
     return [argument.replace("\0", "").encode("utf-8", "replace").decode() for argument in arguments]
 
 
-def fuzz_command(rng: random.Random, folder: Path, note: Note) -> None:
-    """One command line, run in this process as the console script runs it."""
+def fuzz_command(rng: random.Random, folder: Path, note: Note) -> bool:
+    """One command line, run in this process as the console script runs it. Whether it was refused."""
     arguments = command_of(rng, folder)
     note.add("arguments", arguments)
     out, err = io.StringIO(), io.StringIO()
@@ -733,8 +747,11 @@ def fuzz_command(rng: random.Random, folder: Path, note: Note) -> None:
         raise AssertionError(f"exit code {code}")
     if "Traceback" in out.getvalue() + err.getvalue():
         raise AssertionError("a traceback on the console")
+    if "out of memory" in err.getvalue():
+        raise AssertionError("out of memory")
     if code in (1, 2) and not (err.getvalue() + out.getvalue()).strip():
         raise AssertionError(f"exit code {code} without a word")
+    return bool(code)
 
 
 # --- running ----------------------------------------------------------------------------------------------------------
@@ -759,7 +776,7 @@ class Note:
         return "\n".join(lines)
 
 
-FUZZERS: dict[str, Callable[[random.Random, Path, Note], None]] = {
+FUZZERS: dict[str, Callable[[random.Random, Path, Note], bool | None]] = {
     "recipes": fuzz_recipe,
     "rows": fuzz_rows,
     "verdicts": fuzz_verdicts,
@@ -796,6 +813,7 @@ def prepare_process() -> None:
 
     socket.socket.connect = refuse  # type: ignore[method-assign]
     socket.create_connection = refuse  # type: ignore[assignment]
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     global RESULTS, BEGUN
@@ -841,7 +859,7 @@ def one(kind: str, index: int, seed: int, *, loud: bool = False) -> tuple[str, s
         previous = signal.signal(signal.SIGALRM, too_long)
         signal.alarm(LONGEST_S)
         try:
-            FUZZERS[kind](rng, folder, note)
+            refused = FUZZERS[kind](rng, folder, note)
         except MedjudgeError as error:
             message = str(error)
             if message.strip() and "Traceback" not in message and len(message) < 20_000:
@@ -861,7 +879,7 @@ def one(kind: str, index: int, seed: int, *, loud: bool = False) -> tuple[str, s
                     path.chmod(0o700)
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(exist_ok=True)
-    return "fine", ""
+    return "refused" if refused else "fine", ""
 
 
 def many(kind: str, indices: Sequence[int], seed: int) -> tuple[str, Counter[str], list[str]]:

@@ -57,7 +57,7 @@ def test_full_marks_can_be_earned() -> None:
         (f"```json\n{GOOD}\n```", "format", "not one JSON object"),
         (f"Marks: {GOOD}", "format", "not one JSON object"),
         (f"{GOOD}{GOOD}", "format", "not one JSON object"),
-        (f"<think>hm</think>{GOOD}", "format", "a <think> block stands before the answer"),
+        (f"<think>hm</think>{GOOD}", "format", "but a <think> block stands first"),
         (GOOD.replace("7", "NaN"), "format", "a number that JSON does not have"),
         ("[7, 8, 6]", "schema", "expected a JSON object, found list"),
         ('{"medical_concepts": 7, "logic_alignment": 8}', "schema", "lacks supporting_evidence"),

@@ -404,7 +404,9 @@ class _Answers:
         if not is_empty:
             return Unparsed(case_id, "", "the label is not one of the scale", kind="schema")
         kind = self.reader.text(row, "kind")
-        reason = plain(self.reader.cell(row, "reason")) or "no label was given"
+        # Reasons are counted in results and on the page, and those of another program may quote what its judge wrote.
+        reason = plain(self.reader.cell(row, "reason")) if is_own(self.table) else ""
+        reason = reason or "no label was given"
         return Unparsed(case_id, "", reason, kind=kind if kind in KINDS else "format")  # type: ignore[arg-type]
 
     def _second(self, row: Row, case_id: str, who: str) -> DataError:
