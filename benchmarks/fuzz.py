@@ -34,6 +34,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -352,7 +353,10 @@ def table_bytes(rows: Sequence[Any], ending: str, rng: random.Random) -> bytes:
         import pyarrow.parquet
 
         sink = io.BytesIO()
+        deepest = max((len(place) for place in places(objects)), default=0)
         try:
+            if deepest >= DEEPEST:  # pyarrow itself takes all memory over thousands of levels
+                raise ValueError("nested too deeply")
             pyarrow.parquet.write_table(pyarrow.Table.from_pylist(objects), sink)
         except Exception:  # mixed types in a column
             texts = [{str(key)[:99]: as_text(value)[:99] for key, value in row.items()} for row in objects]
@@ -882,11 +886,13 @@ def one(kind: str, index: int, seed: int, *, loud: bool = False) -> tuple[str, s
     return "refused" if refused else "fine", ""
 
 
-def many(kind: str, indices: Sequence[int], seed: int) -> tuple[str, Counter[str], list[str]]:
-    """(kind, how inputs ended, failures) of some inputs, in a prepared process."""
+def many(kind: str, indices: Sequence[int], seed: int, notes: Path) -> tuple[str, Counter[str], list[str]]:
+    """(kind, how inputs ended, failures) of some inputs, in a prepared process. notes: where it says what it is at."""
     counts: Counter[str] = Counter()
     failures = []
+    note = notes / str(os.getpid())
     for index in indices:
+        note.write_text(f"--only {kind} --case {index} --seed {seed}")
         outcome, text = one(kind, index, seed)
         counts[outcome] += 1
         failures += [text] if outcome == "failed" else []
@@ -911,14 +917,20 @@ def main() -> None:
     jobs = [(kind, range(low, min(low + 100, arguments.n))) for kind in kinds for low in range(0, arguments.n, 100)]
     totals: dict[str, Counter[str]] = {kind: Counter() for kind in kinds}
     seen: Counter[str] = Counter()
-    with ProcessPoolExecutor(arguments.processes, initializer=prepare_process) as pool:
-        for kind, counts, failures in pool.map(many, *zip(*((k, r, arguments.seed) for k, r in jobs), strict=True)):
-            totals[kind] += counts
-            for text in failures:
-                place = "\n".join(line for line in text.splitlines() if line.lstrip().startswith("File"))[-300:]
-                seen[place] += 1
-                if seen[place] <= 2:  # the same line of code again and again says nothing new
-                    print(text, end="\n\n", flush=True)
+    with tempfile.TemporaryDirectory(prefix="fuzz-notes-") as name:
+        notes = Path(name)
+        try:
+            with ProcessPoolExecutor(arguments.processes, initializer=prepare_process) as pool:
+                calls = ((kind, indices, arguments.seed, notes) for kind, indices in jobs)
+                for kind, counts, failures in pool.map(many, *zip(*calls, strict=True)):
+                    totals[kind] += counts
+                    for text in failures:
+                        place = "\n".join(line for line in text.splitlines() if line.lstrip().startswith("File"))[-300:]
+                        seen[place] += 1
+                        if seen[place] <= 2:  # the same line of code again and again says nothing new
+                            print(text, end="\n\n", flush=True)
+        except BrokenProcessPool:
+            raise SystemExit(f"a process died at one of: {[note.read_text() for note in notes.iterdir()]}") from None
     for kind, counts in totals.items():
         print(f"{kind}: {dict(counts)}")
     n_failed = sum(counts["failed"] for counts in totals.values())
