@@ -539,6 +539,30 @@ def fuzz_verdicts(rng: random.Random, folder: Path, note: Note) -> None:
 # --- command lines ----------------------------------------------------------------------------------------------------
 
 
+PREFLIGHT = {
+    "n_cases": 6, "n_at_maximum": 6, "maximum": 1.0, "n_prompts_cut": 1, "n_words_cut": 3, "n_snippets_cut": 0,
+    "checks": [
+        {"name": "gold", "status": "passed", "told": "6 of 6.", "causes": ["none"], "evidence": None},
+        {"name": "policy", "status": "failed", "told": "0 of 6.", "causes": [], "evidence": None},
+    ],
+    "terms": [
+        {"name": "accuracy", "weight": 1.0, "most": 1.0, "gold": 1.0, "shuffled": 0.0, "policy": None,
+         "policy_sd": None, "groups_with_spread": None},
+    ],
+    "pass_rates": {"c1": 0.5}, "seconds": 0.1, "forced": True, "passed": False, "verdict": "failed, forced",
+}  # fmt: skip
+DOCTOR = {
+    "policy": "warn", "n_steps": 2, "stopped_step": 2,
+    "findings": [
+        {"name": "kl", "title": "drift", "severity": "warning", "since_step": 1, "last_step": 2, "sentence": "So.",
+         "advice": "Less.", "evidence": [{"case_id": "c1"}], "explained_by": None},
+    ],
+    "actions": [{"step": 1, "what": "lowered"}],
+    "held_out": [{"step": 1, "n": 3, "accuracy": 0.5}],
+    "series": {"step": [1, 2], "reward": [0.0, 0.5], "unparsed": [1.0, 0.5], "kl": [0.0, 0.1], "correct": [0.0, 1.0]},
+}  # fmt: skip
+
+
 def run_folder(folder: Path, rng: random.Random) -> Path:
     """What `evaluate` and a run leave behind, with something wrong in one of the files."""
     run = folder / "run"
@@ -557,8 +581,8 @@ def run_folder(folder: Path, rng: random.Random) -> Path:
         evaluated / artifacts.RECIPE: {"name": "x", "evaluate": {"split": "test"}},
         run / artifacts.RECIPE: {"name": "x", "report": {"title": "t"}},
         run / artifacts.COMMANDS: ["medjudge run x.toml"],
-        run / "grpo" / artifacts.PREFLIGHT: {"checks": [], "terms": [], "verdict": "passed"},
-        run / "grpo" / artifacts.DOCTOR: {"findings": [], "steps": [], "policy": "warn"},
+        run / "grpo" / artifacts.PREFLIGHT: PREFLIGHT,
+        run / "grpo" / artifacts.DOCTOR: DOCTOR,
         run / "grpo" / artifacts.JUDGES: {"llm": {"marks": {"n": 1}}},
         run / "sft" / artifacts.HISTORY: [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.4}],
         run / "sft" / artifacts.MANIFEST: manifest,
@@ -578,9 +602,9 @@ def run_folder(folder: Path, rng: random.Random) -> Path:
         },
         run / rng.choice((artifacts.SUITE, artifacts.VARIANTS, f"compare/{artifacts.VARIANTS}")): {"variants": []},
     }
-    broken = rng.sample(list(files), rng.choice((1, 1, 2)))
+    broken = rng.sample(list(files), rng.choice((0, 1, 1, 2)))
     for path, value in files.items():
-        if path.name in (artifacts.SUITE, artifacts.VARIANTS) and path not in broken:
+        if path.name in (artifacts.SUITE, artifacts.VARIANTS) and (path not in broken or rng.random() < 0.7):
             continue
         path.parent.mkdir(exist_ok=True)
         text = as_json(mutated(json.loads(json.dumps(value)), rng) if path in broken else value)
@@ -590,7 +614,10 @@ def run_folder(folder: Path, rng: random.Random) -> Path:
         elif not path.exists():
             path.write_text(text)
     row = {"case_id": "c1", "model": "a", "gold": "yes", "label": "no", "confidence": 0.5, "unparsed_reason": None}
-    write_odd(evaluated / artifacts.VERDICTS, as_json(mutated(row, rng, rng.randint(0, 1))).encode(), rng)
+    if rng.random() < 0.2:
+        write_odd(evaluated / artifacts.VERDICTS, as_json(mutated(row, rng)).encode(), rng)
+    else:
+        (evaluated / artifacts.VERDICTS).write_text(json.dumps(row) + "\n")
     return run
 
 
@@ -717,7 +744,9 @@ def command_of(rng: random.Random, folder: Path) -> list[str]:
         "bench rubric": lambda: rng.choice((["--list"], ["--data", f"{name}={rows}", "--rubric", f"{name}={recipe}",
                                             "--model", f"m={model}", *out])),
         "export lm-eval": lambda: [str(folder / "tasks"), "--data", rows, *asked],
-        "report": lambda: [str(rng.choice((run_folder(folder, rng), folder, Path(rows))))],
+        "report": lambda: [
+            str(mostly(rng, run_folder(folder, rng), folder, Path(rows))), *rng.choice(([], ["--show-text"]))
+        ],
         "lineage": lambda: [model],
         "info": lambda: ["--nothing"],
     }  # fmt: skip

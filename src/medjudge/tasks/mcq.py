@@ -35,8 +35,8 @@ from medjudge.tasks.thoughts import outside_thoughts
 LETTERS = ("A", "B", "C", "D")
 OPTIONS = ("opa", "opb", "opc", "opd")
 KEYS = ("predicted_category", "confidence", "reason")
-LONGEST_LETTER = 3
-"""Characters of what a message repeats of a category that is none, such as "E" or "(a)"."""
+_SHOWN = re.compile(r"\S.{0,2}|[01][.,]\d{1,3}")
+"""What a message repeats of a wrong value: a letter such as "E" or "(a)", a confidence such as "0.95"."""
 
 PUBLISHED = (
     "You answer medical multiple-choice questions. Each question has four options, A to D, and exactly one is right. "
@@ -274,7 +274,7 @@ def _schema_problem(content: Any) -> str | None:
 def _shape(value: Any) -> str:
     if type(value) in (int, float):
         return f"a number ({type(value).__name__}) off the range"
-    return f"str {value!r}" if isinstance(value, str) and 0 < len(value.strip()) <= LONGEST_LETTER else describe(value)
+    return f"str {value!r}" if isinstance(value, str) and _SHOWN.fullmatch(value) else describe(value)
 
 
 def _is_probability(value: object) -> TypeGuard[float]:
