@@ -88,7 +88,7 @@ def page(files: dict[str, Any], folder: Path) -> str:
 
 def test_whole_notes_stand_on_the_page(run: dict[str, Any], tmp_path: Path) -> None:
     html = page(run, tmp_path / "run")
-    for words in ("6 of 6.", "drift", "lowered", "2 of 3 training prompts were shortened"):
+    for words in ("6 of 6.", "drift", "lowered"):
         assert words.lower() in html.lower(), words
 
 
