@@ -539,6 +539,17 @@ def fuzz_verdicts(rng: random.Random, folder: Path, note: Note) -> None:
 # --- command lines ----------------------------------------------------------------------------------------------------
 
 
+LINEAGE = {
+    "stage": "merge", "kind": "merged", "base": "b", "weights_sha256": "ab", "base_revision": None,
+    "ancestry": [{"stage": "base", "kind": "base", "name": "b", "weights_sha256": "cd"}],
+    "merge": {"n_positions": 3, "max_logit_difference": 0.1, "share_unchanged_tokens": 0.5},
+}  # fmt: skip
+LEAKAGE = {
+    "comparisons": [
+        {"train": "a", "held_out": "b", "n_train": 2, "n_held_out": 2, "overlaps": {"exact": {"n_cases": 1}}}
+    ],
+    "summary_line": "Leakage: 1 of 2.",
+}
 PREFLIGHT = {
     "n_cases": 6, "n_at_maximum": 6, "maximum": 1.0, "n_prompts_cut": 1, "n_words_cut": 3, "n_snippets_cut": 0,
     "checks": [
@@ -766,6 +777,8 @@ def fuzz_command(rng: random.Random, folder: Path, note: Note) -> bool:
     """One command line, run in this process as the console script runs it. Whether it was refused."""
     arguments = command_of(rng, folder)
     note.add("arguments", arguments)
+    global DRAWS
+    DRAWS = rng.random() < 0.1
     out, err = io.StringIO(), io.StringIO()
     code: Any = 0
     argv, sys.argv = sys.argv, ["medjudge", *arguments]
@@ -821,6 +834,8 @@ SETTINGS = sorted(
                         if isinstance(keys, dict) for key in keys)}
 )  # fmt: skip
 RESULTS: Any = {"version": 0}
+DRAWS = True
+"""Whether pictures are drawn, which takes most of an input's time."""
 BEGUN = Path()
 """A run folder with prepared rows, its recipe and the rows."""
 
@@ -853,6 +868,7 @@ def prepare_process() -> None:
     from rich.console import Console
 
     import medjudge.pipeline
+    from medjudge.reporting.figures import Picture
     from medjudge.stages.score import ScoreOptions, label_scale, score
 
     with tempfile.TemporaryDirectory() as name:
@@ -860,6 +876,9 @@ def prepare_process() -> None:
         path.write_text("".join(json.dumps(row) + "\n" for row in verdict_rows(random.Random(1))))
         with contextlib.suppress(MedjudgeError):
             RESULTS = score([str(path)], label_scale("no,yes"), ScoreOptions(n_resamples=100)).results.to_json()
+    RESULTS["leakage"] = LEAKAGE
+    for model in RESULTS["models"].values():
+        model["lineage"] = LINEAGE if model["role"] == "model" else None
     kept = tempfile.TemporaryDirectory(prefix="fuzz-begun-")
     atexit.register(kept.cleanup)
     BEGUN = Path(kept.name)
@@ -877,6 +896,8 @@ def prepare_process() -> None:
         return run_recipe(recipe, console, **{**options, "first": None, "last": "prepare"})
 
     medjudge.pipeline.run_recipe = prepare_only
+    draw = Picture.png
+    Picture.png = lambda self: draw(self) if DRAWS else b""  # type: ignore[method-assign]
 
 
 def one(kind: str, index: int, seed: int, *, loud: bool = False) -> tuple[str, str]:
