@@ -347,7 +347,8 @@ def table_bytes(rows: Sequence[Any], ending: str, rng: random.Random) -> bytes:
             cells = [as_text(row.get(column, "")).replace("\0", "") for column in columns]
             cells = [cell.replace(".", point) if is_number(cell) else cell for cell in cells]
             writer.writerow(cells[: rng.choice(cut)] + rng.choice(more))
-        return (head + out.getvalue()).encode("utf-8", "replace")
+        text: str = head + out.getvalue()
+        return text.encode("utf-8", "replace")
     if ending == "parquet":
         import pyarrow
         import pyarrow.parquet
