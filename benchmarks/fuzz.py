@@ -12,6 +12,7 @@ no network is reached (connections are refused inside the process), and everythi
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import csv
 import gzip
@@ -20,6 +21,7 @@ import json
 import logging
 import os
 import random
+import resource
 import shutil
 import signal
 import socket
@@ -28,9 +30,11 @@ import tempfile
 import time
 import traceback
 import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,12 +43,15 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_
 
 from medjudge import artifacts
 from medjudge.cli import main as medjudge
-from medjudge.config import DEMO_RECIPE, TASKS, recipe_from_tree, variants_from_tree
+from medjudge.config import DEMO_RECIPE, recipe_from_tree, variants_from_tree
 from medjudge.config import load_variants as load_recipe_file
 from medjudge.errors import MedjudgeError
 from medjudge.pipeline import active_stages
+from medjudge.tasks.catalog import TASKS
 
 LONGEST_S = 30
+MOST_BYTES = 6 * 2**30
+"""Address space of a process: an input that needs more than a few hundred megabytes is a failure."""
 DEEPEST = 30
 KINDS = ("recipes", "rows", "verdicts", "commands")
 ODD_TEXTS = (
@@ -66,6 +73,11 @@ def mostly(rng: random.Random, usual: Any, *others: Any) -> Any:
     return usual if rng.random() < 0.9 else rng.choice(others)
 
 
+def rarely(rng: random.Random, usual: Any, *others: Any) -> Any:
+    """As `mostly`, where a dozen such values come together and most inputs should still be measured."""
+    return usual if rng.random() < 0.97 else rng.choice(others)
+
+
 def odd(rng: random.Random) -> Any:
     """A value of any type."""
     if rng.random() < 0.02:
@@ -85,6 +97,15 @@ def places(tree: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
             yield from places(value, (*at, key))
 
 
+def near(value: Any, rng: random.Random) -> Any:
+    """Another value of the same type."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return rng.choice((value + 1, value * 2, value / 2, -value))
+    return f"{value}x" if isinstance(value, str) else value
+
+
 def mutated(tree: Any, rng: random.Random, n: int | None = None) -> Any:
     """The tree with some values replaced, removed, renamed or added."""
     for _ in range(rng.randint(1, 3) if n is None else n):
@@ -96,7 +117,9 @@ def mutated(tree: Any, rng: random.Random, n: int | None = None) -> Any:
         for part in above:
             holder = holder[part]
         action = rng.random()
-        if action < 0.55:
+        if action < 0.15:
+            holder[key] = near(holder[key], rng)
+        elif action < 0.55:
             holder[key] = odd(rng)
         elif action < 0.7:
             del holder[key]
@@ -130,7 +153,7 @@ def damaged(content: bytes, rng: random.Random) -> bytes:
             rng.choice(("utf-16", "utf-8-sig", "utf-32")), "replace"
         )
     if action == 4:
-        return content.decode("utf-8", errors="replace").encode("latin-1", "replace")
+        return content.decode("utf-8", errors="replace").encode(rng.choice(("latin-1", "cp1252")), "replace")
     if action == 5:
         return rng.choice((b"", b"\n", b"\0" * 64, b"null", b"[]", b"{}", b"PK\x03\x04", b"PAR1"))
     if action == 6:
@@ -210,7 +233,7 @@ def overrides_of(tree: Mapping[str, Any], rng: random.Random) -> list[str]:
 
 def fuzz_recipe(rng: random.Random, folder: Path, note: Note) -> None:
     """One recipe, as a tree or as a file."""
-    tree = mutated(json.loads(json.dumps(rng.choice(TREES))), rng)
+    tree = mutated(json.loads(json.dumps(rng.choice(TREES))), rng, rng.choice((0, 1, 1, 2, 3)))
     overrides = overrides_of(tree if isinstance(tree, dict) else {}, rng)
     note.add("overrides", overrides)
     if rng.random() < 0.5 and isinstance(tree, dict):
@@ -271,14 +294,43 @@ ROWS: dict[str, list[dict[str, Any]]] = {
 }
 
 
+SHAPES: tuple[Callable[[list[Any], list[dict[str, Any]]], Any], ...] = (
+    lambda rows, _: rows,
+    lambda rows, _: {"data": rows},
+    lambda rows, _: {"rows": rows, "model": "m"},
+    lambda rows, _: {"eval": {"results": {"samples": rows}}},
+    lambda rows, _: {"a": rows, "b": rows},
+    lambda _, objects: {key: [row.get(key) for row in objects] for row in objects for key in row},
+    lambda _, objects: {key: {str(i): row.get(key) for i, row in enumerate(objects)} for row in objects for key in row},
+    lambda _, objects: {f"r{i}": row for i, row in enumerate(objects)},
+    lambda rows, _: "\n".join(as_json(row) for row in rows),
+)
+"""JSON files as programs write them: lists at some depth, columns side by side, records under their ids."""
+
+
+def is_number(text: str) -> bool:
+    """Whether a cell is a number with a point."""
+    return text.replace(".", "", 1).isdecimal()
+
+
 def table_bytes(rows: Sequence[Any], ending: str, rng: random.Random) -> bytes:
     """The rows in a format, written carelessly."""
     if ending in ("jsonl", "jsonl.gz"):
         content = "".join(as_json(row) + rng.choice(("\n", "\n", "\r\n", "\n\n")) for row in rows).encode()
         return gzip.compress(content, mtime=0) if ending.endswith("gz") else content
-    if ending == "json":
-        return as_json(rng.choice((list(rows), {"data": list(rows)}, {"rows": rows}))).encode()
     objects = [row for row in rows if isinstance(row, dict)]
+    if ending == "json":
+        return as_json(rng.choice(SHAPES)(list(rows), objects)).encode()
+    if ending == "eval":
+        sink = io.BytesIO()
+        with zipfile.ZipFile(sink, "w") as archive:
+            archive.writestr("header.json", "{}")
+            for number, row in enumerate(rows):
+                name = mostly(
+                    rng, f"samples/{number}.json", "samples/", f"other/{number}.json", f"samples/{number % 2}"
+                )
+                archive.writestr(name, mostly(rng, as_json(row), "", "{", "[" * 3000))
+        return sink.getvalue()
     columns = list(dict.fromkeys(str(key) for row in objects for key in row))
     rng.shuffle(columns)
     if ending in ("csv", "tsv"):
@@ -290,16 +342,22 @@ def table_bytes(rows: Sequence[Any], ending: str, rng: random.Random) -> bytes:
         is_ragged = rng.random() < 0.2
         cut, more = ((None, None, -1), ([], ["", ""])) if is_ragged else ((None,), ([],))
         writer.writerow(columns)
+        point = mostly(rng, ".", ",")
         for row in objects:
             cells = [as_text(row.get(column, "")).replace("\0", "") for column in columns]
+            cells = [cell.replace(".", point) if is_number(cell) else cell for cell in cells]
             writer.writerow(cells[: rng.choice(cut)] + rng.choice(more))
-        return (head + out.getvalue()).encode("utf-8", "replace")
+        text: str = head + out.getvalue()
+        return text.encode("utf-8", "replace")
     if ending == "parquet":
         import pyarrow
         import pyarrow.parquet
 
         sink = io.BytesIO()
+        deepest = max((len(place) for place in places(objects)), default=0)
         try:
+            if deepest >= DEEPEST:  # pyarrow itself takes all memory over thousands of levels
+                raise ValueError("nested too deeply")
             pyarrow.parquet.write_table(pyarrow.Table.from_pylist(objects), sink)
         except Exception:  # mixed types in a column
             texts = [{str(key)[:99]: as_text(value)[:99] for key, value in row.items()} for row in objects]
@@ -325,7 +383,8 @@ def _workbook(objects: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> b
     return sink.getvalue()
 
 
-ENDINGS = (*("jsonl", "json", "csv", "parquet", "xlsx") * 3, "jsonl.gz", "tsv", "txt", "")
+ENDINGS = (*("jsonl", "json", "csv", "parquet", "xlsx") * 3, "jsonl.gz", "eval", "tsv", "txt", "")
+TEXT_ENDINGS = ("jsonl", "json", "csv", "tsv")
 
 
 def write_table(folder: Path, name: str, rows: Sequence[Any], rng: random.Random, *, changed: float = 0.7) -> Path:
@@ -335,7 +394,10 @@ def write_table(folder: Path, name: str, rows: Sequence[Any], rng: random.Random
         copy = mutated(copy, rng)
         copy = copy if isinstance(copy, list) else [copy]
     ending = rng.choice(ENDINGS)
-    return write_odd(folder / f"{name}.{ending}".rstrip("."), table_bytes(copy, ending, rng), rng)
+    content = table_bytes(copy, ending, rng)
+    if ending in TEXT_ENDINGS and rng.random() < 0.15:
+        content = content.decode("utf-8", "replace").encode(rng.choice(("utf-16", "cp1252", "utf-8-sig")), "replace")
+    return write_odd(folder / f"{name}.{ending}".rstrip("."), content, rng)
 
 
 def fuzz_rows(rng: random.Random, folder: Path, note: Note) -> None:
@@ -374,46 +436,82 @@ def fuzz_rows(rng: random.Random, folder: Path, note: Note) -> None:
 
 
 def verdict_rows(rng: random.Random) -> list[dict[str, Any]]:
-    """Verdicts of one or two judges on some cases, with their expert labels."""
+    """Verdicts of one or two judges on some cases, with their expert labels, in the ways that programs write them."""
     labels = ("no", "yes")
     names = rng.choice((("a",), ("a", "b"), (None,)))
+    n = rng.choice((2, 6, 12))
+    verdict = rng.choice(VERDICT_FORMS)
+    more = mostly(
+        rng,
+        lambda: {},
+        lambda: {"error": rng.choice((None, "timeout", {"code": 3}))},
+        lambda: {"b_label": rng.choice(labels)},
+        lambda: {"question": rng.choice(("Was? h\u00e4", "q"))},
+    )
     return [
         {
             "id": f"c{i}",
-            "label": rng.choice(labels),
+            "label": verdict(rng, rng.choice(labels)),
             "gold": rng.choice(labels),
             "confidence": rng.random(),
             "generator": f"g{i % 2}",
             "group": f"q{i // 2}",
             **({"judge": name} if name else {}),
+            **more(),
         }
         for name in names
-        for i in range(rng.choice((2, 6, 12)))
+        for i in range(n)
     ]
+
+
+VERDICT_FORMS: tuple[Callable[[random.Random, str], Any], ...] = (
+    *(lambda _, label: label,) * 6,
+    lambda rng, _: rng.random(),
+    lambda rng, _: rng.randint(0, 1),
+    lambda _, label: label == "yes",
+    lambda _, label: [label],
+    lambda _, label: {"verdict": label, "why": "w\u00fcrde"},
+    lambda rng, label: label.upper() if rng.random() < 0.5 else f" {label}\u00a0",
+    lambda rng, label: rng.choice((label, None, "", "n/a", "long text " * 20)),
+)
+
+
+def score_options(rng: random.Random, gold: str) -> dict[str, Any]:
+    """What `medjudge score` may be asked, under the names of its options."""
+    return {
+        "labels": rarely(rng, "no,yes", "yes,no", "1,2,3", "", ",", "a", "no,no", "x" * 3000, "0,1", "No,NO,n\u00f6"),
+        "map": rarely(
+            rng, [], ["label=gold"], ["id=id", "gold=label"], ["x=y"], ["label="], ["judge=nothing"], ["="],
+            ["error=error"], ["error="], ["error=confidence"], ["label=label.verdict"], ["label=label[0]"],
+            ["id=id+generator"], ["id=id+"], ["group="], ["id="], ["confidence=label"], ["label=label[*].verdict"],
+            [as_text(odd(rng))], [f"label={as_text(odd(rng))}"],
+        ),
+        "judge": rarely(rng, [], ["a=label"], ["a=label", "b=b_label"], ["b_label"], ["a=gold"], ["a=a", "a=b"],
+                        ["=x"], ["majority=label"], [as_text(odd(rng))]),
+        "gold": rarely(rng, None, "gold", "nothing", "label", gold),
+        "gold_map": rarely(rng, [], ["gold=gold"], ["id=group"], ["id=id+generator"], ["gold="], ["x=y"]),
+        "alias": rarely(rng, [], ["Y=yes"], ["x"], ["n/a="], ["0=no", "1=yes"], ["yes=no"], [f"{as_text(odd(rng))}="]),
+        "threshold": rarely(rng, None, 0.5, 0.0, -1.0, 1e308, float("nan"), float("inf")),
+        "gold_threshold": rarely(rng, None, 0.5, float("nan"), 2.0),
+        "where": rarely(rng, [], ["generator=g1"], ["="], ["nothing=1"], ["generator="], ["generator=g1", "group=q0"]),
+        "family": rarely(rng, [], ["a=x", "g1=x"], ["zz=x"]),
+        "confidence_max": rarely(rng, 1.0, 100.0, 1e-9, float("nan"), float("inf")),
+        "reference": rarely(rng, None, "a", "zz"),
+        "positive": rarely(rng, None, "yes", "zz"),
+        "ordered": rng.random() < 0.2,
+    }  # fmt: skip
 
 
 def fuzz_verdicts(rng: random.Random, folder: Path, note: Note) -> None:
     """One set of verdict files, read, joined and, where that works, measured."""
-    from medjudge.stages.score import ScoreOptions, label_scale, parse_pairs, score
+    from medjudge.data.sources import parse_options
+    from medjudge.stages.score import ScoreOptions, label_scale, parse_judges, score
 
     rows = verdict_rows(rng)
     paths = [str(write_table(folder, "verdicts", rows, rng))]
     if rng.random() < 0.2:
         paths.append(f"b={write_table(folder, 'more', rows, rng)}")
-    gold = mostly(rng, None, "gold", "nothing", str(write_table(folder, "gold", rows, rng, changed=0.4)))
-    pairs = mostly(rng, [], ["label=gold"], ["id=id", "gold=label"], ["x=y"], ["label="], ["judge=nothing"], ["="])
-    options = {
-        "labels": mostly(rng, "no,yes", "yes,no", "1,2,3", "", ",", "a", "no,no", "x" * 3000),
-        "map": pairs,
-        "gold": gold,
-        "alias": mostly(rng, [], ["Y=yes"], ["x"]),
-        "where": mostly(rng, [], ["generator=g1"], ["="]),
-        "family": mostly(rng, [], ["a=x", "g1=x"], ["zz=x"]),
-        "confidence_max": mostly(rng, 1.0, 100.0, 1e-9),
-        "reference": mostly(rng, None, "a", "zz"),
-        "positive": mostly(rng, None, "yes", "zz"),
-        "ordered": rng.random() < 0.2,
-    }
+    options = score_options(rng, str(write_table(folder, "gold", rows, rng, changed=0.4)))
     note.add("paths", paths)
     note.add("options", options)
     contract = label_scale(options["labels"], ordered=options["ordered"], positive=options["positive"])
@@ -421,20 +519,60 @@ def fuzz_verdicts(rng: random.Random, folder: Path, note: Note) -> None:
         paths,
         contract,
         ScoreOptions(
-            columns=parse_pairs(options["map"]),
-            gold=gold,
-            aliases=parse_pairs(options["alias"]),
+            columns=parse_options(options["map"], "--map"),
+            judges=parse_judges(options["judge"]),
+            gold=options["gold"],
+            gold_columns=parse_options(options["gold_map"], "--gold-map"),
+            aliases=parse_options(options["alias"], "--alias"),
+            threshold=options["threshold"],
+            gold_threshold=options["gold_threshold"],
             where=options["where"],
-            families=parse_pairs(options["family"]),
+            families=parse_options(options["family"], "--family"),
             confidence_max=options["confidence_max"],
             reference=options["reference"],
             n_resamples=100,
             seed=rng.choice((0, 42)),
         ),
+        say=lambda line: None,
     )
 
 
 # --- command lines ----------------------------------------------------------------------------------------------------
+
+
+LINEAGE = {
+    "stage": "merge", "kind": "merged", "base": "b", "weights_sha256": "ab", "base_revision": None,
+    "ancestry": [{"stage": "base", "kind": "base", "name": "b", "weights_sha256": "cd"}],
+    "merge": {"n_positions": 3, "max_logit_difference": 0.1, "share_unchanged_tokens": 0.5},
+}  # fmt: skip
+LEAKAGE = {
+    "comparisons": [
+        {"train": "a", "held_out": "b", "n_train": 2, "n_held_out": 2, "overlaps": {"exact": {"n_cases": 1}}}
+    ],
+    "summary_line": "Leakage: 1 of 2.",
+}
+PREFLIGHT = {
+    "n_cases": 6, "n_at_maximum": 6, "maximum": 1.0, "n_prompts_cut": 1, "n_words_cut": 3, "n_snippets_cut": 0,
+    "checks": [
+        {"name": "gold", "status": "passed", "told": "6 of 6.", "causes": ["none"], "evidence": None},
+        {"name": "policy", "status": "failed", "told": "0 of 6.", "causes": [], "evidence": None},
+    ],
+    "terms": [
+        {"name": "accuracy", "weight": 1.0, "most": 1.0, "gold": 1.0, "shuffled": 0.0, "policy": None,
+         "policy_sd": None, "groups_with_spread": None},
+    ],
+    "pass_rates": {"c1": 0.5}, "seconds": 0.1, "forced": True, "passed": False, "verdict": "failed, forced",
+}  # fmt: skip
+DOCTOR = {
+    "policy": "warn", "n_steps": 2, "stopped_step": 2,
+    "findings": [
+        {"name": "kl", "title": "drift", "severity": "warning", "since_step": 1, "last_step": 2, "sentence": "So.",
+         "advice": "Less.", "evidence": [{"case_id": "c1"}], "explained_by": None},
+    ],
+    "actions": [{"step": 1, "what": "lowered"}],
+    "held_out": [{"step": 1, "n": 3, "accuracy": 0.5}],
+    "series": {"step": [1, 2], "reward": [0.0, 0.5], "unparsed": [1.0, 0.5], "kl": [0.0, 0.1], "correct": [0.0, 1.0]},
+}  # fmt: skip
 
 
 def run_folder(folder: Path, rng: random.Random) -> Path:
@@ -444,34 +582,87 @@ def run_folder(folder: Path, rng: random.Random) -> Path:
     for name in ("prepare", "sft", "grpo"):
         (run / name).mkdir(parents=True)
     evaluated.mkdir(exist_ok=True)
+    manifest = {
+        "stage": "sft", "inputs": {}, "inputs_sha256": "x", "outputs": {}, "versions": {"python": "3"}, "seed": 1,
+        "summary": {"n_prompts_shortened": 2, "n_cases": 3, "n_words_cut": 5}, "finished": "2026-01-01T00:00:00Z",
+        "threads": {"n": 1, "n_processors": 2, "why": "asked", "calibration_s": {}}, "wall_s": 1.0, "sittings": 1,
+    }  # fmt: skip
+    results = {**RESULTS, "version": rng.choice((0, 2, "1", None))} if rng.random() < 0.05 else RESULTS
     files: dict[Path, Any] = {
-        evaluated / artifacts.RESULTS: RESULTS,
+        evaluated / artifacts.RESULTS: results,
         evaluated / artifacts.RECIPE: {"name": "x", "evaluate": {"split": "test"}},
         run / artifacts.RECIPE: {"name": "x", "report": {"title": "t"}},
         run / artifacts.COMMANDS: ["medjudge run x.toml"],
-        run / "grpo" / artifacts.PREFLIGHT: {"checks": [], "terms": [], "verdict": "passed"},
-        run / "grpo" / artifacts.DOCTOR: {"findings": [], "steps": [], "policy": "warn"},
+        run / "grpo" / artifacts.PREFLIGHT: PREFLIGHT,
+        run / "grpo" / artifacts.DOCTOR: DOCTOR,
+        run / "grpo" / artifacts.JUDGES: {"llm": {"marks": {"n": 1}}},
         run / "sft" / artifacts.HISTORY: [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.4}],
+        run / "sft" / artifacts.MANIFEST: manifest,
+        run / "grpo" / artifacts.MANIFEST: manifest,
+        evaluated / artifacts.MANIFEST: manifest,
         run / "prepare" / artifacts.DATA: {
             "splits": {"test": {"n_cases": 2, "n_groups": 1}},
             "lint": {"test": {"a": 1}},
         },
+        run / "prepare" / artifacts.LEAKAGE: {"findings": []},
+        evaluated / artifacts.PROMPTS: {"case_id": "c1", "prompt": "p"},
         run / rng.choice((artifacts.SUITE, "notes.json")): {
             "models": ["a"],
             "mode": "generate",
             "sets": {},
             "notes": [],
         },
+        run / rng.choice((artifacts.SUITE, artifacts.VARIANTS, f"compare/{artifacts.VARIANTS}")): {"variants": []},
     }
-    broken = rng.sample(list(files), rng.choice((1, 1, 2)))
+    broken = rng.sample(list(files), rng.choice((0, 1, 1, 2)))
     for path, value in files.items():
-        if path.name == artifacts.SUITE and path not in broken:
+        if path.name in (artifacts.SUITE, artifacts.VARIANTS) and (path not in broken or rng.random() < 0.7):
             continue
+        path.parent.mkdir(exist_ok=True)
         text = as_json(mutated(json.loads(json.dumps(value)), rng) if path in broken else value)
-        write_odd(path, text.encode(), rng) if path in broken else path.write_text(text)
+        if path in broken:
+            path.unlink(missing_ok=True)
+            write_odd(path, text.encode(), rng)
+        elif not path.exists():
+            path.write_text(text)
     row = {"case_id": "c1", "model": "a", "gold": "yes", "label": "no", "confidence": 0.5, "unparsed_reason": None}
-    write_odd(evaluated / artifacts.VERDICTS, as_json(mutated(row, rng, rng.randint(0, 1))).encode(), rng)
+    if rng.random() < 0.2:
+        write_odd(evaluated / artifacts.VERDICTS, as_json(mutated(row, rng)).encode(), rng)
+    else:
+        (evaluated / artifacts.VERDICTS).write_text(json.dumps(row) + "\n")
     return run
+
+
+def begun_run(folder: Path, rng: random.Random) -> list[str]:
+    """A run whose rows are prepared, or half so, with some of its files damaged; and a command that goes on in it."""
+    shutil.copytree(BEGUN, folder, dirs_exist_ok=True)
+    run = folder / "runs" / "begun"
+    if rng.random() < 0.4:  # cut off
+        work = run / ".prepare.work"
+        (run / "prepare").rename(work)
+        manifest = json.loads((work / artifacts.MANIFEST).read_text())
+        (work / artifacts.INPUTS).write_text(json.dumps(manifest["inputs"]))
+        (work / artifacts.THREADS).write_text(json.dumps({"n": 1}))
+        if rng.random() < 0.5:
+            (work / artifacts.MANIFEST).unlink()
+        checkpoint = work / artifacts.CHECKPOINTS / "checkpoint-1"
+        checkpoint.mkdir(parents=True)
+        (checkpoint.parent / artifacts.SITTINGS).write_text('[{"began": 1.0, "seconds": 2.0}]')
+        (checkpoint.parent / artifacts.JUDGES).write_text('{"states": {}, "spent": {}}')
+        (checkpoint / "trainer_state.json").write_text('{"global_step": 1}')
+        (checkpoint / artifacts.TOTALS).write_text('{"loss": 1.0, "tokens": 3}')
+        artifacts.mark_checkpoint_complete(checkpoint)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in rng.sample(files, rng.choice((1, 1, 2, 3))):
+        content = path.read_bytes()
+        with contextlib.suppress(ValueError, RecursionError):
+            content = as_json(mutated(json.loads(content), rng)).encode() if rng.random() < 0.7 else content
+        path.unlink()
+        write_odd(path, damaged(content, rng) if rng.random() < 0.3 else content, rng)
+    option = mostly(rng, [], ["--fresh"], ["--force"], ["--from", "sft"], ["--set", "seed=2"], ["--until", "sft"])
+    until_prepare = ["run", "begun.toml", "--until", "prepare", *option]
+    return rng.choice((until_prepare, until_prepare, ["run", "begun.toml", "--dry-run", *option],
+                       ["report", "runs/begun"], ["preflight", "begun.toml"]))  # fmt: skip
 
 
 def model_folder(folder: Path, rng: random.Random) -> Path:
@@ -489,6 +680,8 @@ def model_folder(folder: Path, rng: random.Random) -> Path:
         "adapter_config.json": {"peft_type": "LORA", "base_model_name_or_path": "./nowhere"},
         artifacts.CALIBRATION: {"version": 1, "calibrators": {"generate": {"kind": "platt", "n": 3}}},
         artifacts.MANIFEST: {"stage": "sft", "inputs": {}, "inputs_sha256": "x", "outputs": {"config.json": {}}},
+        "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": "{{ messages }}"},
+        "generation_config.json": {"temperature": 0.5},
     }
     for name in rng.sample(list(files), rng.randint(1, len(files))):
         write_odd(
@@ -497,6 +690,29 @@ def model_folder(folder: Path, rng: random.Random) -> Path:
     if rng.random() < 0.7:
         (model / "model.safetensors").write_bytes(damaged(b"\x08\0\0\0\0\0\0\0{}      ", rng))
     return model
+
+
+def settings_of(rng: random.Random) -> list[str]:
+    """`--set` options, mostly of settings that there are, mostly refused."""
+    if rng.random() < 0.3:
+        return []
+    key = mostly(
+        rng, rng.choice(SETTINGS), "model", "nothing.at_all", "model.threads.x", "", ".", "profile", "variants.a.seed"
+    )
+    value = odd(rng)
+    return ["--set", f"{key}={rng.choice((as_json, as_text))(value)}"[:3000]]
+
+
+def option_texts(options: Mapping[str, Any]) -> list[str]:
+    """Options as they are typed."""
+    texts = []
+    for name, value in options.items():
+        for each in value if isinstance(value, list) else [value]:
+            if each is True:
+                texts.append(f"--{name}")
+            elif each is not None and each is not False:
+                texts += [f"--{name.replace('_', '-')}", str(each)]
+    return texts
 
 
 def command_of(rng: random.Random, folder: Path) -> list[str]:
@@ -521,42 +737,49 @@ def command_of(rng: random.Random, folder: Path) -> list[str]:
             rng.choice((kind, "mcq", "x")), "--n", rng.choice(("5", "0", "-1", "x", "1e3")), "--seed",
             rng.choice(("1", "-5", "99999999999999999999", "x")), *out,
         ],
-        "run": lambda: [recipe, rng.choice(("--dry-run", "--help")), "--from", rng.choice(("sft", "x", "prepare"))],
-        "demo": lambda: ["--task", rng.choice(("x", "", "MCQ")), *out],
+        "run": lambda: [
+            recipe, *mostly(rng, ["--dry-run"], ["--help"]), *rng.choice(([], ["--from", rng.choice(("sft", "x"))])),
+            *settings_of(rng),
+        ],
+        "demo": lambda: [
+            "--task", rng.choice(("x", "", "MCQ", *ROWS)), *rng.choice(([], ["--force"], ["--fresh", "--force"])),
+            *settings_of(rng), *rng.choice(([], ["--seed", rng.choice(("1", "x", "-1", "9" * 30))])), *out
+        ],
+        "preflight": lambda: [recipe, *settings_of(rng), *rng.choice(([], ["--force"]))],
+        "begun": lambda: [],
         "evaluate": lambda: ["--data", rows, "--model", f"{name}={model}", *asked, *out],
         "calibrate": lambda: [model, "--data", rows, *asked, "--kind", rng.choice(("platt", "x"))],
         "probe": lambda: [
             "--data", rows, "--model", f"{name}={model}", "--samples", rng.choice(("0", "1", "x")), *asked, *out
         ],
-        "score": lambda: [
-            verdicts, "--labels", rng.choice(("no,yes", "a")), *rng.choice(([], ["--gold", "gold"])), *out
-        ],
+        "score": lambda: [verdicts, *option_texts(score_options(rng, verdicts)), *out],
         "bench rubric": lambda: rng.choice((["--list"], ["--data", f"{name}={rows}", "--rubric", f"{name}={recipe}",
                                             "--model", f"m={model}", *out])),
         "export lm-eval": lambda: [str(folder / "tasks"), "--data", rows, *asked],
-        "report": lambda: [str(rng.choice((run_folder(folder, rng), folder, Path(rows))))],
+        "report": lambda: [
+            str(mostly(rng, run_folder(folder, rng), folder, Path(rows))), *rng.choice(([], ["--show-text"]))
+        ],
         "lineage": lambda: [model],
         "info": lambda: ["--nothing"],
     }  # fmt: skip
-    weights = {"report": 3, "lineage": 3, "evaluate": 2, "check-data": 3, "run": 2, "score": 2}
+    weights = {"report": 4, "lineage": 3, "evaluate": 2, "check-data": 3, "run": 2, "score": 3, "demo": 2, "begun": 4}
     command = rng.choices(list(commands), [weights.get(one, 1) for one in commands])[0]
-    arguments = [*command.split(), *commands[command]()]
+    arguments = begun_run(folder, rng) if command == "begun" else [*command.split(), *commands[command]()]
     if rng.random() < 0.25:  # an option or a value that nobody expects
         extra = rng.choice(
-            ("--set", "--map", "--where", "--seed", "--nothing", "-x", "--gold", "--mode", "--max-cases")
+            ("--set", "--map", "--where", "--seed", "--nothing", "-x", "--gold", "--mode", "--max-cases", "--judge")
         )
-        arguments[rng.randint(1, len(arguments)) :] = [extra, as_text(odd(rng))]
-    if command == "run" and not {"--dry-run", "--help"} & set(arguments):
-        arguments.append("--dry-run")
-    if command == "demo":
-        arguments.append("--help")
+        at = rng.randint(1, len(arguments))
+        arguments[at : rng.choice((None, at))] = [extra, as_text(odd(rng))]
     return [argument.replace("\0", "").encode("utf-8", "replace").decode() for argument in arguments]
 
 
-def fuzz_command(rng: random.Random, folder: Path, note: Note) -> None:
-    """One command line, run in this process as the console script runs it."""
+def fuzz_command(rng: random.Random, folder: Path, note: Note) -> bool:
+    """One command line, run in this process as the console script runs it. Whether it was refused."""
     arguments = command_of(rng, folder)
     note.add("arguments", arguments)
+    global DRAWS
+    DRAWS = rng.random() < 0.1
     out, err = io.StringIO(), io.StringIO()
     code: Any = 0
     argv, sys.argv = sys.argv, ["medjudge", *arguments]
@@ -571,8 +794,11 @@ def fuzz_command(rng: random.Random, folder: Path, note: Note) -> None:
         raise AssertionError(f"exit code {code}")
     if "Traceback" in out.getvalue() + err.getvalue():
         raise AssertionError("a traceback on the console")
+    if "out of memory" in err.getvalue():
+        raise AssertionError("out of memory")
     if code in (1, 2) and not (err.getvalue() + out.getvalue()).strip():
         raise AssertionError(f"exit code {code} without a word")
+    return bool(code)
 
 
 # --- running ----------------------------------------------------------------------------------------------------------
@@ -597,14 +823,35 @@ class Note:
         return "\n".join(lines)
 
 
-FUZZERS: dict[str, Callable[[random.Random, Path, Note], None]] = {
+FUZZERS: dict[str, Callable[[random.Random, Path, Note], bool | None]] = {
     "recipes": fuzz_recipe,
     "rows": fuzz_rows,
     "verdicts": fuzz_verdicts,
     "commands": fuzz_command,
 }
 TREES = base_trees()
+SETTINGS = sorted(
+    {"model.threads", *(f"{part}.{key}" for part, keys in recipe_from_tree(TREES[0]).model_dump().items()
+                        if isinstance(keys, dict) for key in keys)}
+)  # fmt: skip
 RESULTS: Any = {"version": 0}
+DRAWS = True
+"""Whether pictures are drawn, which takes most of an input's time."""
+BEGUN = Path()
+"""A run folder with prepared rows, its recipe and the rows."""
+
+
+BEGUN_RECIPE = """
+name = "begun"
+[task]
+kind = "mcq"
+[data]
+source = "rows.jsonl"
+splits = { train = 0.5, test = 0.5 }
+leakage.allow = ["near_duplicate"]
+[model]
+base = "builtin:tiny"
+"""
 
 
 def prepare_process() -> None:
@@ -615,9 +862,14 @@ def prepare_process() -> None:
 
     socket.socket.connect = refuse  # type: ignore[method-assign]
     socket.create_connection = refuse  # type: ignore[assignment]
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    global RESULTS
+    global RESULTS, BEGUN
+    from rich.console import Console
+
+    import medjudge.pipeline
+    from medjudge.reporting.figures import Picture
     from medjudge.stages.score import ScoreOptions, label_scale, score
 
     with tempfile.TemporaryDirectory() as name:
@@ -625,6 +877,28 @@ def prepare_process() -> None:
         path.write_text("".join(json.dumps(row) + "\n" for row in verdict_rows(random.Random(1))))
         with contextlib.suppress(MedjudgeError):
             RESULTS = score([str(path)], label_scale("no,yes"), ScoreOptions(n_resamples=100)).results.to_json()
+    RESULTS["leakage"] = LEAKAGE
+    for model in RESULTS["models"].values():
+        model["lineage"] = LINEAGE if model["role"] == "model" else None
+    kept = tempfile.TemporaryDirectory(prefix="fuzz-begun-")
+    atexit.register(kept.cleanup)
+    BEGUN = Path(kept.name)
+    run_recipe = medjudge.pipeline.run_recipe
+    rows = [
+        {**row, "id": f"{row['id']}-{i}", "question": f"{i} {row['question']}"} for row in ROWS["mcq"] for i in "abcd"
+    ]
+    (BEGUN / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (BEGUN / "begun.toml").write_text(BEGUN_RECIPE)
+    with contextlib.chdir(BEGUN):
+        run_recipe(load_recipe_file(Path("begun.toml"), [])[0], Console(file=io.StringIO()), last="prepare")
+
+    def prepare_only(recipe: Any, console: Any, **options: Any) -> Path:
+        """Nothing is trained here: what is checked before the first stage, and the first stage."""
+        return run_recipe(recipe, console, **{**options, "first": None, "last": "prepare"})
+
+    medjudge.pipeline.run_recipe = prepare_only
+    draw = Picture.png
+    Picture.png = lambda self: draw(self) if DRAWS else b""  # type: ignore[method-assign]
 
 
 def one(kind: str, index: int, seed: int, *, loud: bool = False) -> tuple[str, str]:
@@ -640,7 +914,7 @@ def one(kind: str, index: int, seed: int, *, loud: bool = False) -> tuple[str, s
         previous = signal.signal(signal.SIGALRM, too_long)
         signal.alarm(LONGEST_S)
         try:
-            FUZZERS[kind](rng, folder, note)
+            refused = FUZZERS[kind](rng, folder, note)
         except MedjudgeError as error:
             message = str(error)
             if message.strip() and "Traceback" not in message and len(message) < 20_000:
@@ -660,14 +934,16 @@ def one(kind: str, index: int, seed: int, *, loud: bool = False) -> tuple[str, s
                     path.chmod(0o700)
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(exist_ok=True)
-    return "fine", ""
+    return "refused" if refused else "fine", ""
 
 
-def many(kind: str, indices: Sequence[int], seed: int) -> tuple[str, Counter[str], list[str]]:
-    """(kind, how inputs ended, failures) of some inputs, in a prepared process."""
+def many(kind: str, indices: Sequence[int], seed: int, notes: Path) -> tuple[str, Counter[str], list[str]]:
+    """(kind, how inputs ended, failures) of some inputs, in a prepared process. notes: where it says what it is at."""
     counts: Counter[str] = Counter()
     failures = []
+    note = notes / str(os.getpid())
     for index in indices:
+        note.write_text(f"--only {kind} --case {index} --seed {seed}")
         outcome, text = one(kind, index, seed)
         counts[outcome] += 1
         failures += [text] if outcome == "failed" else []
@@ -692,14 +968,20 @@ def main() -> None:
     jobs = [(kind, range(low, min(low + 100, arguments.n))) for kind in kinds for low in range(0, arguments.n, 100)]
     totals: dict[str, Counter[str]] = {kind: Counter() for kind in kinds}
     seen: Counter[str] = Counter()
-    with ProcessPoolExecutor(arguments.processes, initializer=prepare_process) as pool:
-        for kind, counts, failures in pool.map(many, *zip(*((k, r, arguments.seed) for k, r in jobs), strict=True)):
-            totals[kind] += counts
-            for text in failures:
-                place = "\n".join(line for line in text.splitlines() if line.lstrip().startswith("File"))[-300:]
-                seen[place] += 1
-                if seen[place] <= 2:  # the same line of code again and again says nothing new
-                    print(text, end="\n\n", flush=True)
+    with tempfile.TemporaryDirectory(prefix="fuzz-notes-") as name:
+        notes = Path(name)
+        try:
+            with ProcessPoolExecutor(arguments.processes, initializer=prepare_process) as pool:
+                calls = ((kind, indices, arguments.seed, notes) for kind, indices in jobs)
+                for kind, counts, failures in pool.map(many, *zip(*calls, strict=True)):
+                    totals[kind] += counts
+                    for text in failures:
+                        place = "\n".join(line for line in text.splitlines() if line.lstrip().startswith("File"))[-300:]
+                        seen[place] += 1
+                        if seen[place] <= 2:  # the same line of code again and again says nothing new
+                            print(text, end="\n\n", flush=True)
+        except BrokenProcessPool:
+            raise SystemExit(f"a process died at one of: {[note.read_text() for note in notes.iterdir()]}") from None
     for kind, counts in totals.items():
         print(f"{kind}: {dict(counts)}")
     n_failed = sum(counts["failed"] for counts in totals.values())

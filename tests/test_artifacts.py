@@ -212,3 +212,18 @@ def test_pages_that_were_written_again_belong_to_their_stage(tmp_path: Path) -> 
     (run.stage("report") / "numbers.json").write_text("2")
     run.renew_outputs("report")
     assert run.is_current("report", INPUTS)[1].startswith("numbers.json was changed")
+
+
+@pytest.mark.parametrize(
+    "content", ["null", "{}", '["x"]', '[{"began": 1.0}]', '[{"began": "x", "seconds": 1.0}]', "["]
+)
+def test_a_damaged_note_of_sittings_stops_no_training(tmp_path: Path, content: str) -> None:
+    path = tmp_path / artifacts.CHECKPOINTS / artifacts.SITTINGS
+    path.parent.mkdir()
+    path.write_text(content)
+    assert artifacts.sittings(tmp_path) == []
+    artifacts.note_sitting(tmp_path)
+    artifacts.begin_sitting(tmp_path)
+    artifacts.note_sitting(tmp_path)
+    [seconds] = artifacts.sittings(tmp_path)
+    assert 0 <= seconds < 60

@@ -11,7 +11,7 @@ import pytest
 PROGRAM = Path(__file__).parents[1] / "benchmarks" / "fuzz.py"
 
 
-@pytest.mark.parametrize(("kind", "n"), [("recipes", 150), ("rows", 150), ("verdicts", 60), ("commands", 60)])
+@pytest.mark.parametrize(("kind", "n"), [("recipes", 150), ("rows", 120), ("verdicts", 50), ("commands", 50)])
 def test_no_damaged_input_ends_with_a_traceback(kind: str, n: int) -> None:
     arguments = [sys.executable, str(PROGRAM), "--only", kind, "--n", str(n), "--seed", "7", "--processes", "1"]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=600)

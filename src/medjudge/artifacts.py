@@ -381,7 +381,7 @@ class RunDir:
         """Removes begun work that nothing can be gone on from: no checkpoint, no kept answer, no pre-flight."""
         work = self.work(name)
         drop_damaged_checkpoints(work)
-        worth = (f"{CHECKPOINTS}/*", ".answers-*", PREFLIGHT)
+        worth = (f"{CHECKPOINTS}/checkpoint-*", f"{CHECKPOINTS}/{JUDGES}", ".answers-*", PREFLIGHT)
         if work.is_dir() and not any(path for pattern in worth for path in work.glob(pattern)):
             with contextlib.suppress(OSError, RunError):
                 remove(work)
@@ -456,22 +456,31 @@ def begin_sitting(work: Path) -> None:
     A sitting that is killed counts up to its last checkpoint, one that is stopped by an error or Ctrl-C in full.
     """
     (work / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-    earlier = read_json(work / CHECKPOINTS / SITTINGS) if (work / CHECKPOINTS / SITTINGS).exists() else []
-    write_json(work / CHECKPOINTS / SITTINGS, [*earlier, {"began": time.monotonic(), "seconds": 0.0}])
+    path = work / CHECKPOINTS / SITTINGS
+    if path.is_dir():
+        remove(path)
+    write_json(path, [*_sittings(work), {"began": time.monotonic(), "seconds": 0.0}])
 
 
 def note_sitting(work: Path) -> None:
     """Notes the seconds of the sitting that runs; nothing where none was begun."""
-    path = work / CHECKPOINTS / SITTINGS
-    if path.exists():
-        *earlier, last = read_json(path)
-        write_json(path, [*earlier, {**last, "seconds": time.monotonic() - last["began"]}])
+    if noted := _sittings(work):
+        *earlier, last = noted
+        write_json(work / CHECKPOINTS / SITTINGS, [*earlier, {**last, "seconds": time.monotonic() - last["began"]}])
 
 
 def sittings(work: Path) -> list[float]:
     """Seconds of each sitting, as they were last noted."""
-    path = work / CHECKPOINTS / SITTINGS
-    return [sitting["seconds"] for sitting in read_json(path)] if path.exists() else []
+    return [sitting["seconds"] for sitting in _sittings(work)]
+
+
+def _sittings(work: Path) -> list[dict[str, float]]:
+    """What is noted of each sitting; nothing where the note is damaged: a wrong time must not stop a training."""
+    try:
+        noted = read_json(work / CHECKPOINTS / SITTINGS)
+        return [{key: float(sitting[key]) for key in ("began", "seconds")} for sitting in noted]
+    except (RunError, KeyError, TypeError, ValueError):
+        return []
 
 
 def mark_checkpoint_complete(checkpoint: Path) -> None:

@@ -383,6 +383,8 @@ def _shape(recipe: Recipe, tokenizer: Any) -> ModelShape | None:
     weights = folder / "model.safetensors"
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if "auto_map" in config:  # whether transformers can load it without the folder's own code, it has to say
+            return None
         with weights.open("rb") as file:  # 8 bytes of length, then JSON: https://github.com/huggingface/safetensors
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
@@ -430,9 +432,10 @@ def _meta_model(recipe: Recipe, tokenizer: Any) -> tuple[Any, str | None]:
         with torch.device("meta"):
             return build_model(recipe.base, tokenizer, recipe.seed), None
     try:
-        model = skeleton(_base_folder(recipe))
+        folder = _base_folder(recipe)
     except MedjudgeError:
-        model = None
+        return None, "base not at hand"
+    model = skeleton(folder)
     return model, None if model is not None else "base not at hand"
 
 

@@ -282,7 +282,7 @@ def test_a_missing_column_is_one_error_with_the_nearest_name(tmp_path: Path) -> 
     assert "no column 'question' for field 'question' (nearest: 'Question')" in message
     assert "no column 'candidate' for field 'candidate' (nearest: 'candidat')" in message
     assert "[data.fields]" in message
-    assert "--map question=COLUMN" in message
+    assert "--set data.fields.question=COLUMN" in message
     assert "rows cannot be used" not in message
 
 
@@ -411,6 +411,31 @@ def test_hub_sources_go_through_datasets(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(DataError, match=r"expected `hub:owner/name"):
         read_cases("hub:", TASK)
     assert source_files("hub:owner/two") == ()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ValueError("Failed to parse string: 'Mrs Example, 1951' as a scalar"), "cannot be read as rows (ValueError)"),
+        (ValueError("Unknown split \"tst\". Should be one of ['train', 'test']."), "no such split, but train, test (V"),
+        (ConnectionError("Couldn't reach 'Mrs Example' on the Hub (OfflineModeIsEnabled)"), "set to work offline"),
+        (ConnectionError("Couldn't reach 'Mrs Example' on the Hub (LocalEntryNotFoundError)"), "cannot be reached"),
+        (FileNotFoundError("Dataset 'Mrs Example' is a gated dataset on the Hub."), "it is gated, and this account"),
+    ],
+)
+def test_what_a_library_says_of_a_hub_set_is_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    import datasets
+
+    def load_dataset(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(DataError) as caught:
+        read_cases("hub:owner/set:tst", TASK)
+    assert words in str(caught.value)
+    assert "Example" not in str(caught.value)
 
 
 def test_builtin_sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -368,6 +368,18 @@ def test_a_server_that_repeats_prompt_and_key_leaves_no_trace(
             assert word not in text, word
 
 
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+def test_a_redirect_takes_no_prompt_elsewhere(tmp_path: Path, code: int) -> None:
+    with scripted(always(Say("1"))) as other:
+        to = {"location": f"{other.url}/chat/completions"}
+        with scripted(always(Status(code, headers=to))) as server:
+            client = client_of(server.url, tmp_path / "c", max_retries=3)
+            with pytest.raises(EndpointError, match=f"redirect, which is not followed .HTTP {code}.*name that one"):
+                client.ask([user("what the patient said")], max_tokens=1)
+    assert len(server.bodies) == 1
+    assert other.bodies == []
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -796,6 +808,8 @@ def test_a_tag_within_an_endpoints_answer_is_a_word_of_it(tmp_path: Path) -> Non
 def test_content_in_typed_parts_is_read() -> None:
     parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "why"}]}, {"type": "text", "text": "1"}]
     message = SimpleNamespace(content=parts)
-    reply = _read_reply(SimpleNamespace(choices=[SimpleNamespace(message=message, finish_reason="stop")]), "", 0.0)
+    reply = _read_reply(
+        SimpleNamespace(choices=[SimpleNamespace(message=message, finish_reason="stop")]), {}, "", "", 0.0
+    )
     assert isinstance(reply, Reply)
     assert (reply.text, reply.thought) == ("1", "why")

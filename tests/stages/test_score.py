@@ -51,6 +51,17 @@ def options(**given: Any) -> ScoreOptions:
     return ScoreOptions(**{"columns": COLUMNS, "n_resamples": 100, **given})
 
 
+def test_reasons_of_another_program_are_not_repeated(tmp_path: Path) -> None:
+    """Such a column may quote what the judge wrote, which may quote the case."""
+    path = tmp_path / "tool.jsonl"
+    rows = [{**row, "unparsed_reason": "" if row["said"] else "cannot parse: Mrs Example"} for row in rows_of(SAID)]
+    rows[0] |= {"said": "", "unparsed_reason": "cannot parse: Mrs Example"}
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    results = score([str(path)], BINARY, options()).results
+    assert "no label was given" in results.models["tool"].unparsed_reasons
+    assert "Example" not in json.dumps(results.to_json())
+
+
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
 def test_every_format_gives_the_same(tmp_path: Path, form: str) -> None:
     path = tmp_path / f"tool.{form}"

@@ -33,6 +33,8 @@ FORMATS = ".jsonl, .json, .csv, .tsv (each also with .gz), .xlsx, .parquet, or a
 _BOM, _UTF16 = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
 _WINDOWS = "{}: it is not UTF-8 and is read as Windows-1252: check letters with accents."
 _SEPARATOR = re.compile(r"(?i)sep=(.|\\t)")
+_SPLITS = re.compile(r"(?i)unknown split.*one of \[([^\]]*)\]", re.DOTALL)
+_SPLIT = re.compile(r"'([\w.-]{1,40})'")
 _QUOTED = re.compile(r'"[^"]*"')
 LONGEST_CSV_FIELD = 2**31 - 1
 """Characters. The `csv` module's own limit of 131,072 is shorter than some discharge letters."""
@@ -340,12 +342,9 @@ def _hub_rows(source: str) -> Iterator[Row | Rejected]:
     try:
         with hub_access():
             loaded = datasets.load_dataset(name, split=split or None, trust_remote_code=False)
-    except (
-        Exception
-    ) as error:  # network, missing set, missing split, gated access: one message, with the library's word
-        said = (str(error).splitlines() or [""])[0][:200]
+    except Exception as error:  # network, missing set, missing split, gated access, rows that cannot be read
         raise DataError(
-            f"cannot load {source} from the hub: {type(error).__name__}: {said} "
+            f"cannot load {source} from the hub: {_hub_trouble(error)} ({type(error).__name__}). "
             f"Check the name and the split, log in if it is gated, or download it and give the path."
         ) from None
     if isinstance(loaded, Mapping):
@@ -354,6 +353,24 @@ def _hub_rows(source: str) -> Iterator[Row | Rejected]:
             raise DataError(f"{source} has {len(loaded)} splits. Name one: {choices}.")
         loaded = next(iter(loaded.values()))
     return _dataset_rows(loaded, source)
+
+
+def _hub_trouble(error: Exception) -> str:
+    """What went wrong at the hub, in words of our own: those of the library may quote a row that it could not read."""
+    kind, text = type(error).__name__, str(error)
+    if splits := _SPLITS.search(text):
+        return f"it has no such split, but {', '.join(_SPLIT.findall(splits[1])[:20])}"
+    if "gated" in text.lower() or kind == "GatedRepoError":
+        return "it is gated, and this account has no access"
+    if kind in ("DatasetNotFoundError", "RepositoryNotFoundError"):
+        return "it does not exist, or not for this account"
+    if "Config name is missing" in text:
+        return "it has several configurations, of which none can be named here"
+    if kind == "OfflineModeIsEnabled" or "OfflineModeIsEnabled" in text:
+        return "the libraries are set to work offline (HF_HUB_OFFLINE)"
+    if "Connect" in kind or "Timeout" in kind:
+        return "the hub cannot be reached"
+    return "its files cannot be read as rows"
 
 
 def _dataset_rows(dataset: Any, source: str) -> Iterator[Row | Rejected]:

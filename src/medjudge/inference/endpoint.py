@@ -242,8 +242,11 @@ class EndpointClient:
 
     def _open_api(self) -> Any:
         timeout = self._openai.Timeout(self.settings.timeout_s, connect=min(10.0, self.settings.timeout_s))
-        # A proxy of the environment is for other hosts, also where nobody thought of `no_proxy`.
-        http_client = self._openai.DefaultAsyncHttpxClient(trust_env=False) if self.endpoint.is_loopback else None
+        # A redirect would take the text of a case to an address that nobody named. A proxy of the environment is for
+        # other hosts, also where nobody thought of `no_proxy`.
+        http_client = self._openai.DefaultAsyncHttpxClient(
+            follow_redirects=False, trust_env=not self.endpoint.is_loopback
+        )
         return self._openai.AsyncOpenAI(
             base_url=self.endpoint.url,
             api_key=self._api_key,
@@ -338,6 +341,12 @@ class EndpointClient:
             return "has no quota left", f"Check the account of the key in {variable}."
         if status == 401 or code == "invalid_api_key":
             return "refuses the key", f"Check the key in {variable}."
+        if 300 <= status < 400:
+            return (
+                "answers with a redirect, which is not followed",
+                "Prompts go only to the address that is named. If you trust the place that it redirects to, name that "
+                "one: mostly https for http, or another host.",
+            )
         if status == 404 or code == "model_not_found":
             return "is not found", "Check the model's name and the URL, which mostly ends in /v1."
         if code in _PARAMETER_CODES:

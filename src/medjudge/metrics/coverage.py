@@ -46,7 +46,8 @@ def kind_counts(unanswered: Mapping[str, int]) -> dict[str, int]:
     """Word -> count: the kinds as tables show them."""
     counts: dict[str, int] = {}
     for kind, count in unanswered.items():
-        counts[KIND_WORDS[kind]] = counts.get(KIND_WORDS[kind], 0) + count
+        word = KIND_WORDS.get(kind, kind)
+        counts[word] = counts.get(word, 0) + count
     return counts
 
 

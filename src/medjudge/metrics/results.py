@@ -9,11 +9,11 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import ValidationError, field_validator, model_validator
 
 from medjudge.errors import DataError, RunError
 from medjudge.metrics import findings
@@ -43,6 +43,7 @@ from medjudge.metrics.measured import measured as to_result
 from medjudge.metrics.probes import Probes
 from medjudge.metrics.reasoning import ReasoningResults
 from medjudge.metrics.statements import make_statements, with_probe_statements
+from medjudge.metrics.stored import StoredLineage
 from medjudge.metrics.unpaired import UnpairedResult, share_cases, unpaired_comparisons
 from medjudge.records import Case, Judgement, Unparsed, Verdict
 
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from medjudge.tasks.contract import TaskContract
     from medjudge.tasks.scale import LabelScale
 
+_M = TypeVar("_M")
 RESULTS_VERSION = 1
 GENERATOR = "generator"
 """The slice that names the model whose answer is judged."""
@@ -75,6 +77,19 @@ class Confusion(Frozen):
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...]
+
+    @model_validator(mode="after")
+    def _check_shape(self) -> Confusion:
+        n_rows, n_columns = len(self.rows), len(self.columns)
+        if n_columns < n_rows or [len(row) for row in self.counts] != [n_columns] * n_rows:
+            raise ValueError(f"expected {n_rows} rows of {n_columns} counts")
+        return self
+
+
+def _with_accuracy(metrics: dict[str, _M]) -> dict[str, _M]:
+    if "accuracy" not in metrics:
+        raise ValueError("expected `accuracy`")
+    return metrics
 
 
 class PromptsResult(Frozen):
@@ -132,6 +147,18 @@ class ModelResult(Frozen):
     def n_right(self) -> int:
         """Cases with the expert's label."""
         return sum(row[place] for place, row in enumerate(self.confusion.counts))
+
+    @field_validator("metrics")
+    @classmethod
+    def _check_metrics(cls, metrics: dict[str, MetricResult]) -> dict[str, MetricResult]:
+        return _with_accuracy(metrics)
+
+    @field_validator("lineage")
+    @classmethod
+    def _check_lineage(cls, lineage: dict[str, Any] | None) -> dict[str, Any] | None:
+        if lineage is not None:
+            StoredLineage.model_validate(lineage)
+        return lineage
 
 
 class DifferenceResult(Frozen):
@@ -191,6 +218,11 @@ class ComparisonResult(Frozen):
     """`accuracy`, `macro_f1` -> the test that counts groups; empty in results of an earlier program."""
     shared: SharedCases | None = None
     """None where both gave a verdict for every case, and in results of an earlier program."""
+
+    @field_validator("differences")
+    @classmethod
+    def _check_differences(cls, differences: dict[str, DifferenceResult]) -> dict[str, DifferenceResult]:
+        return _with_accuracy(differences)
 
 
 class Results(Frozen):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from pydantic import ValidationError
 
 from medjudge import __version__, artifacts
 from medjudge.metrics.baselines import BASELINES
@@ -21,6 +22,7 @@ from medjudge.metrics.claims import find_claim, n_tests
 from medjudge.metrics.coverage import UNREADABLE, headlines, kinds_text, kinds_under, outcome_sentence
 from medjudge.metrics.results import ComparisonResult, Results
 from medjudge.metrics.statements import leakage_line, p_value
+from medjudge.metrics.stored import StoredLeakage
 from medjudge.modeling.proof import proof_sentences
 from medjudge.reporting.audit_figures import audit_pictures
 from medjudge.reporting.audit_tables import page_grids
@@ -255,21 +257,20 @@ def _worst_first(row: VerdictRow) -> tuple[bool, float, str]:
 
 def _leak_rows(leakage: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One row per pair of splits from `LeakageReport.to_json()`; nothing for a report of another shape."""
-    rows = []
-    for comparison in leakage.get("comparisons") or []:
-        overlaps = comparison.get("overlaps")
-        if not isinstance(overlaps, Mapping):
-            return []
-        rows.append(
-            {
-                "train": comparison.get("train", ""),
-                "held_out": comparison.get("held_out", ""),
-                "n_train": comparison.get("n_train", 0),
-                "n_held_out": comparison.get("n_held_out", 0),
-                "kinds": {kind.replace("_", " "): overlap.get("n_cases", 0) for kind, overlap in overlaps.items()},
-            }
-        )
-    return rows
+    try:
+        comparisons = StoredLeakage.model_validate(leakage).comparisons
+    except ValidationError:
+        return []
+    return [
+        {
+            "train": pair.train,
+            "held_out": pair.held_out,
+            "n_train": pair.n_train,
+            "n_held_out": pair.n_held_out,
+            "kinds": {kind.replace("_", " "): overlap.n_cases for kind, overlap in pair.overlaps.items()},
+        }
+        for pair in comparisons
+    ]
 
 
 @dataclass

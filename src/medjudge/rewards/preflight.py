@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from medjudge.errors import DataError, MedjudgeError
 from medjudge.records import Case, Verdict
@@ -38,7 +39,7 @@ from medjudge.rewards.checks import (
     swapped,
 )
 from medjudge.rewards.composition import RewardPlan
-from medjudge.rewards.observation import Evidence, Observed, facts_of
+from medjudge.rewards.observation import Observed, facts_of
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.encoding import encode_all, read_rollout, stop_token_ids
 
@@ -120,20 +121,11 @@ class Preflight:
 
     @classmethod
     def from_json(cls, tree: Mapping[str, Any]) -> Preflight:
-        """What `to_json` wrote."""
-        known = {name: value for name, value in tree.items() if name in cls.__dataclass_fields__}
-        known["checks"] = tuple(
-            Check(
-                **{
-                    **check,
-                    "causes": tuple(check["causes"]),
-                    "evidence": Evidence(**check["evidence"]) if check["evidence"] else None,
-                }
-            )
-            for check in tree["checks"]
-        )
-        known["terms"] = tuple(TermRow(**row) for row in tree["terms"])
-        return cls(**known)
+        """What `to_json` wrote. Raises ValueError for another form."""
+        result = TypeAdapter(cls).validate_python(dict(tree))
+        if unknown := [check.name for check in result.checks if check.name not in CHECKS]:
+            raise ValueError(f"{len(unknown)} unknown checks")
+        return result
 
 
 def require_earnable(result: Preflight) -> None:

@@ -23,6 +23,7 @@ from medjudge.reporting.card import write_card
 from medjudge.reporting.fitting import wrapped
 from medjudge.reporting.html import write_report
 from medjudge.reporting.inputs import ReportInputs, VerdictRow
+from medjudge.reporting.notes import DoctorNotes, ManifestNotes
 from medjudge.reporting.suite import left_out_text, suite_grids, usage_lines, write_suite_page
 from medjudge.reporting.tables import audit_tables, grid_tables, results_tables, usage_table
 from medjudge.reporting.variants import variants_grid
@@ -83,8 +84,9 @@ def gather(folder: Path, config: ReportConfig) -> ReportInputs:
     evaluated = folder / "evaluate" if (folder / "evaluate").is_dir() else folder
     results = artifacts.read_as(evaluated / artifacts.RESULTS, Results.from_json)
     recipe = _read(evaluated / artifacts.RECIPE, {})
-    manifest = _read(evaluated / artifacts.MANIFEST, {})
+    manifest = _manifest(evaluated)
     data_path, doctor_path = folder / "prepare" / artifacts.DATA, folder / "grpo" / artifacts.DOCTOR
+    doctor = _read(doctor_path, {})
     splits, lint = artifacts.parsed(data_path, _read(data_path, {}), _splits_and_lint)
     preflight = _preflight(folder / "grpo" / artifacts.PREFLIGHT)
     return ReportInputs(
@@ -96,14 +98,14 @@ def gather(folder: Path, config: ReportConfig) -> ReportInputs:
         ),
         recipe=recipe,
         commands=artifacts.read_commands(folder / artifacts.COMMANDS),
-        versions=manifest.get("versions", artifacts.package_versions()),
+        versions=artifacts.package_versions() if manifest.versions is None else manifest.versions,
         lint=lint,
         data=splits,
         variants=_variants(evaluated),
         preflight=preflight,
-        doctor=_read(doctor_path, {}),
+        doctor=artifacts.parsed(doctor_path, doctor, DoctorNotes.model_validate).model_dump() if doctor else {},
         description=str(recipe.get("description", "")),
-        finished=str(manifest.get("finished", "")),
+        finished=manifest.finished,
         shortened=_shortened(folder),
         max_disagreements=config.max_disagreements,
     )
@@ -122,9 +124,13 @@ def _preflight(path: Path) -> dict[str, Any]:
     """What `preflight.json` holds; nothing where an older program wrote it in another form."""
     tree: dict[str, Any] = _read(path, {})
     if "checks" in tree:
-        artifacts.parsed(path, tree, Preflight.from_json)
-        return tree
+        return artifacts.parsed(path, tree, Preflight.from_json).to_json()
     return {}
+
+
+def _manifest(stage: Path) -> ManifestNotes:
+    path = stage / artifacts.MANIFEST
+    return artifacts.parsed(path, _read(path, {}), ManifestNotes.model_validate)
 
 
 def _history(path: Path) -> list[dict[str, Any]]:
@@ -138,11 +144,11 @@ def _shortened(folder: Path) -> dict[str, str]:
     """Stage -> how many of its training prompts lost words; stages that cut none are left out."""
     lines = {}
     for stage in TRAINED:
-        summary = _read(folder / stage / artifacts.MANIFEST, {}).get("summary", {})
-        if summary.get("n_prompts_shortened"):
+        summary = _manifest(folder / stage).summary
+        if summary.n_prompts_shortened:
             lines[stage] = (
-                f"{summary['n_prompts_shortened']:,} of {summary['n_cases']:,} training prompts were shortened, by "
-                f"{summary.get('n_words_cut', 0):,} words in all"
+                f"{summary.n_prompts_shortened:,} of {summary.n_cases:,} training prompts were shortened, by "
+                f"{summary.n_words_cut:,} words in all"
             )
     return lines
 
@@ -211,7 +217,7 @@ def _prompts(folder: Path, evaluated: Path, recipe: Mapping[str, Any]) -> dict[s
     if path.exists():
         rows = list(artifacts.read_lines(path))
         return artifacts.parsed(path, rows, lambda rows: {str(row["case_id"]): str(row["prompt"]) for row in rows})
-    split = recipe.get("evaluate", {}).get("split")
+    split = artifacts.parsed(evaluated / artifacts.RECIPE, recipe, lambda tree: tree.get("evaluate", {}).get("split"))
     path = folder / "prepare" / f"{split}{artifacts.SPLIT_SUFFIX}"
     if not recipe or not path.exists():
         return {}

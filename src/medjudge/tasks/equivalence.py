@@ -147,7 +147,7 @@ class EquivalenceContract(TaskContract):
         thought, answer = parts
         if answer in self.labels:
             return Verdict(case_id, answer, rationale=thought)
-        if re.fullmatch(r"-?[0-9]{1,20}", answer):
+        if re.fullmatch(r"-?[0-9]{1,3}", answer):
             return Unparsed(case_id, completion, f"label {answer} is off the scale 0, 1", kind="schema")
         return Unparsed(case_id, completion, f"expected 0 or 1 alone, found {len(answer)} characters")
 

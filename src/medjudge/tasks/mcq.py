@@ -16,6 +16,7 @@ from medjudge.tasks.text import (
     ambiguous,
     chat,
     cut_at_word,
+    describe,
     describe_label,
     is_missing,
     load_json,
@@ -34,6 +35,8 @@ from medjudge.tasks.thoughts import outside_thoughts
 LETTERS = ("A", "B", "C", "D")
 OPTIONS = ("opa", "opb", "opc", "opd")
 KEYS = ("predicted_category", "confidence", "reason")
+_SHOWN = re.compile(r"\S.{0,2}|[01][.,]\d{1,3}")
+"""What a message repeats of a wrong value: a letter such as "E" or "(a)", a confidence such as "0.95"."""
 
 PUBLISHED = (
     "You answer medical multiple-choice questions. Each question has four options, A to D, and exactly one is right. "
@@ -269,7 +272,9 @@ def _schema_problem(content: Any) -> str | None:
 
 
 def _shape(value: Any) -> str:
-    return f"a number ({type(value).__name__}) off the range" if type(value) in (int, float) else describe_label(value)
+    if type(value) in (int, float):
+        return f"a number ({type(value).__name__}) off the range"
+    return f"str {value!r}" if isinstance(value, str) and _SHOWN.fullmatch(value) else describe(value)
 
 
 def _is_probability(value: object) -> TypeGuard[float]:

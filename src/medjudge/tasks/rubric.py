@@ -258,7 +258,7 @@ class RubricContract(TaskContract):
             return Unparsed(case_id, completion, blocks)
         score = blocks[-1]
         if score not in self.labels:
-            found = score if re.fullmatch(r"-?[0-9]{1,20}", score) else f"a text of {len(score)} characters"
+            found = score if re.fullmatch(r"-?[0-9]{1,3}", score) else f"a text of {len(score)} characters"
             return Unparsed(case_id, completion, f"score is {found}, expected one of {self._scale()}", kind="schema")
         return Verdict(case_id, score, rationale=blocks[0] if self.form == "feedback" else thought)
 

@@ -32,6 +32,10 @@ def is_missing(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
+LARGEST_SHOWN = 1000
+"""Numbers from here on may be a date, or tell who a patient is: a message does not repeat them."""
+
+
 def describe(value: object) -> str:
     """Type and size of a cell, never its text: "str of 12 characters", "list of 3", "int 7", "nothing"."""
     if isinstance(value, str):
@@ -39,7 +43,7 @@ def describe(value: object) -> str:
     if is_missing(value):
         return "nothing"
     if isinstance(value, int | float):
-        return f"{type(value).__name__} {value if -1e12 < value < 1e12 else 'out of any range'}"
+        return f"{type(value).__name__} {value if abs(value) < LARGEST_SHOWN else 'out of any range'}"
     if isinstance(value, Mapping | Sequence):
         return f"{type(value).__name__} of {len(value)}"
     return type(value).__name__
