@@ -18,8 +18,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
-import numpy as np
-
 from medjudge.data.likeness import Inputs, like_pairs
 from medjudge.data.text import normalise
 from medjudge.errors import DataError
@@ -31,14 +29,8 @@ NOTHING_FOUND = "no exact, normalised or near-duplicate case, no shared group an
 KINDS = ("exact", "normalised", "near_duplicate", "group", "conflict")
 N_LISTED = 20
 """Pairs of case ids that a report lists per kind; all are counted."""
-SHINGLE_WORDS = 5
-N_PERMUTATIONS = 128
-MINHASH_SCHEME = "affine32"
 MAX_CANDIDATES = 200
-"""Near-duplicate candidates compared per held-out case, the likeliest first: bounds the work where all texts share one
-long preamble."""
-RECALL = 0.999
-"""Chance that a pair exactly at the threshold becomes a candidate; above the threshold it is greater."""
+"""Near-duplicates kept per held-out text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,9 +253,7 @@ def _compare(
     by_exact, by_normal = _index(train.exact), _index(train.normal)
     by_group = _index([case.group for case in train.cases])
     by_group.pop("", None)
-    near = _near_duplicates(train, held_out, threshold)
-    for position, likes in _likes(train, held_out, likeness).items():
-        near[position] = sorted({*near.get(position, []), *likes})
+    near = _near_duplicates(train, held_out, threshold, likeness)
     partners: dict[str, list[Sequence[int]]] = {kind: [] for kind in KINDS}
     for position, case in enumerate(held_out.cases):
         exact = by_exact.get(held_out.exact[position], [])
@@ -331,116 +321,21 @@ def _same_field(train: _Side, held_out: _Side) -> dict[str, int]:
     return counts
 
 
-def _near_duplicates(train: _Side, held_out: _Side, threshold: float) -> dict[int, list[int]]:
+def _near_duplicates(train: _Side, held_out: _Side, threshold: float, likeness: float) -> dict[int, list[int]]:
     """Position in `held_out` -> positions in `train` that are near-duplicates but not equal after normalisation.
 
-    MinHash proposes, true Jaccard decides. If each field reaches the threshold, so does any union of fields; hence only
-    the fields that tell cases apart are hashed, and a rubric that all cases share does not make all pairs candidates.
+    Of each held-out text at most `MAX_CANDIDATES` texts.
     """
-    from datasketch import MinHash, MinHashLSH
-
-    at_train, at_held_out = _index(train.normal), _index(held_out.normal)
-    if not at_train or not at_held_out:
-        return {}
-    telling = _telling_fields([*at_train, *at_held_out])
-    permutations = MinHash(N_PERMUTATIONS, scheme=MINHASH_SCHEME).permutations
-    shingled: dict[str, frozenset[str]] = {}
-    signatures: dict[tuple[str, str], np.ndarray[Any, Any]] = {}
-
-    def shingles(text: str) -> frozenset[str]:
-        if text not in shingled:
-            shingled[text] = _shingles(text)
-        return shingled[text]
-
-    def signature(inputs: Inputs) -> Any:
-        """MinHash of a union of sets is the smallest of their MinHashes: each field's text is hashed once."""
-        for field, text in inputs:
-            if field in telling and (field, text) not in signatures:
-                one = MinHash(N_PERMUTATIONS, permutations=permutations, scheme=MINHASH_SCHEME)
-                one.update_batch([f"{field}\0{shingle}".encode() for shingle in shingles(text)])
-                signatures[field, text] = one.hashvalues
-        values = [signatures[pair] for pair in inputs if pair[0] in telling]
-        if not values:
-            return None
-        return MinHash(hashvalues=np.minimum.reduce(values), permutations=permutations, scheme=MINHASH_SCHEME)
-
-    index = MinHashLSH(num_perm=N_PERMUTATIONS, params=_bands(threshold))
-    train_inputs = list(at_train)
-    hashes = np.zeros((len(train_inputs), N_PERMUTATIONS), dtype=np.uint32)
-    for number, inputs in enumerate(train_inputs):
-        if (hashed := signature(inputs)) is not None:
-            index.insert(number, hashed)
-            hashes[number] = hashed.hashvalues
-    found: dict[int, list[int]] = {}
-    for inputs, positions in at_held_out.items():
-        if (hashed := signature(inputs)) is None:
-            continue
-        candidates = np.array(sorted(index.query(hashed)), dtype=int)
-        if len(candidates) > MAX_CANDIDATES:
-            estimates = (hashes[candidates] == hashed.hashvalues).mean(axis=1)
-            candidates = candidates[np.argsort(-estimates, kind="stable")[:MAX_CANDIDATES]]
-        for number in candidates.tolist():
-            other = train_inputs[number]
-            if other != inputs and _alike(inputs, other, shingles, threshold):
-                for position in positions:
-                    found.setdefault(position, []).extend(at_train[other])
-    return found
-
-
-def _likes(train: _Side, held_out: _Side, threshold: float) -> dict[int, list[int]]:
-    """As `_near_duplicates`, by `likeness.like_pairs`; at most `MAX_CANDIDATES` texts per held-out text."""
     at_train, at_held_out = _index(train.normal), _index(held_out.normal)
     train_inputs, held_out_inputs = list(at_train), list(at_held_out)
     partners: dict[int, list[int]] = {}
-    for held, position in like_pairs(train_inputs, held_out_inputs, threshold):
+    for held, position in like_pairs(train_inputs, held_out_inputs, likeness, threshold):
         of_one = partners.setdefault(held, [])
         if held_out_inputs[held] != train_inputs[position] and len(of_one) < MAX_CANDIDATES:
             of_one.append(position)
     return {
-        position: [i for number in numbers for i in at_train[train_inputs[number]]]
+        position: sorted({i for number in numbers for i in at_train[train_inputs[number]]})
         for held, numbers in partners.items()
         if numbers
         for position in at_held_out[held_out_inputs[held]]
     }
-
-
-def _bands(threshold: float) -> tuple[int, int]:
-    """Bands and rows per band of the LSH index: the most selective ones that keep `RECALL` at the threshold.
-
-    datasketch's own choice weighs candidates against misses and misses a good part of the pairs at the threshold.
-    """
-    for n_rows in range(N_PERMUTATIONS, 1, -1):
-        n_bands = N_PERMUTATIONS // n_rows
-        if 1 - (1 - threshold**n_rows) ** n_bands >= RECALL and n_bands >= 2:
-            return n_bands, n_rows
-    return N_PERMUTATIONS, 1
-
-
-def _telling_fields(inputs: Sequence[Inputs]) -> set[str]:
-    """The fields with at least a tenth as many distinct texts as the most varied one."""
-    texts: dict[str, set[str]] = defaultdict(set)
-    for one in inputs:
-        for field, text in one:
-            texts[field].add(text)
-    most = max((len(found) for found in texts.values()), default=0)
-    return {field for field, found in texts.items() if 10 * len(found) >= most}
-
-
-def _shingles(text: str) -> frozenset[str]:
-    """Runs of `SHINGLE_WORDS` words; a shorter text is one shingle."""
-    words = text.split()
-    last = max(len(words) - SHINGLE_WORDS, 0)
-    return frozenset(" ".join(words[i : i + SHINGLE_WORDS]) for i in range(last + 1))
-
-
-def _alike(one: Inputs, other: Inputs, shingles: Any, threshold: float) -> bool:
-    if [field for field, _ in one] != [field for field, _ in other]:
-        return False
-    for (_, a), (_, b) in sorted(zip(one, other, strict=True), key=lambda pair: len(pair[0][1])):
-        if a == b:
-            continue
-        first, second = shingles(a), shingles(b)
-        shared = len(first & second)
-        if shared < threshold * (len(first) + len(second) - shared):
-            return False
-    return True

@@ -1,8 +1,8 @@
 """Cases whose texts are alike letter by letter: a typing error, a word more or less, accents left out, a prefix.
 
-Likeness is the cosine of TF-IDF vectors of character 3-grams, on texts without case, accents and punctuation. Comparing
-all pairs of 100,000 by 20,000 texts is out of reach; the pairs that cannot reach the threshold are left out by a bound
-that is exact, so no pair is missed.
+Likeness is the cosine of TF-IDF vectors of character 3-grams, on texts without case, accents and punctuation. Pairs
+that cannot reach the threshold are left out by a bound that is exact, so no pair is missed, and 100,000 by 20,000 texts
+are compared in about a minute (`benchmarks/leakage.py`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ LOOSE = 0.6
 """Cosine of a short unit, a list or the longest unit: of .85, .7, .6 and .5 on MedMCQA it is the highest that keeps
 99 % of single edits, and it leaves out most pairs that have their options in common but not their question."""
 SHORT_WORDS = 12
+LONG_WORDS = 100
+"""From about so many words on, a changed word leaves a Jaccard similarity of word 5-shingles of .9."""
 TYPING_ERRORS = 0.05
 """Texts with a misspelt word per text with the word, at most."""
 VARYING_SHARE = 0.1
@@ -34,10 +36,12 @@ LIST_MARK = "*"
 _TAIL = 0.7
 """Squared length of a text's commonest 3-grams that are not looked up when candidates are sought, as a share of the
 squared threshold: less finds fewer candidates, more looks up fewer 3-grams."""
-_CHUNK_PRODUCTS = 10_000_000
-"""Products of 3-gram weights held at once: some 200 MB."""
+_TOP = 200
+"""Candidates kept per held-out text, those of the largest partial product first."""
+_CHUNK_ROWS = 5_000
 _CHUNK_PAIRS = 20_000
 _TELLING_LETTERS = 20
+SHINGLE_WORDS = 5
 _ROUNDING = 1e-5
 _MIN_LIST = 3
 _LIGATURES = str.maketrans({"œ": "oe", "æ": "ae", "ø": "o", "đ": "d", "ł": "l"})
@@ -72,36 +76,89 @@ def units(inputs: Inputs) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Inputs as units, and each input's units as one text."""
+    """Inputs as units, and each input's telling units as one text."""
 
     unit: Sequence[Mapping[str, str]]
     whole: Sequence[str]
 
     @classmethod
     def of(cls, inputs: Sequence[Inputs]) -> Texts:
-        """One entry per input."""
+        """One entry per input. A rubric that nearly all cases share tells none of them apart and is left out."""
         unit = [units(one) for one in inputs]
-        return cls(unit, [" ".join(texts.values()) for texts in unit])
+        telling = _telling(unit)
+        return cls(unit, [" ".join(text for name, text in texts.items() if name in telling) for texts in unit])
 
 
-def like_pairs(train: Sequence[Inputs], held_out: Sequence[Inputs], threshold: float) -> Iterator[tuple[int, int]]:
+def _telling(unit: Sequence[Mapping[str, str]]) -> set[str]:
+    """The units with at least a tenth as many distinct texts as the most varied one."""
+    texts: dict[str, set[str]] = {}
+    for one in unit:
+        for name, text in one.items():
+            texts.setdefault(name, set()).add(text)
+    most = max((len(distinct) for distinct in texts.values()), default=0)
+    return {name for name, distinct in texts.items() if 10 * len(distinct) >= most}
+
+
+def like_pairs(
+    train: Sequence[Inputs], held_out: Sequence[Inputs], threshold: float, jaccard: float = 0.9
+) -> Iterator[tuple[int, int]]:
     """(position in `held_out`, position in `train`) of the pairs that are alike, in order of the first.
 
-    Two cases are alike if they have the same fields, the cosine of their whole texts is at least `threshold`, and
-    their units are alike one by one, see `_Alike`: the same question with another candidate is another case.
+    Two cases are alike if they have the same fields and either each field has at least `jaccard` of its word 5-shingles
+    in common, or the cosine of their whole texts is at least `threshold` and their units are alike one by one, see
+    `_Alike`: the same question with another candidate is another case. Of each held-out text the `_TOP` likeliest
+    candidates are compared, which bounds the work where all texts have one long preamble.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    first, second = Texts.of(train), Texts.of(held_out)
-    if not any(text.strip() for text in first.whole) or not any(text.strip() for text in second.whole):
+    both = Texts.of([*train, *held_out])
+    whole = both.whole
+    if not any(map(str.strip, whole[: len(train)])) or not any(map(str.strip, whole[len(train) :])):
         return
     vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 3), dtype=np.float32)
-    vectors = vectorizer.fit_transform([*first.whole, *second.whole])
-    n_texts = Counter(word for text in (*first.whole, *second.whole) for word in set(text.split()))
-    alike = _Alike(vectorizer, varying_units(first.unit), n_texts, threshold)
-    for held, position in _whole_pairs(vectors[: len(train)], vectors[len(train) :], threshold):
-        if alike(second.unit[held], first.unit[position]):
+    vectors = vectorizer.fit_transform(whole)
+    n_texts = Counter(word for text in whole for word in set(text.split()))
+    shingles = _Shingles(jaccard)
+    alike = _Alike(vectorizer, varying_units(both.unit[: len(train)]), n_texts, threshold, shingles)
+    # Fields with nine tenths of their shingles in common have texts of a cosine far above .85.
+    lowest = min(threshold, max(jaccard - 0.05, 0.05))
+    for held, position, cosine in _whole_pairs(vectors[: len(train)], vectors[len(train) :], lowest):
+        first, second = held_out[held], train[position]
+        if shingles(first, second) or (
+            cosine >= threshold - _ROUNDING and alike(both.unit[len(train) + held], both.unit[position])
+        ):
             yield held, position
+
+
+@dataclass(frozen=True, slots=True)
+class _Shingles:
+    """Whether two cases have in each field at least the threshold's Jaccard similarity of word 5-shingles."""
+
+    threshold: float
+    known: dict[str, frozenset[str]] = field(default_factory=dict)
+
+    def __call__(self, one: Inputs, other: Inputs) -> bool:
+        if [name for name, _ in one] != [name for name, _ in other]:
+            return False
+        # The shortest field first: it is the cheapest, and a changed word weighs most there.
+        for (_, a), (_, b) in sorted(zip(one, other, strict=True), key=lambda pair: len(pair[0][1])):
+            if a != b and not self.alike(a, b):
+                return False
+        return True
+
+    def alike(self, one: str, other: str) -> bool:
+        """Whether two texts reach the threshold."""
+        first, second = self._of(one), self._of(other)
+        shared = len(first & second)
+        return shared >= self.threshold * (len(first) + len(second) - shared)
+
+    def _of(self, text: str) -> frozenset[str]:
+        """Runs of `SHINGLE_WORDS` words; a shorter text is one shingle."""
+        if text not in self.known:
+            words = text.split()
+            last = max(len(words) - SHINGLE_WORDS, 0)
+            self.known[text] = frozenset(" ".join(words[i : i + SHINGLE_WORDS]) for i in range(last + 1))
+        return self.known[text]
 
 
 def varying_units(found: Sequence[Mapping[str, str]]) -> frozenset[str]:
@@ -140,8 +197,10 @@ class _Alike:
 
     A unit in which training cases differ that agree in all others (the candidates for one question, the procedures for
     one patient) must be the same but for accents, case and punctuation. A short unit may have a typing error, or words
-    that the other lacks, but no word in place of another one. A long one must reach the threshold. `LOOSE` is enough
-    for short units, for lists and for the longest unit, because a word weighs more in a part than in the whole.
+    that the other lacks, but no word in place of another one. A longer one must reach the threshold; one of more than
+    `LONG_WORDS` the shingles' threshold, since texts with one preamble have a high cosine whatever comes after it.
+    `LOOSE` is enough for short units, for lists and for the longest unit, because a word weighs more in a part than in
+    the whole.
     """
 
     vectorizer: Any
@@ -149,6 +208,7 @@ class _Alike:
     n_texts: Mapping[str, int]
     """Word -> whole texts that hold it."""
     threshold: float
+    shingles: _Shingles
     vectors: dict[str, dict[int, float]] = field(default_factory=dict)
 
     def __call__(self, one: Mapping[str, str], other: Mapping[str, str]) -> bool:
@@ -162,6 +222,8 @@ class _Alike:
         )
 
     def _small_change(self, one: str, other: str, is_main: bool) -> bool:
+        if min(len(one.split()), len(other.split())) > LONG_WORDS:
+            return self.shingles.alike(one, other)
         short = max(len(one.split()), len(other.split())) <= SHORT_WORDS
         if self._cosine(one, other) < (min(LOOSE, self.threshold) if short or is_main else self.threshold):
             return False
@@ -213,29 +275,31 @@ def _one_edit(one: str, other: str) -> bool:
     return a[1:] == b[1:] or a[1:] == b or a == b[1:] or (a[:2] == b[1::-1] and a[2:] == b[2:])
 
 
-def _whole_pairs(train: Any, held_out: Any, threshold: float) -> Iterator[tuple[int, int]]:
-    """Positions of the rows of `held_out` and of `train` (sparse, of length 1) whose product is at least `threshold`.
+def _whole_pairs(train: Any, held_out: Any, threshold: float) -> Iterator[tuple[int, int, float]]:
+    """Positions of the rows of `held_out` and of `train` (sparse, of length 1) whose product is at least `threshold`,
+    with the product.
 
-    The rarest 3-grams of a held-out row are looked up until little is left, see `_TAIL`. What is left
-    adds at most its length to the product, so a pair that reaches the threshold has at least the rest from the rarest
-    ones; only such pairs are multiplied in full. Source: Bayardo, Ma & Srikant (2007), doi:10.1145/1242572.1242591.
+    The rarest 3-grams of a held-out row are looked up until little is left, see `_TAIL`. What is left adds at most its
+    length to the product, so a pair that reaches the threshold has at least the rest from the rarest ones; only such
+    pairs are multiplied in full. Source: Bayardo, Ma & Srikant (2007), doi:10.1145/1242572.1242591.
     """
+    from sparse_dot_topn import sp_matmul_topn
+
     n_train_rows = np.bincount(train.indices, minlength=train.shape[1])
     # Less than the threshold, so that no pair reaches it without one of the rarest.
     rare, left = _rarest(held_out, n_train_rows, tail=_TAIL * threshold**2)
-    products = np.add.reduceat(np.append(n_train_rows[rare.indices], 0), rare.indptr[:-1]) * (np.diff(rare.indptr) > 0)
     by_gram = train.T.tocsr()
-    chunk = np.cumsum(products) // _CHUNK_PRODUCTS
-    for start in np.flatnonzero(np.diff(chunk, prepend=-1)):
-        stop = int(np.searchsorted(chunk, chunk[start], side="right"))
-        partial = (rare[start:stop] @ by_gram).tocoo()
-        likely = partial.data >= threshold - left[start:stop][partial.row] - _ROUNDING
+    for start in range(0, held_out.shape[0], _CHUNK_ROWS):
+        part = rare[start : start + _CHUNK_ROWS]
+        least = threshold - left[start : start + _CHUNK_ROWS] - _ROUNDING
+        partial = sp_matmul_topn(part, by_gram, top_n=_TOP, threshold=float(least.min())).tocoo()
+        likely = partial.data >= least[partial.row]
         rows, columns = partial.row[likely] + start, partial.col[likely]
         for at in range(0, len(rows), _CHUNK_PAIRS):
             row, column = rows[at : at + _CHUNK_PAIRS], columns[at : at + _CHUNK_PAIRS]
             cosine = np.asarray(held_out[row].multiply(train[column]).sum(1)).ravel()
             kept = cosine >= threshold - _ROUNDING
-            yield from zip(row[kept].tolist(), column[kept].tolist(), strict=True)
+            yield from zip(row[kept].tolist(), column[kept].tolist(), cosine[kept].tolist(), strict=True)
 
 
 def _rarest(vectors: Any, n_rows: NDArray[Any], tail: float) -> tuple[Any, NDArray[Any]]:
