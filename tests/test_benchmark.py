@@ -212,7 +212,7 @@ def test_rows_and_a_rubric_of_ones_own(tmp_path: Path, run: Any) -> None:
         (["--model", "a=A", "--data", "halubench=ROWS", "--only", "flow-3"], "--data names halubench, which --only"),
         (["--model", "a=A", "--data", "halubench=nowhere.jsonl"], "nowhere.jsonl does not exist"),
         (["--model", "a=A", "--only", "halubnch"], "no set 'halubnch' in the benchmark"),
-        (["--model", "a=A", "--only", "feedbackqa"], "give --data feedbackqa=PATH"),
+        (["--model", "a=A", "--only", "feedbackqa"], "--data feedbackqa=PATH"),
         (
             ["--model", "a=A", "--data", "halubench=ROWS", "--rubric", "halubench=harm_3point"],
             "has 3 points, but the set",

@@ -62,7 +62,9 @@ def test_two_judges_and_what_cannot_be_scored() -> None:
 def test_what_a_notebook_and_a_terminal_show() -> None:
     cases = load_cases("builtin:mcq", "mcq")[:12]
     contract = Judge("nowhere", "mcq").contract
-    said = [Verdict(case.case_id, str(case.gold) if i else "A", confidence=0.8) for i, case in enumerate(cases)]
+    said = [
+        Verdict(case.case_id, str(case.gold) if i else "A", confidence=0.8 + i / 100) for i, case in enumerate(cases)
+    ]
     judged = Judged("j", cases, [*said[:-1], Unparsed(cases[-1].case_id, "PATIENT", "no answer")], contract)
     scores = judged.score(n_resamples=100)
     html = scores.plots()._repr_html_()

@@ -27,6 +27,9 @@ PRINTED_BY = {
     "data/sources.py": READING,
     "data/sources.py --set": (*READING, "run", "demo"),
     "data/store.py": ("run", "demo"),
+    "data/cells.py": ("score",),
+    "data/columns.py": ("score",),
+    "data/paths.py": ("score",),
     "data/verdict_files.py": ("score",),
     "modeling/grpo.py": ("run", "demo"),
     "pipeline.py": ("run",),
@@ -40,7 +43,7 @@ PRINTED_BY = {
     "stages/score.py": ("score",),
 }
 """File, or file and option -> the commands that print its messages, where the message names no command itself."""
-OF_OTHER_PROGRAMS = {"git": "--porcelain", "lm_eval": "--model --tasks"}
+OF_OTHER_PROGRAMS = {"git": "--porcelain", "lm_eval": "--model --tasks", "inspect log convert": "--to"}
 
 
 def commands() -> dict[str, set[str]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LONG = ("run", "report", "lineage", "evaluate", "probe", "calibrate", "preflight")
+LONG = ("demo", "run", "report", "lineage", "evaluate", "probe", "calibrate", "preflight")
 """Need the training of `medjudge run`; the others run in seconds."""
 
 

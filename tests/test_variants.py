@@ -77,7 +77,7 @@ def test_a_judge_may_be_what_an_earlier_variant_trains() -> None:
             r"\[variants.b\]: unknown key `grpo.max_step` \(did you",
         ),
         ({"b": 3}, r"`variants` must hold tables such as \[variants.NAME.sft\]"),
-        ({"../b": {}}, "`name`"),
+        ({"../b": {}}, "a variant cannot be called"),
     ],
 )
 def test_wrong_variants_are_refused_in_words(variants: dict[str, Any], message: str) -> None:

@@ -243,7 +243,7 @@ def test_sets_are_chosen_by_name() -> None:
     assert [(one.name, one.is_own) for one in own] == [("flow-3", False), ("mine", True)]
     for only, copies, message in (
         (["flow-4"], {}, "no set 'flow-4' in the benchmark. Sets: flow-binary"),
-        (["feedbackqa"], {}, "give --data feedbackqa=PATH"),
+        (["feedbackqa"], {}, "--data feedbackqa=PATH"),
         (["flow-3"], {"halubench": "h"}, "--data names halubench, which --only leaves out"),
     ):
         with pytest.raises(ConfigError, match=message):
@@ -279,7 +279,7 @@ def test_rows_of_the_wrong_kind_are_told_without_their_text(tmp_path: Path) -> N
         read("halubench", path)
     assert "field 'label': got str 'MAYBE', expected PASS or FAIL" in str(error.value)
     assert "secret" not in str(error.value)
-    with pytest.raises(DataError, match="give a local copy with --data halubench=PATH"):
+    with pytest.raises(DataError, match="give a local copy, `medjudge bench rubric --data halubench=PATH`"):
         read("halubench", tmp_path / "none.jsonl")
     path.write_text(json.dumps({"passage": "p", "question": "Q", "answer": "A", "label": "PASS", "source_ds": "DROP"}))
     with pytest.raises(

@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from medjudge import artifacts
 from medjudge.config import LoraSettings, ModelConfig
 from medjudge.errors import LineageError, ModelError
+from medjudge.merge_proof import proof_sentences
 from medjudge.modeling import lineage as lineage_module
 from medjudge.modeling.lineage import (
     compare_logits,
@@ -33,7 +34,6 @@ from medjudge.modeling.lineage import (
     weights_sha256,
 )
 from medjudge.modeling.load import TINY_DIR, count_parameters, load_tokenizer, load_weights
-from medjudge.modeling.proof import proof_sentences
 from medjudge.stages.lineage import print_lineage
 from tests.modeling.models import save_adapter, save_base
 from tests.small_runs import small_tree, write_rows

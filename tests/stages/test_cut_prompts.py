@@ -45,7 +45,7 @@ def printed(stage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "prepare").mkdir()
     for split in (recipe.sft.split, recipe.grpo.split):
         write_split(tmp_path / "prepare" / f"{split}{artifacts.SPLIT_SUFFIX}", cases)
-    monkeypatch.setattr(stage, "start_of", lambda *_: (str(base), "base"))
+    monkeypatch.setattr(stage, "start_of", lambda *_: (base, "base"))
     console = Console(width=200, color_system=None, file=io.StringIO())
     with pytest.raises(TrainingBeginsError):
         stage.run(recipe, tmp_path / "out", tmp_path, console)

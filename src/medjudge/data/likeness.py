@@ -37,7 +37,7 @@ _TAIL = 0.7
 """Squared length of a text's commonest 3-grams that are not looked up when candidates are sought, as a share of the
 squared threshold: less finds fewer candidates, more looks up fewer 3-grams."""
 _TOP = 200
-"""Candidates kept per held-out text, those of the largest partial product first."""
+"""Candidates compared per held-out text, the likeliest first."""
 _CHUNK_ROWS = 5_000
 _CHUNK_PAIRS = 20_000
 _TELLING_LETTERS = 20
@@ -102,7 +102,7 @@ def _telling(unit: Sequence[Mapping[str, str]]) -> set[str]:
 def like_pairs(
     train: Sequence[Inputs], held_out: Sequence[Inputs], threshold: float, jaccard: float = 0.9
 ) -> Iterator[tuple[int, int]]:
-    """(position in `held_out`, position in `train`) of the pairs that are alike, in order of the first.
+    """(position in `held_out`, position in `train`) of the pairs that are alike.
 
     Two cases are alike if they have the same fields and either each field has at least `jaccard` of its word 5-shingles
     in common, or the cosine of their whole texts is at least `threshold` and their units are alike one by one, see
@@ -292,14 +292,22 @@ def _whole_pairs(train: Any, held_out: Any, threshold: float) -> Iterator[tuple[
     for start in range(0, held_out.shape[0], _CHUNK_ROWS):
         part = rare[start : start + _CHUNK_ROWS]
         least = threshold - left[start : start + _CHUNK_ROWS] - _ROUNDING
-        partial = sp_matmul_topn(part, by_gram, top_n=_TOP, threshold=float(least.min())).tocoo()
-        likely = partial.data >= least[partial.row]
+        partial = sp_matmul_topn(part, by_gram, top_n=_TOP, threshold=float(least.min()))
+        is_full = np.diff(partial.indptr) >= _TOP
+        partial = partial.tocoo()
+        likely = (partial.data >= least[partial.row]) & ~is_full[partial.row]
         rows, columns = partial.row[likely] + start, partial.col[likely]
         for at in range(0, len(rows), _CHUNK_PAIRS):
             row, column = rows[at : at + _CHUNK_PAIRS], columns[at : at + _CHUNK_PAIRS]
             cosine = np.asarray(held_out[row].multiply(train[column]).sum(1)).ravel()
             kept = cosine >= threshold - _ROUNDING
             yield from zip(row[kept].tolist(), column[kept].tolist(), cosine[kept].tolist(), strict=True)
+        # Of these some candidates were cut off, and a partial product does not say which are the likeliest.
+        whole = sp_matmul_topn(
+            held_out[start : start + _CHUNK_ROWS][is_full], by_gram, top_n=_TOP, threshold=threshold - _ROUNDING
+        ).tocoo()
+        rows = np.flatnonzero(is_full)[whole.row] + start
+        yield from zip(rows.tolist(), whole.col.tolist(), whole.data.tolist(), strict=True)
 
 
 def _rarest(vectors: Any, n_rows: NDArray[Any], tail: float) -> tuple[Any, NDArray[Any]]:

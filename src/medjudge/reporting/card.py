@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from medjudge import __version__, artifacts
+from medjudge.merge_proof import proof_sentences
 from medjudge.metrics.agreement import STATISTICS
 from medjudge.metrics.coverage import kinds_text, outcome_sentence
 from medjudge.metrics.measured import MetricResult
 from medjudge.metrics.results import Results
 from medjudge.metrics.statements import leakage_line
-from medjudge.modeling.proof import proof_sentences
 from medjudge.reporting.audit_tables import in_percent, number
 from medjudge.reporting.inputs import ReportInputs
 

@@ -17,13 +17,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from pydantic import ValidationError
 
 from medjudge import __version__, artifacts
+from medjudge.merge_proof import proof_sentences
 from medjudge.metrics.baselines import BASELINES
 from medjudge.metrics.claims import find_claim, n_tests
 from medjudge.metrics.coverage import UNREADABLE, headlines, kinds_text, kinds_under, outcome_sentence
 from medjudge.metrics.results import ComparisonResult, Results
 from medjudge.metrics.statements import leakage_line, p_value
 from medjudge.metrics.stored import StoredLeakage
-from medjudge.modeling.proof import proof_sentences
 from medjudge.reporting.audit_figures import audit_pictures
 from medjudge.reporting.audit_tables import page_grids
 from medjudge.reporting.figures import Picture, model_colors, result_pictures, training_pictures

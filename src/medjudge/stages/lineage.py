@@ -22,8 +22,8 @@ def print_lineage(model_dir: Path, console: Console) -> bool:
         raise LineageError(
             f"{model_dir} has no {artifacts.LINEAGE}: it was not made by medjudge, so its parents cannot be told."
         )
+    from medjudge.merge_proof import proof_sentences
     from medjudge.modeling.lineage import holds_weights, read_lineage, weights_sha256
-    from medjudge.modeling.proof import proof_sentences
 
     lineage = read_lineage(model_dir)
     assert lineage is not None  # its file exists

@@ -12,10 +12,10 @@ from medjudge import artifacts
 from medjudge.config import Recipe
 from medjudge.data.store import read_split
 from medjudge.errors import ConfigError, LineageError
+from medjudge.merge_proof import proof_sentences
 from medjudge.modeling.chain import last_trained, training_split
 from medjudge.modeling.lineage import copy_model, merge_adapter, read_lineage
 from medjudge.modeling.load import load_tokenizer, quiet_libraries
-from medjudge.modeling.proof import proof_sentences
 from medjudge.modeling.save import proof_prompts
 
 

@@ -12,11 +12,11 @@ from rich.markup import escape
 from medjudge import artifacts
 from medjudge.config import Recipe
 from medjudge.data.store import read_split
+from medjudge.merge_proof import proof_sentences
 from medjudge.modeling.adapters import check_adapters, skeleton
 from medjudge.modeling.chain import start_of
 from medjudge.modeling.lineage import Lineage
 from medjudge.modeling.load import count_parameters, load_tokenizer, load_weights, quiet_libraries
-from medjudge.modeling.proof import proof_sentences
 from medjudge.modeling.save import proof_prompts, save_trained
 from medjudge.modeling.sft import train_sft
 from medjudge.rewards.composition import reward_plan
