@@ -99,7 +99,7 @@ def test_both_numbers_stand_side_by_side(tmp_path: Path, run: Any) -> None:
     assert "gpt: 8 answers (0 from cache), 0 failed, no prices set" in printed
     assert "of another subset of HaluBench (2)" in printed
     code, again = run.command("report", str(tmp_path / "out"))
-    assert code == 0
+    assert code == 0, again
     assert "(100.0)" in again
 
 

@@ -28,6 +28,7 @@ from medjudge.records import Case, Rollout
 from medjudge.rewards.composition import KNOWN
 from medjudge.rewards.doctor import SIGNS
 from medjudge.rewards.rules import RewardRule
+from medjudge.rewards.shaping import repeated_share
 from tests.modeling.grpo_runs import (
     CONTRACT,
     CPU,
@@ -140,7 +141,16 @@ def run_of(name: str, models: Mapping[str, Path], work: Path, patch: pytest.Monk
             reward(patch, "eager", lambda rollout: min(4, rollout.completion.text.count("yes")) / 4)
             return hack(styled, work, patch, rewards={"eager": 1.0}, max_steps=16)
         case "hacking_length":
-            reward(patch, "thorough", lambda rollout: len(set(rollout.completion.text.split())) / 20)
+            # Nothing for repeated words, so that length alone pays, whatever a processor's rounding makes of the run.
+            reward(
+                patch,
+                "thorough",
+                lambda rollout: (
+                    0.0
+                    if repeated_share(rollout.completion.text, 2)
+                    else len(set(rollout.completion.text.split())) / 20
+                ),
+            )
             return hack(styled, work, patch, rewards={"thorough": 1.0}, max_steps=18)
         case "hacking_format":
             reward(patch, "certain", lambda rollout: float("certain" in rollout.completion.text))

@@ -48,7 +48,8 @@ class DoctorNotes(_Notes):
 
 
 class _Summary(_Notes):
-    n_prompts_shortened: int = 0
+    n_prompts_shortened: int | dict[str, int] = 0
+    """Of an evaluation by model."""
     n_cases: int = 0
     n_words_cut: int = 0
 

@@ -145,7 +145,7 @@ def _shortened(folder: Path) -> dict[str, str]:
     lines = {}
     for stage in TRAINED:
         summary = _manifest(folder / stage).summary
-        if summary.n_prompts_shortened:
+        if isinstance(summary.n_prompts_shortened, int) and summary.n_prompts_shortened:
             lines[stage] = (
                 f"{summary.n_prompts_shortened:,} of {summary.n_cases:,} training prompts were shortened, by "
                 f"{summary.n_words_cut:,} words in all"
