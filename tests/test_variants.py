@@ -161,7 +161,12 @@ def test_one_command_trains_the_variants_shares_what_is_equal_and_compares(
 
     rows = (variants["scale"].run_dir / "evaluate" / artifacts.VERDICTS).read_text(encoding="utf-8").splitlines()
     kept = [line for line in rows if json.loads(line)["case_id"] != json.loads(rows[0])["case_id"]]
-    (variants["scale"].run_dir / "evaluate" / artifacts.VERDICTS).write_text("\n".join(kept) + "\n", encoding="utf-8")
+    evaluated = variants["scale"].run_dir / "evaluate"
+    (evaluated / artifacts.VERDICTS).write_text("\n".join(kept) + "\n", encoding="utf-8")
+    manifest = artifacts.read_json(evaluated / artifacts.MANIFEST)  # as if the evaluation had written them
+    manifest["outputs"][artifacts.VERDICTS]["sha256"] = artifacts.sha256_file(evaluated / artifacts.VERDICTS)
+    manifest["outputs"][artifacts.VERDICTS]["bytes"] = (evaluated / artifacts.VERDICTS).stat().st_size
+    artifacts.write_json(evaluated / artifacts.MANIFEST, manifest)
     from medjudge.stages.compare import compare_variants
 
     with pytest.raises(DataError, match="variant scale was evaluated on other cases than plain"):
