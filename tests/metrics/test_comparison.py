@@ -116,12 +116,22 @@ def test_paired_differences_against_a_plain_loop():
 def test_a_difference_in_accuracy_by_hand():
     """Three groups of two: a is ahead by 2, 1 and 0 of 2 rows, so the groups' differences are 1, .5 and 0.
 
-    Mean .5, standard error .5 / sqrt(3) = .2887; t at 2 degrees of freedom 4.3027: -.742 to 1.742.
+    Mean .5, standard error .5 / sqrt(3) = .2887; t at 2 degrees of freedom 4.3027: -.742 to 1.742, and no share goes
+    beyond 1.
     """
     cases = [Case(str(i), {}, gold="a", group=f"g{i // 2}") for i in range(6)]
     a, b = dict.fromkeys("012345", "a"), {"0": "b", "1": "b", "2": "b", "3": "a", "4": "a", "5": "a"}
     found = paired_differences(pair(coded(cases, a), coded(cases, b)), ("accuracy",), level=0.95)["accuracy"]
-    assert (found.value, found.low, found.high) == pytest.approx((50, -74.21, 174.21), abs=0.01)
+    assert (found.value, found.low, found.high) == pytest.approx((50, -74.21, 100), abs=0.01)
+
+
+def test_a_difference_of_shares_has_ends_that_shares_can_have():
+    # Two groups: 1.0 and 0.0 apart, mean 0.5, standard error 0.5, t of one degree of freedom 12.7: 0.5 +- 6.4.
+    cases = [Case(str(i), {}, gold="a", group=f"g{i // 2}") for i in range(4)]
+    a = coded(cases, dict.fromkeys("0123", "a"))
+    b = coded(cases, {"0": "b", "1": "b", "2": "a", "3": "a"})
+    (accuracy,) = paired_differences(pair(a, b), ("accuracy",), level=0.95).values()
+    assert (accuracy.value, accuracy.low, accuracy.high) == (50.0, -100.0, 100.0)
 
 
 @pytest.mark.parametrize("n_groups", [2, 3, 4, 5])

@@ -98,7 +98,7 @@ def mcnemar(only_a: int, only_b: int, *, method: Literal["auto", "exact", "mid-p
 
 
 def paired_differences(pairing: Pairing, metrics: tuple[str, ...], *, level: float) -> dict[str, Difference]:
-    """Metric of `a` minus metric of `b` in points, with the interval of `difference_interval`.
+    """Metric of `a` minus metric of `b` in points, -100 to 100, with the interval of `difference_interval`.
 
     Groups without a paired row take no part. Metrics that the task does not have are left out; an undefined difference
     is nan.
@@ -115,8 +115,10 @@ def paired_differences(pairing: Pairing, metrics: tuple[str, ...], *, level: flo
         if metric not in values:
             continue
         value = float(values[metric][0] - values[metric][1])
-        low, high = difference_interval(value, without[metric][:, 0] - without[metric][:, 1], level)
-        differences[metric] = Difference(100 * value, 100 * low, 100 * high)
+        ends = difference_interval(value, without[metric][:, 0] - without[metric][:, 1], level)
+        # Two groups give t of one degree of freedom, which reaches beyond what two shares can differ by.
+        low, high = np.clip(ends, -1.0, 1.0)
+        differences[metric] = Difference(100 * value, 100 * float(low), 100 * float(high))
     return differences
 
 
