@@ -280,7 +280,8 @@ def test_silence_alone_puts_no_judge_below_chance():
     )
     text = "\n".join(results.statements)
     assert "The accuracy of few, 25.0 % (15.8 to 37.2), counts 45 cases without a verdict as wrong; of the 15" in text
-    assert "mute has no verdict on any of 60 cases" in text
+    assert "60 of mute's 60 answers (100.0 %) could not be read" in text
+    assert "its accuracy of 0.0 % comes from missing verdicts alone" in text
     assert "The accuracy of wrong, 0.0 % (0.0 to 6.0), is below chance (50.0 %)" in text
     assert "n = 60; of the 30 answered, 0.0 % are right." in text
     assert text.count("is below chance") == 1
@@ -288,8 +289,8 @@ def test_silence_alone_puts_no_judge_below_chance():
     assert "could not be measured" in outcome_sentence(page(cases, {"mute": answered(cases, 0, True)}))
 
 
-def test_a_small_p_that_is_no_claim_says_what_it_lacks():
-    """Twelve groups of two rows, all wrong on five labels: p is small, the interval of twelve groups holds 20 %."""
+def test_rows_that_are_wrong_together_are_few_observations():
+    """Twelve groups of two rows, all wrong on five labels: .8^24 = .005 for rows apart, .8^12 = .07 for groups."""
     cases = [Case(f"c{i}", {"q": "x"}, gold="1", group=f"g{i // 2}") for i in range(24)]
     results = summarise(
         cases,
@@ -299,4 +300,4 @@ def test_a_small_p_that_is_no_claim_says_what_it_lacks():
         n_resamples=200,
     )
     line = next(line for line in results.statements if line.startswith("The accuracy of a,"))
-    assert "is not shown to differ from chance (20.0 %): p = .009, n = 24, but the interval includes it." in line
+    assert "is not distinguishable from chance (20.0 %), p = .11, n = 24." in line

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -155,9 +156,9 @@ def caught() -> list[str]:
     """What is said here of the same rollouts, of the contract behind them, and of the same weights asked rightly."""
     model, tokenizer = sft_model()
     read = [CONTRACT.parse(cases()[i // G].case_id, text) for i, text in enumerate(rollouts())]
-    reasons = {judgement.reason for judgement in read if isinstance(judgement, Unparsed)}
+    reasons = Counter(judgement.reason for judgement in read if isinstance(judgement, Unparsed))
     assert all(isinstance(judgement, Unparsed) for judgement in read), "the block is taken off in silence"
-    assert len(reasons) == 1
+    assert all("a <think> block stands first" in reason for reason in reasons)  # some do not end
     message = stopped_by_preflight(tokenizer)
     answers = Engine(model, tokenizer).generate(CONTRACT, cases())
     asked_rightly = [
@@ -167,7 +168,7 @@ def caught() -> list[str]:
     earned = [rollout.total for rollout in PLAN.score(asked_rightly)]
     assert earned == [3.0] * len(cases())
     return [
-        f"medjudge  | {len(read)} of {len(read)} of those rollouts unparsed: {reasons.pop()}",
+        f"medjudge  | {len(read)} of {len(read)} of those rollouts unparsed: {reasons.most_common(1)[0][0]}",
         f"medjudge  | {message}",
         f"medjudge  | the same weights on the contract's own prompts, which hold the closed block: "
         f"{earned.count(3.0)} of {len(earned)} earn 3.0",

@@ -14,7 +14,7 @@ from medjudge.metrics.entities import TermList
 from medjudge.metrics.reasoning import ReasoningNumbers, summarise_reasoning
 from medjudge.records import Rollout
 from medjudge.reporting.reasoning_tables import reasoning_grids
-from medjudge.reporting.tables import grid_table
+from medjudge.reporting.tables import grid_tables
 from medjudge.rewards import measures
 from medjudge.rewards.composition import RewardContext
 from medjudge.rewards.measures import extractor_of, measure_reasoning
@@ -111,7 +111,7 @@ def test_tables_show_what_was_measured_and_say_what_was_not() -> None:
     assert models.rows[0][1][models.columns.index("Reasoning alignment")].text == "33.3"
     assert [head for head, _ in differences.rows] == ["b minus a"]
     console = Console(width=200, record=True)
-    console.print(grid_table(models))
+    console.print(*grid_tables(models, 200))
     assert "Reasoning alignment" in console.export_text()
 
 

@@ -186,4 +186,4 @@ def test_real_rows_french_judge_stops_as_published_and_runs_cut_by_question(tmp_
     summary = prepared({"source": path, "stratify_by": "label"}, tmp_path / "clean")
     assert sum(part["n_cases"] for part in summary["splits"].values()) == 608
     assert summary["sources"]["all"]["n_duplicates"] == 200
-    assert summary["leakage"].count(NOTHING_FOUND) == 2
+    assert summary["leakage"].count(NOTHING_FOUND) == 1
