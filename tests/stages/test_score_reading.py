@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from tests.shared_data import require_shared
 
 import medjudge
+from medjudge.data.shapes import archived_objects
 from medjudge.errors import ConfigError, DataError, MedjudgeError
 from medjudge.metrics.results import Results
 from medjudge.stages.score import ScoreOptions, label_scale, score
@@ -773,3 +775,19 @@ def test_layouts_of_other_programs(path: str, labels: str, given: dict[str, Any]
 )
 def test_layouts_that_need_a_word_stop(path: str, labels: str, given: dict[str, Any], message: str) -> None:
     assert message in refusal(str(require_shared("cases", *path.split("/"))), label_scale(labels), **given)
+
+
+def test_a_damaged_archive_is_named_wherever_the_damage_lies(tmp_path):
+    """Every byte of a small evaluation log set to another value in turn: read as it is, or one error of ours."""
+    path = tmp_path / "log.eval"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("samples/0.json", '{"id": "c0", "label": "no"}')
+    whole = path.read_bytes()
+    n_named = 0
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            list(archived_objects(path))
+        except DataError as error:
+            n_named += str(path) in str(error)
+    assert n_named > len(whole) / 3

@@ -116,7 +116,8 @@ def archived_objects(path: Path) -> Iterator[tuple[str, Any]]:
                 raise DataError(f"{path}: an archive without samples. Expected an evaluation log of inspect_ai.")
             for name in names:
                 yield f"{path}:{name}", json.loads(archive.read(name))
-    except (zipfile.BadZipFile, NotImplementedError, zlib.error, EOFError, RuntimeError) as error:
+    # OSError: a damaged directory points outside of the file.
+    except (zipfile.BadZipFile, NotImplementedError, zlib.error, EOFError, RuntimeError, OSError) as error:
         raise DataError(f"{path}: not a readable archive ({type(error).__name__}). {again}") from None
     except (ValueError, RecursionError):
         raise DataError(f"{path}: a sample in it is broken JSON. {again}") from None
