@@ -70,7 +70,7 @@ class LeakageConfig(Settings):
     """What counts as a leak between two splits, and how much of it a run bears."""
 
     near_duplicate_threshold: float = Field(0.9, gt=0, le=1)
-    """Jaccard similarity of word 5-shingles that each input field of two cases must reach (MinHash finds candidates).
+    """Jaccard similarity of word 5-shingles that each input field of two cases must reach to be near-duplicates.
 
     A changed word breaks five shingles: at 0.9, fields under about 100 words must agree almost word by word."""
     likeness_threshold: float = Field(0.85, gt=0, le=1)
