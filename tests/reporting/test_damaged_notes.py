@@ -74,6 +74,7 @@ def run(tmp_path: Path) -> dict[str, Any]:
         "sft/manifest.json": copy.deepcopy(MANIFEST),
         "grpo/preflight.json": copy.deepcopy(PREFLIGHT),
         "grpo/doctor.json": copy.deepcopy(DOCTOR),
+        "grpo/history.json": [{"step": 1, "loss": 0.5, "note": "first"}, {"loss": 0.4}],
     }
 
 
@@ -98,6 +99,9 @@ DAMAGE: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "steps that are no number": ("grpo/doctor.json", lambda tree: tree.update(n_steps="x")),
     "actions that are an object": ("grpo/doctor.json", lambda tree: tree.update(actions={"a": 1})),
     "an accuracy that is a list": ("grpo/doctor.json", lambda tree: tree["held_out"][0].update(accuracy=[])),
+    "a step that is a text": ("grpo/history.json", lambda rows: rows[0].update(step="x")),
+    "a loss that no float holds": ("grpo/history.json", lambda rows: rows[0].update(loss=10**400)),
+    "a step that is a list": ("grpo/history.json", lambda rows: rows[0].update(step=[1])),
     "an unknown check": ("grpo/preflight.json", lambda tree: tree["checks"][0].update(name="x")),
     "a count that is an object": ("grpo/preflight.json", lambda tree: tree.update(n_cases={"a": 1})),
     "a weight that is a text": ("grpo/preflight.json", lambda tree: tree["terms"][0].update(weight="x")),

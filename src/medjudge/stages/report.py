@@ -135,9 +135,17 @@ def _manifest(stage: Path) -> ManifestNotes:
 
 def _history(path: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = _read(path, [])
-    if not all(isinstance(row, dict) and all(not isinstance(v, list | dict) for v in row.values()) for row in rows):
+    if not all(map(_is_log_entry, rows)):
         raise RunError(f"{path} is no training log. {how_to_renew(path)}")
     return rows
+
+
+def _is_log_entry(row: Any) -> bool:
+    """Whether a page can draw it: no nested values, no whole number that no float holds, and a number as its step."""
+    if not isinstance(row, dict) or any(isinstance(value, list | dict) for value in row.values()):
+        return False
+    numbers = [value for value in row.values() if isinstance(value, int)]
+    return isinstance(row.get("step", 0), int | float) and all(abs(number) < 1e300 for number in numbers)
 
 
 def _shortened(folder: Path) -> dict[str, str]:
