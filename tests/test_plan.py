@@ -132,6 +132,11 @@ def test_the_shipped_base_is_read_without_torch_as_with_it() -> None:
     shape = plan._shape(recipe, light)
     assert shape is not None
     assert shape.n_parameters == sum(p.numel() for p in model.parameters())
+    from medjudge.modeling.adapters import adapter_parameters
+
+    lora = recipe.sft.lora
+    assert lora.target_modules == "all-linear"
+    assert lora.r * shape.linear_width == adapter_parameters(model, lora)
     assert (BUILTIN_DIR / "tiny") == TINY_DIR
 
 

@@ -24,6 +24,8 @@ from medjudge.estimate import Estimate, StageWork, estimate
 from medjudge.pipeline import RESUMES, STAGES, active_stages, resume_words, stage_inputs
 from medjudge.records import Case
 
+_PLAIN_LAYERS = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text", "smollm3")
+"""Model types whose layers hold no matrices but those of linear layers."""
 SAMPLE = 400
 """Cases of a split whose tokens are counted."""
 MAX_LABELS = 6
@@ -40,6 +42,9 @@ class ModelShape:
     hidden_size: int
     n_layers: int
     vocab_size: int
+    linear_width: int = 0
+    """Inputs and outputs of all linear layers but the head, which an adapter on all of them multiplies by its rank; 0
+    where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,8 +249,17 @@ def _training_table(
         "memory\nabout",
     )
     table = _table("Training", columns, ("stage",))
-    has_adapter = any(getattr(recipe, stage).tuning == "lora" for stage in ("sft", "grpo") if stage in names)
-    shape = None if has_adapter else _shape(recipe, tokenizer)
+    adapters = [
+        config.lora
+        for stage in ("sft", "grpo")
+        if stage in names and (config := getattr(recipe, stage)).tuning == "lora"
+    ]
+    shape = _shape(recipe, tokenizer)
+    # An adapter on all linear layers fits any model; names of layers are looked for in the model itself.
+    if adapters and (
+        shape is None or not shape.linear_width or any(a.target_modules != "all-linear" for a in adapters)
+    ):
+        shape = None
     model, error = (None, None) if shape is not None else _meta_model(recipe, tokenizer)
     if model is not None:
         from medjudge.modeling.adapters import adapter_parameters, check_adapters
@@ -270,7 +284,12 @@ def _training_table(
             tokens = f"{steps * completions * (split.mean_prompt + split.mean_target):,.0f}"
         if shape is not None:
             n_all = shape.n_parameters
-            n_trained = n_all if config.tuning == "full" else adapter_parameters(model, config.lora)
+            if config.tuning == "full":
+                n_trained = n_all
+            elif model is None:
+                n_trained = config.lora.r * shape.linear_width
+            else:
+                n_trained = adapter_parameters(model, config.lora)
             trained = f"all {n_all:,}" if n_trained == n_all else f"{n_trained:,} of {n_all:,}"
             if split is not None:
                 limit = split.max_target if stage == "sft" else recipe.contract.max_completion_tokens
@@ -391,7 +410,14 @@ def _shape(recipe: Recipe, tokenizer: Any) -> ModelShape | None:
         if any(tensor["dtype"] not in ("F32", "F16", "BF16") for tensor in tensors):
             return None
         n_all = sum(math.prod(tensor["shape"]) for tensor in tensors)
-        return ModelShape(n_all, config["hidden_size"], config["num_hidden_layers"], config["vocab_size"])
+        width = 0
+        if config.get("model_type") in _PLAIN_LAYERS:
+            width = sum(
+                sum(tensor["shape"])
+                for name, tensor in header.items()
+                if ".layers." in name and name.endswith(".weight") and len(tensor["shape"]) == 2
+            )
+        return ModelShape(n_all, config["hidden_size"], config["num_hidden_layers"], config["vocab_size"], width)
     except (OSError, ValueError, KeyError, TypeError, MemoryError):
         return None
 
