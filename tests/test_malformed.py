@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from medjudge.cli import main
-from medjudge.config import variants_from_tree
+from medjudge.config import load_recipe, variants_from_tree
 from medjudge.errors import ConfigError
 from tests.small_runs import small_tree, write_rows, write_toml
 
@@ -280,3 +280,11 @@ def test_a_message_repeats_no_value_of_any_length(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as refused:
             variants_from_tree(tree | over)
         assert len(str(refused.value)) < 1500
+
+
+@pytest.mark.parametrize("text", ["[sft.trl.a" + ".a" * 90 + "]", "sft.trl.a = " + "[" * 90 + "]" * 90])
+def test_a_recipe_nested_too_deep_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "deep.toml"
+    path.write_text(f'name = "deep"\n{text}\n')
+    with pytest.raises(ConfigError, match="nested more than 20 deep"):
+        load_recipe(path)

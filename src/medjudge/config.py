@@ -27,6 +27,8 @@ from medjudge.tasks.presets import rubric_text
 
 StageName = Literal["prepare", "base", "sft", "grpo", "merge", "evaluate", "report"]
 STAGE_NAMES: tuple[StageName, ...] = ("prepare", "base", "sft", "grpo", "merge", "evaluate", "report")
+MAX_DEPTH = 20
+"""Of tables and lists within each other in a recipe."""
 TINY_BASE = "builtin:tiny"
 SCRATCH_BASE = "builtin:scratch"
 VARIANT_JUDGE = "variant:"
@@ -772,11 +774,23 @@ def _name_judges(tree: dict[str, Any], earlier: Mapping[str, Recipe], *, where: 
 
 
 def _validate(tree: Mapping[str, Any], *, where: str) -> Recipe:
+    _check_depth(tree, where)
     tree = _with_preset(tree, where)
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(f"{where}: " + "\n  ".join(_explain(tree, item) for item in error.errors())) from None
+
+
+def _check_depth(tree: Mapping[str, Any], where: str) -> None:
+    """Raises ConfigError for tables or lists nested so deep that a recipe could be read but not written."""
+    level: list[Any] = [tree]
+    for _ in range(MAX_DEPTH):
+        inner = [value.values() if isinstance(value, Mapping) else value for value in level]
+        level = [value for values in inner for value in values if isinstance(value, Mapping | list | tuple)]
+        if not level:
+            return
+    raise ConfigError(f"{where}: tables or lists are nested more than {MAX_DEPTH} deep. No setting needs that.")
 
 
 def _with_preset(tree: Mapping[str, Any], where: str) -> Mapping[str, Any]:
