@@ -364,3 +364,8 @@ def test_anything_can_be_removed(tmp_path: Path, kind: str) -> None:
     files.remove(path)
     assert not os.path.lexists(path)
     assert (other / "a").exists()
+
+
+def test_half_a_surrogate_pair_is_written_as_its_escape(tmp_path: Path) -> None:
+    artifacts.write_json(tmp_path / "commands.json", ["medjudge run \ud800.toml"])
+    assert (tmp_path / "commands.json").read_bytes() == b'[\n  "medjudge run \\ud800.toml"\n]\n'

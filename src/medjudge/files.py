@@ -125,8 +125,8 @@ def write_bytes(path: Path, content: bytes, *, private: bool = True) -> None:
 
 
 def write_text(path: Path, text: str, *, private: bool = True) -> None:
-    """As `write_bytes`, in UTF-8."""
-    write_bytes(path, text.encode("utf-8"), private=private)
+    """As `write_bytes`, in UTF-8; half a surrogate pair, as arguments that are not UTF-8 bring, as its escape."""
+    write_bytes(path, text.encode("utf-8", errors="backslashreplace"), private=private)
 
 
 def write_json(path: Path, value: Any, *, private: bool = True) -> None:
