@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,13 @@ def test_round_trip(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["train.jsonl"]  # nothing temporary is left
 
 
+def test_half_a_surrogate_pair_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    cases = (Case("c", {"question": "\ud800 and text"}),)
+    write_split(path, cases)
+    assert read_split(path) == cases
+
+
 def test_an_empty_split(tmp_path: Path) -> None:
     write_split(tmp_path / "test.jsonl", [])
     assert read_split(tmp_path / "test.jsonl") == ()
@@ -40,8 +48,13 @@ def test_an_empty_split(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     write_split(path, CASES)
-    with pytest.raises(UnicodeEncodeError):
-        write_split(path, [Case("c", {"question": "\ud800"})])
+
+    def broken() -> Iterator[Case]:
+        yield CASES[0]
+        raise OSError("the source broke off")
+
+    with pytest.raises(OSError, match="broke off"):
+        write_split(path, broken())
     assert read_split(path) == CASES
     assert [p.name for p in tmp_path.iterdir()] == ["train.jsonl"]
 
