@@ -26,7 +26,7 @@ bench: $(STAMP)  ## short forms of the benchmarks, about ten minutes; benchmarks
 	$(BIN)/python benchmarks/evaluate_throughput.py --rounds 2 --cases 16 --without-lm-eval
 
 tiny-base: $(STAMP)  ## make the weights of builtin:tiny anew, about an hour on one core
-	OMP_NUM_THREADS=1 $(BIN)/python -m medjudge.stages.tiny_base
+	OMP_NUM_THREADS=1 $(BIN)/python -m medjudge.tiny_base.build
 
 check: $(STAMP)  ## format, lint, types
 	$(BIN)/ruff format --check .

@@ -24,15 +24,16 @@ from rich.console import Console
 from rich.table import Table
 
 from judges import make, recipe
-from medjudge.config import GrpoConfig, Recipe
 from medjudge.data.store import read_split
-from medjudge.inference.engine import Engine
-from medjudge.modeling import all_action, grpo
-from medjudge.modeling.load import load_tokenizer, load_weights, quiet_libraries
-from medjudge.modeling.progress import Watch
+from medjudge.inference.local import Engine
+from medjudge.models.load import load_tokenizer, load_weights, quiet_libraries
+from medjudge.recipe import Recipe
 from medjudge.records import Case
 from medjudge.rewards.composition import RewardContext, RewardPlan, build_plan
+from medjudge.settings.training import GrpoConfig
 from medjudge.tasks.encoding import encode_all, encode_labels
+from medjudge.training import all_action, grpo
+from medjudge.training.progress_callback import Watch
 from side_by_side import arguments, write
 
 NOT_SETTINGS = ("out", "tasks", "methods", "seeds", "rounds", "threads")

@@ -12,10 +12,10 @@ import statistics
 from collections.abc import Callable
 from dataclasses import replace
 
-from medjudge.data.generators.catalog import GENERATORS
-from medjudge.modeling.load import quiet_libraries
+from medjudge.models.load import quiet_libraries
 from medjudge.records import Case, Completion, Rollout, Verdict
 from medjudge.rewards.composition import BatchReward, RewardContext, build_reward
+from medjudge.synthetic.sets import GENERATORS
 from medjudge.tasks.appropriateness import AppropriatenessContract
 
 STORY = "Once upon a time there was a little girl. She liked to play with her red ball. The sun was warm."

@@ -23,11 +23,11 @@ import torch
 
 from judges import make, padded, recipe
 from medjudge.data.store import read_split
-from medjudge.inference.engine import Engine, fit_for_inference
+from medjudge.inference.local import Engine, fit_for_inference
 from medjudge.inference.prefix import common_prefix, read_prefix, read_prompts
 from medjudge.inference.rollouts import batches
-from medjudge.modeling.lineage import load_any
-from medjudge.modeling.load import quiet_libraries
+from medjudge.models.lineage import load_any
+from medjudge.models.load import quiet_libraries
 from medjudge.records import Case
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.encoding import decode, encode_all, stop_token_ids

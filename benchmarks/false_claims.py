@@ -35,9 +35,9 @@ from scipy.stats import norm
 from medjudge.metrics import audit
 from medjudge.metrics.classification import Outcomes
 from medjudge.metrics.intervals import clustered_wilson
-from medjudge.metrics.measured import MetricResult, measured
+from medjudge.metrics.metric_result import MetricResult, measured
 from medjudge.metrics.probes import JudgeProbes, Probes, flip_rate, probe_result
-from medjudge.metrics.results import Results, summarise, with_claims
+from medjudge.metrics.summary import Results, summarise, with_claims
 from medjudge.records import Case, Verdict
 from medjudge.tasks.equivalence import EquivalenceContract
 

@@ -43,10 +43,10 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_
 
 from medjudge import artifacts
 from medjudge.cli import main as medjudge
-from medjudge.config import DEMO_RECIPE, recipe_from_tree, variants_from_tree
-from medjudge.config import load_variants as load_recipe_file
 from medjudge.errors import MedjudgeError
-from medjudge.pipeline import active_stages
+from medjudge.recipe import DEMO_RECIPE, recipe_from_tree, variants_from_tree
+from medjudge.recipe import load_variants as load_recipe_file
+from medjudge.runs.pipeline import active_stages
 from medjudge.tasks.catalog import TASKS
 
 LONGEST_S = 30
@@ -402,7 +402,7 @@ def write_table(folder: Path, name: str, rows: Sequence[Any], rng: random.Random
 
 def fuzz_rows(rng: random.Random, folder: Path, note: Note) -> None:
     """One file of labelled rows, read, linted and compared with another."""
-    from medjudge.stages.check_data import check_data, print_check
+    from medjudge.commands.check_data import check_data, print_check
 
     kind = rng.choice(tuple(ROWS))
     path = write_table(folder, "rows", ROWS[kind], rng)
@@ -504,8 +504,8 @@ def score_options(rng: random.Random, gold: str) -> dict[str, Any]:
 
 def fuzz_verdicts(rng: random.Random, folder: Path, note: Note) -> None:
     """One set of verdict files, read, joined and, where that works, measured."""
+    from medjudge.commands.score import ScoreOptions, label_scale, parse_judges, score
     from medjudge.data.sources import parse_options
-    from medjudge.stages.score import ScoreOptions, label_scale, parse_judges, score
 
     rows = verdict_rows(rng)
     paths = [str(write_table(folder, "verdicts", rows, rng))]
@@ -868,9 +868,9 @@ def prepare_process() -> None:
     global RESULTS, BEGUN
     from rich.console import Console
 
-    import medjudge.pipeline
+    from medjudge.commands.score import ScoreOptions, label_scale, score
     from medjudge.reporting.figures import Picture
-    from medjudge.stages.score import ScoreOptions, label_scale, score
+    from medjudge.runs import pipeline
 
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "a.jsonl"
@@ -883,7 +883,7 @@ def prepare_process() -> None:
     kept = tempfile.TemporaryDirectory(prefix="fuzz-begun-")
     atexit.register(kept.cleanup)
     BEGUN = Path(kept.name)
-    run_recipe = medjudge.pipeline.run_recipe
+    run_recipe = medjudge.runs.pipeline.run_recipe
     rows = [
         {**row, "id": f"{row['id']}-{i}", "question": f"{i} {row['question']}"} for row in ROWS["mcq"] for i in "abcd"
     ]
@@ -896,7 +896,7 @@ def prepare_process() -> None:
         """Nothing is trained here: what is checked before the first stage, and the first stage."""
         return run_recipe(recipe, console, **{**options, "first": None, "last": "prepare"})
 
-    medjudge.pipeline.run_recipe = prepare_only
+    pipeline.run_recipe = prepare_only
     draw = Picture.png
     Picture.png = lambda self: draw(self) if DRAWS else b""  # type: ignore[method-assign]
 

@@ -23,7 +23,7 @@ from transformers import GenerationConfig
 from grpo_step import STOP_ID, Shape, build_model, draw, measure, peak_mb, show
 from medjudge.inference.prefix import read_prompts
 from medjudge.inference.rollouts import GPU_CHECK_EVERY, Sampling, _Decoding, roll_out
-from medjudge.modeling.load import quiet_libraries
+from medjudge.models.load import quiet_libraries
 from side_by_side import arguments, in_turn, machine, report, write
 
 MODELS = ("qwen3-0.6b", "phi-3.5-mini", "llama-3.1-8b")

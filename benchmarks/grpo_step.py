@@ -175,9 +175,9 @@ def work(options: argparse.Namespace) -> None:
     from transformers import PrinterCallback, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    from medjudge.modeling.grouped import GroupedGrpoTrainer
-    from medjudge.modeling.load import quiet_libraries
-    from medjudge.modeling.tiny import build_tokenizer
+    from medjudge.models.load import quiet_libraries
+    from medjudge.tiny_base.tiny import build_tokenizer
+    from medjudge.training.grouped import GroupedGrpoTrainer
 
     quiet_libraries()
     torch.set_num_threads(options.threads)

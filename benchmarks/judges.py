@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from medjudge.config import Recipe, recipe_from_tree
-from medjudge.pipeline import run_recipe
+from medjudge.recipe import Recipe, recipe_from_tree
+from medjudge.runs.pipeline import run_recipe
 
 CACHE = Path(__file__).parent / ".cache"
 

@@ -33,11 +33,12 @@ from pathlib import Path
 from typing import Any
 
 from medjudge.errors import ModelError
-from medjudge.inference.endpoint import Endpoint, EndpointClient, EndpointEngine
+from medjudge.inference.endpoint import EndpointClient, EndpointEngine
 from medjudge.inference.replies import open_cache
 from medjudge.records import Case, Completion, Rollout, Verdict
 from medjudge.rewards.llm import LlmReward, ReasoningScorer, reasoning_case
-from medjudge.settings import EndpointSettings
+from medjudge.settings.base import EndpointSettings
+from medjudge.settings.endpoint import Endpoint
 from medjudge.tasks.reasoning import Marks, ReasoningContract
 
 FAULTS = ("HTTP 500", "HTTP 429", "dropped before", "dropped after", "silence")
@@ -67,7 +68,7 @@ def make_model(folder: Path) -> None:
     """A Llama-shaped model with random weights, and a tokenizer trained on a few words."""
     from transformers import LlamaConfig, LlamaForCausalLM, set_seed
 
-    from medjudge.modeling.tiny import build_tokenizer
+    from medjudge.tiny_base.tiny import build_tokenizer
 
     tokenizer = build_tokenizer([" ".join(WORDS)] * 50, 400)
     set_seed(0)

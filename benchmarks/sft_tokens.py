@@ -20,17 +20,18 @@ from datasets import Dataset
 from transformers import PrinterCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from medjudge.config import BaseConfig, LoraSettings
 from medjudge.data.sources import read_cases
-from medjudge.modeling.adapters import lora_config
-from medjudge.modeling.arguments import length_grouped_order
-from medjudge.modeling.load import quiet_libraries
-from medjudge.modeling.sft import head_on_labels_only, tokenised_rows
-from medjudge.modeling.tiny import build_model, build_tokenizer
+from medjudge.models.adapters import lora_config
+from medjudge.models.load import quiet_libraries
+from medjudge.settings.model import LoraSettings
+from medjudge.settings.training import BaseConfig
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.mcq import McqContract
 from medjudge.tasks.rubric import RubricContract
+from medjudge.tiny_base.tiny import build_model, build_tokenizer
+from medjudge.training.sft import head_on_labels_only, tokenised_rows
+from medjudge.training.trl_arguments import length_grouped_order
 from side_by_side import arguments, in_turn, ratio, report
 
 SETS = {

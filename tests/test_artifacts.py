@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from medjudge import artifacts
-from medjudge.artifacts import RunDir
 from medjudge.errors import RunError
+from medjudge.runs.run_dir import RunDir
 
 INPUTS = {"seed": 1, "config": {"a": 2}}
 

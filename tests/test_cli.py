@@ -12,8 +12,8 @@ import pytest
 
 from medjudge import __version__
 from medjudge.cli import _say_what_next, _wrapped, app, main
-from medjudge.config import demo_recipe
-from tests.modeling.models import save_adapter, save_base
+from medjudge.recipe import demo_recipe
+from tests.models.small_models import save_adapter, save_base
 from tests.small_runs import small_tree, write_rows, write_toml
 
 README = Path(__file__).parent.parent / "README.md"

@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 from medjudge import artifacts, files
-from medjudge.artifacts import RunDir
+from medjudge.commands.score import ScoreOptions, label_scale, score_files
 from medjudge.data.store import read_split, write_split
 from medjudge.errors import DataError, RunError
 from medjudge.records import Case
-from medjudge.stages.score import ScoreOptions, label_scale, score_files
+from medjudge.runs.run_dir import RunDir
 
 INPUTS = {"seed": 1}
 

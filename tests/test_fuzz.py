@@ -22,7 +22,7 @@ def test_no_damaged_input_ends_with_a_traceback(kind: str, n: int) -> None:
 def test_a_failure_is_found_and_told(tmp_path: Path) -> None:
     """The program that looks for faults sees one: a reader that breaks at every input."""
     broken = (
-        "import runpy, sys; import medjudge.stages.check_data as module\n"
+        "import runpy, sys; import medjudge.commands.check_data as module\n"
         "def breaks(*_, **__): raise KeyError('row')\n"
         "module.check_data = breaks\n"
         "sys.argv = ['fuzz.py', '--only', 'rows', '--case', '1']\n"

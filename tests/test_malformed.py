@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from medjudge.cli import main
-from medjudge.config import load_recipe, variants_from_tree
 from medjudge.errors import ConfigError
+from medjudge.recipe import load_recipe, variants_from_tree
 from tests.small_runs import small_tree, write_rows, write_toml
 
 GOOD = {"topic": "Pain", "variant": "adult, acute", "procedure": "CT", "appropriateness": "Usually Appropriate"}

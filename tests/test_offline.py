@@ -14,11 +14,11 @@ import pytest
 
 import medjudge
 from medjudge import network
-from medjudge.config import recipe_from_tree
+from medjudge.commands.plan import print_plan
 from medjudge.errors import ModelError
-from medjudge.modeling import load
-from medjudge.plan import print_plan
-from tests.modeling.models import save_adapter, save_base
+from medjudge.models import load
+from medjudge.recipe import recipe_from_tree
+from tests.models.small_models import save_adapter, save_base
 from tests.small_runs import small_tree, write_rows, write_toml
 
 GUARD = '''
@@ -234,8 +234,8 @@ def test_a_hub_id_that_only_a_file_names_is_not_downloaded(tmp_path: Path, monke
         raise FileNotFoundError
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    from medjudge.config import ModelConfig
-    from medjudge.modeling.lineage import load_any
+    from medjudge.models.lineage import load_any
+    from medjudge.settings.model import ModelConfig
 
     with pytest.raises(ModelError, match=r"'owner/no-model' is a hub id that only a file names.*--base"):
         load_any(adapter, ModelConfig(device="cpu"))
@@ -266,7 +266,7 @@ def with_own_code(tmp_path: Path) -> Path:
 
 
 def test_a_model_with_code_of_its_own_is_refused_and_auto_map_is_named(with_own_code: Path, tmp_path: Path) -> None:
-    from medjudge.config import ModelConfig
+    from medjudge.settings.model import ModelConfig
 
     with pytest.raises(ModelError, match=r"`auto_map`.*trust_remote_code=False"):
         load.load_weights(with_own_code, ModelConfig(device="cpu"), load.load_tokenizer(save_base(tmp_path / "b")))

@@ -18,7 +18,6 @@ SOURCE = Path(medjudge.__file__).parent
 MODULES = sorted(
     name for _, name, _ in pkgutil.walk_packages(medjudge.__path__, "medjudge.") if name != "medjudge.__main__"
 )
-FLOORS = ("settings", "errors", "records", "tasks", "rewards", "config", "artifacts", "data", "modeling", "inference")
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -34,10 +33,15 @@ def test_a_stage_never_imports_a_stage() -> None:
 
 
 @pytest.mark.parametrize("package", ["tasks", "data", "metrics", "rewards", "reporting"])
-def test_nothing_above_modeling_imports_torch(package: str) -> None:
-    for path in [*(SOURCE / package).rglob("*.py"), SOURCE / "cli.py", SOURCE / "config.py", SOURCE / "pipeline.py"]:
+def test_torch_is_imported_where_it_is_needed_alone(package: str) -> None:
+    for path in [
+        *(SOURCE / package).rglob("*.py"),
+        SOURCE / "cli.py",
+        SOURCE / "recipe.py",
+        SOURCE / "runs" / "pipeline.py",
+    ]:
         text = path.read_text(encoding="utf-8")
-        assert not re.search(r"^(import|from) (torch|transformers|trl|peft|medjudge\.modeling)", text, re.MULTILINE), (
+        assert not re.search(r"^(import|from) (torch|transformers|trl|peft|medjudge\.training)", text, re.MULTILINE), (
             path
         )
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from medjudge.config import DEMO_RECIPE, DEMO_TASKS, Recipe, demo_recipe, load_recipe, load_variants, recipe_from_tree
+from medjudge.commands.init import recipe_text
 from medjudge.data.sources import read_source
 from medjudge.errors import ConfigError
-from medjudge.stages.init import recipe_text
+from medjudge.recipe import DEMO_RECIPE, DEMO_TASKS, Recipe, demo_recipe, load_recipe, load_variants, recipe_from_tree
 from medjudge.tasks.catalog import TASKS
 from medjudge.tasks.citations import cited_ids, given_ids
 from tests.shared_data import require_shared

@@ -10,26 +10,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from medjudge.network import no_telemetry
+from medjudge.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from medjudge.face import Judge as Judge
-    from medjudge.face import load_cases as load_cases
-    from medjudge.face import score as score
+    from medjudge.api import Judge as Judge
+    from medjudge.api import load_cases as load_cases
+    from medjudge.api import score as score
 
 no_telemetry()  # before a library that reads it is imported
 
-__version__ = "0.1.0"
-
-_FACE = ("Judge", "load_cases", "score")
+__all__ = ("Judge", "__version__", "load_cases", "score")
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _FACE:
+    if name not in __all__:
         raise AttributeError(f"module 'medjudge' has no attribute {name!r}")
-    from medjudge import face
+    from medjudge import api
 
-    return getattr(face, name)
+    return getattr(api, name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_FACE])
+    return sorted([*globals(), *__all__])

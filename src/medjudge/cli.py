@@ -35,7 +35,7 @@ from medjudge.names import model_name_trouble, shown
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from medjudge.config import Recipe
+    from medjudge.recipe import Recipe
 
 TRAIN, MEASURE, MORE = "Train a judge", "Measure judges", "More"
 FIRST_STEPS = (
@@ -83,7 +83,7 @@ def console() -> Console:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from medjudge import __version__
+        from medjudge.version import __version__
 
         typer.echo(f"medjudge {__version__}")
         raise typer.Exit
@@ -104,7 +104,7 @@ def init(
     out: Annotated[Path | None, typer.Option(help="Where to write it; default KIND.toml.")] = None,
 ) -> None:
     """Write a commented recipe to start from."""
-    from medjudge.stages.init import write_recipe
+    from medjudge.commands.init import write_recipe
 
     path = write_recipe(kind, out or Path(f"{kind}.toml"))
     console().print(
@@ -131,8 +131,8 @@ def check_data(
     overrides: Overrides = None,
 ) -> None:
     """Read, lint and compare rows before anyone trains on them. Exits with 1 if rows are bad or leak."""
-    from medjudge.stages.check_data import check_data as check
-    from medjudge.stages.check_data import print_check
+    from medjudge.commands.check_data import check_data as check
+    from medjudge.commands.check_data import print_check
 
     contract, data = _task_and_data(task, recipe, mapping, overrides)
     report = check(path, contract, data, against=against, where=where or [], against_where=against_where or [])
@@ -153,7 +153,7 @@ def build_data(
     out: Annotated[Path | None, typer.Option(help="Where to write it; default NAME.jsonl.")] = None,
 ) -> None:
     """Draw a built-in set as JSON lines: any size, any seed. Synthetic, for research use."""
-    from medjudge.data.generators.build import write_rows
+    from medjudge.synthetic.write import write_rows
 
     console().print(f"wrote {write_rows(name, n, seed, out)}")
 
@@ -161,10 +161,10 @@ def build_data(
 @app.command(rich_help_panel=TRAIN)
 def preflight(recipe_path: RecipeFile, overrides: Overrides = None, force: Force = False) -> None:
     """Prove, in seconds, that the rewards can be earned and only by right answers. Exits with 1 if not."""
-    from medjudge.config import load_recipe
+    from medjudge.recipe import load_recipe
 
     recipe = load_recipe(recipe_path, overrides or [])
-    from medjudge.preflight import preflight as prove
+    from medjudge.commands.preflight import preflight as prove
 
     result = prove(recipe, console(), force=force)
     if not result.passed and not force:
@@ -186,7 +186,7 @@ def demo(
     compared with itself and with baselines on questions that none of its
     training asked. The recipe is `recipes/demo.toml` of the repository.
     """
-    from medjudge.config import demo_recipe
+    from medjudge.recipe import demo_recipe
 
     recipe = demo_recipe(task, seed, runs_dir, overrides or [])
     _run_and_tell(recipe, fresh=fresh, force=force)
@@ -214,20 +214,20 @@ def run(
     A recipe with variants runs each of them, what they share once, and lays
     the results side by side.
     """
-    from medjudge.config import load_variants
+    from medjudge.recipe import load_variants
 
     recipe, variants = load_variants(recipe_path, overrides or [])
-    from medjudge.pipeline import active_stages
+    from medjudge.runs.pipeline import active_stages
 
     active_stages(recipe, first, last)
     out = console()
     if dry_run:
-        from medjudge.plan import print_plans
+        from medjudge.commands.plan import print_plans
 
         print_plans(variants.values() or [recipe], out, first=first, last=last)
         return
     if variants:
-        from medjudge.variants import run_variants
+        from medjudge.commands.variants import run_variants
 
         run_variants(recipe, variants, out, first=first, last=last, fresh=fresh, force=force)
         return
@@ -238,7 +238,7 @@ def _run_and_tell(
     recipe: Recipe, *, first: str | None = None, last: str | None = None, fresh: bool = False, force: bool = False
 ) -> None:
     """Runs the stages and prints the outcome, if one of them brought it."""
-    from medjudge.pipeline import active_stages, run_recipe
+    from medjudge.runs.pipeline import active_stages, run_recipe
 
     out = console()
     run_dir = run_recipe(recipe, out, first=first, last=last, fresh=fresh, force=force)
@@ -333,7 +333,7 @@ def calibrate(
         raise ConfigError(f"--kind is {kind!r}: expected temperature, platt or isotonic.")
     settings = [*(overrides or []), *([f"evaluate.mode={mode}"] if mode is not None else [])]
     _, data_config, rest = _task_data_rest(task, recipe, mapping, settings)
-    from medjudge.stages.calibrate import calibrate_model
+    from medjudge.commands.calibrate import calibrate_model
 
     done = calibrate_model(model, data, data_config, rest, kind, console(), where=where or [], parent=base)  # type: ignore[arg-type]
     console().print(
@@ -478,8 +478,8 @@ def score(
         raise ConfigError("name the scale of the labels: --task KIND, or --labels A,B,C; one of the two.")
     from rich.text import Text
 
+    from medjudge.commands.score import ScoreOptions, label_scale, parse_judges, score_files
     from medjudge.data.sources import parse_options
-    from medjudge.stages.score import ScoreOptions, label_scale, parse_judges, score_files
 
     contract = (
         label_scale(labels, ordered=ordered, positive=positive)
@@ -549,7 +549,7 @@ def bench_rubric(
 ) -> None:
     """Judge the sets of the rubric-judge benchmark, and lay the numbers beside the published scheme's."""
     if show:
-        from medjudge.stages.info import print_benchmark_sets
+        from medjudge.commands.info import print_benchmark_sets
 
         print_benchmark_sets(console())
         return
@@ -557,7 +557,7 @@ def bench_rubric(
         raise ConfigError("name a judge with --model NAME=PATH_OR_ID and a folder with --out; --list shows the sets.")
     settings = _bench_recipe(recipe, mode, max_cases, overrides or [])
     names = [name.strip() for one in only or [] for name in one.split(",") if name.strip()]
-    from medjudge.benchmark import BenchOptions, run_benchmark
+    from medjudge.commands.bench import BenchOptions, run_benchmark
 
     options = BenchOptions(
         models=_named(model),
@@ -610,7 +610,7 @@ def export_lm_eval(
         _, data_config, loaded = _task_data_rest(task, recipe, mapping, settings)
         own = loaded.model_copy(update={"data": data_config})
     base = own if own is not None and not bench else _bench_recipe(recipe, mode, None, overrides or [])
-    from medjudge.stages.export import ExportOptions, export_lm_eval
+    from medjudge.commands.export import ExportOptions, export_lm_eval
 
     sets = {name: path if equals else None for name, equals, path in (one.partition("=") for one in bench or [])}
     options = ExportOptions(
@@ -645,7 +645,7 @@ def report(
 @app.command(rich_help_panel=TRAIN)
 def lineage(model_dir: Annotated[Path, typer.Argument(help="A folder with weights or an adapter.")]) -> None:
     """Show which weights a model was made from, and check that they are still the same."""
-    from medjudge.stages.lineage import print_lineage
+    from medjudge.commands.lineage import print_lineage
 
     if not print_lineage(model_dir, console()):
         raise typer.Exit(1)
@@ -654,7 +654,7 @@ def lineage(model_dir: Annotated[Path, typer.Argument(help="A folder with weight
 @app.command(rich_help_panel=MORE)
 def info() -> None:
     """Show versions, devices and optional parts, and what each part unlocks."""
-    from medjudge.stages.info import print_info
+    from medjudge.commands.info import print_info
 
     print_info(console())
 
@@ -663,8 +663,8 @@ def _task_data_rest(
     task: str | None, recipe: Path | None, mapping: list[str] | None, overrides: list[str] | None
 ) -> tuple[Any, Any, Any]:
     """(contract, data settings, whole recipe) from a recipe, or from --task and --map alone."""
-    from medjudge.config import load_recipe, recipe_from_tree
     from medjudge.data.sources import parse_fields
+    from medjudge.recipe import load_recipe, recipe_from_tree
 
     if recipe is None and task is None:
         raise ConfigError("name the task with --task KIND, or give a recipe with --recipe FILE.")
@@ -686,7 +686,7 @@ def _task_and_data(
 
 def _bench_recipe(recipe: Path | None, mode: str | None, max_cases: int | None, overrides: list[str]) -> Any:
     """The settings of a benchmark: a recipe's, or room for long passages and for feedback."""
-    from medjudge.config import load_recipe, recipe_from_tree
+    from medjudge.recipe import load_recipe, recipe_from_tree
 
     asked = {"evaluate.mode": mode, "evaluate.max_cases": max_cases}
     settings = [*overrides, *(f"{key}={value}" for key, value in asked.items() if value is not None)]

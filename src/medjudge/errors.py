@@ -14,7 +14,10 @@ Every message says what was got, what was expected and what to do, and carries n
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 class MedjudgeError(Exception):
@@ -54,3 +57,9 @@ class EndpointError(ModelError):
 
 class RunError(MedjudgeError):
     """A run folder that is locked, damaged or written by another program version."""
+
+
+def did_you_mean(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    """` (did you mean `X`?)` with the nearest known name, to end a message; "" where none is near."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" (did you mean `{close[0]}`?)" if close else ""

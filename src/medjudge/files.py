@@ -24,6 +24,8 @@ from typing import Any
 
 from medjudge.errors import RunError
 
+BUILTIN_DIR = Path(__file__).parent / "builtin"
+"""Facts, situations, recipes and the small model that ship with the package."""
 MANIFEST = "manifest.json"
 LOCK = ".lock"
 HASHES = ".hashes.json"
@@ -306,7 +308,7 @@ def _require(stage: Path, manifest: Mapping[str, Any], names: list[str]) -> None
 
 def how_to_renew(path: Path) -> str:
     """What makes a file or folder of a run anew."""
-    from medjudge.config import STAGE_NAMES
+    from medjudge.names import STAGE_NAMES
 
     places = Path(os.path.abspath(path))  # noqa: PTH100
     for part in (places, *places.parents[:LEVELS]):

@@ -150,7 +150,7 @@ def fit_threads(
 
     device, wish: `model.device` and `model.threads` of the recipe.
     """
-    from medjudge.modeling.load import pick_device
+    from medjudge.models.load import pick_device
 
     if pick_device(device).type != "cpu":
         return None

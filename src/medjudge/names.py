@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from typing import Literal
 
+StageName = Literal["prepare", "base", "sft", "grpo", "merge", "evaluate", "report"]
+STAGE_NAMES: tuple[StageName, ...] = ("prepare", "base", "sft", "grpo", "merge", "evaluate", "report")
+"""Stages of a run, in their order."""
 LONGEST = 64
 """Characters; with what is put around a name (`.NAME.work`), every file system has room for so many."""
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -14,12 +14,12 @@ from medjudge.data.leakage import KINDS, N_LISTED, LeakageReport, check_leakage,
 from medjudge.data.likeness import _whole_pairs
 from medjudge.data.sources import read_cases
 from medjudge.data.splits import split_cases
-from medjudge.data.text import normalise
 from medjudge.errors import DataError
 from medjudge.records import Case
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.mcq import McqContract
+from medjudge.tasks.normalise import normalise
 
 
 def case(case_id: str, question: str, candidate: str = "yes", gold: str | None = "1", group: str = "") -> Case:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from medjudge.inference.endpoint import Endpoint, EndpointClient
-from medjudge.settings import EndpointSettings
+from medjudge.inference.endpoint import EndpointClient
+from medjudge.settings.base import EndpointSettings
+from medjudge.settings.endpoint import Endpoint
 
 
 @dataclass(frozen=True)

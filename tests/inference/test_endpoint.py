@@ -25,20 +25,13 @@ import pytest
 from pydantic import ValidationError
 
 from medjudge.errors import ConfigError, EndpointError, RunError
-from medjudge.inference.contestants import judgement_of
-from medjudge.inference.endpoint import (
-    Endpoint,
-    EndpointClient,
-    EndpointEngine,
-    Failure,
-    _read_reply,
-    _retry_after_s,
-    parse_endpoint,
-)
+from medjudge.inference.endpoint import EndpointClient, EndpointEngine, Failure, _read_reply, _retry_after_s
 from medjudge.inference.replies import Reply, ReplyCache, Usage, cost_usd, open_cache, thoughts_statement
 from medjudge.inference.server_words import known_name
+from medjudge.judging.judge import judgement_of
 from medjudge.records import Case, Completion, Unparsed
-from medjudge.settings import EndpointSettings, without_transport
+from medjudge.settings.base import EndpointSettings, without_transport
+from medjudge.settings.endpoint import Endpoint, parse_endpoint
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.rubric import RubricContract

@@ -10,7 +10,7 @@ import torch
 
 from medjudge.inference.labels import LabelTree, label_log_probs, label_log_probs_apart, read_cache
 from medjudge.tasks.encoding import LabelIds
-from tests.modeling.random_models import random_ids, random_model
+from tests.models.random_models import random_ids, random_model
 
 TREE = LabelTree.of(LabelIds((5, 6), ((11, 12, 13, 2), (11, 12, 14, 2), (15, 2), (11, 2))))
 PREFIX = random_ids(20, seed=100)

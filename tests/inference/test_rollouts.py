@@ -11,7 +11,7 @@ from transformers import GenerationConfig
 from medjudge.errors import ModelError
 from medjudge.inference import prefix
 from medjudge.inference.rollouts import GREEDY, Sampling, batches, invert_cdf, roll_out
-from tests.modeling.random_models import VOCAB, random_ids, random_model
+from tests.models.random_models import VOCAB, random_ids, random_model
 
 STOPS = list(range(2, VOCAB, 9))
 SHARED = random_ids(20, seed=100)

@@ -9,7 +9,7 @@ from medjudge.metrics.audit import MAX_ERRORS, JudgeRows, audit_judges
 from medjudge.metrics.classification import code_outcomes
 from medjudge.metrics.correction import prediction_powered_rate
 from medjudge.metrics.findings import of_audit
-from medjudge.metrics.results import judge_rows
+from medjudge.metrics.summary import judge_rows
 from medjudge.records import Case, Unparsed, Verdict
 from medjudge.reporting.audit_tables import abstention_grids, threshold_grid
 

@@ -7,6 +7,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from sklearn.metrics import balanced_accuracy_score
 
 from medjudge.errors import DataError
+from medjudge.inference.embeddings import embed_or_why_not
 from medjudge.metrics.baselines import (
     BASELINES,
     EMBEDDING,
@@ -27,8 +28,7 @@ from medjudge.metrics.baselines import (
 )
 from medjudge.metrics.classification import classification_metrics, code_outcomes
 from medjudge.records import Case
-from medjudge.rewards.reasoning import embed_or_why_not
-from medjudge.rewards.settings import EmbeddingSettings
+from medjudge.settings.rewards import EmbeddingSettings
 from tests.shared_data import shared_rows
 
 LABELS = ("0", "1")

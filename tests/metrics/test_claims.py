@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
+from medjudge.commands.score import label_scale
 from medjudge.metrics.claims import Claim, decide, find_claim, n_tests
 from medjudge.metrics.coverage import outcome_sentence
-from medjudge.metrics.measured import TestResult
+from medjudge.metrics.metric_result import TestResult
 from medjudge.metrics.probes import JudgeProbes, Probes, flip_rate, probe_result
-from medjudge.metrics.results import Results, summarise, with_claims
+from medjudge.metrics.summary import Results, summarise, with_claims
 from medjudge.records import Case, Unparsed, Verdict
 from medjudge.reporting.audit_figures import audit_pictures
 from medjudge.reporting.audit_tables import page_grids
 from medjudge.reporting.inputs import DASH, chance_text
-from medjudge.stages.score import label_scale
 from medjudge.tasks.equivalence import EquivalenceContract
 
 CLAIMS = (

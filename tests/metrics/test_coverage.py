@@ -7,7 +7,7 @@ import pytest
 from medjudge.errors import DataError
 from medjudge.metrics.classification import code_outcomes, due_cases
 from medjudge.metrics.coverage import headlines, kinds_text, outcome_sentence
-from medjudge.metrics.results import Results, best_model, summarise
+from medjudge.metrics.summary import Results, best_model, summarise
 from medjudge.records import Case, Unparsed, Verdict
 from medjudge.tasks.scale import LabelScale
 

@@ -7,7 +7,7 @@ from statsmodels.stats.proportion import proportion_confint
 from medjudge.errors import DataError
 from medjudge.metrics.claims import claim_of, decide
 from medjudge.metrics.probes import consistency_result, flip_rate, probe_result, self_consistency
-from medjudge.metrics.statements import consistency_statement, flip_statement
+from medjudge.metrics.sentences import consistency_statement, flip_statement
 from medjudge.records import Unparsed, Verdict
 
 RNG = np.random.default_rng

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from medjudge.metrics.published import honest_values, last_score, published_values
-from medjudge.metrics.results import summarise
+from medjudge.metrics.summary import summarise
 from medjudge.records import Case, Judgement, Unparsed, Verdict
 from medjudge.tasks.rubric import RubricContract
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from medjudge.config import LoraSettings
-from medjudge.metrics.statements import rank_sweep
+from medjudge.metrics.sentences import rank_sweep
 from medjudge.records import AdapterStep
+from medjudge.settings.model import LoraSettings
 
 
 @pytest.mark.parametrize(

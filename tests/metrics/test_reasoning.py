@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from medjudge.data.terms import builtin_terms, procedure_parts
 from medjudge.errors import ConfigError
 from medjudge.metrics.entities import SpacyEntities, TermList, words_of
 from medjudge.metrics.reasoning import REASONING_METRICS, ReasoningNumbers, ReasoningResults, summarise_reasoning
+from medjudge.synthetic.terms import builtin_terms, procedure_parts
 
 
 def summary(

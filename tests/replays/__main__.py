@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from medjudge.modeling.load import quiet_libraries
+from medjudge.models.load import quiet_libraries
 from tests.replays.museum import REPLAYS, output, rewrite_page
 
 

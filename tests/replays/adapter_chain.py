@@ -18,14 +18,14 @@ import pytest
 from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from medjudge.config import ModelConfig
-from medjudge.inference.engine import Engine
-from medjudge.modeling import lineage
-from medjudge.modeling.lineage import Lineage, ancestry_of, describe_parent, load_any, merge_adapter, weights_sha256
-from medjudge.modeling.load import load_tokenizer
+from medjudge.inference.local import Engine
+from medjudge.models import lineage
+from medjudge.models.lineage import Lineage, ancestry_of, describe_parent, load_any, merge_adapter, weights_sha256
+from medjudge.models.load import load_tokenizer
 from medjudge.records import Case
+from medjudge.settings.model import ModelConfig
 from medjudge.tasks.appropriateness import AppropriatenessContract
-from tests.modeling.models import save_adapter, save_base
+from tests.models.small_models import save_adapter, save_base
 from tests.replays.common import Guard, refusal
 
 CPU = ModelConfig(device="cpu", dtype="float32")

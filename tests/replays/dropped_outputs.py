@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from medjudge.metrics import results
-from medjudge.metrics.results import Results
+from medjudge.metrics import summary as results
+from medjudge.metrics.summary import Results
 from medjudge.records import Case, Judgement, Unparsed, Verdict
 from medjudge.tasks.rubric import RubricContract
 from tests.replays.common import Guard

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from medjudge.config import Recipe, recipe_from_tree
 from medjudge.data.sources import read_cases
-from medjudge.pipeline import run_recipe
+from medjudge.recipe import Recipe, recipe_from_tree
 from medjudge.records import Case
+from medjudge.runs.pipeline import run_recipe
 from medjudge.stages import prepare
 from medjudge.tasks.equivalence import EquivalenceContract
 from tests.replays.common import Guard, refusal, share

@@ -22,13 +22,16 @@ from peft import get_peft_model
 from rich.console import Console
 
 from medjudge import artifacts
-from medjudge.config import BaseConfig, DataConfig, LoraSettings, recipe_from_tree
-from medjudge.metrics import statements
-from medjudge.modeling.adapters import lora_config
-from medjudge.modeling.tiny import build_model, build_tokenizer
-from medjudge.pipeline import run_recipe
+from medjudge.metrics import sentences as statements
+from medjudge.models.adapters import lora_config
+from medjudge.recipe import recipe_from_tree
+from medjudge.runs.pipeline import run_recipe
+from medjudge.settings.data import DataConfig
+from medjudge.settings.model import LoraSettings
+from medjudge.settings.training import BaseConfig
 from medjudge.stages.evaluate import evaluate_folder
-from tests.modeling.models import TEXT, save_base
+from medjudge.tiny_base.tiny import build_model, build_tokenizer
+from tests.models.small_models import TEXT, save_base
 from tests.replays.common import Guard
 from tests.small_runs import small_tree, write_rows
 

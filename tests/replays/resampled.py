@@ -20,13 +20,13 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from medjudge.inference.engine import Engine
-from medjudge.metrics.results import summarise
-from medjudge.modeling.load import fit_stop_tokens
-from medjudge.modeling.tiny import build_tokenizer
+from medjudge.inference.local import Engine
+from medjudge.metrics.summary import summarise
+from medjudge.models.load import fit_stop_tokens
 from medjudge.records import Case, Completion, Judgement, Unparsed, Verdict
 from medjudge.tasks.encoding import decode, encode_all, stop_token_ids
 from medjudge.tasks.equivalence import EquivalenceContract
+from medjudge.tiny_base.tiny import build_tokenizer
 from tests.replays.common import Guard
 
 CONTRACT = EquivalenceContract(system_prompt="", max_completion_tokens=4)

@@ -18,7 +18,7 @@ import pytest
 from scipy.stats import pearsonr
 
 from medjudge.metrics.classification import Outcomes
-from medjudge.metrics.results import summarise
+from medjudge.metrics.summary import summarise
 from medjudge.records import Case, Judgement, Unparsed, Verdict
 from medjudge.tasks.rubric import RubricContract
 from tests.replays.common import Guard

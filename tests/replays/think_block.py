@@ -22,16 +22,16 @@ from typing import Any
 import pytest
 import torch
 
-from medjudge.config import BaseConfig
 from medjudge.data.sources import read_cases
-from medjudge.inference.engine import Engine
-from medjudge.modeling.tiny import build_model, build_tokenizer
+from medjudge.diagnostics import preflight
+from medjudge.inference.local import Engine
 from medjudge.records import Case, Rollout, Unparsed
-from medjudge.rewards import preflight
 from medjudge.rewards.composition import RewardContext, build_plan
+from medjudge.settings.training import BaseConfig
 from medjudge.tasks import mcq
 from medjudge.tasks.encoding import stop_token_ids
 from medjudge.tasks.mcq import McqContract
+from medjudge.tiny_base.tiny import build_model, build_tokenizer
 from tests.replays.common import Guard, refusal
 from tests.shared_data import shared_tokenizer
 

@@ -20,15 +20,15 @@ from typing import Any
 
 import pytest
 
-from medjudge.config import GrpoConfig
 from medjudge.data.sources import read_cases
-from medjudge.modeling import grpo
-from medjudge.modeling.tiny import build_tokenizer
+from medjudge.diagnostics import preflight
 from medjudge.records import Case, Rollout, Verdict
-from medjudge.rewards import preflight
 from medjudge.rewards.composition import RewardContext, RewardPlan, Term, build_plan
+from medjudge.settings.training import GrpoConfig
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.encoding import encode_all
+from medjudge.tiny_base.tiny import build_tokenizer
+from medjudge.training import grpo
 from tests.replays.common import Guard, refusal, share
 
 CONTRACT = AppropriatenessContract(form="answer_only", system_prompt="", max_completion_tokens=64)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medjudge.metrics.baselines import trivial_baselines
-from medjudge.metrics.results import summarise
+from medjudge.metrics.summary import summarise
 from medjudge.records import Case, Unparsed, Verdict
 from medjudge.reporting.inputs import ReportInputs, VerdictRow
 from medjudge.tasks.appropriateness import AppropriatenessContract

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from medjudge.config import ReportConfig
+from medjudge.commands.score import ScoreOptions, label_scale, score
 from medjudge.errors import RunError
 from medjudge.reporting.card import write_card
 from medjudge.reporting.html import render_html
+from medjudge.settings.evaluate import ReportConfig
 from medjudge.stages.report import gather
-from medjudge.stages.score import ScoreOptions, label_scale, score
 
 PREFLIGHT = {
     "n_cases": 6,
@@ -139,7 +139,7 @@ def test_a_leakage_report_of_another_shape_is_left_out(run: dict[str, Any], tmp_
 
 
 def test_the_preflight_of_this_version_is_read_as_it_was_written() -> None:
-    from medjudge.rewards.preflight import Preflight
+    from medjudge.diagnostics.preflight import Preflight
 
     tree = Preflight.from_json(PREFLIGHT).to_json()
     assert Preflight.from_json(json.loads(json.dumps(tree))).to_json() == tree

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
-from medjudge.metrics.results import summarise
+from medjudge.metrics.summary import summarise
 from medjudge.records import Case, Verdict
 from medjudge.reporting.audit_figures import audit_pictures
 from medjudge.reporting.figures import (

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from medjudge.metrics.coverage import outcome_sentence
-from medjudge.metrics.results import summarise
+from medjudge.metrics.summary import summarise
 from medjudge.records import Case, Unparsed, Verdict
 from medjudge.reporting.card import render_card
 from medjudge.reporting.html import write_report

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from medjudge.metrics.measured import MetricResult
+from medjudge.metrics.metric_result import MetricResult
 from medjudge.metrics.probes import ConsistencyResult, JudgeProbes, ProbeResult, Probes
 from medjudge.reporting.html import write_report
 from medjudge.reporting.inputs import MINUS

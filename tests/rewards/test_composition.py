@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from medjudge.config import recipe_from_tree
 from medjudge.errors import ConfigError, DataError
+from medjudge.recipe import recipe_from_tree
 from medjudge.records import Case, Rollout, Verdict
 from medjudge.rewards import composition
 from medjudge.rewards.composition import BuiltReward, RewardContext, RewardPlan, build_plan, rewardable

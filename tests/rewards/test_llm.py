@@ -14,19 +14,19 @@ import pytest
 from rich.console import Console
 
 from medjudge import artifacts
-from medjudge.config import recipe_from_tree
 from medjudge.errors import ConfigError, ModelError
-from medjudge.pipeline import run_recipe
+from medjudge.recipe import recipe_from_tree
 from medjudge.records import Case, Completion, Rollout, Unparsed, Verdict
 from medjudge.rewards.composition import RewardContext, RewardPlan, RuleReward, Term
 from medjudge.rewards.llm import LlmReward, ReasoningScorer, llm_reward, reasoning_case
 from medjudge.rewards.rules import REWARDS
-from medjudge.rewards.settings import LlmSettings, RewardSettings
-from medjudge.settings import EndpointSettings
+from medjudge.runs.pipeline import run_recipe
+from medjudge.settings.base import EndpointSettings
+from medjudge.settings.rewards import LlmSettings, RewardSettings
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.contract import TaskContract
 from tests.inference.scripted_endpoint import Action, Say, Status, scripted
-from tests.modeling.models import save_base
+from tests.models.small_models import save_base
 from tests.small_runs import small_tree, write_rows
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from medjudge.errors import ConfigError
+from medjudge.inference.embeddings import find_model
 from medjudge.records import Case
 from medjudge.rewards import reasoning
 from medjudge.rewards.composition import RewardContext
@@ -19,11 +20,10 @@ from medjudge.rewards.reasoning import (
     align_all,
     embedding,
     embedding_published,
-    find_model,
     measure_baseline,
     sentences,
 )
-from medjudge.rewards.settings import OFFLINE_EMBEDDING, EmbeddingSettings, RewardSettings
+from medjudge.settings.rewards import OFFLINE_EMBEDDING, EmbeddingSettings, RewardSettings
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from tests.rewards.rollouts import case, said, unread
 

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
+from medjudge.diagnostics.preflight import check_gold, require_earnable
 from medjudge.errors import DataError
-from medjudge.modeling.tiny import build_tokenizer
 from medjudge.records import Case, Completion, Judgement, Rollout, Unparsed, Verdict
 from medjudge.rewards.composition import RewardContext, RewardPlan, build_plan
-from medjudge.rewards.preflight import check_gold, require_earnable
 from medjudge.rewards.rules import REWARDS
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.mcq import McqContract
-from tests.modeling.models import TEXT
+from medjudge.tiny_base.tiny import build_tokenizer
+from tests.models.small_models import TEXT
 from tests.shared_data import shared_rows, shared_tokenizer
 
 CASE = Case("c", {"question": "q"}, gold="A")

@@ -6,8 +6,8 @@ import pytest
 
 from medjudge.errors import ConfigError
 from medjudge.rewards.composition import BatchReward, RewardContext, build_reward
-from medjudge.rewards.settings import LengthSettings, RepetitionSettings, RewardSettings
 from medjudge.rewards.shaping import repeated_share
+from medjudge.settings.rewards import LengthSettings, RepetitionSettings, RewardSettings
 from medjudge.tasks.appropriateness import LABELS, AppropriatenessContract
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.equivalence import EquivalenceContract

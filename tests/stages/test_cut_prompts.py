@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from tests.modeling.models import save_base
+from tests.models.small_models import save_base
 from tests.small_runs import small_tree, write_rows
 
 from medjudge import artifacts
-from medjudge.config import recipe_from_tree
 from medjudge.data.store import write_split
+from medjudge.diagnostics.preflight import Preflight
+from medjudge.recipe import recipe_from_tree
 from medjudge.records import Case
-from medjudge.rewards.preflight import Preflight
 from medjudge.stages import grpo, sft
 from medjudge.stages.report import gather
 
@@ -77,7 +77,7 @@ def test_the_page_says_it_of_each_stage(tmp_path: Path, report_folder: Path) -> 
         folder.mkdir()
         summary = {"n_cases": 8, "n_prompts_shortened": n, "n_words_cut": 900 * bool(n)}
         (folder / artifacts.MANIFEST).write_text(json.dumps({"summary": summary}), encoding="utf-8")
-    from medjudge.config import ReportConfig
+    from medjudge.settings.evaluate import ReportConfig
 
     assert gather(report_folder, ReportConfig()).shortened == {
         "sft": "3 of 8 training prompts were shortened, by 900 words in all"
@@ -87,7 +87,7 @@ def test_the_page_says_it_of_each_stage(tmp_path: Path, report_folder: Path) -> 
 @pytest.fixture
 def report_folder(tmp_path: Path) -> Path:
     """A run folder that was evaluated."""
-    from medjudge.metrics.results import summarise
+    from medjudge.metrics.summary import summarise
     from medjudge.records import Verdict
     from medjudge.tasks.scale import LabelScale
 

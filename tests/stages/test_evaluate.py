@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from tests.modeling.models import save_base
+from tests.models.small_models import save_base
 from tests.small_runs import write_rows
 
 from medjudge import artifacts
-from medjudge.config import Recipe, recipe_from_tree
 from medjudge.errors import ConfigError
+from medjudge.recipe import Recipe, recipe_from_tree
 from medjudge.records import Case, Completion, LabelScores, Unparsed, Verdict
 from medjudge.stages.evaluate import LABELS_STATEMENT, _sent_whole, evaluate_folder, judgement_of
 from medjudge.stages.report import rewrite

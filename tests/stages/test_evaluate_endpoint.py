@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 from tests.inference.scripted_endpoint import Action, Say, Status, scripted
-from tests.modeling.models import save_base
+from tests.models.small_models import save_base
 from tests.small_runs import LABELS, small_tree, write_rows
 
 from medjudge.cli import main
-from medjudge.config import recipe_from_tree
 from medjudge.errors import ConfigError
+from medjudge.recipe import recipe_from_tree
 
 LABEL_OF = dict(zip(("CT contrast", "MRI plain", "Radiography"), LABELS, strict=True))
 

@@ -12,10 +12,10 @@ from rich.console import Console
 from tests.shared_data import require_shared
 
 from medjudge import artifacts
-from medjudge.config import Recipe, recipe_from_tree
 from medjudge.data.leakage import NOTHING_FOUND, LeakageReport
 from medjudge.data.store import read_split
 from medjudge.errors import ConfigError, DataError
+from medjudge.recipe import Recipe, recipe_from_tree
 from medjudge.stages.prepare import prepare_splits, run
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from medjudge.modeling.tiny import build_tokenizer
 from medjudge.records import Case
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.citations import cited_ids, first_snippets, given_ids, without_unseen
 from medjudge.tasks.encoding import encode, encode_all
-from tests.modeling.models import TEXT
+from medjudge.tiny_base.tiny import build_tokenizer
+from tests.models.small_models import TEXT
 from tests.shared_data import shared_rows, shared_tokenizer
 
 WORDS = " ".join(f"word{i}" for i in range(30))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from medjudge.config import recipe_from_tree
 from medjudge.errors import ConfigError
+from medjudge.recipe import recipe_from_tree
 from medjudge.tasks.presets import presets, rubric_text
 from medjudge.tasks.rubric import RubricContract
 

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
+from medjudge.diagnostics import preflight
 from medjudge.errors import ModelError
-from medjudge.modeling import load
-from medjudge.modeling.tiny import build_tokenizer
+from medjudge.models import load
 from medjudge.records import Case
-from medjudge.rewards import preflight
 from medjudge.rewards.composition import RewardContext, build_plan
 from medjudge.tasks.encoding import (
     PLAIN_CHAT_TEMPLATE,
@@ -24,6 +23,7 @@ from medjudge.tasks.encoding import (
 )
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.mcq import McqContract
+from medjudge.tiny_base.tiny import build_tokenizer
 from tests.shared_data import require_shared, shared_tokenizer
 
 CONTRACT = EquivalenceContract(instructions="terse")

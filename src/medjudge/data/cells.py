@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from medjudge.data.sources import plain
-from medjudge.data.text import short_hash
 from medjudge.errors import ConfigError
+from medjudge.tasks.normalise import short_hash
 
 PAIRS = (
     ("no", "yes"),

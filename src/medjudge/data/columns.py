@@ -11,8 +11,8 @@ from medjudge.data.cells import LONGEST_VALUE, MOST_BLANKS, N_VALUES, Scale, id_
 from medjudge.data.paths import MISSING, leaves, listed, look_up, parts_of, why_missing
 from medjudge.data.rows import Rejected, Row, iter_rows
 from medjudge.data.sources import Plain, plain
-from medjudge.data.text import normalise, short_hash
 from medjudge.errors import ConfigError, DataError
+from medjudge.tasks.normalise import normalise, short_hash
 
 FIELDS: dict[str, tuple[str, ...]] = {
     "id": ("case_id", "id"),

@@ -19,9 +19,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 from medjudge.data.likeness import Inputs, like_pairs
-from medjudge.data.text import normalise
 from medjudge.errors import DataError
 from medjudge.records import Case
+from medjudge.tasks.normalise import normalise
 
 K = TypeVar("K")
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medjudge.data.text import normalise
+from medjudge.tasks.normalise import normalise
 
 Inputs = tuple[tuple[str, str], ...]
 """(field, text) in the order of the fields' names."""

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from medjudge.data.text import normalise
 from medjudge.records import Case
 from medjudge.tasks.contract import TaskContract
+from medjudge.tasks.normalise import normalise
 
 N_SHOWN = 5
 """Case ids that a printed finding shows; JSON holds all."""

@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medjudge.data.generators.catalog import GENERATORS, GeneratedSet
 from medjudge.data.shapes import archived_objects, rows_of_tree, sheet_rows
 from medjudge.errors import DataError
+from medjudge.files import BUILTIN_DIR
 from medjudge.network import hub_access
+from medjudge.synthetic.sets import GENERATORS, GeneratedSet
 
 HUB, BUILTIN = "hub:", "builtin:"
-BUILTIN_DIR = Path(__file__).parent / "builtin"
 TABLES = ("facts", "imaging")
 """Folders in `BUILTIN_DIR` that hold what sets are drawn from, and no sets."""
 FORMATS = ".jsonl, .json, .csv, .tsv (each also with .gz), .xlsx, .parquet, or a folder saved by `datasets`"

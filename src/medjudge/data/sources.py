@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from medjudge.config import DataConfig
 from medjudge.data.paths import MISSING, look_up
 from medjudge.data.rows import Rejected, Row, iter_rows
-from medjudge.data.text import normalise, short_hash
 from medjudge.errors import ConfigError, DataError
 from medjudge.records import Case
+from medjudge.settings.data import DataConfig
 from medjudge.tasks.contract import RowError, TaskContract
+from medjudge.tasks.normalise import normalise, short_hash
 
 N_SHOWN = 5
 """Bad rows that a message lists; the others are counted."""

@@ -13,13 +13,11 @@ import asyncio
 import contextlib
 import email.utils
 import hashlib
-import ipaddress
 import json
 import logging
 import math
 import os
 import random
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -32,12 +30,12 @@ from medjudge.errors import ConfigError, EndpointError
 from medjudge.inference.replies import Reply, ReplyCache, Usage, default_cache, open_cache
 from medjudge.inference.server_words import known_code, known_count, known_name, known_parameter, wait_words
 from medjudge.records import Case, Completion, Message, Verdict
-from medjudge.settings import ANSWER_SETTINGS, EndpointSettings
+from medjudge.settings.base import ANSWER_SETTINGS, EndpointSettings
+from medjudge.settings.endpoint import Endpoint
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.text import THINK_OPEN, printable, with_thinking
 from medjudge.tasks.thoughts import split_thoughts
 
-SCHEME = "openai:"
 KEY_VERSION = 1
 """Raised when the meaning of a cache key changes, so that old answers are not taken for new ones."""
 FEWEST_COUNTED = 20
@@ -46,7 +44,6 @@ LONGEST_BACKOFF_S = 30.0
 CHARACTERS_PER_TOKEN = 4
 """For the estimate before a request; the server's own count then corrects it."""
 
-_SPEC = re.compile(r"openai:(?P<model>.+?)@(?P<url>https?://.+)")
 _REFUSAL_CODES = frozenset({"content_filter", "content_policy_violation"})
 _PARAMETER_CODES = frozenset({"unsupported_parameter", "unsupported_value", "unknown_parameter"})
 _CLIENT_LOGGERS = ("openai", "httpx", "httpx2", "httpcore", "httpcore2")
@@ -60,53 +57,6 @@ class Failure:
 
     reason: str
     """Status, error code or kind of the last attempt, without text of the prompt."""
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """A model's name and where it is asked."""
-
-    model: str
-    url: str
-
-    @property
-    def host(self) -> str:
-        """Host and port, for people."""
-        return urlsplit(self.url).netloc
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether the text of a case stays on this machine."""
-        host = urlsplit(self.url).hostname or ""
-        try:
-            return ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return host == "localhost" or host.endswith(".localhost")
-
-
-def is_endpoint(where: str) -> bool:
-    """Whether a model is named as an endpoint."""
-    return where.startswith(SCHEME)
-
-
-def parse_endpoint(where: str) -> Endpoint:
-    """The endpoint that `openai:MODEL@URL` names. Raises ConfigError.
-
-    The URL has no default: where the text of cases is sent is said each time.
-    """
-    found = _SPEC.fullmatch(where)
-    parts = urlsplit(found["url"]) if found else None
-    if found is None or parts is None or not parts.hostname:
-        raise ConfigError(
-            f"{where!r} names no endpoint: expected openai:MODEL@URL, such as "
-            "openai:gpt-4.1-mini@https://api.openai.com/v1 or openai:qwen3:0.6b@http://localhost:11434/v1."
-        )
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ConfigError(
-            f"the URL of endpoint {found['model']!r} holds a user, a query or a fragment, which would be written into "
-            "results. Give the plain URL; keys go into an environment variable (`api_key_env`)."
-        )
-    return Endpoint(found["model"], found["url"].rstrip("/"))
 
 
 class EndpointClient:

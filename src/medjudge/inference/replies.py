@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from medjudge.errors import RunError
 from medjudge.files import PRIVATE_FILE, make_folder
-from medjudge.settings import EndpointSettings
+from medjudge.settings.base import EndpointSettings
 from medjudge.tasks.thoughts import split_thoughts
 
 _KEYS_PER_QUERY = 500

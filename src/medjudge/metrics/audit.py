@@ -16,6 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medjudge.metrics.agreement import agreement_estimates
+from medjudge.metrics.by_generator import (
+    GeneratorRow,
+    Heterogeneity,
+    SelfPreference,
+    generator_table,
+    heterogeneity,
+    rate_heterogeneity,
+    self_preference,
+)
 from medjudge.metrics.calibration import (
     CalibrationReport,
     SelectiveRule,
@@ -38,18 +47,9 @@ from medjudge.metrics.comparison import (
     power_of_pair,
 )
 from medjudge.metrics.correction import gold_rate, prediction_powered_rate, rogan_gladen
-from medjudge.metrics.generators import (
-    GeneratorRow,
-    Heterogeneity,
-    SelfPreference,
-    generator_table,
-    heterogeneity,
-    rate_heterogeneity,
-    self_preference,
-)
 from medjudge.metrics.group_tests import contrast_is_zero, miscalibration, right_as_stated, sign_flips
 from medjudge.metrics.intervals import clustered_wilson, design_effect
-from medjudge.metrics.measured import Frozen, MetricResult, TestResult, finite, measured, tested
+from medjudge.metrics.metric_result import Frozen, MetricResult, TestResult, finite, measured, tested
 
 FloatArray = NDArray[np.float64]
 

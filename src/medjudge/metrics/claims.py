@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Literal
 
 from medjudge.metrics.comparison import PERMUTATION, adjust_p
 from medjudge.metrics.group_tests import sign_test_floor
-from medjudge.metrics.measured import Frozen, TestResult, finite
+from medjudge.metrics.metric_result import Frozen, TestResult, finite
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from medjudge.metrics.audit import Audit
-    from medjudge.metrics.results import ModelResult, Results
+    from medjudge.metrics.summary import ModelResult, Results
 
 PREVALENCE = "prevalence"
 """The rate that no judge changes: its differences between generators are tested once, about nobody."""

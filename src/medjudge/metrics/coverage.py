@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from medjudge.metrics.claims import is_claimed
 from medjudge.metrics.classification import ABSENT
-from medjudge.metrics.statements import (
+from medjudge.metrics.sentences import (
     _listed,
     _with_ends,
     counted,
@@ -22,7 +22,7 @@ from medjudge.metrics.statements import (
 
 if TYPE_CHECKING:
     from medjudge.metrics.audit import GeneratorResult
-    from medjudge.metrics.results import ComparisonResult, ModelResult, Results
+    from medjudge.metrics.summary import ComparisonResult, ModelResult, Results
 
 KIND_WORDS = {
     "format": "unreadable",
@@ -64,7 +64,7 @@ def kinds_under(unanswered: Mapping[str, int]) -> list[str]:
 
 def outcome_sentence(results: Results) -> str:
     """The outcome in one sentence: the model that is right most often, of how many, and what that is beside others."""
-    from medjudge.metrics.results import best_model
+    from medjudge.metrics.summary import best_model
 
     models = results.of_role("model")
     name = best_model(results.models, "model")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from medjudge.metrics.claims import PREVALENCE, Claim, find_claim
-from medjudge.metrics.statements import counted, p_value, percent
+from medjudge.metrics.sentences import counted, p_value, percent
 
 if TYPE_CHECKING:
     from medjudge.metrics.audit import (
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         PowerResult,
         SelfPreferenceResult,
     )
-    from medjudge.metrics.measured import MetricResult
+    from medjudge.metrics.metric_result import MetricResult
 
 RATES = {
     "prevalence": "share of gold positives",

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from medjudge.errors import DataError
 from medjudge.metrics.group_tests import GroupTest, sign_flips
 from medjudge.metrics.intervals import Estimate, bootstrap_sums, clustered_wilson
-from medjudge.metrics.measured import Frozen, MetricResult, TestResult, measured, tested
+from medjudge.metrics.metric_result import Frozen, MetricResult, TestResult, measured, tested
 from medjudge.records import Judgement, Verdict
 
 FloatArray = NDArray[np.float64]

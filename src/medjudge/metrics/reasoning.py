@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medjudge.metrics.intervals import bootstrap_sums
-from medjudge.metrics.measured import Frozen, MetricResult, finite
+from medjudge.metrics.metric_result import Frozen, MetricResult, finite
 
 FloatArray = NDArray[np.float64]
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medjudge.metrics.by_generator import rate_heterogeneity
 from medjudge.metrics.classification import Outcomes
-from medjudge.metrics.generators import rate_heterogeneity
-from medjudge.metrics.measured import Frozen
+from medjudge.metrics.metric_result import Frozen
 
 if TYPE_CHECKING:
     from medjudge.metrics.claims import Claim
@@ -74,7 +74,7 @@ def _compare(name_a: str, a: Outcomes, name_b: str, b: Outcomes, seed: int) -> U
 
 def unpaired_statement(one: UnpairedResult, claim: Claim | None) -> str:
     """What two judges on different cases show. claim: the test, corrected with the others of its page."""
-    from medjudge.metrics.statements import p_value, percent
+    from medjudge.metrics.sentences import p_value, percent
 
     points = 100 * (one.accuracy_a - one.accuracy_b)
     both = (

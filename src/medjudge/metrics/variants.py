@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from medjudge.metrics.measured import Frozen, MetricResult, finite
+from medjudge.metrics.metric_result import Frozen, MetricResult, finite
 
 FloatArray = NDArray[np.float64]
 STEPS = "percentile bootstrap over logged steps"

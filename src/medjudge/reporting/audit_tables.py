@@ -17,9 +17,9 @@ from medjudge.metrics.audit import (
 from medjudge.metrics.claims import PREVALENCE, Claim, find_claim
 from medjudge.metrics.coverage import kinds_under
 from medjudge.metrics.findings import RATES
-from medjudge.metrics.measured import MetricResult
-from medjudge.metrics.results import Results
-from medjudge.metrics.statements import p_value
+from medjudge.metrics.metric_result import MetricResult
+from medjudge.metrics.sentences import p_value
+from medjudge.metrics.summary import Results
 from medjudge.reporting.inputs import DASH, MINUS
 
 SHARES = frozenset({"balanced_accuracy", "f1_positive", "macro_f1", "weighted_f1"})

@@ -12,15 +12,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medjudge import __version__, artifacts
-from medjudge.merge_proof import proof_sentences
+from medjudge import artifacts
 from medjudge.metrics.agreement import STATISTICS
 from medjudge.metrics.coverage import kinds_text, outcome_sentence
-from medjudge.metrics.measured import MetricResult
-from medjudge.metrics.results import Results
-from medjudge.metrics.statements import leakage_line
+from medjudge.metrics.metric_result import MetricResult
+from medjudge.metrics.sentences import leakage_line
+from medjudge.metrics.summary import Results
+from medjudge.models.merge_proof import proof_sentences
 from medjudge.reporting.audit_tables import in_percent, number
 from medjudge.reporting.inputs import ReportInputs
+from medjudge.version import __version__
 
 TO_ADD = "*To be added by the authors: a run does not know it.*"
 HEADLINE = ("accuracy", "macro_f1", "f1_positive", "ppv", "npv", "kappa", "kappa_quadratic", "mcc")

@@ -16,14 +16,15 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from pydantic import ValidationError
 
-from medjudge import __version__, artifacts
-from medjudge.merge_proof import proof_sentences
+from medjudge import artifacts
+from medjudge.diagnostics.checks import CHECKS
 from medjudge.metrics.baselines import BASELINES
 from medjudge.metrics.claims import find_claim, n_tests
 from medjudge.metrics.coverage import UNREADABLE, headlines, kinds_text, kinds_under, outcome_sentence
-from medjudge.metrics.results import ComparisonResult, Results
-from medjudge.metrics.statements import leakage_line, p_value
+from medjudge.metrics.sentences import leakage_line, p_value
 from medjudge.metrics.stored import StoredLeakage
+from medjudge.metrics.summary import ComparisonResult, Results
+from medjudge.models.merge_proof import proof_sentences
 from medjudge.reporting.audit_figures import audit_pictures
 from medjudge.reporting.audit_tables import page_grids
 from medjudge.reporting.figures import Picture, model_colors, result_pictures, training_pictures
@@ -46,7 +47,7 @@ from medjudge.reporting.inputs import (
 from medjudge.reporting.probe_tables import probe_grids, probe_pictures
 from medjudge.reporting.reasoning_tables import reasoning_grids
 from medjudge.reporting.variants import variants_grid, variants_picture
-from medjudge.rewards.checks import CHECKS
+from medjudge.version import __version__
 
 FIGURES_DIR = "figures"
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from medjudge.metrics.results import MetricResult, ModelResult, Results
-from medjudge.metrics.statements import differs_from_chance, signed
+from medjudge.metrics.sentences import differs_from_chance, signed
+from medjudge.metrics.summary import MetricResult, ModelResult, Results
 from medjudge.metrics.variants import Variants
 
 METRIC_NAMES = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medjudge.metrics.measured import MetricResult
+from medjudge.metrics.metric_result import MetricResult
 from medjudge.metrics.reasoning import REASONING_METRICS, ReasoningResults
 from medjudge.reporting.audit_tables import Cell, Grid, statistic_cell
 

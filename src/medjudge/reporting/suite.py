@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from medjudge import __version__, artifacts
+from medjudge import artifacts
 from medjudge.metrics.coverage import kinds_text
 from medjudge.metrics.published import IN_PERCENT, METRICS, JudgeOnSet, SetResult, SuiteResults
 from medjudge.reporting.audit_tables import Cell, Grid, number
 from medjudge.reporting.html import template_environment
 from medjudge.reporting.inputs import DASH
+from medjudge.version import __version__
 
 BINARY = ("accuracy", "precision", "recall", "f1")
 SCALES = ("accuracy", "f1", "pearson", "spearman", "kendall")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from medjudge.metrics.coverage import kinds_under
-from medjudge.metrics.measured import MetricResult
+from medjudge.metrics.metric_result import MetricResult
 from medjudge.metrics.reasoning import REASONING_METRICS
 from medjudge.metrics.variants import VariantRow, Variants
 from medjudge.reporting.audit_tables import Cell, Grid, number, statistic_cell

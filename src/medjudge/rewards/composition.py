@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from medjudge.errors import ConfigError, NotRewardableError
 from medjudge.records import Case, Rollout
 from medjudge.rewards.rules import REWARDS, RewardRule, has_what_it_needs
-from medjudge.rewards.settings import RewardSettings
+from medjudge.settings.rewards import RewardSettings
 from medjudge.tasks.contract import TaskContract
 
 if TYPE_CHECKING:
-    from medjudge.config import Recipe
+    from medjudge.recipe import Recipe
 
 RULE_TOLERANCE = 1e-9
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from medjudge.errors import ConfigError, ModelError
 from medjudge.records import Case, Completion, Rollout, Verdict
 from medjudge.rewards.composition import RewardContext
-from medjudge.rewards.settings import LlmSettings
+from medjudge.settings.rewards import LlmSettings
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.reasoning import Marks, ReasoningContract
 
@@ -233,7 +233,8 @@ def open_judge(settings: LlmSettings, device: str | None = None) -> tuple[Engine
             "the reward `llm` needs a judge: set `grpo.reward_settings.llm.judge` to a model folder, a hub id or "
             "openai:MODEL@URL."
         )
-    from medjudge.inference.endpoint import EndpointClient, EndpointEngine, is_endpoint, parse_endpoint
+    from medjudge.inference.endpoint import EndpointClient, EndpointEngine
+    from medjudge.settings.endpoint import is_endpoint, parse_endpoint
 
     if is_endpoint(settings.judge):
         client = EndpointClient(parse_endpoint(settings.judge), settings.endpoint)
@@ -246,7 +247,7 @@ class LocalJudge:
 
     def __init__(self, model: str, device: str | None, batch_tokens: int) -> None:
         """Raises ModelError where there is no such model."""
-        from medjudge.modeling.load import resolve
+        from medjudge.models.load import resolve
 
         self.folder, self.device, self.batch_tokens = resolve(model), device, batch_tokens
         self._engine: Engine | None = None
@@ -256,10 +257,10 @@ class LocalJudge:
         if not cases:
             return []
         if self._engine is None:
-            from medjudge.config import ModelConfig
-            from medjudge.inference.engine import Engine as LocalEngine
-            from medjudge.inference.engine import fit_for_inference
-            from medjudge.modeling.lineage import load_any
+            from medjudge.inference.local import Engine as LocalEngine
+            from medjudge.inference.local import fit_for_inference
+            from medjudge.models.lineage import load_any
+            from medjudge.settings.model import ModelConfig
 
             model, tokenizer, _ = load_any(self.folder, ModelConfig(device=self.device))
             self._engine = LocalEngine(fit_for_inference(model), tokenizer, batch_tokens=self.batch_tokens)

@@ -11,15 +11,16 @@ from typing import Any
 from rich.console import Console
 
 from medjudge import artifacts
-from medjudge.config import SCRATCH_BASE, Recipe
 from medjudge.data.store import read_split
-from medjudge.modeling.chain import training_split
-from medjudge.modeling.lineage import Lineage, weights_sha256
-from medjudge.modeling.load import count_parameters, quiet_libraries
-from medjudge.modeling.scratch import build_tokenizer
-from medjudge.modeling.scratch import format_texts as format_texts
-from medjudge.modeling.scratch import plain_texts as plain_texts
-from medjudge.modeling.tiny import build_model, train_language_model
+from medjudge.models.lineage import Lineage, weights_sha256
+from medjudge.models.load import count_parameters, quiet_libraries
+from medjudge.models.scratch import build_tokenizer
+from medjudge.models.scratch import format_texts as format_texts
+from medjudge.models.scratch import plain_texts as plain_texts
+from medjudge.recipe import Recipe
+from medjudge.runs.model_paths import training_split
+from medjudge.settings.model import SCRATCH_BASE
+from medjudge.tiny_base.tiny import build_model, train_language_model
 
 
 def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[str, Any]:

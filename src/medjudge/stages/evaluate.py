@@ -18,7 +18,6 @@ import numpy as np
 from rich.console import Console
 
 from medjudge import artifacts
-from medjudge.config import DataConfig, Recipe
 from medjudge.data.leakage import LeakageReport, check_leakage, enforce_leakage
 from medjudge.data.probes import CARRIED
 from medjudge.data.rows import Row, iter_rows
@@ -26,24 +25,28 @@ from medjudge.data.sources import parse_where, read_source
 from medjudge.data.splits import seeded_sample
 from medjudge.data.store import read_split
 from medjudge.errors import ConfigError, DataError
-from medjudge.inference.calibrated import apply_to, fit_on, read_calibrator, save_calibrator
-from medjudge.inference.contestants import Answer, Contestant, Question, endpoint_clients
-from medjudge.inference.contestants import judgement_of as judgement_of
-from medjudge.inference.endpoint import CHARACTERS_PER_TOKEN, is_endpoint
-from medjudge.inference.probing import ALL, Probed, plan_probes, probe_rows, put_to, summarise_probes
+from medjudge.inference.embeddings import embed_or_why_not
+from medjudge.inference.endpoint import CHARACTERS_PER_TOKEN
 from medjudge.inference.replies import thoughts_statement
+from medjudge.judging.calibrated import apply_to, fit_on, read_calibrator, save_calibrator
+from medjudge.judging.judge import Answer, Contestant, Question, endpoint_clients
+from medjudge.judging.judge import judgement_of as judgement_of
+from medjudge.judging.probing import ALL, Probed, plan_probes, probe_rows, put_to, summarise_probes
+from medjudge.judging.reasoning import Measured, extractor_of, measure_reasoning
 from medjudge.machine import fit_threads
 from medjudge.metrics.baselines import Baselines, every_baseline
 from medjudge.metrics.calibration import Calibrator
 from medjudge.metrics.reasoning import ReasoningResults, summarise_reasoning
-from medjudge.metrics.results import Results, summarise, with_claims
-from medjudge.metrics.statements import counted
+from medjudge.metrics.sentences import counted
+from medjudge.metrics.summary import Results, summarise, with_claims
 from medjudge.network import offline
+from medjudge.recipe import Recipe
 from medjudge.records import Case, Completion, Judgement, LabelScores, Rollout, Unparsed, Verdict
 from medjudge.rewards.composition import RewardContext
-from medjudge.rewards.measures import Measured, extractor_of, measure_reasoning
-from medjudge.rewards.reasoning import embed_or_why_not
-from medjudge.rewards.settings import RewardSettings
+from medjudge.runs.run_dir import RunDir
+from medjudge.settings.data import DataConfig
+from medjudge.settings.endpoint import is_endpoint
+from medjudge.settings.rewards import RewardSettings
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.text import prompt_text
 
@@ -57,8 +60,8 @@ LABELS_STATEMENT = (
 
 def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[str, Any]:
     """Every model of the run on `evaluate.split`. Writes `results.json` and `verdicts.jsonl`."""
-    from medjudge.modeling.chain import named_models
-    from medjudge.modeling.load import quiet_libraries
+    from medjudge.models.load import quiet_libraries
+    from medjudge.runs.model_paths import named_models
 
     quiet_libraries()
     config = recipe.evaluate
@@ -135,13 +138,13 @@ def evaluate_folder(
         )
         enforce_leakage(leakage, max_share=data_config.leakage.max_share, allow=data_config.leakage.allow)
     if local := [where for where in models.values() if not is_endpoint(where)]:
-        from medjudge.modeling.load import quiet_libraries
+        from medjudge.models.load import quiet_libraries
 
         quiet_libraries()
         if (threads := fit_threads(recipe.model.device, recipe.model.threads, local[0])) is not None:
             console.print(f"  [dim]{threads.sentence}[/]")
     work = out_dir.with_name(f".{out_dir.name}.{_asked(recipe, models, cases, parent)}.work")
-    with artifacts.RunDir(work).lock():
+    with RunDir(work).lock():
         if any(work.glob(".answers-*.json")):
             console.print("  goes on where an evaluation of the same models on the same cases was cut off")
         try:

@@ -12,24 +12,25 @@ from typing import Any
 from rich.console import Console
 
 from medjudge import artifacts
-from medjudge.config import Recipe
 from medjudge.data.splits import seeded_sample
 from medjudge.data.store import read_split
+from medjudge.diagnostics.preflight import Preflight, require_earnable, run_preflight
 from medjudge.errors import RunError
-from medjudge.inference.engine import Engine
-from medjudge.modeling.adapters import check_adapters, skeleton
-from medjudge.modeling.all_action import train_all_action
-from medjudge.modeling.chain import start_of
-from medjudge.modeling.grpo import rewarded_cases, train_grpo
-from medjudge.modeling.load import count_parameters, load_tokenizer, load_weights, quiet_libraries
-from medjudge.modeling.sampling import draw_sample
-from medjudge.modeling.save import save_trained
-from medjudge.modeling.totals import JudgeCounts
+from medjudge.inference.local import Engine
+from medjudge.models.adapters import check_adapters, skeleton
+from medjudge.models.load import count_parameters, load_tokenizer, load_weights, quiet_libraries
+from medjudge.recipe import Recipe
 from medjudge.records import Case, Verdict
-from medjudge.reporting.checks import print_doctor, print_preflight
+from medjudge.reporting.diagnostics import print_doctor, print_preflight
 from medjudge.rewards.composition import RewardPlan
 from medjudge.rewards.llm import LlmReward
-from medjudge.rewards.preflight import Preflight, require_earnable, run_preflight
+from medjudge.runs.model_paths import start_of
+from medjudge.runs.run_dir import RunDir
+from medjudge.training.all_action import train_all_action
+from medjudge.training.grpo import rewarded_cases, train_grpo
+from medjudge.training.policy_sample import draw_sample
+from medjudge.training.save import save_trained
+from medjudge.training.totals import JudgeCounts
 
 
 def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     if is_lora:
         check_adapters(recipe, ("grpo",), skeleton(start))
     model = load_weights(start, recipe.model, tokenizer, quantize=is_lora, train_all=not is_lora)
-    is_forced = artifacts.RunDir(run_dir).allows_failed_preflight
+    is_forced = RunDir(run_dir).allows_failed_preflight
     preflight = _proven(recipe, cases, plan, model, tokenizer, out_dir, console, is_forced=is_forced)
     if line := preflight.shortened_line(recipe.contract.max_prompt_tokens):
         console.print(f"          {line}")

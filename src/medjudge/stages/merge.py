@@ -9,14 +9,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from medjudge import artifacts
-from medjudge.config import Recipe
 from medjudge.data.store import read_split
 from medjudge.errors import ConfigError, LineageError
-from medjudge.merge_proof import proof_sentences
-from medjudge.modeling.chain import last_trained, training_split
-from medjudge.modeling.lineage import copy_model, merge_adapter, read_lineage
-from medjudge.modeling.load import load_tokenizer, quiet_libraries
-from medjudge.modeling.save import proof_prompts
+from medjudge.models.lineage import copy_model, merge_adapter, read_lineage
+from medjudge.models.load import load_tokenizer, quiet_libraries
+from medjudge.models.merge_proof import proof_sentences
+from medjudge.recipe import Recipe
+from medjudge.runs.model_paths import last_trained, training_split
+from medjudge.training.save import proof_prompts
 
 
 def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[str, Any]:

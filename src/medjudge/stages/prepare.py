@@ -20,7 +20,6 @@ from typing import Any
 from rich.console import Console
 
 from medjudge import artifacts
-from medjudge.config import SPLIT_SOURCES, DataConfig, Recipe
 from medjudge.data.leakage import LeakageReport, check_leakage, enforce_leakage
 from medjudge.data.lint import lint_cases
 from medjudge.data.rows import source_files
@@ -28,7 +27,9 @@ from medjudge.data.sources import CaseTable, read_source
 from medjudge.data.splits import TRAIN_LIKE, check_split, split_cases
 from medjudge.data.store import write_split
 from medjudge.errors import ConfigError
+from medjudge.recipe import Recipe
 from medjudge.records import Case
+from medjudge.settings.data import SPLIT_SOURCES, DataConfig
 from medjudge.tasks.contract import TaskContract
 
 ALL = "all"

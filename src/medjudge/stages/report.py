@@ -11,14 +11,15 @@ from rich.console import Console
 from rich.text import Text
 
 from medjudge import artifacts
-from medjudge.config import Recipe, ReportConfig
 from medjudge.data.store import read_split
+from medjudge.diagnostics.preflight import Preflight
 from medjudge.errors import RunError
 from medjudge.files import how_to_renew, make_folder
 from medjudge.metrics.coverage import headlines, outcome_sentence
 from medjudge.metrics.published import SuiteResults
-from medjudge.metrics.results import Results
+from medjudge.metrics.summary import Results
 from medjudge.metrics.variants import Variants
+from medjudge.recipe import Recipe
 from medjudge.reporting.card import write_card
 from medjudge.reporting.fitting import wrapped
 from medjudge.reporting.html import write_report
@@ -27,7 +28,8 @@ from medjudge.reporting.notes import DoctorNotes, ManifestNotes
 from medjudge.reporting.suite import left_out_text, suite_grids, usage_lines, write_suite_page
 from medjudge.reporting.tables import audit_tables, grid_tables, results_tables, usage_table
 from medjudge.reporting.variants import variants_grid
-from medjudge.rewards.preflight import Preflight
+from medjudge.runs.run_dir import RunDir
+from medjudge.settings.evaluate import ReportConfig
 from medjudge.tasks.text import prompt_text
 
 TRAINED = ("base", "sft", "grpo")
@@ -54,7 +56,7 @@ def rewrite(folder: Path, console: Console, *, show_text: bool | None = None) ->
         suite = artifacts.read_as(folder / artifacts.SUITE, SuiteResults.from_json)
         for name, one in suite.sets.items():
             write_report(gather(folder / name, ReportConfig(title=f"{name}: {one.title}")), folder / name)
-            artifacts.RunDir(folder).renew_outputs(name)
+            RunDir(folder).renew_outputs(name)
         write_suite_page(suite, folder, artifacts.read_commands(folder / artifacts.COMMANDS))
         return
     if (folder / artifacts.RESULTS).exists():  # made by `medjudge evaluate`
@@ -69,7 +71,7 @@ def rewrite(folder: Path, console: Console, *, show_text: bool | None = None) ->
         folder / artifacts.RECIPE, lambda tree: ReportConfig.model_validate(tree.get("report", {}))
     )
     config = config if show_text is None else config.model_copy(update={"show_text": show_text})
-    run_dir = artifacts.RunDir(folder)
+    run_dir = RunDir(folder)
     with run_dir.lock():
         out = folder / "report"
         make_folder(out)

@@ -10,17 +10,18 @@ from rich.console import Console
 from rich.markup import escape
 
 from medjudge import artifacts
-from medjudge.config import Recipe
 from medjudge.data.store import read_split
-from medjudge.merge_proof import proof_sentences
-from medjudge.modeling.adapters import check_adapters, skeleton
-from medjudge.modeling.chain import start_of
-from medjudge.modeling.lineage import Lineage
-from medjudge.modeling.load import count_parameters, load_tokenizer, load_weights, quiet_libraries
-from medjudge.modeling.save import proof_prompts, save_trained
-from medjudge.modeling.sft import train_sft
+from medjudge.diagnostics.preflight import as_taught, check_gold, require_earnable
+from medjudge.models.adapters import check_adapters, skeleton
+from medjudge.models.lineage import Lineage
+from medjudge.models.load import count_parameters, load_tokenizer, load_weights, quiet_libraries
+from medjudge.models.merge_proof import proof_sentences
+from medjudge.recipe import Recipe
 from medjudge.rewards.composition import reward_plan
-from medjudge.rewards.preflight import as_taught, check_gold, require_earnable
+from medjudge.runs.model_paths import start_of
+from medjudge.runs.run_dir import RunDir
+from medjudge.training.save import proof_prompts, save_trained
+from medjudge.training.sft import train_sft
 
 
 def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     taught = as_taught(recipe.contract, rated, tokenizer)
     preflight = check_gold(recipe.contract, taught, tokenizer, reward_plan(recipe, taught))
     if "grpo" in recipe.stages:  # what no answer can earn is better known before SFT than after it
-        require_earnable(replace(preflight, forced=artifacts.RunDir(run_dir).allows_failed_preflight))
+        require_earnable(replace(preflight, forced=RunDir(run_dir).allows_failed_preflight))
     if line := preflight.shortened_line(recipe.contract.max_prompt_tokens):
         console.print(f"          {line}")
     is_lora = recipe.sft.tuning == "lora"

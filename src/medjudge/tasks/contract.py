@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from medjudge.records import Case, Judgement, Message
-from medjudge.settings import Settings
+from medjudge.settings.base import Settings
 
 CONTRACT_VERSION = 1
 """Raised whenever a contract's text or parser changes, so that old artifacts are told from new ones."""

@@ -18,7 +18,7 @@ from typing import Any, Literal, cast
 from pydantic import Field, ValidationError
 
 from medjudge.errors import ConfigError
-from medjudge.settings import Settings
+from medjudge.settings.base import Settings
 from medjudge.tasks.rubric import SCALES
 
 PRESETS = Path(__file__).with_name("presets.toml")

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from medjudge.settings import Settings
+from medjudge.settings.base import Settings
 
 
 class LabelScale(Settings):

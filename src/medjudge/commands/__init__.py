@@ -1,0 +1,1 @@
+"""The small commands: one file each, called by `cli`."""

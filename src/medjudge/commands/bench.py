@@ -1,0 +1,314 @@
+"""The rubric-judge benchmark: `medjudge bench rubric --model mine=PATH --data halubench=FILE --out DIR`.
+
+Stands beside the pipeline: its folder is a run with a stage per set. A finished set that nothing has changed is
+skipped, and answers are kept as they come, so a run that was cut off goes on and another contestant costs its own
+answers alone.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from medjudge import artifacts
+from medjudge.data.benchmarks import SETS, BenchmarkRows, Chosen, choose_sets, read_benchmark, set_contract
+from medjudge.data.leakage import LeakageReport
+from medjudge.data.splits import seeded_sample
+from medjudge.errors import ConfigError, DataError
+from medjudge.inference.endpoint import EndpointClient
+from medjudge.judging.answer_store import LocalJudge
+from medjudge.metrics.coverage import prompt_sentences
+from medjudge.metrics.published import (
+    JudgeOnSet,
+    SetResult,
+    SuiteResults,
+    honest_values,
+    last_score,
+    published_values,
+)
+from medjudge.metrics.summary import Results
+from medjudge.names import file_name_trouble, shown
+from medjudge.recipe import Recipe
+from medjudge.records import Case
+from medjudge.reporting.html import write_report
+from medjudge.reporting.suite import write_suite_page
+from medjudge.runs.run_dir import RunDir
+from medjudge.settings.base import without_transport
+from medjudge.settings.data import DataConfig
+from medjudge.settings.endpoint import is_endpoint, parse_endpoint
+from medjudge.settings.evaluate import ReportConfig
+from medjudge.stages.evaluate import ModelAnswers, evaluate_cases
+from medjudge.stages.report import gather
+from medjudge.tasks.rubric import RubricContract
+from medjudge.version import __version__
+
+NOT_INPUTS = frozenset({"split", "models", "extra_models", "endpoints", "batch_tokens"})
+"""Settings of `[evaluate]` that do not matter here, or that stand among a set's inputs in another form."""
+
+
+@dataclass(frozen=True, slots=True)
+class BenchOptions:
+    """What a command asks for beside its recipe."""
+
+    models: Mapping[str, str]
+    """Name -> folder, hub id or endpoint. Others are compared with `base` where there is one, else with the first."""
+    only: Sequence[str] = ()
+    copies: Mapping[str, str] = field(default_factory=dict)
+    """Set -> local copy."""
+    rubrics: Mapping[str, str] = field(default_factory=dict)
+    """Set -> preset or TOML file."""
+    parent: str | None = None
+    """The weights that adapters are loaded on."""
+
+
+RESERVED_SETS = frozenset({"figures", artifacts.COMMANDS, artifacts.SUITE, artifacts.REPORT})
+"""What lies in a benchmark's folder beside the folders of its sets."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One set with what it is judged under."""
+
+    chosen: Chosen
+    recipe: Recipe
+    rows: BenchmarkRows
+    cases: tuple[Case, ...]
+    inputs: Mapping[str, Any]
+    """Everything that its results depend on."""
+
+    @property
+    def name(self) -> str:
+        return self.chosen.name
+
+
+def run_benchmark(recipe: Recipe, options: BenchOptions, out_dir: Path, console: Console) -> SuiteResults:
+    """Judges the chosen sets with every model. Writes a folder per set, `suite.json` and the page.
+
+    All rows are read before the first model is asked. Raises ConfigError or DataError for what cannot work.
+    """
+    out_dir = out_dir.absolute()
+    _check_folder(out_dir)
+    _check_endpoints(recipe, options.models)
+    jobs = [_job(one, recipe, options) for one in _choose(options)]
+    run_dir = RunDir(out_dir)
+    with run_dir.lock():
+        _record_command(out_dir)
+        pending = []
+        for job in jobs:
+            current, why = run_dir.is_current(job.name, job.inputs)
+            if current:
+                console.print(f"[dim]{job.name:24} unchanged, skipped[/]")
+            else:
+                pending.append(job)
+                console.print(f"[bold]{job.name:24}[/] {len(job.cases):,} cases [dim]({why})[/]")
+        answered = _ask_local_models(pending, options, out_dir, console)
+        for job in pending:
+            _finish(job, options, run_dir, answered[job.name], console)
+        suite = _collect(jobs, options, run_dir)
+        artifacts.write_json(out_dir / artifacts.SUITE, suite.model_dump(mode="json"))
+        write_suite_page(suite, out_dir, artifacts.read_commands(out_dir / artifacts.COMMANDS))
+    return suite
+
+
+def _check_folder(out_dir: Path) -> None:
+    if out_dir.exists() and not out_dir.is_dir():
+        raise ConfigError(f"--out {out_dir} is a file: name a folder.")
+    begun = (out_dir / artifacts.COMMANDS).exists() and (out_dir / ".lock").exists()
+    if out_dir.exists() and any(out_dir.iterdir()) and not begun:
+        raise ConfigError(f"--out {out_dir} is not empty and holds no benchmark: name a new folder.")
+
+
+def _check_endpoints(recipe: Recipe, models: Mapping[str, str]) -> None:
+    """What an endpoint lacks shows before a local model has answered for hours. Nothing is asked."""
+    for name, where in models.items():
+        if is_endpoint(where):
+            if recipe.evaluate.mode == "labels":
+                raise ConfigError(
+                    f"--mode labels: an endpoint ({name}) gives no probabilities of labels. Take generate."
+                )
+            EndpointClient(parse_endpoint(where), recipe.evaluate.endpoint_of(name))
+
+
+def _record_command(out_dir: Path) -> None:
+    path = out_dir / artifacts.COMMANDS
+    commands = artifacts.read_commands(path)
+    command = shlex.join(["medjudge", *sys.argv[1:]])
+    artifacts.write_json(path, list(dict.fromkeys([*commands, command]))[-20:])
+
+
+# --- rows and contracts -----------------------------------------------------------------------------------------------
+
+
+def _choose(options: BenchOptions) -> list[Chosen]:
+    copies, rubrics = options.copies, options.rubrics
+    own = {name for name in copies if name not in SETS and name in rubrics}
+    for name in own:
+        if (why := file_name_trouble(name, RESERVED_SETS)) is not None:
+            raise ConfigError(f"--data: a set cannot be called {shown(name)}: {why}.")
+    chosen = choose_sets(options.only, copies, own)
+    if unused := [name for name in rubrics if name not in {one.name for one in chosen}]:
+        raise ConfigError(f"--rubric names {', '.join(unused)}, which is not among the sets that are judged.")
+    if both := [one.name for one in chosen if one.name in rubrics and one.benchmark.preset is None and not one.is_own]:
+        raise ConfigError(f"--rubric {both[0]}: each row of this set brings a rubric of its own.")
+    return chosen
+
+
+def _job(one: Chosen, recipe: Recipe, options: BenchOptions) -> _Job:
+    if not isinstance(recipe.task, RubricContract):
+        raise ConfigError(f"the recipe is for {recipe.task.kind!r}: this benchmark is for rubric judges.")
+    contract = set_contract(one, recipe.task, options.rubrics.get(one.name))
+    own = recipe.model_copy(update={"name": one.name, "task": contract})
+    rows = read_benchmark(one, contract)
+    rated = [case for case in rows.table.cases if case.gold is not None]
+    if not rated:
+        raise DataError(f"{one.source}: no row has a score, there is nothing to measure {one.name} against.")
+    cases = seeded_sample(rated, recipe.evaluate.max_cases, recipe.evaluate.seed)
+    tree = without_transport(own.model_dump(mode="json"))
+    inputs = {
+        "version": __version__,
+        "task": tree["task"],
+        "model": tree["model"],
+        "evaluate": {key: value for key, value in tree["evaluate"].items() if key not in NOT_INPUTS},
+        "cases": artifacts.sha256_json([case.to_json() for case in cases]),
+        "parent": options.parent,
+        **{f"model {name}": _identity(where) for name, where in options.models.items()},
+        "endpoints": without_transport({name: own.evaluate.endpoint_of(name).model_dump() for name in options.models}),
+        "order": list(options.models),
+    }
+    return _Job(one, own, rows, cases, inputs)
+
+
+def _identity(where: str) -> list[str | None]:
+    return [where, None if is_endpoint(where) else artifacts.path_signature(Path(where).expanduser())]
+
+
+# --- answers of local models ------------------------------------------------------------------------------------------
+
+
+def _ask_local_models(
+    jobs: Sequence[_Job], options: BenchOptions, out_dir: Path, console: Console
+) -> dict[str, dict[str, ModelAnswers]]:
+    """Set -> local model -> its answers. Each model is loaded once, and only where an answer is missing."""
+    found: dict[str, dict[str, ModelAnswers]] = {job.name: {} for job in jobs}
+    for name, where in options.models.items():
+        if is_endpoint(where):
+            continue
+        judge = LocalJudge(name, where, out_dir / artifacts.ANSWERS, console, parent=options.parent)
+        for job in jobs:
+            kept = judge.answers(job.recipe, job.cases, job.name)
+            found[job.name][name] = ModelAnswers(kept.answers, kept.lineage, None, kept.seconds)
+    return found
+
+
+def _notes(job: _Job, answered: Mapping[str, ModelAnswers]) -> list[str]:
+    """What is to be known about a set's models."""
+    asked = job.recipe.contract.fingerprint()
+    return [
+        f"{name} was trained under another contract than it is asked under here: its answers' form may be one that "
+        "this set does not ask for. --recipe takes form and wording from its training's recipe."
+        for name, one in answered.items()
+        if one.lineage is not None and one.lineage.get("contract_sha256") not in (None, asked)
+    ]
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
+
+
+def _finish(
+    job: _Job,
+    options: BenchOptions,
+    run_dir: RunDir,
+    answered: Mapping[str, ModelAnswers],
+    console: Console,
+) -> None:
+    """Endpoints are asked, everything is measured, and the set's folder moves into place."""
+    started = time.monotonic()
+    work = run_dir.begin(job.name, job.inputs)
+    none_known = LeakageReport((), {}, DataConfig().leakage.near_duplicate_threshold)
+    artifacts.write_json(work / artifacts.RECIPE, job.recipe.model_dump(mode="json"))
+    artifacts.write_json(work / artifacts.COMMANDS, artifacts.read_commands(run_dir.path / artifacts.COMMANDS))
+    summary = evaluate_cases(
+        job.recipe, options.models, job.cases, (), none_known, work, console, split=job.name, answered=answered
+    )
+    results = artifacts.read_as(work / artifacts.RESULTS, Results.from_json)
+    notes = [*_notes(job, answered), *prompt_sentences(results)]
+    result = _set_result(job, results, work)
+    artifacts.write_json(work / artifacts.SET, {"notes": notes, "result": result.model_dump(mode="json")})
+    write_report(gather(work, ReportConfig(title=f"{job.name}: {job.chosen.benchmark.title}")), work)
+    wall_s = time.monotonic() - started
+    run_dir.finish(
+        job.name,
+        config=job.recipe.model_dump(mode="json"),
+        inputs=job.inputs,
+        summary=summary,
+        seed=job.recipe.evaluate.seed,
+        wall_s=wall_s,
+    )
+
+
+def _set_result(job: _Job, results: Results, work: Path) -> SetResult:
+    said: dict[str, list[str | None]] = {name: [] for name in results.of_role("model")}
+    gold: dict[str, list[str]] = {name: [] for name in said}
+    for row in artifacts.read_lines(work / artifacts.VERDICTS):
+        if row["model"] in said:
+            gold[row["model"]].append(row["gold"])
+            is_text = row["completion"] is not None
+            said[row["model"]].append(last_score(row["completion"], results.labels) if is_text else row["label"])
+    left_out = dict(job.rows.left_out)
+    if n_bad := len(job.rows.table.rejected):
+        left_out[f"cannot be read, such as {job.rows.table.rejected[0]}"] = n_bad
+    if n_unrated := sum(case.gold is None for case in job.rows.table.cases):
+        left_out["without a score"] = n_unrated
+    if n_not_drawn := len(job.rows.table.cases) - n_unrated - len(job.cases):
+        left_out["not drawn (--max-cases)"] = n_not_drawn
+    return SetResult(
+        title=job.chosen.benchmark.title,
+        source=job.chosen.source,
+        licence=job.chosen.benchmark.licence,
+        points=len(results.labels),
+        n_rows=job.rows.table.n_rows + sum(job.rows.left_out.values()),
+        n_cases=len(job.cases),
+        left_out=left_out,
+        judges={
+            name: JudgeOnSet(
+                n=results.models[name].n,
+                n_unparsed=results.models[name].n_unparsed,
+                unanswered=results.models[name].unanswered,
+                honest=honest_values(name, results),
+                published=published_values(gold[name], said[name], results.labels),
+                usage=results.models[name].usage,
+            )
+            for name in said
+        },
+    )
+
+
+def _collect(jobs: Sequence[_Job], options: BenchOptions, run_dir: RunDir) -> SuiteResults:
+    """The sets of this command, and those of earlier ones in the folder where the same models were judged alike."""
+    asked = {key: jobs[0].inputs[key] for key in jobs[0].inputs if key.startswith("model ") or key == "order"}
+    mode = jobs[0].recipe.evaluate.mode
+    found = {}
+    own = [job.name for job in jobs]
+    for path in sorted(run_dir.path.glob(f"*/{artifacts.SET}")):
+        name = path.parent.name
+        inputs = (run_dir.manifest(name) or {}).get("inputs", {})
+        alike = inputs.get("evaluate", {}).get("mode") == mode and all(inputs.get(key) == asked[key] for key in asked)
+        if name in own or alike:
+            found[name] = artifacts.read_as(
+                path, lambda tree: (SetResult.model_validate(tree["result"]), tree["notes"])
+            )
+    known = list(SETS)
+    order = sorted(found, key=lambda name: (known.index(name) if name in known else len(known), name))
+    return SuiteResults(
+        models=tuple(options.models),
+        mode=mode,
+        sets={name: found[name][0] for name in order},
+        notes=tuple(f"{name}: {note}" for name in order for note in found[name][1]),
+    )

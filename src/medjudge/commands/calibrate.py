@@ -1,0 +1,79 @@
+"""Fit a judge's confidences on a validation split and save the calibrator with it: `medjudge calibrate MODEL_DIR`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from medjudge.data.sources import parse_where, read_source
+from medjudge.errors import ConfigError
+from medjudge.judging.calibrated import apply_to, fit_on, save_calibrator
+from medjudge.judging.judge import Contestant, Question, judgement_of
+from medjudge.machine import fit_threads
+from medjudge.metrics.calibration import CalibratorKind, expected_calibration_error
+from medjudge.recipe import Recipe
+from medjudge.records import Judgement, Verdict
+from medjudge.settings.data import DataConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """What was fitted, and what it does on the rows that it was fitted on."""
+
+    path: Path
+    n: int
+    ece_before: float
+    ece_after: float
+
+
+def calibrate_model(
+    model: Path,
+    data: str,
+    data_config: DataConfig,
+    recipe: Recipe,
+    kind: CalibratorKind,
+    console: Console,
+    *,
+    where: Sequence[str] = (),
+    parent: str | None = None,
+) -> Calibrated:
+    """Judges the validation rows, fits, and writes `calibration.json` beside the weights."""
+    if not model.is_dir():
+        raise ConfigError(f"{model} is no folder: a calibrator is saved with the weights. Name a local model folder.")
+    from medjudge.models.lineage import recorded_sha256
+    from medjudge.models.load import quiet_libraries
+
+    quiet_libraries()
+    contract = recipe.contract
+    cases = read_source(data, contract, data_config, where=parse_where(where) if where else None).cases
+    if (threads := fit_threads(recipe.model.device, recipe.model.threads, model)) is not None:
+        console.print(f"  [dim]{threads.sentence}[/]")
+    with tempfile.TemporaryDirectory() as folder:
+        judge = Contestant("judge", str(model), recipe, Path(folder), console, parent=parent)
+        answers = judge.answers(Question(cases, [contract] * len(cases)))
+    said = [judgement_of(contract, case, row[0]) for case, row in zip(cases, answers, strict=True)]
+    calibrator = fit_on(kind, cases, said)
+    path = save_calibrator(
+        model,
+        calibrator,
+        mode=recipe.evaluate.mode,
+        weights_sha256=recorded_sha256(model),
+        contract=contract,
+        data=Path(data).name,
+    )
+    gold = {case.case_id: case.gold for case in cases}
+    return Calibrated(path, calibrator.n, _ece(said, gold), _ece(apply_to(calibrator, said), gold))
+
+
+def _ece(said: Sequence[Judgement], gold: dict[str, str | None]) -> float:
+    rows = [
+        (j.confidence, j.label == gold[j.case_id])
+        for j in said
+        if isinstance(j, Verdict) and j.confidence is not None and gold[j.case_id] is not None
+    ]
+    return expected_calibration_error(np.array([c for c, _ in rows]), np.array([right for _, right in rows]))

@@ -1,0 +1,214 @@
+"""Lay the variants of a recipe side by side: the last step of `medjudge run` on a recipe with `[variants.*]`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medjudge import artifacts
+from medjudge.data.store import read_split
+from medjudge.errors import DataError
+from medjudge.metrics.reasoning import ReasoningNumbers, ReasoningResults, summarise_reasoning
+from medjudge.metrics.summary import Results, summarise
+from medjudge.metrics.variants import VariantRow, Variants, step_times
+from medjudge.recipe import Recipe
+from medjudge.records import Case, Judgement, Unparsed, Verdict
+
+TRAINED = ("grpo", "sft")
+"""The stages whose model a variant stands for, the last first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """One model of the comparison: where its answers stand."""
+
+    variant: str
+    recipe: Recipe
+    results: Results
+    model: str
+    """Its name in the variant's own results."""
+    rows: Mapping[str, Mapping[str, Any]]
+    """Case id -> its row of `verdicts.jsonl`."""
+
+
+@artifacts.private_files()
+def compare_variants(recipe: Recipe, variants: Mapping[str, Recipe], not_trained: Mapping[str, str]) -> Path:
+    """Writes `runs/NAME/compare` whole: results, answers and `compare.json`. Returns the folder.
+
+    Raises DataError if no variant was evaluated, or if variants were evaluated on different cases.
+    """
+    contestants = _contestants(recipe, {n: v for n, v in variants.items() if n not in not_trained})
+    first = next(iter(contestants.values()))
+    cases = _cases(first, contestants)
+    results = _results(recipe, first, contestants, cases)
+    table = _table(results, contestants, not_trained)
+    final, work = recipe.run_dir / artifacts.COMPARE, recipe.run_dir / f".{artifacts.COMPARE}.work"
+    artifacts.remove(work)
+    artifacts.make_folder(work)
+    artifacts.write_json(work / artifacts.RESULTS, results.to_json())
+    artifacts.write_json(work / artifacts.VARIANTS, table.model_dump(mode="json"))
+    artifacts.write_json(work / artifacts.RECIPE, recipe.model_dump(mode="json"))
+    artifacts.write_json(work / artifacts.COMMANDS, [shlex.join(["medjudge", *sys.argv[1:]])])
+    rows = [{**row, "model": name} for name, one in contestants.items() for row in one.rows.values()]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    artifacts.write_text(work / artifacts.VERDICTS, text)
+    artifacts.remove(final)
+    work.rename(final)
+    return final
+
+
+def _contestants(recipe: Recipe, variants: Mapping[str, Recipe]) -> dict[str, Contestant]:
+    """The variants' trained models by variant name; before them the untrained models that the first one evaluated."""
+    found: dict[str, Contestant] = {}
+    for name, variant in variants.items():
+        path = variant.run_dir / "evaluate" / artifacts.RESULTS
+        if variant.task.kind != recipe.task.kind or not path.exists():
+            continue
+        results = artifacts.read_as(path, Results.from_json)
+        by_model = _verdict_rows(path.with_name(artifacts.VERDICTS))
+        trained = next((model for model in TRAINED if model in results.models), None)
+        before = [model for model in results.of_role("model") if model != trained] if not found else []
+        for model in [*before, trained] if trained else before:
+            key = name if model == trained else model
+            found[key] = Contestant(name, variant, results, model, by_model[model])
+    if not found:
+        raise DataError(f"no variant of {recipe.name} was evaluated: there is nothing to lay side by side.")
+    return found
+
+
+def _verdict_rows(path: Path) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """Model -> case id -> row."""
+    rows: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for row in artifacts.read_lines(path):
+        model, case_id = artifacts.parsed(path, row, lambda row: (str(row["model"]), str(row["case_id"])))
+        rows.setdefault(model, {})[case_id] = row
+    return rows
+
+
+def _cases(first: Contestant, contestants: Mapping[str, Contestant]) -> list[Case]:
+    """The cases that all variants were evaluated on."""
+    for name, one in contestants.items():
+        if one.rows.keys() != first.rows.keys():
+            raise DataError(
+                f"variant {name} was evaluated on other cases than {first.variant}: give variants the same `data`, "
+                "`evaluate.split`, `evaluate.max_cases` and `evaluate.seed`."
+            )
+    split = first.recipe.run_dir / "prepare" / f"{first.recipe.evaluate.split}{artifacts.SPLIT_SUFFIX}"
+    return [case for case in read_split(split) if case.case_id in first.rows]
+
+
+def _results(
+    recipe: Recipe, first: Contestant, contestants: Mapping[str, Contestant], cases: Sequence[Case]
+) -> Results:
+    config = recipe.evaluate
+    reference = first.variant
+    baselines = _verdict_rows(first.recipe.run_dir / "evaluate" / artifacts.VERDICTS)
+    own = {name: one.results.models[one.model] for name, one in contestants.items()}
+    results = summarise(
+        cases,
+        {name: _judgements(one.rows, cases) for name, one in contestants.items()},
+        contract=recipe.contract,
+        split=first.results.split,
+        baselines={name: _judgements(baselines[name], cases) for name in first.results.of_role("baseline")},
+        skipped_baselines=first.results.skipped_baselines,
+        reference=reference if reference in contestants else next(iter(contestants)),
+        level=config.level,
+        n_resamples=config.n_resamples,
+        seed=config.seed,
+        leakage=first.results.leakage,
+        lineage={name: model.lineage for name, model in own.items() if model.lineage is not None},
+        seconds={name: model.seconds for name, model in own.items() if model.seconds is not None},
+        n_truncated={name: model.n_truncated for name, model in own.items() if model.n_truncated is not None},
+        train_n=first.results.train_n,
+        slices=recipe.data.slices,
+        words_cut={
+            name: {case_id: n for case_id, row in one.rows.items() if (n := row.get("n_words_cut")) is not None}
+            for name, one in contestants.items()
+        },
+    )
+    return results.model_copy(update={"reasoning": _reasoning(recipe, first, contestants, cases, results)})
+
+
+def _judgements(rows: Mapping[str, Mapping[str, Any]], cases: Sequence[Case]) -> list[Judgement]:
+    """The rows of `verdicts.jsonl` as judgements."""
+    judged: list[Judgement] = []
+    for case in cases:
+        row = rows[case.case_id]
+        if row["label"] is None:
+            judged.append(Unparsed(case.case_id, row["completion"] or "", row["unparsed_reason"], row["unparsed_kind"]))
+        else:
+            judged.append(Verdict(case.case_id, row["label"], row["confidence"]))
+    return judged
+
+
+def _reasoning(
+    recipe: Recipe,
+    first: Contestant,
+    contestants: Mapping[str, Contestant],
+    cases: Sequence[Case],
+    results: Results,
+) -> ReasoningResults | None:
+    """The reasoning of all variants on the same resamples; None where it was not measured."""
+    rows = [row for one in contestants.values() for row in one.rows.values()]
+    if first.results.reasoning is None or not all("reasoning" in row for row in rows):
+        return None
+    config = recipe.evaluate
+    return summarise_reasoning(
+        {
+            name: [ReasoningNumbers(**one.rows[case.case_id]["reasoning"]) for case in cases]
+            for name, one in contestants.items()
+        },
+        [case.group or case.case_id for case in cases],
+        reference=str(results.reference),
+        level=config.level,
+        n_resamples=config.n_resamples,
+        seed=config.seed,
+        facts=first.results.reasoning.facts,
+        not_measured=first.results.reasoning.not_measured,
+    )
+
+
+def _table(results: Results, contestants: Mapping[str, Contestant], not_trained: Mapping[str, str]) -> Variants:
+    trained = {name: one for name, one in contestants.items() if one.model == "grpo"}
+    reference = str(results.reference)
+    times = step_times(
+        {name: _seconds(one.recipe.run_dir / "grpo" / artifacts.TIMINGS) for name, one in trained.items()},
+        reference,
+        level=results.level,
+        n_resamples=results.n_resamples,
+        seed=results.seed,
+    )
+    rows = []
+    for name, one in contestants.items():
+        model = results.models[name]
+        told = results.reasoning.models[name] if results.reasoning is not None else {}
+        labels = {metric: model.metrics[metric] for metric in ("macro_f1", "weighted_f1")}
+        per_step, relative = times.get(name, (None, None))
+        rows.append(
+            VariantRow(
+                name=name,
+                n=model.n,
+                n_unparsed=model.n_unparsed,
+                unanswered=model.unanswered,
+                metrics={**labels, **told},
+                seconds_per_step=per_step,
+                relative_time=relative,
+                rewards=dict(one.recipe.grpo.rewards) if name in trained else {},
+            )
+        )
+    return Variants(
+        reference=reference,
+        rows=tuple(rows),
+        not_trained=dict(not_trained),
+        not_measured=results.reasoning.not_measured if results.reasoning is not None else {},
+        level=results.level,
+    )
+
+
+def _seconds(path: Path) -> list[float]:
+    return artifacts.read_as(path, lambda values: [float(value) for value in values]) if path.exists() else []

@@ -1,0 +1,550 @@
+"""`medjudge run --dry-run`: what a run would do and cost, before it does it.
+
+Answers in a few seconds: torch is imported only where an adapter's shape or a model from the hub is asked about.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from medjudge import artifacts
+from medjudge.commands.estimate import Estimate, StageWork, estimate
+from medjudge.errors import ConfigError, MedjudgeError
+from medjudge.files import BUILTIN_DIR
+from medjudge.recipe import Recipe
+from medjudge.records import Case
+from medjudge.runs.pipeline import RESUMES, STAGES, active_stages, resume_words, stage_inputs
+from medjudge.runs.run_dir import RunDir
+from medjudge.settings.model import SCRATCH_BASE, TINY_BASE
+from medjudge.settings.training import BaseConfig
+
+_PLAIN_LAYERS = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text", "smollm3")
+"""Model types whose layers hold no matrices but those of linear layers."""
+SAMPLE = 400
+"""Cases of a split whose tokens are counted."""
+MAX_LABELS = 6
+"""Labels of a split whose shares are shown."""
+SAMPLE_OF_VARIANTS = 100
+"""The same where variants read their rows in several ways: each way has its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """What a plan needs to know of a model, without its weights."""
+
+    n_parameters: int
+    hidden_size: int
+    n_layers: int
+    vocab_size: int
+    linear_width: int = 0
+    """Inputs and outputs of all linear layers but the head, which an adapter on all of them multiplies by its rank; 0
+    where it is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Tokens of a split's prompts and targets, over its first cases."""
+
+    mean_prompt: float
+    max_prompt: int
+    mean_target: float
+    max_target: int
+    n_looked_at: int
+    n_cut: int
+    n_words_cut: int
+    n_snippets_cut: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The rows of a recipe, read and tokenised."""
+
+    splits: Mapping[str, Sequence[Case]]
+    tokenizer: Any
+    source: str
+    """Where the tokenizer is from, or why there is none."""
+    lengths: Mapping[str, Lengths]
+    n_sample: int
+    """Cases of each split that were tokenised."""
+
+
+def print_plans(recipes: Iterable[Recipe], console: Console, *, first: str | None, last: str | None) -> None:
+    """The plan of each recipe. Variants of one recipe that read the same rows in the same way read them once."""
+    keyed = [(_reads(recipe), recipe) for recipe in recipes]
+    n_sample = SAMPLE if len({key for key, _ in keyed}) < 2 else SAMPLE_OF_VARIANTS
+    known: dict[str, _Rows] = {}
+    for key, recipe in keyed:
+        if key not in known:
+            known[key] = _rows(recipe, n_sample)
+        print_plan(recipe, console, first=first, last=last, rows=known[key])
+
+
+def _reads(recipe: Recipe) -> str:
+    """What decides how a recipe's rows are read and tokenised."""
+    tree = recipe.model_dump(mode="json")
+    decides = [tree[key] for key in ("task", "data", "model", "base", "stages")]
+    return artifacts.sha256_json([*decides, [tree[stage]["split"] for stage in ("sft", "grpo", "evaluate")]])
+
+
+def _rows(recipe: Recipe, n_sample: int) -> _Rows:
+    from medjudge.stages.prepare import prepare_splits
+
+    splits = prepare_splits(recipe)
+    tokenizer, source = _tokenizer(recipe, splits)
+    lengths: dict[str, Lengths] = {}
+    if tokenizer is not None:
+        lengths = {name: _lengths(recipe, cases[:n_sample], tokenizer) for name, cases in splits.items()}
+    return _Rows(splits, tokenizer, source, lengths, n_sample)
+
+
+def print_plan(
+    recipe: Recipe, console: Console, *, first: str | None, last: str | None, rows: _Rows | None = None
+) -> None:
+    """Prints rows per split, steps, tokens, parameters, memory, time, and which stages would run. Writes nothing."""
+    names = active_stages(recipe, first, last)
+    rows = rows or _rows(recipe, SAMPLE)
+    splits, tokenizer, source, lengths = rows.splits, rows.tokenizer, rows.source, rows.lengths
+    console.print(f"[bold]{recipe.name}[/]  {recipe.description}".rstrip())
+    console.print(
+        f"task {recipe.task.kind}, base {recipe.model.base}, seed {recipe.seed}, run folder {recipe.run_dir}\n"
+    )
+    console.print(_split_table(recipe, splits, lengths))
+    console.print(f"[dim]token counts: {source}, of the first {rows.n_sample} cases of each split[/]")
+    if (line := _cut_line(lengths)) is not None:
+        console.print(line)
+    console.print()
+    table, works = _training_table(recipe, splits, tokenizer, lengths, names)
+    console.print(table)
+    for line in _adapter_lines(recipe, names):
+        console.print(f"[dim]{line}[/]")
+    console.print()
+    _print_stages(recipe, names, works, console)
+
+
+def _tokenizer(recipe: Recipe, splits: Mapping[str, Sequence[Case]]) -> tuple[Any, str]:
+    """(tokenizer, where it is from); a base that is still to be built gets the tokenizer that it will have."""
+    if recipe.model.base == SCRATCH_BASE:
+        from medjudge.models.scratch import build_tokenizer, format_texts, plain_texts
+        from medjudge.runs.model_paths import training_split
+
+        train = splits[training_split(recipe)]
+        texts = [*plain_texts(train), *format_texts(recipe.contract, train)]
+        return build_tokenizer(texts, recipe.base.vocab_size), "the tokenizer that the base stage builds"
+    if recipe.model.base == TINY_BASE:
+        from transformers import PreTrainedTokenizerFast  # what AutoTokenizer comes to here; it alone needs no torch
+
+        return PreTrainedTokenizerFast.from_pretrained(BUILTIN_DIR / "tiny"), f"the tokenizer of {recipe.model.base}"
+    from medjudge.models.load import load_tokenizer, quiet_libraries
+
+    quiet_libraries()
+    try:
+        return load_tokenizer(_base_folder(recipe), recipe.model.chat_template), f"the tokenizer of {recipe.model.base}"
+    except MedjudgeError as error:
+        return None, f"not known: {error}"
+
+
+def _base_folder(recipe: Recipe) -> Path:
+    """Where the base's configuration and tokenizer lie. Of a model on the hub only these are fetched, no weights."""
+    from medjudge.models.load import resolve
+
+    base = recipe.model.base
+    if Path(base).exists() or base.count("/") != 1 or Path(base).parent.is_dir():
+        return resolve(base, recipe.model.revision)
+    from huggingface_hub import snapshot_download
+
+    from medjudge.network import hub_access
+
+    patterns = ["*.json", "*.model", "*.txt", "*.jinja"]
+    try:
+        with hub_access():
+            return Path(snapshot_download(base, revision=recipe.model.revision, allow_patterns=patterns))
+    except Exception as error:  # as in `resolve`: some twenty types, all meaning that it cannot be had
+        raise ConfigError(f"cannot get {base!r} from the hub ({type(error).__name__})") from None
+
+
+def _lengths(recipe: Recipe, cases: Sequence[Case], tokenizer: Any) -> Lengths:
+    """Tokens of these cases, and what the limits take off their prompts."""
+    from medjudge.tasks.encoding import encode_all
+
+    encoded = encode_all(recipe.contract, cases, tokenizer, with_target=True)
+    prompts = [len(row.prompt_ids) for row in encoded]
+    targets = [len(row.completion_ids) for row in encoded if row.completion_ids]
+    cut = [row for row in encoded if row.n_words_cut]
+    return Lengths(
+        sum(prompts) / max(1, len(prompts)),
+        max(prompts, default=0),
+        sum(targets) / max(1, len(targets)),
+        max(targets, default=0),
+        len(encoded),
+        len(cut),
+        sum(row.n_words_cut for row in cut),
+        sum(row.n_snippets_cut for row in cut),
+    )
+
+
+def _shares(counts: Mapping[str, int], n: int) -> str:
+    """Label and share, in the labels' order: those that occur, of many the commonest; how many labels are not named."""
+    commonest = sorted((label for label in counts if counts[label]), key=lambda label: -counts[label])[:MAX_LABELS]
+    shares = [f"{label} {counts[label] / n:.0%}" for label in counts if label in commonest]
+    n_others = len(counts) - len(shares)
+    return ", ".join([*shares, *([f"{n_others} other labels"] if n_others > 1 else [])]) or "none"
+
+
+def _cut_line(lengths: Mapping[str, Lengths]) -> str | None:
+    """What the limits take off the prompts of a sample of each split; None where they take off nothing."""
+    n_cut = sum(split.n_cut for split in lengths.values())
+    if not n_cut:
+        return None
+    n_looked_at = sum(split.n_looked_at for split in lengths.values())
+    snippets, words = (
+        sum(getattr(split, key) for split in lengths.values()) for key in ("n_snippets_cut", "n_words_cut")
+    )
+    evidence = f"{snippets:,} snippets of evidence, " if snippets else ""
+    return f"shortened prompts: {n_cut:,} of {n_looked_at:,} looked at; {evidence}{words:,} words are not shown"
+
+
+def _table(title: str, columns: Sequence[str], left: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="left" if column in left else "right")
+    return table
+
+
+def _split_table(recipe: Recipe, splits: Mapping[str, Sequence[Case]], lengths: Mapping[str, Lengths]) -> Table:
+    columns = ("split", "cases", "groups", "labels", "prompt", "target")
+    table = _table("Rows, and tokens of prompts and targets (mean / longest)", columns, ("split", "labels"))
+    for name, cases in splits.items():
+        counts: dict[str, int] = {label: sum(c.gold == label for c in cases) for label in recipe.contract.labels}
+        labels = _shares(counts, len(cases))
+        prompt = target = "not known"
+        if name in lengths and cases:
+            split = lengths[name]
+            prompt = f"{split.mean_prompt:.0f} / {split.max_prompt}"
+            target = f"{split.mean_target:.0f} / {split.max_target}"
+        table.add_row(name, f"{len(cases):,}", f"{len({c.group for c in cases}):,}", labels, prompt, target)
+    return table
+
+
+def _training_table(
+    recipe: Recipe,
+    splits: Mapping[str, Sequence[Case]],
+    tokenizer: Any,
+    lengths: Mapping[str, Lengths],
+    names: Sequence[str],
+) -> tuple[Table, list[StageWork]]:
+    """(the table of both trainings, what each stage computes as far as it is known)."""
+    columns = (
+        "stage",
+        "prompts\na step",
+        "completions\na step",
+        "steps",
+        "tokens",
+        "trained\nparameters",
+        "memory\nabout",
+    )
+    table = _table("Training", columns, ("stage",))
+    adapters = [
+        config.lora
+        for stage in ("sft", "grpo")
+        if stage in names and (config := getattr(recipe, stage)).tuning == "lora"
+    ]
+    shape = _shape(recipe, tokenizer)
+    # An adapter on all linear layers fits any model; names of layers are looked for in the model itself.
+    if adapters and (
+        shape is None or not shape.linear_width or any(a.target_modules != "all-linear" for a in adapters)
+    ):
+        shape = None
+    model, error = (None, None) if shape is not None else _meta_model(recipe, tokenizer)
+    if model is not None:
+        from medjudge.models.adapters import adapter_parameters, check_adapters
+
+        check_adapters(recipe, names, model)
+        config = model.config.get_text_config()
+        n_all = sum(p.numel() for p in model.parameters())
+        shape = ModelShape(n_all, config.hidden_size, config.num_hidden_layers, config.vocab_size)
+    works = []
+    for stage in ("sft", "grpo"):
+        if stage not in names:
+            continue
+        config = recipe.sft if stage == "sft" else recipe.grpo
+        if config.split not in splits:
+            raise ConfigError(f"`{stage}.split` is {config.split!r}, but the data have: {', '.join(splits)}.")
+        cases = [c for c in splits[config.split] if c.gold is not None]
+        per_step, completions, steps = _steps(recipe, stage, cases)
+        tokens = memory = "not known"
+        trained = error or "not known"
+        split = lengths.get(config.split)
+        if split is not None:
+            tokens = f"{steps * completions * (split.mean_prompt + split.mean_target):,.0f}"
+        if shape is not None:
+            n_all = shape.n_parameters
+            if config.tuning == "full":
+                n_trained = n_all
+            elif model is None:
+                n_trained = config.lora.r * shape.linear_width
+            else:
+                n_trained = adapter_parameters(model, config.lora)
+            trained = f"all {n_all:,}" if n_trained == n_all else f"{n_trained:,} of {n_all:,}"
+            if split is not None:
+                limit = split.max_target if stage == "sft" else recipe.contract.max_completion_tokens
+                memory = _memory(recipe, stage, shape, n_trained, split.max_prompt + limit)
+        table.add_row(stage, f"{per_step:,}", f"{completions:,}", f"{steps:,}", tokens, trained, memory)
+    if shape is not None and lengths:
+        works = stage_works(recipe, splits, lengths, shape, names)
+    return table, works
+
+
+def _steps(recipe: Recipe, stage: str, cases: Sequence[Case]) -> tuple[int, int, int]:
+    """(prompts a step, completions a step, steps) of a training."""
+    from medjudge.training.order import grpo_order, n_steps
+
+    if stage == "sft":
+        rows = len(cases)
+        if recipe.sft.class_balance == "oversample":
+            counts = Counter(c.gold for c in cases)
+            rows = len(counts) * max(counts.values(), default=0)
+        per_step = recipe.sft.completions_per_step
+        return per_step, per_step, n_steps(rows, recipe.sft.epochs, per_step, recipe.sft.max_steps)
+    per_step, completions = recipe.grpo.prompts_per_step, recipe.grpo.completions_per_step
+    if recipe.grpo.algorithm == "all_action":  # which reads each prompt once, labels included
+        completions = per_step
+    n_cases = min(len(cases), recipe.grpo.max_cases or len(cases))
+    return per_step, completions, grpo_order(n_cases, recipe.grpo, recipe.seed)[1] if n_cases else 0
+
+
+def stage_works(
+    recipe: Recipe,
+    splits: Mapping[str, Sequence[Case]],
+    lengths: Mapping[str, Lengths],
+    shape: ModelShape,
+    names: Sequence[str],
+) -> list[StageWork]:
+    """What the stages compute: tokens that are trained on, read, and written. Of prompts that are known only."""
+    limit = recipe.contract.max_completion_tokens
+    n_cases = sum(len(cases) for cases in splits.values())
+    works = []
+    for name in names:
+        work = StageWork(name, shape.n_parameters, shape.n_layers, n_cases=n_cases, limit=limit)
+        if name == "base":
+            work = _base_work(work, recipe, splits, lengths)
+        elif name in ("sft", "grpo"):
+            work = _training_work(work, recipe, splits, lengths)
+        elif name == "evaluate" and recipe.evaluate.split in lengths:
+            work = _evaluation_work(work, recipe, splits, lengths)
+        works.append(work)
+    return works
+
+
+def _base_work(
+    work: StageWork, recipe: Recipe, splits: Mapping[str, Sequence[Case]], lengths: Mapping[str, Lengths]
+) -> StageWork:
+    from medjudge.runs.model_paths import training_split
+
+    name = training_split(recipe)
+    tokens = len(splits[name]) * recipe.base.epochs
+    if recipe.base.max_steps >= 0:
+        tokens = recipe.base.max_steps * recipe.base.batch_size
+    return replace(work, trained=tokens * (lengths[name].mean_prompt + lengths[name].mean_target))
+
+
+def _training_work(
+    work: StageWork, recipe: Recipe, splits: Mapping[str, Sequence[Case]], lengths: Mapping[str, Lengths]
+) -> StageWork:
+    config = recipe.sft if work.name == "sft" else recipe.grpo
+    split = lengths[config.split]
+    per_step, completions, steps = _steps(recipe, work.name, [c for c in splits[config.split] if c.gold is not None])
+    if work.name == "sft" or recipe.grpo.algorithm == "all_action":
+        return replace(work, trained=steps * completions * (split.mean_prompt + split.mean_target))
+    # A prompt is computed once for its group. Answers are as long as targets once SFT has taught them, longer before.
+    prompts, written = steps * per_step * split.mean_prompt, steps * completions * split.mean_target
+    written_most = steps * completions * (split.mean_target + work.limit) / 2
+    return replace(
+        work,
+        trained=prompts + written,
+        trained_most=prompts + written_most,
+        read=prompts,
+        written=written,
+        written_most=written_most,
+        n_writings=steps,
+    )
+
+
+def _evaluation_work(
+    work: StageWork, recipe: Recipe, splits: Mapping[str, Sequence[Case]], lengths: Mapping[str, Lengths]
+) -> StageWork:
+    config, split = recipe.evaluate, lengths[recipe.evaluate.split]
+    n_cases = min(len(splits[config.split]), config.max_cases or len(splits[config.split]))
+    n_trained = sum(name in recipe.stages for name in config.models if name != "base")
+    n = n_cases * (n_trained + ("base" in config.models))
+    writes = config.mode == "generate"
+    per_batch = max(1.0, config.batch_tokens / (split.mean_prompt + work.limit))
+    return replace(
+        work,
+        read=n * split.mean_prompt,
+        written=n * split.mean_target * writes,
+        # A base that was not taught the format may write to the limit.
+        written_most=(n_cases * n_trained * split.mean_target + (n - n_cases * n_trained) * work.limit) * writes,
+        n_writings=math.ceil(n / per_batch) * writes,
+    )
+
+
+def _shape(recipe: Recipe, tokenizer: Any) -> ModelShape | None:
+    """The shape of a base that is built from nothing or lies in a folder; None where a library has to be asked."""
+    if recipe.model.base == SCRATCH_BASE:
+        return None if tokenizer is None else scratch_shape(recipe.base, len(tokenizer))
+    folder = BUILTIN_DIR / "tiny" if recipe.model.base == TINY_BASE else Path(recipe.model.base)
+    weights = folder / "model.safetensors"
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if "auto_map" in config:  # whether transformers can load it without the folder's own code, it has to say
+            return None
+        with weights.open("rb") as file:  # 8 bytes of length, then JSON: https://github.com/huggingface/safetensors
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
+        if any(tensor["dtype"] not in ("F32", "F16", "BF16") for tensor in tensors):
+            return None
+        n_all = sum(math.prod(tensor["shape"]) for tensor in tensors)
+        width = 0
+        if config.get("model_type") in _PLAIN_LAYERS:
+            width = sum(
+                sum(tensor["shape"])
+                for name, tensor in header.items()
+                if ".layers." in name and name.endswith(".weight") and len(tensor["shape"]) == 2
+            )
+        return ModelShape(n_all, config["hidden_size"], config["num_hidden_layers"], config["vocab_size"], width)
+    except (OSError, ValueError, KeyError, TypeError, MemoryError):
+        return None
+
+
+def scratch_shape(config: BaseConfig, n_tokens: int) -> ModelShape:
+    """The shape of `builtin:scratch` for a tokenizer of `n_tokens` tokens, as `tiny_base.tiny` builds it."""
+    width, vocab_size = config.hidden_size, -(-n_tokens // 64) * 64
+    head = width // config.n_heads
+    n_kv = max(1, config.n_heads // 2)
+    attention = 2 * width * config.n_heads * head + 2 * width * n_kv * head + 2 * head
+    layer = attention + 3 * width * config.intermediate_size + 2 * width
+    return ModelShape(vocab_size * width + config.n_layers * layer + width, width, config.n_layers, vocab_size)
+
+
+def _adapter_lines(recipe: Recipe, names: Sequence[str]) -> list[str]:
+    """What each adapter's rank comes to: a sweep over r at fixed alpha may sweep the learning rate too."""
+    lines = []
+    for stage in ("sft", "grpo"):
+        config = getattr(recipe, stage)
+        if stage in names and config.tuning == "lora":
+            step, root = config.lora.step(config.learning_rate), "sqrt(r)" if config.lora.rslora else "r"
+            lines.append(
+                f"{stage} adapter: rank {step.r}, scale {step.scale:.3g} (alpha / {root}), "
+                f"step {step.size:.3g} (learning rate x scale x rank)"
+            )
+    return lines
+
+
+def _meta_model(recipe: Recipe, tokenizer: Any) -> tuple[Any, str | None]:
+    """(the model without weights, why not)."""
+    import torch
+
+    from medjudge.models.adapters import skeleton
+
+    if recipe.model.base == SCRATCH_BASE:
+        from medjudge.tiny_base.tiny import build_model
+
+        with torch.device("meta"):
+            return build_model(recipe.base, tokenizer, recipe.seed), None
+    try:
+        folder = _base_folder(recipe)
+    except MedjudgeError:
+        return None, "base not at hand"
+    model = skeleton(folder)
+    return model, None if model is not None else "base not at hand"
+
+
+def _memory(recipe: Recipe, stage: str, shape: ModelShape, n_trained: int, width: float) -> str:
+    """Weights, gradients, AdamW states and activations of one micro-batch: a planning figure, not a measurement.
+
+    Activations per layer and token: about 34 hidden sizes of 2 bytes without checkpointing (Korthikanti et al. 2022,
+    arXiv:2205.05198, table 2, the part that is linear in length), 2 hidden sizes with it; logits are chunked by TRL.
+    """
+    config = recipe.sft if stage == "sft" else recipe.grpo
+    has_reference = (
+        stage == "grpo" and config.tuning == "full" and recipe.grpo.kl_coef > 0 and recipe.grpo.algorithm == "grpo"
+    )
+    bytes_each = 4 if recipe.model.dtype in ("auto", "float32") and _on_cpu(recipe) else 2
+    quantised = {"none": bytes_each, "8bit": 1, "4bit": 0.55}[recipe.model.quantization]
+    n_all = shape.n_parameters
+    weights = n_all * (quantised if n_trained < n_all else bytes_each) * (2 if has_reference else 1)
+    states = n_trained * (bytes_each + 8)
+    per_token = (4 if recipe.model.gradient_checkpointing else 17 * bytes_each) * shape.hidden_size
+    tokens = config.micro_batch * width
+    activations = tokens * per_token * shape.n_layers + tokens * shape.vocab_size * bytes_each * 0.1
+    gib = (weights + states + activations) / 2**30
+    return f"{gib:.1f} GiB" if gib >= 0.1 else "< 0.1 GiB"
+
+
+def _on_cpu(recipe: Recipe) -> bool:
+    """Whether the run would compute on the CPU; torch is asked only where there may be a GPU."""
+    if recipe.model.device is not None:
+        return recipe.model.device.startswith("cpu")
+    if not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")):
+        return True
+    from medjudge.models.load import pick_device
+
+    return pick_device(None).type == "cpu"
+
+
+def _print_stages(recipe: Recipe, names: Sequence[str], works: Sequence[StageWork], console: Console) -> None:
+    """What each stage would do, how long that takes, and why."""
+    table = Table(
+        title="Stages", title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False
+    )
+    run_dir = RunDir(recipe.run_dir)
+    reasons: list[str] = []
+    running: list[str] = []
+    verdicts: dict[str, str] = {}
+    for name in names:
+        try:
+            current, why = run_dir.is_current(name, stage_inputs(name, recipe, run_dir)) if not running else (False, "")
+        except ConfigError as error:
+            current, why = False, str(error)
+        verdicts[name] = "[dim]skip[/]" if current else "run"
+        if not current:
+            running.append(name)
+            why = resume_words(run_dir.work(name), _last_marked(run_dir.work(name))) if why == RESUMES else why
+            reasons += [f"{name}: {why}"] if why else []
+    times = estimate([work for work in works if work.name in running], recipe) if works and _on_cpu(recipe) else None
+    for name in names:
+        table.add_row(name, verdicts[name], times.of(name) if times and name in running else "", STAGES[name].title)
+    console.print(table)
+    for reason in reasons:
+        console.print(f"[dim]{reason}[/]")
+    _print_time(times, running, names, recipe, console)
+
+
+def _print_time(
+    times: Estimate | None, running: Sequence[str], names: Sequence[str], recipe: Recipe, console: Console
+) -> None:
+    console.print()
+    if not running:
+        console.print(f"Nothing to do: all of it is made. `medjudge report {recipe.run_dir}` shows it again.")
+    elif times is not None:
+        console.print(times.sentence)
+    else:
+        why = "measured for CPUs only" if not _on_cpu(recipe) else "the base is not at hand"
+        console.print(f"time: not estimated ({why}); while a stage runs, its line of progress says what is left.")
+
+
+def _last_marked(work: Path) -> Path | None:
+    """The last checkpoint that bears the mark of a whole one; nothing is removed."""
+    marked = [
+        path.parent for path in (work / artifacts.CHECKPOINTS).glob(f"checkpoint-*/{artifacts.CHECKPOINT_COMPLETE}")
+    ]
+    return max(marked, key=lambda path: int(path.name.rpartition("-")[2]), default=None)

@@ -1,0 +1,109 @@
+"""`medjudge preflight RECIPE`: can the rewards be earned, and by the right answers only? Trains nothing.
+
+Takes the splits of the run folder where they are those of the recipe, else makes them in memory. The policy is what
+GRPO would start from; where it does not exist yet, the base stands in, or the sample is left out, and a line says so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from medjudge import artifacts
+from medjudge.data.store import read_split
+from medjudge.diagnostics.preflight import Preflight, run_preflight
+from medjudge.errors import ConfigError, MedjudgeError
+from medjudge.inference.local import fit_for_inference
+from medjudge.models.load import load_tokenizer, load_weights, quiet_libraries
+from medjudge.recipe import Recipe
+from medjudge.records import Case
+from medjudge.reporting.diagnostics import print_preflight
+from medjudge.runs.model_paths import base_folder, start_of, training_split
+from medjudge.runs.pipeline import stage_inputs
+from medjudge.runs.run_dir import RunDir
+from medjudge.settings.model import SCRATCH_BASE
+from medjudge.stages.prepare import prepare_splits
+from medjudge.training.grpo import rewarded_cases
+from medjudge.training.policy_sample import draw_sample
+
+
+def preflight(recipe: Recipe, console: Console, *, force: bool = False) -> Preflight:
+    """Proves, prints, and leaves `preflight.json` in the run folder; `force` is recorded there."""
+    quiet_libraries()
+    if "grpo" not in recipe.stages:
+        raise ConfigError("`stages` has no grpo: without it there is no reward to prove.")
+    started = time.monotonic()
+    run_dir = RunDir(recipe.run_dir)
+    splits = _splits(recipe, run_dir)
+    if recipe.grpo.split not in splits:
+        raise ConfigError(f"`grpo.split` is {recipe.grpo.split!r}, but the data have: {', '.join(splits)}.")
+    folder, policy, is_start = _policy(recipe, run_dir)
+    if folder is not None:
+        artifacts.check_outputs(folder)
+    tokenizer = load_tokenizer(folder, recipe.model.chat_template) if folder else _tokenizer(recipe, splits)
+    cases, plan, _ = rewarded_cases(recipe, splits[recipe.grpo.split], tokenizer)
+    console.print(f"[bold]pre-flight[/] of {recipe.name}: {len(cases):,} rows of split {recipe.grpo.split!r}\n")
+    sample, context = None, None
+    if folder is not None and recipe.grpo.preflight.prompts:
+        model = fit_for_inference(load_weights(folder, recipe.model, tokenizer))
+        context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        sample = draw_sample(recipe, cases, model, tokenizer, policy, is_start=is_start)
+    result = run_preflight(
+        recipe.contract,
+        cases,
+        tokenizer,
+        plan,
+        sample=sample,
+        why_no_sample=policy if folder is None else "`grpo.preflight.prompts` is 0",
+        seed=recipe.seed,
+        max_cut_share=recipe.grpo.preflight.max_cut_share,
+        context_tokens=context,
+        keep_completions=recipe.grpo.doctor.keep_completions,
+    )
+    result = replace(result, seconds=round(time.monotonic() - started, 2), forced=force and not result.passed)
+    print_preflight(result, console)
+    with run_dir.lock():
+        artifacts.write_json(run_dir.path / artifacts.PREFLIGHT, result.to_json())
+    return result
+
+
+def _splits(recipe: Recipe, run_dir: RunDir) -> Mapping[str, Sequence[Case]]:
+    if run_dir.is_current("prepare", stage_inputs("prepare", recipe, run_dir))[0]:
+        return {
+            recipe.grpo.split: read_split(run_dir.path / "prepare" / f"{recipe.grpo.split}{artifacts.SPLIT_SUFFIX}")
+        }
+    return prepare_splits(recipe)
+
+
+def _policy(recipe: Recipe, run_dir: RunDir) -> tuple[Path | None, str, bool]:
+    """(weights or None, what they are or why there are none, whether GRPO starts from them)."""
+    last = "sft" if "sft" in recipe.stages else "base" if recipe.model.base == SCRATCH_BASE else None
+    try:
+        folder, _ = start_of("grpo", recipe, run_dir.path)
+        if last is None:
+            return folder, "the base model", True
+        is_current = run_dir.is_current(last, stage_inputs(last, recipe, run_dir))[0]
+        made = "" if is_current else ", made under other settings"
+        return folder, f"the {last} model{made}", is_current
+    except MedjudgeError:
+        pass
+    try:
+        return base_folder(recipe, run_dir.path), "the base model, since sft has not run", False
+    except MedjudgeError:
+        return None, "neither sft nor base has run", False
+
+
+def _tokenizer(recipe: Recipe, splits: Mapping[str, Sequence[Case]]) -> Any:
+    """The tokenizer that the base stage will build; a base that is not at hand is an error in its own words."""
+    if recipe.model.base != SCRATCH_BASE:
+        return load_tokenizer(base_folder(recipe, recipe.run_dir), recipe.model.chat_template)
+    from medjudge.models.scratch import build_tokenizer, format_texts, plain_texts
+
+    split = training_split(recipe)
+    train = splits[split] if split in splits else prepare_splits(recipe)[split]
+    return build_tokenizer([*plain_texts(train), *format_texts(recipe.contract, train)], recipe.base.vocab_size)

@@ -1,0 +1,423 @@
+"""Any judge's verdicts against the experts, without a model: `medjudge score VERDICTS --gold PATH`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from medjudge import artifacts
+from medjudge.data.cells import Scale, shown_id
+from medjudge.data.columns import Rows, Table, check_where, load_table, no_column
+from medjudge.data.leakage import LeakageReport, check_leakage
+from medjudge.data.sources import parse_where, read_source
+from medjudge.data.verdict_files import (
+    MIN_READ,
+    Facts,
+    GoldFile,
+    Reading,
+    VerdictFile,
+    judge_name,
+    merged,
+    one_writing,
+    read_gold,
+    read_verdicts,
+    slice_names,
+    to_cases,
+    verdict_line,
+)
+from medjudge.errors import ConfigError, DataError
+from medjudge.inference.embeddings import embed_or_why_not
+from medjudge.metrics.baselines import BASELINES, Baselines, every_baseline, without_names_of
+from medjudge.metrics.sentences import counted
+from medjudge.metrics.summary import Results, summarise
+from medjudge.records import Case, Judgement
+from medjudge.settings.data import DataConfig
+from medjudge.settings.evaluate import ReportConfig
+from medjudge.settings.rewards import EmbeddingSettings
+from medjudge.tasks.contract import TaskContract
+from medjudge.tasks.scale import LabelScale
+
+FILE_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".gz", ".xlsx", ".parquet", ".eval")
+"""Endings by which --gold names a file, be it there or not; another name may be that of a column."""
+N_SHOWN = 3
+"""Ids without a partner that are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreOptions:
+    """How files are read and what is measured."""
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Field -> column of the verdict files, or "" for none."""
+    judges: Mapping[str, str] = field(default_factory=dict)
+    """Judge -> column of its verdicts, where a file has several such columns."""
+    gold: str | Rows | None = None
+    """A file of expert labels, or the column of the verdict files that holds them; None: the column `gold`."""
+    gold_columns: Mapping[str, str] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """What a program writes -> the label that it means, or "" for no verdict."""
+    threshold: float | None = None
+    """Verdicts that are numbers: from here on they are the positive label."""
+    gold_threshold: float | None = None
+    where: Sequence[str] = ()
+    """`COLUMN=VALUE`: holds for every file that has the column, of verdicts or of expert labels."""
+    train: str | None = None
+    """Labelled rows of the task, for baselines and the leakage check."""
+    train_where: Sequence[str] = ()
+    families: Mapping[str, str] = field(default_factory=dict)
+    confidence_max: float = 1.0
+    reference: str | None = None
+    level: float = 0.95
+    n_resamples: int = 2000
+    seed: int = 42
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What was read and what it measured."""
+
+    results: Results
+    cases: Sequence[Case]
+    judgements: Mapping[str, Sequence[Judgement]]
+    completions: Mapping[tuple[str, str], str]
+
+
+@artifacts.private_files()
+def score_files(
+    paths: Sequence[str],
+    contract: TaskContract | LabelScale,
+    out_dir: Path,
+    options: ScoreOptions,
+    say: Callable[[str], None] | None = None,
+) -> Results:
+    """Writes `results.json`, `verdicts.jsonl` and the page. The folder `out_dir` appears whole or not at all.
+
+    say: as of `score`.
+    """
+    out_dir = out_dir.absolute()
+    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
+        raise ConfigError(f"--out {out_dir} is not an empty folder: name a new one, nothing is overwritten.")
+    scored = score(paths, contract, options, say)
+    work = out_dir.with_name(f".{out_dir.name}.{os.getpid()}.work")
+    artifacts.make_folder(work)
+    try:
+        artifacts.write_json(work / artifacts.COMMANDS, [shlex.join(["medjudge", *sys.argv[1:]])])
+        artifacts.write_json(work / artifacts.RESULTS, scored.results.to_json())
+        artifacts.write_text(work / artifacts.VERDICTS, _lines(scored))
+        from medjudge.reporting.html import write_report
+        from medjudge.stages.report import gather
+
+        write_report(gather(work, ReportConfig(title=f"{out_dir.name}: {scored.results.task}")), work)
+        if out_dir.exists():
+            out_dir.rmdir()
+        work.rename(out_dir)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return scored.results
+
+
+def score(
+    sources: Sequence[str | Rows],
+    contract: TaskContract | LabelScale,
+    options: ScoreOptions,
+    say: Callable[[str], None] | None = None,
+) -> Scored:
+    """Reads, joins by case id and measures. say: is given each sentence on what was read as what, before the numbers.
+
+    Raises DataError where nothing can be joined, or what was read is no verdict.
+    """
+    read = _read(sources, contract, options)
+    for line in read.read_as:
+        if say is not None:
+            say(line)
+    cases = to_cases(read.facts)
+    rated = sum(case.gold is not None for case in cases)
+    if not rated:
+        raise DataError(
+            f"no case has an expert label: {read.gold_place} holds none for {len(cases):,} cases. Name the column or "
+            "the file with --gold."
+        )
+    baselines, leakage, n_train = _baselines(cases, contract, options)
+    own = {name: read.judgements.pop(name) for name in list(read.judgements) if name in read.baselines}
+    baselines = without_names_of(baselines, read.judgements)
+    results = summarise(
+        cases,
+        read.judgements,
+        contract=contract,
+        split=read.split,
+        baselines={**baselines.judgements, **own},
+        skipped_baselines={name: why for name, why in baselines.skipped.items() if name not in own},
+        reference=options.reference,
+        level=options.level,
+        n_resamples=options.n_resamples,
+        seed=options.seed,
+        leakage={**leakage.to_json(), "statement": leakage.summary_line},
+        train_n=n_train,
+        families=options.families,
+        slices=slice_names(cases),
+    )
+    statements = (*results.statements, *read.statements, *baselines.notes)
+    results = results.model_copy(update={"statements": statements, "read_as": read.read_as})
+    return Scored(results, cases, {**read.judgements, **baselines.judgements, **own}, read.completions)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """All files, joined."""
+
+    facts: dict[str, Facts]
+    judgements: dict[str, list[Judgement]]
+    baselines: frozenset[str]
+    completions: dict[tuple[str, str], str]
+    gold_place: str
+    """Where expert labels were looked for, in words."""
+    split: str
+    read_as: tuple[str, ...]
+    statements: tuple[str, ...]
+
+
+def _read(sources: Sequence[str | Rows], contract: TaskContract | LabelScale, options: ScoreOptions) -> _Read:
+    """Raises DataError and ConfigError as `score`."""
+    if not sources:
+        raise ConfigError("name one file of verdicts or more.")
+    inputs, group_fields = _task_fields(contract)
+    scale = Scale(contract.labels, options.aliases, options.threshold, contract.positive)
+    gold_scale = Scale(contract.labels, options.aliases, options.gold_threshold, contract.positive)
+    gold_source, columns = _gold_source(options)
+    where = parse_where(options.where)
+    gold_table = load_table(gold_source, where) if gold_source is not None else None
+    named = [_named(source) for source in sources]
+    tables: dict[str, Table] = {}
+    for _, source in named:
+        name = source if isinstance(source, str) else source.name
+        if name in tables:
+            raise ConfigError(
+                f"{name} is named twice: expected each file once. For several columns of one file name each of them: "
+                "--judge NAME=COLUMN."
+            )
+        tables[name] = load_table(source, where)
+    check_where([*tables.values(), *([gold_table] if gold_table else [])], where)
+    expert = None
+    if gold_table is not None:
+        expert = read_gold(
+            gold_table, gold_scale, columns=options.gold_columns, inputs=inputs, group_fields=group_fields
+        )
+    reading = Reading(
+        columns,
+        options.judges,
+        inputs,
+        group_fields,
+        options.confidence_max,
+        ids_needed=gold_table is not None or len(tables) > 1,
+    )
+    files = {
+        path: read_verdicts(table, scale, reading, judge=name, gold=gold_scale)
+        for (name, _), (path, table) in zip(named, tables.items(), strict=True)
+    }
+    if expert is None and not any("gold" in file.columns for file in files.values()):
+        first = next(iter(tables.values()))
+        error = no_column(first, "gold", files[first.source].columns, scale)
+        raise DataError(f"{error} Or name a file of expert labels with --gold.")
+    return _joined(files, expert, gold_table.source if gold_table else None)
+
+
+def _gold_source(options: ScoreOptions) -> tuple[str | Rows | None, dict[str, str]]:
+    """The file of expert labels, or None; and the columns of the verdict files, with that of `gold` where it is one."""
+    columns, gold = dict(options.columns), options.gold
+    if gold is None:
+        return None, columns
+    if isinstance(gold, Rows) or Path(gold).expanduser().exists() or Path(gold).suffix in FILE_ENDINGS:
+        return gold, columns
+    if columns.setdefault("gold", gold) != gold:
+        raise ConfigError(f"--gold names column {gold!r} and --map gold={columns['gold']}: give one of the two.")
+    return None, columns
+
+
+def _joined(files: Mapping[str, VerdictFile], expert: GoldFile | None, gold_name: str | None) -> _Read:
+    """Rows of one case put together. Raises DataError where they contradict each other or have nothing in common."""
+    files, respelt = one_writing(files, expert)
+    facts: dict[str, Facts] = dict(expert.facts) if expert is not None else {}
+    in_gold = set(facts)
+    grouped = any(known.group for known in facts.values())
+    dropped = frozenset().union(*(file.dropped for file in files.values()))
+    for path, file in files.items():
+        for case_id, now in file.facts.items():
+            if expert is not None and case_id not in in_gold:
+                continue
+            before = facts.get(case_id)
+            if file.groups_guessed and (grouped or (before is not None and before.group)):
+                now = replace(now, group="")
+            facts[case_id] = merged(case_id, before, now, path)
+    judgements = _by_judge(files)
+    said = {judgement.case_id for answers in judgements.values() for judgement in answers}
+    if expert is not None:
+        _check_partners(judgements, in_gold, expert.dropped, gold_name or "")
+    # Who keeps a part of the verdicts measures that part: its other cases are not unanswered ones.
+    left_out = (dropped - said) & in_gold
+    for case_id in left_out:
+        del facts[case_id]
+    out_of_gold = expert.dropped if expert is not None else frozenset()
+    return _Read(
+        facts,
+        judgements,
+        frozenset(name for file in files.values() for name in _baselines_of(file)),
+        {key: text for file in files.values() for key, text in file.completions.items()},
+        gold_name or f"column {next(iter(files.values())).columns.get('gold', 'gold')!r}",
+        Path(gold_name).name if gold_name else _listed_files(files),
+        (*(line for file in files.values() for line in file.read_as), *(expert.read_as if expert else ()), *respelt),
+        (
+            *_without_partner(judgements, in_gold, out_of_gold),
+            *([f"Left out by --where: {counted(len(left_out), 'case')} of the expert file."] if left_out else []),
+        ),
+    )
+
+
+def _listed_files(paths: Collection[str]) -> str:
+    names = [Path(path).name for path in paths]
+    return ", ".join(names) if len(names) <= N_SHOWN else f"{len(names)} files"
+
+
+def _check_partners(
+    judgements: Mapping[str, Sequence[Judgement]], in_gold: set[str], out_of_gold: frozenset[str], gold_name: str
+) -> None:
+    """Raises DataError for a judge of whose verdicts hardly any is on a case with experts, nor the other way round."""
+    for name, answers in judgements.items():
+        ids = {one.case_id for one in answers} - out_of_gold
+        shared = ids & in_gold
+        if not ids or (shared and len(shared) >= MIN_READ * min(len(ids), len(in_gold))):
+            continue
+        few = f"only {len(shared):,} of {len(ids):,} verdicts of {name} have" if shared else f"no verdict of {name} has"
+        raise DataError(
+            f"{few} a partner in {gold_name}: ids there are like {_shown(in_gold - shared)}, in the verdicts like "
+            f"{_shown(ids - shared)}. Map the column that both share: --map id=COLUMN, --gold-map id=COLUMN."
+        )
+
+
+def _named(source: str | Rows) -> tuple[str, str | Rows]:
+    """(judge, source) of `NAME=PATH`, `PATH` or rows in memory."""
+    if isinstance(source, Rows):
+        return source.name, source
+    name, equals, path = source.partition("=")
+    if equals and name and path and not Path(source).exists():
+        return name, path
+    return judge_name(source), source
+
+
+def _task_fields(contract: TaskContract | LabelScale) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The fields of a task that are texts, and those of them that make a question; none of a scale alone."""
+    if not isinstance(contract, TaskContract):
+        return (), ()
+    other = (contract.gold_field, contract.reason_field)
+    return tuple(name for name in contract.fields if name not in other), tuple(contract.group_fields)
+
+
+def _by_judge(files: Mapping[str, VerdictFile]) -> dict[str, list[Judgement]]:
+    judgements: dict[str, list[Judgement]] = {}
+    for path, file in files.items():
+        for name, answers in file.judgements.items():
+            if name in judgements:
+                raise DataError(
+                    f"{path}: a judge {name!r} stands in an earlier file too. Give each file's judge a name: NAME=PATH."
+                )
+            judgements[name] = answers
+    return judgements
+
+
+def _baselines_of(file: VerdictFile) -> Collection[str]:
+    """The judges of a file that are baselines: as it says itself, or by name where this program wrote none of that."""
+    return [name for name in file.judgements if name in BASELINES] if file.own_without_role else file.baselines
+
+
+def _baselines(
+    cases: Sequence[Case], contract: TaskContract | LabelScale, options: ScoreOptions
+) -> tuple[Baselines, LeakageReport, int | None]:
+    """Baselines and leakage, as far as training rows allow."""
+    leakage = LeakageReport((), {}, DataConfig().leakage.near_duplicate_threshold)
+    train: Sequence[Case] = ()
+    if options.train is not None:
+        if not isinstance(contract, TaskContract):
+            raise ConfigError("--train holds rows of a task: name it with --task.")
+        config = DataConfig(fields=_train_fields(contract, options.gold_columns))
+        train = read_source(options.train, contract, config, where=parse_where(options.train_where)).cases
+        if any(case.inputs for case in cases):
+            leakage = check_leakage({"train": train}, {"evaluated": [case for case in cases if case.inputs]})
+    found = every_baseline(
+        train,
+        cases,
+        kind=contract.kind,
+        labels=contract.labels,
+        positive=contract.positive,
+        question_fields=contract.group_fields if isinstance(contract, TaskContract) else (),
+        rng=np.random.default_rng(options.seed),
+        embed=lambda: embed_or_why_not(EmbeddingSettings()),
+    )
+    return found, leakage, len(train) or None
+
+
+def _train_fields(contract: TaskContract, gold_columns: Mapping[str, str]) -> dict[str, str]:
+    """The mapping of the expert file, in the words of the task."""
+    renamed = {contract.gold_field if name == "gold" else name: column for name, column in gold_columns.items()}
+    return {name: column for name, column in renamed.items() if name in contract.fields}
+
+
+def _without_partner(
+    judgements: Mapping[str, Sequence[Judgement]], in_gold: set[str], out_of_gold: frozenset[str]
+) -> list[str]:
+    """What found no partner, in words. out_of_gold: cases that --where leaves out of the expert file."""
+    sentences = []
+    for name, answers in judgements.items():
+        alone = [one.case_id for one in answers if in_gold and one.case_id not in in_gold | out_of_gold]
+        if alone:
+            sentences.append(
+                f"{counted(len(alone), 'verdict')} of {name} found no case in the file of expert labels (such as "
+                f"{_shown(alone)}): left out of its agreement."
+            )
+    return sentences
+
+
+def _shown(ids: Sequence[str] | set[str]) -> str:
+    return ", ".join(shown_id(case_id) for case_id in sorted(ids)[:N_SHOWN])
+
+
+def _lines(scored: Scored) -> str:
+    cases = {case.case_id: case for case in scored.cases}
+    lines = []
+    for name, answers in scored.judgements.items():
+        for judgement in answers:
+            case = cases.get(judgement.case_id) or Case(judgement.case_id, {})
+            completion = scored.completions.get((name, judgement.case_id))
+            line = verdict_line(name, case, judgement, completion, role=scored.results.models[name].role)
+            lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    return "".join(lines)
+
+
+def parse_judges(pairs: Sequence[str]) -> dict[str, str]:
+    """`["gpt=gpt-x", "b"]` -> {"gpt": "gpt-x", "b": "b"}, as `--judge` takes it. Raises ConfigError."""
+    judges: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, column = (part.strip() for part in pair.partition("="))
+        column = column if equals else name
+        if not name or not column or name in judges:
+            raise ConfigError(f"--judge takes NAME=COLUMN or COLUMN, each name once; got {pair!r}.")
+        judges[name] = column
+    return judges
+
+
+def label_scale(labels: str | Sequence[str], ordered: bool = False, positive: str | None = None) -> LabelScale:
+    """The scale of `--labels a,b,c`. Of two labels the second is positive unless `positive` names the first."""
+    names = tuple(str(part).strip() for part in (labels.split(",") if isinstance(labels, str) else labels))
+    if positive is None and len(names) == 2 and not ordered:
+        positive = names[1]
+    try:
+        return LabelScale(labels=names, ordered=ordered, positive=positive)
+    except ValidationError as error:
+        raise ConfigError(f"--labels: {error.errors()[0]['msg'].removeprefix('Value error, ')}.") from None

@@ -1,1 +1,0 @@
-"""Built-in data sets, drawn by seed from the fact base and the imaging table."""

@@ -1,0 +1,277 @@
+"""Proof, before the first step, that the reward can be earned, and only by the right answer.
+
+Gold answers are rendered, tokenised and decoded by the very functions that rollouts use, then parsed and rewarded; so
+are other rows' answers, broken ones, and a sample of what the policy says. A reward that a perfect policy cannot earn
+(published failure 1: a think block that the parser had never heard of), or that it earns by another row's answer
+(failure 3), stops the run here, with the cause. No torch: the sample is drawn elsewhere. `docs/doctor.md` tells each
+check.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from medjudge.diagnostics.checks import (
+    BROKEN_CASES,
+    CHECKS,
+    Answer,
+    Check,
+    Paid,
+    PolicySample,
+    check_broken,
+    check_lengths,
+    check_other_rows,
+    check_own_answers,
+    check_policy,
+    check_template,
+    observe,
+    part_of_terms,
+    pass_rates,
+    pay,
+    swapped,
+)
+from medjudge.diagnostics.observation import Observed, facts_of
+from medjudge.errors import DataError, MedjudgeError
+from medjudge.records import Case, Verdict
+from medjudge.rewards.composition import RewardPlan
+from medjudge.tasks.contract import TaskContract
+from medjudge.tasks.encoding import encode_all, read_rollout, stop_token_ids
+
+
+@dataclass(frozen=True, slots=True)
+class TermRow:
+    """What one term of the reward pays, weight applied."""
+
+    name: str
+    weight: float
+    most: float
+    gold: float | None
+    """Mean over gold answers; None where it was not asked or no row has what it needs."""
+    shuffled: float | None
+    policy: float | None
+    policy_sd: float | None
+    """Standard deviation over the policy's completions."""
+    groups_with_spread: float | None
+    """Share of the policy's groups in which it differs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """What was proven before training."""
+
+    n_cases: int
+    """Rows with gold."""
+    n_at_maximum: int
+    maximum: float
+    n_prompts_cut: int
+    checks: tuple[Check, ...]
+    terms: tuple[TermRow, ...] = ()
+    n_words_cut: int = 0
+    n_snippets_cut: int = 0
+    """Snippets of evidence that prompts do not show; their words are in `n_words_cut`."""
+    pass_rates: Mapping[str, float] = field(default_factory=dict)
+    """Case id -> share of the policy's completions that were right."""
+    seconds: float = 0.0
+    forced: bool = False
+    """Whether a failure was overruled."""
+
+    def shortened_line(self, max_prompt_tokens: int) -> str | None:
+        """How many training prompts lose words, in one line; None where none does."""
+        if not self.n_prompts_cut:
+            return None
+        return (
+            f"{self.n_prompts_cut:,} of {self.n_cases:,} training prompts are shortened to {max_prompt_tokens:,} "
+            f"tokens (`task.max_prompt_tokens`): {self.n_words_cut:,} words are not shown"
+        )
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing failed."""
+        return not self.failures
+
+    @property
+    def failures(self) -> tuple[Check, ...]:
+        """The checks that failed."""
+        return tuple(check for check in self.checks if check.status == "failed")
+
+    @property
+    def warnings(self) -> tuple[Check, ...]:
+        """The checks that a person should look at."""
+        return tuple(check for check in self.checks if check.status == "warning")
+
+    @property
+    def causes(self) -> tuple[str, ...]:
+        """Why it failed, in words."""
+        return tuple(cause for check in self.failures for cause in check.causes)
+
+    @property
+    def verdict(self) -> str:
+        """One word for manifests: passed, failed, or forced."""
+        return "passed" if self.passed else "forced" if self.forced else "failed"
+
+    def to_json(self) -> dict[str, Any]:
+        """The findings as a JSON object."""
+        return {**asdict(self), "passed": self.passed, "verdict": self.verdict}
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> Preflight:
+        """What `to_json` wrote. Raises ValueError for another form."""
+        result = TypeAdapter(cls).validate_python(dict(tree))
+        if unknown := [check.name for check in result.checks if check.name not in CHECKS]:
+            raise ValueError(f"{len(unknown)} unknown checks")
+        return result
+
+
+def require_earnable(result: Preflight) -> None:
+    """Raises DataError where a check failed and nobody forced the run."""
+    if result.passed or result.forced:
+        return
+    why = " ".join(" ".join([check.told, *check.causes[:3]]) for check in result.failures)
+    ids = [check.evidence.case_id for check in result.failures if check.evidence]
+    raise DataError(
+        f"pre-flight failed ({', '.join(CHECKS[check.name] for check in result.failures)}: no). {why}"
+        + (f" Such as case {', '.join(dict.fromkeys(ids))}." if ids else "")
+        + " A policy cannot learn what the expert's own answer does not earn: mend it (docs/doctor.md), or go on "
+        "all the same with --force, which manifest and report will say."
+    )
+
+
+def run_preflight(
+    contract: TaskContract,
+    cases: Sequence[Case],
+    tokenizer: Any,
+    plan: RewardPlan,
+    *,
+    sample: PolicySample | None = None,
+    why_no_sample: str = "no policy was sampled",
+    seed: int = 42,
+    max_cut_share: float = 0.5,
+    context_tokens: int | None = None,
+    keep_completions: bool = True,
+) -> Preflight:
+    """Every check on `cases`, all of which have gold.
+
+    context_tokens: the longest prompt and completion that the model takes, where it is known.
+    """
+    try:
+        answers = gold_answers(contract, cases, tokenizer)
+    except MedjudgeError as error:
+        return _unencodable(cases, plan, str(error))
+    # Not in the order of the rows: a reward that reads row i for rollout i looks right in that order alone.
+    answers = [answers[i] for i in np.random.default_rng([seed, 4]).permutation(len(cases))]
+    own = pay(plan, [answer.rollout for answer in answers])
+    others = pay(plan, swapped(contract, answers))
+    sampled = observe(contract, plan, sample) if sample is not None else []
+    checks = (
+        check_template(contract, answers[0], tokenizer),
+        check_own_answers(answers, own),
+        check_other_rows(answers, own, others),
+        check_broken(contract, plan, answers[:BROKEN_CASES], tokenizer),
+        check_policy(contract, sample, sampled, why_no_sample),
+        check_lengths(contract, [answer.encoded for answer in answers], context_tokens, max_cut_share),
+    )
+    return Preflight(
+        n_cases=len(cases),
+        n_at_maximum=sum(paid.is_asked and paid.shortfall <= 0 for paid in own),
+        maximum=plan.maximum,
+        n_prompts_cut=sum(answer.encoded.n_words_cut > 0 for answer in answers),
+        n_words_cut=sum(answer.encoded.n_words_cut for answer in answers),
+        n_snippets_cut=sum(answer.encoded.n_snippets_cut for answer in answers),
+        checks=checks if keep_completions else tuple(map(_without_text, checks)),
+        terms=_term_rows(plan, own, others, sampled),
+        pass_rates=pass_rates(sampled),
+    )
+
+
+def check_gold(contract: TaskContract, cases: Sequence[Case], tokenizer: Any, plan: RewardPlan) -> Preflight:
+    """What can be proven before there is a policy, in short: gold answers are read, and earn the most.
+
+    cases: all have gold. A row that lacks what a reward compares with is held to nothing by it."""
+    answers = gold_answers(contract, cases, tokenizer)
+    own = pay(plan, [answer.rollout for answer in answers])
+    return Preflight(
+        n_cases=len(cases),
+        n_at_maximum=sum(paid.is_asked and paid.shortfall <= 0 for paid in own),
+        maximum=plan.maximum,
+        n_prompts_cut=sum(answer.encoded.n_words_cut > 0 for answer in answers),
+        n_words_cut=sum(answer.encoded.n_words_cut for answer in answers),
+        n_snippets_cut=sum(answer.encoded.n_snippets_cut for answer in answers),
+        checks=(check_own_answers(answers, own),),
+    )
+
+
+def gold_answers(contract: TaskContract, cases: Sequence[Case], tokenizer: Any) -> list[Answer]:
+    """The experts' answers as if the policy had sampled them: decoded from their token ids, read by the contract."""
+    stop_ids = stop_token_ids(tokenizer)
+    answers = []
+    for case, row in zip(cases, encode_all(contract, cases, tokenizer, with_target=True), strict=True):
+        ids = row.completion_ids or []
+        rollout = read_rollout(contract, case, ids, tokenizer, stop_ids, prompt=row)
+        answers.append(Answer(row, rollout, stops_early=any(token in stop_ids for token in ids[:-1])))
+    return answers
+
+
+def as_taught(contract: TaskContract, cases: Sequence[Case], tokenizer: Any) -> list[Case]:
+    """The cases with the experts' reasons as SFT targets hold them: shortened where they do not fit the limits.
+
+    A reward compares with these: no policy can write what the contract cuts off.
+    """
+    return [
+        replace(case, reason=judgement.rationale or None)
+        if case.reason and isinstance(judgement := answer.rollout.judgement, Verdict)
+        else case
+        for case, answer in zip(cases, gold_answers(contract, cases, tokenizer), strict=True)
+    ]
+
+
+def _unencodable(cases: Sequence[Case], plan: RewardPlan, cause: str) -> Preflight:
+    """What is left to say where rendering or tokenising itself refuses."""
+    first = Check("template", "failed", "Prompts and answers cannot be rendered and tokenised.", (cause,))
+    rest = tuple(Check(name, "skipped", "Nothing was rendered.") for name in CHECKS if name != "template")
+    return Preflight(len(cases), 0, plan.maximum, 0, (first, *rest))
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+def _term_rows(
+    plan: RewardPlan, own: Sequence[Paid], others: Sequence[Paid], sampled: Sequence[Observed]
+) -> tuple[TermRow, ...]:
+    most = term_maxima(plan)
+    facts = facts_of(sampled) if sampled else None
+    rows = []
+    for name, weight in plan.weights.items():
+        values = [v for r in sampled if (v := r.terms[name]) is not None]
+        rows.append(
+            TermRow(
+                name=name,
+                weight=weight,
+                most=most[name],
+                gold=_mean_paid(own, name, weight),
+                shuffled=_mean_paid(others, name, weight),
+                policy=statistics.fmean(values) if values else None,
+                policy_sd=statistics.pstdev(values) if values else None,
+                groups_with_spread=facts.spread_by_term[name] / facts.n_groups if facts else None,
+            )
+        )
+    return tuple(rows)
+
+
+def _mean_paid(paid: Sequence[Paid], name: str, weight: float) -> float | None:
+    values = [weight * v for row in paid if (v := row.scored.terms.get(name)) is not None]
+    return statistics.fmean(values) if values else None
+
+
+def term_maxima(plan: RewardPlan) -> dict[str, float]:
+    """Term -> the most that it adds to the total, of whichever case."""
+    return {name: part_of_terms(plan, name).maximum for name in plan.weights}
+
+
+def _without_text(check: Check) -> Check:
+    return replace(check, evidence=replace(check.evidence, completion="") if check.evidence else None)

@@ -1,0 +1,1 @@
+"""Loading models, and the proof of which weights came from which."""

@@ -1,0 +1,200 @@
+"""Which modules of a model an adapter goes to: checked before anything is trained, on a model without weights.
+
+PEFT takes a list of names as long as one of them fits, TRL refuses an adapter on the output head when its trainer is
+built, and an adapter on one of two tied matrices shows when it is merged. All three can be known from the model's
+configuration alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import warnings
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, TaskType, get_peft_model
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
+
+from medjudge.errors import ConfigError
+from medjudge.models.load import TINY_DIR, refuse_own_code
+from medjudge.recipe import Recipe
+from medjudge.settings.model import SCRATCH_BASE, TINY_BASE, LoraSettings
+
+ADAPTABLE = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention, Conv1D)
+"""Kinds of modules that PEFT's LoRA has a layer for; quantised linear layers are subclasses of `nn.Linear`."""
+
+
+def lora_config(lora: LoraSettings) -> LoraConfig:
+    """PEFT's configuration of our adapter settings."""
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules),
+        use_rslora=lora.rslora,
+        task_type=TaskType.CAUSAL_LM,
+    )
+
+
+def skeleton(folder: Path) -> Any | None:
+    """The model of a folder's config.json on torch's meta device: every module and shape, no weights.
+
+    None where transformers cannot read the configuration: what loads the model says what is wrong with its folder.
+    Raises ModelError for a model that needs program code of its own.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        refuse_own_code(folder, error)
+        return None
+
+
+def recipe_skeleton(recipe: Recipe) -> Any | None:
+    """The skeleton of a recipe's base model; None where its configuration is not on this machine. Downloads nothing."""
+    if recipe.model.base == SCRATCH_BASE:
+        from transformers import Qwen3ForCausalLM
+
+        from medjudge.tiny_base.tiny import shape_of
+
+        with torch.device("meta"):
+            return Qwen3ForCausalLM(shape_of(recipe.base, recipe.base.vocab_size))
+    folder = _local_folder(recipe)
+    return skeleton(folder) if folder is not None else None
+
+
+def _local_folder(recipe: Recipe) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    base = recipe.model.base
+    if base == TINY_BASE or Path(base).is_dir():
+        return TINY_DIR if base == TINY_BASE else Path(base)
+    try:
+        cached = try_to_load_from_cache(base, "config.json", revision=recipe.model.revision)
+    except HFValidationError:
+        return None
+    return Path(cached).parent if isinstance(cached, str) else None
+
+
+def check_adapters(recipe: Recipe, stages: Collection[str], model: Any | None = None) -> None:
+    """Checks `target_modules` of each of the stages that trains an adapter. Raises ConfigError.
+
+    model: the skeleton of what the stages train on; without it the recipe's base, and no check where that is not here.
+    """
+    trained = [stage for stage in ("sft", "grpo") if stage in stages and getattr(recipe, stage).tuning == "lora"]
+    if not trained:
+        return
+    model = recipe_skeleton(recipe) if model is None else model
+    if model is None:
+        return
+    for stage in trained:
+        by_trl = stage == "sft" or recipe.grpo.algorithm == "grpo"
+        key = f"{stage}.lora.target_modules"
+        check_targets(model, getattr(recipe, stage).lora, key, name=recipe.model.base, head_is_read_directly=by_trl)
+
+
+def check_targets(model: Any, lora: LoraSettings, key: str, *, name: str, head_is_read_directly: bool) -> None:
+    """Raises ConfigError, naming the recipe's `key`, for a target that `model`, a skeleton called `name`, cannot adapt.
+
+    head_is_read_directly: TRL multiplies by the head's weight itself, and an adapter on the head would never be asked.
+    """
+    modules = dict(model.named_modules())
+    if not isinstance(lora.target_modules, str):
+        for target in lora.target_modules:
+            matched = {path: modules[path] for path in modules if _matches(path, target)}
+            if not matched:
+                raise ConfigError(f"`{key}` {_names_nothing(target, model, name)}")
+            if partner := _tied_partner(matched, model):
+                raise ConfigError(
+                    f"`{key}` names `{target}`, but {name} has `tie_word_embeddings = true`: {' and '.join(partner)} "
+                    "are one matrix. An adapter on one of them cannot be merged without changing the other. Take "
+                    f'`{target}` out of the list; "all-linear" leaves both alone.'
+                )
+            if odd := {path: m for path, m in matched.items() if not isinstance(m, ADAPTABLE)}:
+                raise ConfigError(f"`{key}` {_cannot_be_adapted(target, odd)}")
+            if head_is_read_directly and any(m is model.get_output_embeddings() for m in matched.values()):
+                raise ConfigError(
+                    f"`{key}` names `{target}`, the output layer of {name}. TRL computes log-probabilities from its "
+                    f"weight directly, so an adapter on it would never be trained. Take `{target}` out of the list."
+                )
+    _try(model, lora, key)
+
+
+def adapter_parameters(model: Any, lora: LoraSettings) -> int:
+    """Parameters of the adapter: r x (in + out) for every module that it goes to."""
+    peft_model = _with_adapter(model, lora)
+    return sum(p.numel() for p in peft_model.parameters() if p.requires_grad)
+
+
+def _with_adapter(model: Any, lora: LoraSettings) -> Any:
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return get_peft_model(copy.deepcopy(model), lora_config(lora))
+
+
+def _try(model: Any, lora: LoraSettings, key: str) -> None:
+    """PEFT has the last word: some kinds of models have rules of their own."""
+    try:
+        _with_adapter(model, lora)
+    except (ValueError, RuntimeError, NotImplementedError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise ConfigError(
+            f"`{key.rpartition('.')[0]}` with target_modules {_shown(lora)} is refused by PEFT for this model: {first}"
+        ) from None
+
+
+def _shown(lora: LoraSettings) -> str:
+    return lora.target_modules if isinstance(lora.target_modules, str) else ", ".join(lora.target_modules)
+
+
+def _matches(path: str, target: str) -> bool:
+    """PEFT's rule for a list: the whole path, or its end from a dot on."""
+    return path == target or path.endswith(f".{target}")
+
+
+def _last(paths: Iterable[str]) -> list[str]:
+    return sorted({path.rpartition(".")[2] for path in paths})
+
+
+def _names_nothing(target: str, model: Any, name: str) -> str:
+    head = model.get_output_embeddings()
+    known = _last(
+        path for path, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D) and m is not head and path
+    )
+    close = difflib.get_close_matches(target.rpartition(".")[2], known, n=1, cutoff=0.6)
+    hint = f" (did you mean `{close[0]}`?)" if close else ""
+    return (
+        f"names `{target}`{hint}, which is no module of {name}. Its linear layers are {', '.join(known)}. Names are "
+        'taken as they stand, not as patterns; "all-linear" takes all of them.'
+    )
+
+
+def _cannot_be_adapted(target: str, odd: Mapping[str, nn.Module]) -> str:
+    path, module = next(iter(odd.items()))
+    inside = _last(sub for sub, m in module.named_modules() if isinstance(m, nn.Linear | Conv1D) and sub)
+    advice = f"Name what is inside it: {', '.join(inside)}." if inside else "Take it out of the list."
+    return (
+        f"names `{target}`, but `{path}` is a {type(module).__name__}, which LoRA has no layer for: it adapts linear "
+        f"layers, embeddings and convolutions. {advice}"
+    )
+
+
+def _tied_partner(matched: Mapping[str, nn.Module], model: Any) -> list[str]:
+    """The paths of the modules that share one matrix where a matched module is among them; [] where none is."""
+    owners: dict[int, list[str]] = {}
+    for path, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, nn.Parameter):
+            owners.setdefault(id(weight), []).append(path)
+    for module in matched.values():
+        paths = owners.get(id(getattr(module, "weight", None)), [])
+        if len(paths) > 1:
+            return [f"`{path}`" for path in paths]
+    return []

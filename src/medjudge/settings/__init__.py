@@ -1,0 +1,1 @@
+"""One frozen pydantic object per section of a recipe."""

@@ -1,0 +1,1 @@
+"""The fact base, and the writers of built-in rows."""

@@ -1,0 +1,253 @@
+"""Imaging orders to be judged, from a table of clinical situations, procedures and the principles that rate them.
+
+`builtin/imaging/principles.jsonl` states general principles of imaging in the words of this project; `variants.jsonl`
+holds the situations, each with wordings, patients, and procedures with label and deciding principle. The ratings are
+written for training and testing judges: they are no guideline and not for use on patients.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from medjudge.errors import DataError
+from medjudge.files import BUILTIN_DIR
+from medjudge.synthetic.partition import Part, set_aside
+from medjudge.synthetic.phrasing import capital
+from medjudge.tasks.appropriateness import LABELS
+from medjudge.tasks.normalise import normalise
+
+PRINCIPLES_PATH = BUILTIN_DIR / "imaging" / "principles.jsonl"
+VARIANTS_PATH = BUILTIN_DIR / "imaging" / "variants.jsonl"
+
+SHARES = {"Usually Not Appropriate": 0.48, "May Be Appropriate": 0.22, "Usually Appropriate": 0.30}
+"""Share of each label among drawn rows. Three in four rated pairs of the table are not appropriate, which would make
+the majority answer hard to beat."""
+MAX_SNIPPETS = 4
+"""Evidence snippets of a row: the deciding principle and others of the same situation."""
+LEVELS = {
+    "Usually Appropriate": "This order is right for the patient.",
+    "May Be Appropriate": "This order is an option for the patient.",
+    "Usually Not Appropriate": "This order is wrong for the patient.",
+}
+"""The ratings in plain words, as the tiny base reads them."""
+CONCLUSIONS = {
+    "Usually Appropriate": ("{P} is therefore indicated here.", "This makes {p} a right choice for this patient."),
+    "May Be Appropriate": (
+        "{P} is therefore an option here, though not the first choice.",
+        "This makes {p} a reasonable second choice for this patient.",
+    ),
+    "Usually Not Appropriate": (
+        "{P} is therefore not indicated here.",
+        "This speaks against {p} for this patient.",
+    ),
+}
+
+Row = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Principle:
+    """A general principle of imaging, in one or two sentences."""
+
+    id: str
+    """The number by which reasons cite it."""
+    key: str
+    """The name by which ratings refer to it."""
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """A procedure in a situation, its label and the principle that decides it."""
+
+    procedure: str
+    label: str
+    principle: str
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One clinical situation: a group of rows that stays on one side of a split."""
+
+    id: str
+    condition: str
+    patients: tuple[str, ...]
+    """Patients that it may be about, as `a 34-year-old man`."""
+    situations: tuple[str, ...]
+    """Wordings with `{p}`, or `{P}` at the start, in place of the patient."""
+    ratings: tuple[Rating, ...]
+
+    def wordings(self) -> tuple[str, ...]:
+        """Every wording about every patient."""
+        return tuple(
+            situation.replace("{p}", patient).replace("{P}", capital(patient))
+            for situation in self.situations
+            for patient in self.patients
+        )
+
+
+def table_files() -> tuple[Path, ...]:
+    """The files that the imaging table is made of."""
+    return PRINCIPLES_PATH, VARIANTS_PATH
+
+
+@cache
+def load_principles() -> dict[str, Principle]:
+    """Key -> principle, in the order of the file."""
+    return {tree["key"]: Principle(**tree) for tree in _read(PRINCIPLES_PATH)}
+
+
+@cache
+def load_variants() -> tuple[Variant, ...]:
+    """All situations, in the order of the file."""
+    return tuple(
+        Variant(
+            id=tree["id"],
+            condition=tree["condition"],
+            patients=tuple(tree["patients"]),
+            situations=tuple(tree["situations"]),
+            ratings=tuple(
+                Rating(procedure, label, principle)
+                for label, rated in tree["ratings"].items()
+                for procedure, principle in rated.items()
+            ),
+        )
+        for tree in _read(VARIANTS_PATH)
+    )
+
+
+@cache
+def variants_of(part: Part) -> tuple[Variant, ...]:
+    """The situations of one part (see `parts`)."""
+    chosen = set(set_aside([variant.id for variant in load_variants()], "imaging"))
+    return tuple(v for v in load_variants() if (v.id in chosen) == (part == "pretraining"))
+
+
+def lint_table(variants: Sequence[Variant], principles: dict[str, Principle]) -> list[str]:
+    """What is wrong with an imaging table, one sentence per finding; empty if nothing is.
+
+    Found: repeated ids, procedures and wordings, labels and principles that do not exist, principles that nothing uses,
+    wordings without exactly one patient, and situations with fewer than six rated procedures.
+    """
+    findings = [f"{key}: number {p.id} is used twice" for key, p in principles.items() if _count(principles, p.id) > 1]
+    ids = [variant.id for variant in variants]
+    findings += [f"{name}: id repeats" for name in sorted(set(ids)) if ids.count(name) > 1]
+    worded: dict[str, str] = {}
+    for variant in variants:
+        procedures = [normalise(rating.procedure) for rating in variant.ratings]
+        findings += [f"{variant.id}: {name} is rated twice" for name in set(procedures) if procedures.count(name) > 1]
+        if len(procedures) < 6:
+            findings.append(f"{variant.id}: only {len(procedures)} procedures are rated")
+        for rating in variant.ratings:
+            if rating.label not in LABELS:
+                findings.append(f"{variant.id}: {rating.procedure}: no label {rating.label!r}")
+            if rating.principle not in principles:
+                findings.append(f"{variant.id}: {rating.procedure}: no principle {rating.principle!r}")
+        for situation in variant.situations:
+            if situation.count("{p}") + situation.count("{P}") != 1:
+                findings.append(f"{variant.id}: a wording needs one patient: {situation!r}")
+        for wording in variant.wordings():
+            other = worded.setdefault(normalise(wording), variant.id)
+            if other != variant.id:
+                findings.append(f"{variant.id}, {other}: one wording for two situations: {wording!r}")
+    used = {rating.principle for variant in variants for rating in variant.ratings}
+    return findings + [f"principle {key!r} decides nothing" for key in principles if key not in used]
+
+
+def generate(n: int, rng: random.Random, *, evidence: bool = True, part: Part = "task") -> list[Row]:
+    """`n` distinct rows in the fields of the `appropriateness` contract.
+
+    evidence: add snippets (the deciding principle among others of the situation) and cite it in the reasoning. Labels
+    come in the proportions of `SHARES`, and every rated pair of a label is used once before any is used again. Raises
+    DataError where `n` rows cannot be drawn.
+    """
+    pairs: dict[str, list[tuple[Variant, Rating]]] = defaultdict(list)
+    for variant in variants_of(part):
+        for rating in variant.ratings:
+            pairs[rating.label].append((variant, rating))
+    rows: list[Row] = []
+    for label, wanted in _counts(n).items():
+        rows += _draw_label(pairs[label], wanted, rng, evidence)
+    rng.shuffle(rows)
+    return rows
+
+
+def _counts(n: int) -> dict[str, int]:
+    """Rows per label; what rounding leaves goes to the first label."""
+    counts = {label: int(n * share) for label, share in SHARES.items()}
+    counts[next(iter(counts))] += n - sum(counts.values())
+    return counts
+
+
+def _draw_label(pairs: list[tuple[Variant, Rating]], n: int, rng: random.Random, evidence: bool) -> list[Row]:
+    rows: list[Row] = []
+    seen: set[tuple[str, str]] = set()
+    while len(rows) < n:
+        n_before = len(rows)
+        for variant, rating in rng.sample(pairs, len(pairs)):
+            free = [text for text in variant.wordings() if (text, rating.procedure) not in seen]
+            if len(rows) < n and free:
+                text = rng.choice(free)
+                seen.add((text, rating.procedure))
+                rows.append(_row(variant, rating, text, rng, evidence))
+        if len(rows) == n_before:
+            label = pairs[0][1].label
+            raise DataError(f"no more than {n_before} distinct rows of label {label!r} can be drawn, asked for {n}.")
+    return rows
+
+
+def _row(variant: Variant, rating: Rating, text: str, rng: random.Random, evidence: bool) -> Row:
+    principle = load_principles()[rating.principle]
+    conclusion = concluded(rating.procedure, rating.label, rng)
+    reasoning = f"{principle.text}{f' [{principle.id}]' if evidence else ''} {conclusion}"
+    row: Row = {
+        "condition": variant.condition,
+        "variant": text,
+        "procedure": rating.procedure,
+        "appropriateness": rating.label,
+        "reasoning": reasoning,
+        "opinion": f"{LEVELS[rating.label]} {reasoning}",
+    }
+    if evidence:
+        row["evidence"] = _snippets(variant, principle, rng)
+    return {
+        **row,
+        "variant_id": variant.id,
+        "principle": principle.key,
+        "relation": "imaging",
+        "language": "en",
+        "synthetic": True,
+    }
+
+
+def concluded(procedure: str, label: str, rng: random.Random) -> str:
+    """A sentence that gives a procedure its rating."""
+    return rng.choice(CONCLUSIONS[label]).replace("{P}", procedure).replace("{p}", _inside(procedure))
+
+
+def _snippets(variant: Variant, principle: Principle, rng: random.Random) -> list[dict[str, str]]:
+    others = sorted({rating.principle for rating in variant.ratings} - {principle.key})
+    keys = [principle.key, *rng.sample(others, min(len(others), MAX_SNIPPETS - 1))]
+    chosen = [load_principles()[key] for key in rng.sample(keys, len(keys))]
+    return [{"id": one.id, "title": one.title, "text": one.text} for one in chosen]
+
+
+def _inside(procedure: str) -> str:
+    """A procedure's name inside a sentence: `CT ...` keeps its capitals, `Ultrasonography ...` loses its first."""
+    return procedure[:1].lower() + procedure[1:] if procedure[1:2].islower() else procedure
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _count(principles: dict[str, Principle], number: str) -> int:
+    return sum(principle.id == number for principle in principles.values())

@@ -1,0 +1,133 @@
+"""Multiple-choice questions from the fact base: one true option, three that are false of the subject.
+
+The options of a question come from one block: some six values of a relation with all their facts. Splits go by block.
+If options came from the whole relation and splits went by fact, most values would be the answer of one fact only: in
+training, the value of a held-out fact would be offered again and again and never be right, so that a judge would learn
+to rule out every held-out answer. By block, all options of a held-out question are as new as its answer.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from functools import cache
+
+from medjudge.errors import DataError
+from medjudge.synthetic.answers import Direction, reasoned
+from medjudge.synthetic.facts import Fact, Language, is_wrong
+from medjudge.synthetic.partition import Part, block_ids, facts_of, relatives, wrong_subjects
+from medjudge.synthetic.phrasing import PHRASINGS, fill
+
+OPTIONS = ("opa", "opb", "opc", "opd")
+REVERSE_SHARE = 0.25
+"""Of the questions, those that name a value and offer subjects."""
+COMMENTED_SHARE = 0.67
+"""Of the questions, those with a text in `comment`. Expert rows often have none: 47 % of 3,346 of MedMCQA's dev set."""
+MAX_TRIES = 50
+"""Draws for one row that repeats an earlier one, before the set counts as exhausted."""
+
+Row = dict[str, object]
+
+
+def generate(n: int, rng: random.Random, language: Language = "en", part: Part = "task") -> list[Row]:
+    """`n` distinct rows in the fields of the `mcq` contract.
+
+    Every fact is asked once before any is asked again, so that n rows hold min(n, number of facts) facts. Distractors
+    are the values of other facts of the block, drawn in proportion to how many facts have them: a value is offered as
+    wrong about as often as it is right, and cannot be recognised by its frequency. Split by `block_id`. Raises
+    DataError where `n` rows cannot be drawn.
+    """
+    rows: list[Row] = []
+    seen: set[tuple[object, ...]] = set()
+    facts = facts_of(part)
+    while len(rows) < n:
+        n_before = len(rows)
+        for fact in rng.sample(facts, len(facts)):
+            if len(rows) < n and (row := _distinct_row(fact, rng, language, seen)):
+                rows.append(row)
+        if len(rows) == n_before:
+            raise DataError(f"no more than {n_before} distinct questions could be drawn, asked for {n}.")
+    return rows
+
+
+@cache
+def _neighbours(fact: Fact) -> tuple[Fact, ...]:
+    """The facts from which the options of a question about `fact` come: its block, or its relation where not cut."""
+    blocks = block_ids()
+    if blocks[fact.id] == fact.id:
+        return relatives(fact)
+    return tuple(other for other in relatives(fact) if blocks[other.id] == blocks[fact.id])
+
+
+def _distinct_row(fact: Fact, rng: random.Random, language: Language, seen: set[tuple[object, ...]]) -> Row | None:
+    for _ in range(MAX_TRIES):
+        reverse = rng.random() < REVERSE_SHARE
+        row = (_reverse_row if reverse else _forward_row)(fact, rng, language)
+        if row is None:
+            continue
+        key = (row["question"], frozenset(str(row[name]) for name in OPTIONS))
+        if key not in seen:
+            seen.add(key)
+            return row
+    return None
+
+
+def _forward_row(fact: Fact, rng: random.Random, language: Language) -> Row | None:
+    """A subject is named, its value is among four values."""
+    phrasing = PHRASINGS[language][fact.relation]
+    others = _draw(rng, [other for other in _neighbours(fact) if is_wrong(fact, other)], by_value=True)
+    if others is None:
+        return None
+    question = fill(rng.choice(phrasing.questions), subject=fact.subject_in(language))
+    wrong = [other.value_in(language) for other in others]
+    return _row(fact, question, fact.value_in(language), wrong, rng, language, "forward")
+
+
+def _reverse_row(fact: Fact, rng: random.Random, language: Language) -> Row | None:
+    """A value is named, and of four subjects only the fact's has it. The subject's own explanation is the reason."""
+    phrasing = PHRASINGS[language][fact.relation]
+    others = _draw(rng, wrong_subjects(fact, _neighbours(fact)), by_value=False)
+    if others is None or not phrasing.reverse:
+        return None
+    question = fill(rng.choice(phrasing.reverse), value=fact.value_in(language))
+    wrong = [other.subject_in(language) for other in others]
+    return _row(fact, question, fact.subject_in(language), wrong, rng, language, "reverse")
+
+
+def _draw(rng: random.Random, facts: Sequence[Fact], *, by_value: bool) -> list[Fact] | None:
+    """Three of `facts` (with three different values where `by_value`), or None if there are not so many."""
+    chosen: dict[str, Fact] = {}
+    for fact in rng.sample(facts, len(facts)):
+        chosen.setdefault(fact.value if by_value else fact.id, fact)
+        if len(chosen) == 3:
+            return list(chosen.values())
+    return None
+
+
+def _row(
+    fact: Fact,
+    question: str,
+    right: str,
+    wrong: list[str],
+    rng: random.Random,
+    language: Language,
+    direction: Direction,
+) -> Row:
+    position = rng.randrange(4)
+    options = [*wrong[:position], right, *wrong[position:]]
+    lots = random.Random(f"{question} {fact.id}")  # of its own: the rows are those that they would be without reasoning
+    reasoning = reasoned(fact, lots, language, direction)
+    return {
+        "question": question,
+        **dict(zip(OPTIONS, options, strict=True)),
+        "cop": position,
+        "exp": fact.explanation_in(language),
+        "fact_id": fact.id,
+        "block_id": block_ids()[fact.id],
+        "relation": fact.relation,
+        "direction": direction,
+        "language": language,
+        "synthetic": True,
+        "reasoning": reasoning,
+        "comment": reasoning if lots.random() < COMMENTED_SHARE else None,
+    }

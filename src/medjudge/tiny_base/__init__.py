@@ -1,0 +1,1 @@
+"""The small base model that this project pretrains."""

@@ -1,0 +1,1 @@
+"""SFT, GRPO and all-action trainers: the only home of TRL."""

@@ -1,0 +1,50 @@
+"""Models of a few thousand parameters, with a tokenizer of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+
+from medjudge.models.lineage import Lineage, ancestry_of, describe_parent, weights_sha256
+from medjudge.settings.training import BaseConfig
+from medjudge.tiny_base.tiny import build_model, build_tokenizer
+
+TEXT = ["Is a chest radiograph right for acute chest pain?", "<answer>Usually Appropriate</answer>", "May Be Not"] * 20
+SHAPE = BaseConfig(vocab_size=320, hidden_size=32, n_layers=2, n_heads=2, intermediate_size=64)
+
+
+def save_base(folder: Path, seed: int = 0) -> Path:
+    """Whole weights with a lineage of their own."""
+    tokenizer = build_tokenizer(TEXT, SHAPE.vocab_size)
+    model = build_model(SHAPE, tokenizer, seed)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    Lineage(kind="base", stage="base", weights_sha256=weights_sha256(folder), base="builtin:scratch").write(folder)
+    return folder
+
+
+def save_adapter(folder: Path, parent: Path, seed: int = 1) -> Path:
+    """A LoRA adapter with random weights on `parent`, so that it changes what the model says."""
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(parent)
+    peft_model = get_peft_model(
+        model, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
+    )
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in peft_model.named_parameters():
+        if "lora_B" in name:
+            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
+    peft_model.save_pretrained(folder)
+    Lineage(
+        kind="adapter",
+        stage="sft",
+        weights_sha256=weights_sha256(folder),
+        base="builtin:scratch",
+        parent=describe_parent(parent, str(parent), folder),
+        ancestry=ancestry_of(parent, str(parent)),
+    ).write(folder)
+    return folder

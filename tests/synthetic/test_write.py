@@ -1,0 +1,372 @@
+"""Built-in sets: the same by seed, right by construction, readable by their contracts, and clean when held out."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter, defaultdict
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medjudge.data.leakage import check_leakage
+from medjudge.data.rows import Row, builtin_names, iter_rows, source_files
+from medjudge.errors import ConfigError, DataError
+from medjudge.recipe import recipe_from_tree
+from medjudge.records import Verdict
+from medjudge.stages.prepare import prepare_splits
+from medjudge.synthetic import appropriateness, equivalence, mcq, rubric
+from medjudge.synthetic.answers import incomplete
+from medjudge.synthetic.facts import Fact, facts_by_relation, holds, is_wrong, load_facts
+from medjudge.synthetic.partition import BLOCK_VALUES, block_ids, facts_of
+from medjudge.synthetic.phrasing import PHRASINGS, capital, fill
+from medjudge.synthetic.sets import GENERATORS
+from medjudge.synthetic.write import write_rows
+from medjudge.tasks.contract import TaskContract
+from medjudge.tasks.normalise import normalise
+
+AT_LEAST = {"mcq": 4000, "equivalence": 3000, "rubric": 2000, "appropriateness": 1500, "marks": 1500}
+TASKS: dict[str, dict[str, Any]] = {
+    **{name: {"kind": drawn.kind} for name, drawn in GENERATORS.items()},
+    "equivalence-fr": {"kind": "equivalence", "language": "fr"},
+    "rubric-2": {"kind": "rubric", "points": 2},
+    "rubric-3": {"kind": "rubric", "points": 3},
+}
+
+
+@cache
+def rows_of(name: str) -> list[dict[str, Any]]:
+    return GENERATORS[name].rows()
+
+
+def contract_of(name: str) -> TaskContract:
+    return recipe_from_tree({"name": "x", "task": TASKS[name], "data": {"source": f"builtin:{name}"}}).contract
+
+
+FACTS = {fact.id: fact for fact in load_facts()}
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_enough_rows_each_marked_and_read_by_its_contract(name: str) -> None:
+    rows = rows_of(name)
+    assert len(rows) == GENERATORS[name].n >= AT_LEAST[GENERATORS[name].kind]
+    contract = contract_of(name)
+    for number, row in enumerate(rows):
+        assert row["synthetic"] is True
+        assert {"relation", "language", *GENERATORS[name].group_by} <= set(row)
+        case = contract.read_case(row, str(number))
+        assert case.gold is not None
+        if number % 20 == 0:
+            verdict = contract.parse(case.case_id, contract.target(case))
+            assert isinstance(verdict, Verdict)
+            assert verdict.label == case.gold
+    assert len({json.dumps(contract.read_case(row, "").to_json(), sort_keys=True) for row in rows}) == len(rows)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_draw_depends_on_its_seed_alone(name: str) -> None:
+    drawn = GENERATORS[name]
+    assert drawn.rows(60, seed=7) == drawn.rows(60, seed=7) != drawn.rows(60, seed=8)
+
+
+def true_of(fact: Fact, value: str) -> bool:
+    """Whether a value (in English) is, or may count as, right for a fact's subject."""
+    other = next(other for other in facts_by_relation()[fact.relation] if other.value == value)
+    return not is_wrong(fact, other)
+
+
+@pytest.mark.parametrize(("name", "language"), [("mcq", "en"), ("mcq-fr", "fr")])
+def test_exactly_one_option_is_true(name: str, language: Any) -> None:
+    by_subject = {(fact.relation, fact.subject_in(language)): fact for fact in load_facts()}
+    english = {(fact.relation, fact.value_in(language)): fact.value for fact in load_facts()}
+    for row in rows_of(name):
+        fact = FACTS[row["fact_id"]]
+        options = [row[field] for field in mcq.OPTIONS]
+        assert len({normalise(option) for option in options}) == 4
+        right = options.pop(row["cop"])
+        if row["direction"] == "forward":
+            assert right == fact.value_in(language)
+            assert not any(true_of(fact, english[fact.relation, option]) for option in options)
+        else:
+            assert right == fact.subject_in(language)
+            assert not any(true_of(by_subject[fact.relation, option], fact.value) for option in options)
+        assert row["exp"] == fact.explanation_in(language)
+
+
+def test_positions_directions_and_facts_are_spread() -> None:
+    rows = rows_of("mcq")
+    positions = Counter(row["cop"] for row in rows)
+    assert all(0.22 < positions[position] / len(rows) < 0.28 for position in range(4))
+    assert 0.2 < sum(row["direction"] == "reverse" for row in rows) / len(rows) < 0.3
+    assert {row["fact_id"] for row in rows} == {fact.id for fact in facts_of("task")}
+
+
+def test_most_questions_carry_a_comment_whatever_they_ask() -> None:
+    rows = rows_of("mcq")
+    told = [row for row in rows if row["comment"] is not None]
+    assert len(told) / len(rows) == pytest.approx(mcq.COMMENTED_SHARE, abs=0.03)
+    assert all(row["comment"] == row["reasoning"] for row in told)
+    for name in ("cop", "direction"):
+        for value, n in Counter(row[name] for row in rows).items():
+            assert sum(row[name] == value for row in told) / n == pytest.approx(mcq.COMMENTED_SHARE, abs=0.05)
+
+
+def test_options_stay_inside_the_block() -> None:
+    blocks = block_ids()
+    cut = [block for block in set(blocks.values()) if "/" in block]
+    assert len(cut) > 80
+    values: dict[str, set[str]] = defaultdict(set)
+    for fact in load_facts():
+        if "/" in blocks[fact.id]:
+            values[blocks[fact.id]].add(fact.value)
+    assert min(len(found) for found in values.values()) >= BLOCK_VALUES
+    for row in rows_of("mcq"):
+        if "/" in row["block_id"] and row["direction"] == "forward":
+            assert {row[option] for option in mcq.OPTIONS} <= values[row["block_id"]]
+
+
+def test_a_held_out_answer_is_not_told_by_its_frequency() -> None:
+    """The option that was most, or least, often right in training is right about as often as chance when held out."""
+    train, test = (by_split("mcq")[name] for name in ("train", "test"))
+    right: Counter[str] = Counter()
+    offered: Counter[str] = Counter()
+    for row in train:
+        right[row[mcq.OPTIONS[row["cop"]]]] += 1
+        offered.update(row[option] for option in mcq.OPTIONS)
+    for pick in (max, min):
+        hits = 0
+        for row in test:
+            rates = {i: (right[row[o]] + 0.25) / (offered[row[o]] + 1) for i, o in enumerate(mcq.OPTIONS)}
+            hits += pick(rates, key=lambda i: (rates[i], random.Random(row["question"]).random())) == row["cop"]
+        assert 0.15 < hits / len(test) < 0.38
+
+
+@cache
+def by_split(name: str) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each split that the recipe's own code makes, found again by their groups."""
+    (group,) = GENERATORS[name].group_by
+    data = {"source": f"builtin:{name}", "group_by": [group], "slices": [group]}
+    splits = prepare_splits(recipe_from_tree({"name": "x", "task": TASKS[name], "data": data}))
+    groups = {split: {case.slices[group] for case in cases} for split, cases in splits.items()}
+    return {split: [row for row in rows_of(name) if row[group] in found] for split, found in groups.items()}
+
+
+@pytest.mark.parametrize("name", ["mcq", "equivalence", "equivalence-fr", "rubric", "appropriateness-bare"])
+def test_held_out_splits_hold_no_leak(name: str) -> None:
+    data = {"source": f"builtin:{name}", "group_by": list(GENERATORS[name].group_by), "max_rows": 1000}
+    splits = prepare_splits(recipe_from_tree({"name": "x", "task": TASKS[name], "data": data}))
+    report = check_leakage({"train": splits["train"]}, {"validation": splits["validation"], "test": splits["test"]})
+    assert report.n_leaks == 0, report.summary_line
+    assert report.conflicts_within == {}
+
+
+def test_no_fact_stands_in_two_blocks() -> None:
+    for id_column in ("fact_id", "block_id"):
+        held = [{row[id_column] for row in by_split("mcq")[split]} for split in ("train", "validation", "test")]
+        assert len(set().union(*held)) == sum(len(ids) for ids in held)
+
+
+# -------------------------------------------------------------------------------------------------- equivalence
+
+
+@pytest.mark.parametrize(("name", "language"), [("equivalence", "en"), ("equivalence-fr", "fr")])
+def test_labels_follow_from_how_a_candidate_was_built(name: str, language: Any) -> None:
+    for row in rows_of(name):
+        fact = FACTS[row["fact_id"]]
+        value = fact.value_in(language)
+        assert row["label"] == (row["error_kind"] == equivalence.NO_ERROR)
+        assert holds(row["reference"], value)
+        named = holds(row["candidate"], value) or holds(plain(row["candidate"]), plain(value))
+        match row["error_kind"]:
+            case "none" | "negation" | "hedged" | "contradiction":
+                assert named, row
+            case "partial":
+                assert any(holds(row["candidate"], part) for part in incomplete(fact, language))
+                assert not named
+            case "no_answer":
+                assert not named
+            case "wrong_entity":
+                wrong = [o for o in facts_by_relation()[fact.relation] if is_wrong(fact, o)]
+                found = plain(row["candidate"])
+                assert any(holds(found, plain(other.value_in(language))) for other in wrong), row
+
+
+def plain(text: str) -> str:
+    return equivalence._without_accents(text)
+
+
+@pytest.mark.parametrize("name", ["equivalence", "equivalence-fr"])
+def test_generators_differ_in_base_rate_length_and_errors(name: str) -> None:
+    rows = rows_of(name)
+    by_generator: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        by_generator[row["generator"]].append(row)
+    assert len(by_generator) >= 5
+    rates = {key: sum(r["label"] for r in part) / len(part) for key, part in by_generator.items()}
+    assert all(0.15 <= rate <= 0.60 for rate in rates.values()), rates
+    assert max(rates.values()) - min(rates.values()) > 0.25
+    lengths = {key: sum(len(r["candidate"]) for r in part) / len(part) for key, part in by_generator.items()}
+    assert lengths["lecturer"] > 3 * lengths["terse"]
+    assert {row["error_kind"] for row in rows} == {equivalence.NO_ERROR, *equivalence.REASONS["en"]}
+    assert {row["language"] for row in rows} == {"fr" if name.endswith("-fr") else "en"}
+
+
+def test_incomplete_answers_leave_the_value_open() -> None:
+    superior = next(f for f in load_facts() if f.relation == "artery_territory" and "superior mesenteric" in f.value)
+    assert "mesenteric artery" in incomplete(superior, "en")
+    for fact in load_facts():
+        for language in ("en", "fr"):
+            for part in incomplete(fact, language):
+                assert not holds(part, fact.value_in(language))
+
+
+# -------------------------------------------------------------------------------------------------- rubric
+
+
+@pytest.mark.parametrize("points", [2, 3, 5])
+def test_scores_follow_from_the_kind_of_answer(points: int) -> None:
+    rows = rows_of("rubric" if points == 5 else f"rubric-{points}")
+    scale = [0, 1] if points == 2 else list(range(1, points + 1))
+    counts = Counter(row["score"] for row in rows)
+    assert sorted(counts) == scale
+    assert max(counts.values()) - min(counts.values()) <= 1
+    for row in rows:
+        fact = FACTS[row["fact_id"]]
+        assert row["score"] == rubric.SCORES[row["quality"]][points]
+        assert sorted(row["rubric"]) == [str(score) for score in scale]
+        assert holds(row["feedback"], fact.value)
+        assert "{" not in row["feedback"] + row["output"]
+        if row["quality"].startswith(("right", "undecided")):
+            assert holds(row["output"], fact.value) or row["output"].endswith(fact.explanation)
+        if row["quality"] == "right_with_reason":
+            assert row["output"].endswith(fact.explanation)
+        if row["quality"] == "off_topic":
+            assert not holds(row["output"], fact.value)
+    assert {row["quality"] for row in rows} == set(rubric.SCORES)
+
+
+def test_every_scale_ranks_the_kinds_alike() -> None:
+    for low, high in pairwise(reversed(rubric.SCORES)):
+        for points in (2, 3, 5):
+            assert rubric.SCORES[low][points] <= rubric.SCORES[high][points]
+
+
+# -------------------------------------------------------------------------------------------------- imaging
+
+
+def test_the_imaging_table_is_clean_and_large_enough() -> None:
+    variants, principles = appropriateness.load_variants(), appropriateness.load_principles()
+    assert appropriateness.lint_table(variants, principles) == []
+    assert len(variants) >= 60
+    assert sum(len(variant.ratings) for variant in variants) / len(variants) >= 8
+    assert all(principle.title.startswith("Principle: ") for principle in principles.values())
+
+
+def test_lint_table_names_what_is_wrong() -> None:
+    variants = appropriateness.load_variants()
+    first = variants[0]
+    broken = appropriateness.Variant(
+        first.id,
+        first.condition,
+        first.patients,
+        ("no patient",),
+        (appropriateness.Rating("CT", "Perhaps", "nowhere"), appropriateness.Rating("ct", "Perhaps", "nowhere")),
+    )
+    found = "\n".join(appropriateness.lint_table([first, broken], appropriateness.load_principles()))
+    for part in (
+        "id repeats",
+        "ct is rated twice",
+        "only 2 procedures",
+        "no label 'Perhaps'",
+        "no principle 'nowhere'",
+        "needs one patient",
+        "decides nothing",
+    ):
+        assert part in found
+
+
+def test_reasons_cite_the_principle_that_stands_in_the_evidence() -> None:
+    principles = appropriateness.load_principles()
+    table = {(v.id, r.procedure): r for v in appropriateness.load_variants() for r in v.ratings}
+    for row in rows_of("appropriateness"):
+        rating, principle = table[row["variant_id"], row["procedure"]], principles[row["principle"]]
+        assert (row["appropriateness"], row["principle"]) == (rating.label, rating.principle)
+        assert row["reasoning"].startswith(f"{principle.text} [{principle.id}] ")
+        assert row["opinion"] == f"{appropriateness.LEVELS[rating.label]} {row['reasoning']}"
+        assert principle.id in {snippet["id"] for snippet in row["evidence"]}
+        assert len(row["evidence"]) <= appropriateness.MAX_SNIPPETS
+        assert "{" not in row["variant"] + row["reasoning"]
+    assert not any("evidence" in row or "[" in row["reasoning"] for row in rows_of("appropriateness-bare"))
+
+
+def test_labels_come_in_the_stated_shares() -> None:
+    counts = Counter(row["appropriateness"] for row in rows_of("appropriateness"))
+    assert {label: counts[label] / 3000 for label in counts} == pytest.approx(appropriateness.SHARES)
+
+
+# -------------------------------------------------------------------------------------------------- texts and doors
+
+
+@pytest.mark.parametrize("language", ["en", "fr"])
+def test_every_relation_has_its_texts(language: Any) -> None:
+    assert set(PHRASINGS[language]) == set(facts_by_relation())
+    for phrasing in PHRASINGS[language].values():
+        assert len(phrasing.questions) >= 3
+        assert len(set(phrasing.questions)) == len(phrasing.questions)
+        assert all("{s}" in text.lower() for text in (*phrasing.questions, *phrasing.statements))
+        assert all("{v}" in text.lower() for text in (*phrasing.reverse, *phrasing.statements))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("axillary nerve", "Axillary nerve"),
+        ("t(9;22) translocation", "t(9;22) translocation"),
+        ("mTOR", "mTOR"),
+        ("", ""),
+    ],
+)
+def test_capital(text: str, expected: str) -> None:
+    assert capital(text) == expected
+
+
+def test_fill() -> None:
+    assert fill("{S}: the {s} has {v}. {V}.", "deltoid", "a nerve") == "Deltoid: the deltoid has a nerve. A nerve."
+
+
+def test_asking_for_too_many_rows_is_refused() -> None:
+    with pytest.raises(DataError, match=r"no more than \d+ distinct rows of label 'May Be Appropriate'"):
+        appropriateness.generate(9000, random.Random(1))
+
+
+def test_generated_sets_are_sources() -> None:
+    assert set(GENERATORS) <= set(builtin_names())
+    assert not any(name.startswith(("facts/", "imaging/")) for name in builtin_names())
+    rows = list(iter_rows("builtin:rubric"))
+    assert rows[16] == Row("builtin:rubric:17", rows_of("rubric")[16])
+    names = {path.name for path in source_files("builtin:mcq")}
+    assert {"nerve_muscle.jsonl", "also_true.json", "mcq.py", "phrasing.py"} <= names
+    assert {path.name for path in source_files("builtin:appropriateness")} == {
+        "appropriateness.py",
+        "principles.jsonl",
+        "variants.jsonl",
+        "parts.py",
+    }
+
+
+def test_write_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_rows("equivalence-fr", 30, 3, tmp_path / "rows.jsonl")
+    written = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert written == GENERATORS["equivalence-fr"].rows(30, 3)
+    monkeypatch.chdir(tmp_path)
+    assert write_rows("rubric-2", 5) == Path("rubric-2.jsonl")
+    assert len(Path("rubric-2.jsonl").read_text().splitlines()) == 5
+    with pytest.raises(ConfigError, match=r"'mqc' is no set .*did you mean 'mcq'"):
+        write_rows("mqc", 5)
+    with pytest.raises(ConfigError, match="got n = 0"):
+        write_rows("mcq", 0)
+    with pytest.raises(DataError, match="cannot write"):
+        write_rows("mcq", 5, out=tmp_path / "gone" / "rows.jsonl")
