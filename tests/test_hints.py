@@ -36,11 +36,13 @@ PRINTED_BY = {
     "runs/pipeline.py": ("run",),
     "diagnostics/preflight.py": ("run", "demo", "preflight"),
     "commands/check_data.py": ("check-data",),
-    "stages/evaluate.py": ("evaluate", "probe"),
+    "commands/evaluate.py": ("evaluate", "probe"),
+    "judging/evaluate_cases.py": ("evaluate", "probe"),
     "commands/export.py": ("export lm-eval",),
     "commands/info.py": ("bench rubric",),
     "commands/init.py": ("init",),
-    "stages/report.py": ("evaluate", "bench rubric"),
+    "commands/report.py": ("evaluate", "bench rubric"),
+    "reporting/terminal.py": ("evaluate", "bench rubric"),
     "commands/score.py": ("score",),
 }
 """File, or file and option -> the commands that print its messages, where the message names no command itself."""

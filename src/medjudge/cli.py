@@ -243,7 +243,7 @@ def _run_and_tell(
     out = console()
     run_dir = run_recipe(recipe, out, first=first, last=last, fresh=fresh, force=force)
     if active_stages(recipe, first, last)[-1] in ("evaluate", "report"):
-        from medjudge.stages.report import print_outcome
+        from medjudge.reporting.terminal import print_outcome
 
         print_outcome(run_dir, out)
 
@@ -300,12 +300,13 @@ def evaluate(
     settings = [*(overrides or []), *([f"evaluate.mode={mode}"] if mode is not None else [])]
     contract, data_config, rest = _task_data_rest(task, recipe, mapping, settings)
     models = _named(model)
-    from medjudge.stages.evaluate import evaluate_folder
+    from medjudge.commands.evaluate import evaluate_folder
 
     evaluate_folder(
         contract, data, models, out, console(), data_config, rest, where=where or [], train=train, parent=base
     )
-    from medjudge.stages.report import print_outcome, rewrite
+    from medjudge.commands.report import rewrite
+    from medjudge.reporting.terminal import print_outcome
 
     rewrite(out, console(), show_text=rest.report.show_text)
     print_outcome(out, console())
@@ -389,10 +390,11 @@ def probe(
     settings.append(f"evaluate.samples={samples}")
     contract, data_config, rest = _task_data_rest(task, recipe, mapping, settings)
     models = _named(model)
-    from medjudge.stages.evaluate import evaluate_folder
+    from medjudge.commands.evaluate import evaluate_folder
 
     evaluate_folder(contract, data, models, out, console(), data_config, rest, where=where or [], parent=base)
-    from medjudge.stages.report import print_outcome, rewrite
+    from medjudge.commands.report import rewrite
+    from medjudge.reporting.terminal import print_outcome
 
     rewrite(out, console(), show_text=rest.report.show_text)
     print_outcome(out, console())
@@ -504,7 +506,7 @@ def score(
     )
     screen = console()
     score_files(verdicts, contract, out, options, say=lambda line: screen.print(Text(line)))
-    from medjudge.stages.report import print_outcome
+    from medjudge.reporting.terminal import print_outcome
 
     print_outcome(out, screen)
 
@@ -567,7 +569,7 @@ def bench_rubric(
         parent=base,
     )
     run_benchmark(settings, options, out, console())
-    from medjudge.stages.report import print_outcome
+    from medjudge.reporting.terminal import print_outcome
 
     print_outcome(out, console())
 
@@ -636,7 +638,8 @@ def report(
     ] = None,
 ) -> None:
     """Write the page and the pictures of a run again, and print its table."""
-    from medjudge.stages.report import print_outcome, rewrite
+    from medjudge.commands.report import rewrite
+    from medjudge.reporting.terminal import print_outcome
 
     rewrite(run_dir, console(), show_text=show_text)
     print_outcome(run_dir, console())

@@ -22,6 +22,7 @@ from peft import get_peft_model
 from rich.console import Console
 
 from medjudge import artifacts
+from medjudge.commands.evaluate import evaluate_folder
 from medjudge.metrics import sentences as statements
 from medjudge.models.adapters import lora_config
 from medjudge.recipe import recipe_from_tree
@@ -29,7 +30,6 @@ from medjudge.runs.pipeline import run_recipe
 from medjudge.settings.data import DataConfig
 from medjudge.settings.model import LoraSettings
 from medjudge.settings.training import BaseConfig
-from medjudge.stages.evaluate import evaluate_folder
 from medjudge.tiny_base.tiny import build_model, build_tokenizer
 from tests.models.small_models import TEXT, save_base
 from tests.replays.common import Guard

@@ -13,9 +13,9 @@ import pytest
 from medjudge.commands.score import ScoreOptions, label_scale, score
 from medjudge.errors import RunError
 from medjudge.reporting.card import write_card
+from medjudge.reporting.gather import gather
 from medjudge.reporting.html import render_html
 from medjudge.settings.evaluate import ReportConfig
-from medjudge.stages.report import gather
 
 PREFLIGHT = {
     "n_cases": 6,

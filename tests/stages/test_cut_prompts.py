@@ -18,8 +18,8 @@ from medjudge.data.store import write_split
 from medjudge.diagnostics.preflight import Preflight
 from medjudge.recipe import recipe_from_tree
 from medjudge.records import Case
+from medjudge.reporting.gather import gather
 from medjudge.stages import grpo, sft
-from medjudge.stages.report import gather
 
 
 class TrainingBeginsError(Exception):

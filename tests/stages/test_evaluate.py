@@ -12,11 +12,13 @@ from tests.models.small_models import save_base
 from tests.small_runs import write_rows
 
 from medjudge import artifacts
+from medjudge.commands.evaluate import evaluate_folder
+from medjudge.commands.report import rewrite
 from medjudge.errors import ConfigError
+from medjudge.judging.evaluate_cases import LABELS_STATEMENT, _sent_whole
 from medjudge.recipe import Recipe, recipe_from_tree
 from medjudge.records import Case, Completion, LabelScores, Unparsed, Verdict
-from medjudge.stages.evaluate import LABELS_STATEMENT, _sent_whole, evaluate_folder, judgement_of
-from medjudge.stages.report import rewrite
+from medjudge.judging.judge import judgement_of
 from medjudge.tasks.equivalence import EquivalenceContract
 
 

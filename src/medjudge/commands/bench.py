@@ -24,6 +24,7 @@ from medjudge.data.splits import seeded_sample
 from medjudge.errors import ConfigError, DataError
 from medjudge.inference.endpoint import EndpointClient
 from medjudge.judging.answer_store import LocalJudge
+from medjudge.judging.evaluate_cases import ModelAnswers, evaluate_cases
 from medjudge.metrics.coverage import prompt_sentences
 from medjudge.metrics.published import (
     JudgeOnSet,
@@ -37,6 +38,7 @@ from medjudge.metrics.summary import Results
 from medjudge.names import file_name_trouble, shown
 from medjudge.recipe import Recipe
 from medjudge.records import Case
+from medjudge.reporting.gather import gather
 from medjudge.reporting.html import write_report
 from medjudge.reporting.suite import write_suite_page
 from medjudge.runs.run_dir import RunDir
@@ -44,8 +46,6 @@ from medjudge.settings.base import without_transport
 from medjudge.settings.data import DataConfig
 from medjudge.settings.endpoint import is_endpoint, parse_endpoint
 from medjudge.settings.evaluate import ReportConfig
-from medjudge.stages.evaluate import ModelAnswers, evaluate_cases
-from medjudge.stages.report import gather
 from medjudge.tasks.rubric import RubricContract
 from medjudge.version import __version__
 

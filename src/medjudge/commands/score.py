@@ -113,8 +113,8 @@ def score_files(
         artifacts.write_json(work / artifacts.COMMANDS, [shlex.join(["medjudge", *sys.argv[1:]])])
         artifacts.write_json(work / artifacts.RESULTS, scored.results.to_json())
         artifacts.write_text(work / artifacts.VERDICTS, _lines(scored))
+        from medjudge.reporting.gather import gather
         from medjudge.reporting.html import write_report
-        from medjudge.stages.report import gather
 
         write_report(gather(work, ReportConfig(title=f"{out_dir.name}: {scored.results.task}")), work)
         if out_dir.exists():

@@ -44,7 +44,8 @@ def run_variants(
     if active_stages(recipe, first, last)[-1] not in ("evaluate", "report"):
         return None
     from medjudge.commands.compare import compare_variants
-    from medjudge.stages.report import print_outcome, rewrite
+    from medjudge.commands.report import rewrite
+    from medjudge.reporting.terminal import print_outcome
 
     folder = compare_variants(recipe, variants, not_trained)
     rewrite(folder, console)

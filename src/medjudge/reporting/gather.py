@@ -1,0 +1,158 @@
+"""Everything that a page shows, gathered from a run folder or from an evaluation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from medjudge import artifacts
+from medjudge.data.store import read_split
+from medjudge.diagnostics.preflight import Preflight
+from medjudge.errors import RunError
+from medjudge.files import how_to_renew
+from medjudge.metrics.summary import Results
+from medjudge.metrics.variants import Variants
+from medjudge.recipe import Recipe
+from medjudge.reporting.inputs import ReportInputs, VerdictRow
+from medjudge.reporting.notes import DoctorNotes, ManifestNotes
+from medjudge.settings.evaluate import ReportConfig
+from medjudge.tasks.text import prompt_text
+
+TRAINED = ("base", "sft", "grpo")
+"""Stages that may have left a training log."""
+
+
+def gather(folder: Path, config: ReportConfig) -> ReportInputs:
+    """Everything that a page shows, from a run folder or from an evaluation's folder. What is absent is left out."""
+    evaluated = folder / "evaluate" if (folder / "evaluate").is_dir() else folder
+    results = artifacts.read_as(evaluated / artifacts.RESULTS, Results.from_json)
+    recipe = _read(evaluated / artifacts.RECIPE, {})
+    manifest = _manifest(evaluated)
+    data_path, doctor_path = folder / "prepare" / artifacts.DATA, folder / "grpo" / artifacts.DOCTOR
+    doctor = _read(doctor_path, {})
+    splits, lint = artifacts.parsed(data_path, _read(data_path, {}), _splits_and_lint)
+    preflight = _preflight(folder / "grpo" / artifacts.PREFLIGHT)
+    return ReportInputs(
+        title=config.title or f"{recipe.get('name', evaluated.name)}: {results.task}",
+        results=results,
+        histories={stage: rows for stage in TRAINED if (rows := _history(folder / stage / artifacts.HISTORY))},
+        verdicts=_verdicts(
+            evaluated / artifacts.VERDICTS, results, _prompts(folder, evaluated, recipe) if config.show_text else None
+        ),
+        recipe=recipe,
+        commands=artifacts.read_commands(folder / artifacts.COMMANDS),
+        versions=artifacts.package_versions() if manifest.versions is None else manifest.versions,
+        lint=lint,
+        data=splits,
+        variants=_variants(evaluated),
+        preflight=preflight,
+        doctor=artifacts.parsed(doctor_path, doctor, DoctorNotes.model_validate).model_dump() if doctor else {},
+        description=str(recipe.get("description", "")),
+        finished=manifest.finished,
+        shortened=_shortened(folder),
+        max_disagreements=config.max_disagreements,
+    )
+
+
+def _splits_and_lint(data: Mapping[str, Any]) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
+    """(split -> counts, finding -> rows) of `data.json`. Raises TypeError, KeyError or ValueError for another form."""
+    lint: Counter[str] = Counter()
+    for counts in data.get("lint", {}).values():
+        lint.update({str(code): int(count) for code, count in counts.items()})
+    splits = data.get("splits", {}).items()
+    return {name: {"cases": int(one["n_cases"]), "groups": int(one["n_groups"])} for name, one in splits}, dict(lint)
+
+
+def _preflight(path: Path) -> dict[str, Any]:
+    """What `preflight.json` holds; nothing where an older program wrote it in another form."""
+    tree: dict[str, Any] = _read(path, {})
+    if "checks" in tree:
+        return artifacts.parsed(path, tree, Preflight.from_json).to_json()
+    return {}
+
+
+def _manifest(stage: Path) -> ManifestNotes:
+    path = stage / artifacts.MANIFEST
+    return artifacts.parsed(path, _read(path, {}), ManifestNotes.model_validate)
+
+
+def _history(path: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = _read(path, [])
+    if not all(map(_is_log_entry, rows)):
+        raise RunError(f"{path} is no training log. {how_to_renew(path)}")
+    return rows
+
+
+def _is_log_entry(row: Any) -> bool:
+    """Whether a page can draw it: no nested values, no whole number that no float holds, and a number as its step."""
+    if not isinstance(row, dict) or any(isinstance(value, list | dict) for value in row.values()):
+        return False
+    numbers = [value for value in row.values() if isinstance(value, int)]
+    return isinstance(row.get("step", 0), int | float) and all(abs(number) < 1e300 for number in numbers)
+
+
+def _shortened(folder: Path) -> dict[str, str]:
+    """Stage -> how many of its training prompts lost words; stages that cut none are left out."""
+    lines = {}
+    for stage in TRAINED:
+        summary = _manifest(folder / stage).summary
+        if isinstance(summary.n_prompts_shortened, int) and summary.n_prompts_shortened:
+            lines[stage] = (
+                f"{summary.n_prompts_shortened:,} of {summary.n_cases:,} training prompts were shortened, by "
+                f"{summary.n_words_cut:,} words in all"
+            )
+    return lines
+
+
+def _variants(evaluated: Path) -> Variants | None:
+    path = evaluated / artifacts.VARIANTS
+    return artifacts.read_as(path, Variants.model_validate) if path.exists() else None
+
+
+def _prompts(folder: Path, evaluated: Path, recipe: Mapping[str, Any]) -> dict[str, str]:
+    """Case id -> the prompt before any chat template: as it was kept, or of a run from its split."""
+    path = evaluated / artifacts.PROMPTS
+    if path.exists():
+        rows = list(artifacts.read_lines(path))
+        return artifacts.parsed(path, rows, lambda rows: {str(row["case_id"]): str(row["prompt"]) for row in rows})
+    split = artifacts.parsed(evaluated / artifacts.RECIPE, recipe, lambda tree: tree.get("evaluate", {}).get("split"))
+    path = folder / "prepare" / f"{split}{artifacts.SPLIT_SUFFIX}"
+    if not recipe or not path.exists():
+        return {}
+    contract = artifacts.parsed(evaluated / artifacts.RECIPE, recipe, Recipe.model_validate).contract
+    return {case.case_id: prompt_text(contract.messages(case)) for case in read_split(path)}
+
+
+def _verdicts(path: Path, results: Results, prompts: Mapping[str, str] | None = None) -> dict[str, list[VerdictRow]]:
+    """Answers by model; baselines are left out. prompts: None leaves the text of prompts and completions out."""
+    rows: dict[str, list[VerdictRow]] = {name: [] for name in results.of_role("model")}
+    if not path.exists():
+        return rows
+    for row in artifacts.read_lines(path):
+        if isinstance(row.get("model"), str) and row["model"] in rows:
+            rows[row["model"]].append(artifacts.parsed(path, row, lambda row: _verdict_row(row, prompts)))
+    return rows
+
+
+def _verdict_row(row: Mapping[str, Any], prompts: Mapping[str, str] | None) -> VerdictRow:
+    """Raises KeyError or TypeError for a row of another form."""
+    texts = [row["gold"], row["label"], row["unparsed_reason"], row.get("completion")]
+    if not isinstance(row["case_id"], str) or not all(text is None or isinstance(text, str) for text in texts):
+        raise TypeError
+    confidence = None if row["confidence"] is None else float(row["confidence"])
+    shown = (None, None) if prompts is None else (prompts.get(row["case_id"]), row.get("completion"))
+    return VerdictRow(row["case_id"], row["gold"], row["label"], confidence, row["unparsed_reason"], *shown)
+
+
+def _read(path: Path, default: Any) -> Any:
+    """The value of a file that may be absent. Raises RunError where it is not of the kind of `default`."""
+    if not path.exists():
+        return default
+    value = artifacts.read_json(path)
+    if not isinstance(value, type(default)):
+        raise RunError(
+            f"{path} holds a {type(value).__name__}, expected a {type(default).__name__}. {how_to_renew(path)}"
+        )
+    return value
