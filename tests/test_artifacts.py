@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from medjudge.runs.run_dir import RunDir
 
 from medjudge import artifacts
 from medjudge.errors import RunError
+from medjudge.runs.run_dir import RunDir
 
 INPUTS = {"seed": 1, "config": {"a": 2}}
 

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from medjudge.runs.run_dir import RunDir
 
 from medjudge import artifacts, files
 from medjudge.commands.score import ScoreOptions, label_scale, score_files
 from medjudge.data.store import read_split, write_split
 from medjudge.errors import DataError, RunError
 from medjudge.records import Case
+from medjudge.runs.run_dir import RunDir
 
 INPUTS = {"seed": 1}
 

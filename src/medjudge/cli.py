@@ -717,11 +717,12 @@ def _named(pairs: list[str], option: str = "--model", form: str = "NAME=PATH_OR_
 
 def main() -> None:
     """The console script: messages for errors a user can mend, and their exit code."""
+    from medjudge.log import show_on
     from medjudge.machine import prepare_process
     from medjudge.network import offline
 
     prepare_process()
-    with offline():
+    with offline(), show_on(console()):
         run_guarded(app)
 
 

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.progress import Progress, ProgressColumn, Task, TaskID
 from rich.text import Text
 
+from medjudge.log import shown_on
+
 BAR_WIDTH = 28
 FIRST_LINE_S = 20.0
 """Without a terminal the first line comes after so long; lines then come at ever longer intervals."""
@@ -94,9 +96,11 @@ def roughly(seconds: float) -> str:
 class LogLines:
     """Lines of progress for a log file: after 20 s, then ever more seldom; an hour makes some 60, a day some 130."""
 
-    def __init__(self, title: str, total: int, console: Console, *, done: int = 0, unit: str = "step") -> None:
+    def __init__(
+        self, title: str, total: int, console: Console | None = None, *, done: int = 0, unit: str = "step"
+    ) -> None:
         """`done`: steps of an earlier sitting, which tell nothing about the speed of this one."""
-        self.title, self.total, self.console, self.unit = title, total, console, unit
+        self.title, self.total, self.console, self.unit = title, total, console or shown_on(), unit
         self.first = done
         self.started_s = self.last_s = time.monotonic()
 
@@ -117,10 +121,10 @@ class LogLines:
 class Bar:
     """A progress bar over `total` things for a `with` block; a line now and then where there is no terminal."""
 
-    def __init__(self, title: str, total: int, console: Console) -> None:
-        """Shows nothing before the block is entered."""
-        self.title, self.total, self.console = title, total, console
-        self.progress = training_bar(console) if console.is_interactive else None
+    def __init__(self, title: str, total: int, console: Console | None = None) -> None:
+        """Shows nothing before the block is entered. console: that of `log.show_on`, where none is given."""
+        self.title, self.total, self.console = title, total, console or shown_on()
+        self.progress = training_bar(self.console) if self.console.is_interactive else None
         self.lines: LogLines | None = None
         self.task: TaskID | None = None
         self.done = 0

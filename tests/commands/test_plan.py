@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from medjudge.runs.run_dir import RunDir
 from rich.console import Console
 
 from medjudge import artifacts
@@ -21,6 +20,7 @@ from medjudge.commands.plan import print_plan, scratch_shape, stage_works
 from medjudge.files import BUILTIN_DIR
 from medjudge.recipe import Recipe, demo_recipe, load_recipe, recipe_from_tree
 from medjudge.runs.pipeline import stage_inputs
+from medjudge.runs.run_dir import RunDir
 from medjudge.stages.prepare import prepare_splits
 from tests.small_runs import small_tree, write_rows, write_toml
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from medjudge.runs.run_dir import RunDir
-
 import io
 import json
 import os
@@ -20,11 +18,12 @@ import pytest
 from rich.console import Console
 
 from medjudge import artifacts, machine
-from medjudge.cli import main
-from medjudge.recipe import Recipe, recipe_from_tree
-from medjudge.errors import ConfigError, DataError, RunError
 from medjudge.api import Judge
+from medjudge.cli import main
+from medjudge.errors import ConfigError, DataError, RunError
+from medjudge.recipe import Recipe, recipe_from_tree
 from medjudge.runs.pipeline import _settle_threads, resume_words, run_recipe, stage_inputs
+from medjudge.runs.run_dir import RunDir
 from medjudge.runs.summaries import stage_sentence
 from tests.small_runs import small_tree, write_rows, write_toml
 

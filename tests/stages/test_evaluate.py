@@ -16,9 +16,9 @@ from medjudge.commands.evaluate import evaluate_folder
 from medjudge.commands.report import rewrite
 from medjudge.errors import ConfigError
 from medjudge.judging.evaluate_cases import LABELS_STATEMENT, _sent_whole
+from medjudge.judging.judge import judgement_of
 from medjudge.recipe import Recipe, recipe_from_tree
 from medjudge.records import Case, Completion, LabelScores, Unparsed, Verdict
-from medjudge.judging.judge import judgement_of
 from medjudge.tasks.equivalence import EquivalenceContract
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from medjudge import artifacts
-from medjudge.settings.model import SCRATCH_BASE
 from medjudge.recipe import Recipe
+from medjudge.settings.model import SCRATCH_BASE
 
 
 def base_name(recipe: Recipe, run_dir: Path) -> str:

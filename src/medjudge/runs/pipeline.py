@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from medjudge.runs.run_dir import RunDir
-
 import contextlib
 import importlib
 import shlex
@@ -18,20 +16,20 @@ from rich.padding import Padding
 from rich.text import Text
 
 from medjudge import artifacts
-from medjudge.version import __version__
-from medjudge.settings.model import SCRATCH_BASE, TINY_BASE
-from medjudge.names import STAGE_NAMES
-from medjudge.recipe import Recipe
-from medjudge.settings.data import SPLIT_SOURCES
-from medjudge.files import BUILTIN_DIR
 from medjudge.errors import ConfigError, RunError
-from medjudge.files import write_failure
+from medjudge.files import BUILTIN_DIR, write_failure
 from medjudge.machine import fit_threads
+from medjudge.names import STAGE_NAMES
 from medjudge.network import offline
 from medjudge.progress import roughly
+from medjudge.recipe import Recipe
 from medjudge.rewards.composition import reward_plan
-from medjudge.settings.base import without_transport
+from medjudge.runs.run_dir import RunDir
 from medjudge.runs.summaries import stage_sentence
+from medjudge.settings.base import without_transport
+from medjudge.settings.data import SPLIT_SOURCES
+from medjudge.settings.model import SCRATCH_BASE, TINY_BASE
+from medjudge.version import __version__
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,9 +210,7 @@ def _check_parts(recipe: Recipe, names: Sequence[str]) -> None:
             EndpointClient(parse_endpoint(where), recipe.evaluate.endpoint_of(name))
 
 
-def _run_stage(
-    name: str, recipe: Recipe, run_dir: RunDir, console: Console, siblings: Sequence[RunDir]
-) -> None:
+def _run_stage(name: str, recipe: Recipe, run_dir: RunDir, console: Console, siblings: Sequence[RunDir]) -> None:
     inputs = stage_inputs(name, recipe, run_dir)
     current, why = run_dir.is_current(name, inputs)
     if current:

@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
-import platform
 import shutil
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar
-from medjudge.version import __version__
-from medjudge.errors import MedjudgeError, RunError
+from typing import Any
+
+from medjudge.artifacts import (
+    CALIBRATION,
+    CHECKPOINTS,
+    COMMANDS,
+    FORCED,
+    INPUTS,
+    JUDGES,
+    PREFLIGHT,
+    RECIPE,
+    THREADS,
+    drop_damaged_checkpoints,
+    git_revision,
+    package_versions,
+    read_json,
+    sha256_json,
+    sittings,
+)
+from medjudge.errors import RunError
 from medjudge.files import HASHES as HASHES
 from medjudge.files import (
     LOCK,
     as_manifest,
-    check_output,
     file_stamp,
     how_to_renew,
     output_trouble,
@@ -37,7 +49,6 @@ from medjudge.files import sha256_file as sha256_file
 from medjudge.files import write_bytes as write_bytes
 from medjudge.files import write_json as write_json
 from medjudge.files import write_text as write_text
-from medjudge.artifacts import CALIBRATION, CHECKPOINTS, COMMANDS, FORCED, INPUTS, JUDGES, PREFLIGHT, RECIPE, THREADS, drop_damaged_checkpoints, git_revision, package_versions, read_json, sha256_json, sittings
 
 
 @dataclass(frozen=True, slots=True)
