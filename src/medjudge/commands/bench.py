@@ -21,6 +21,7 @@ from medjudge import artifacts
 from medjudge.data.benchmarks import SETS, BenchmarkRows, Chosen, choose_sets, read_benchmark, set_contract
 from medjudge.data.leakage import LeakageReport
 from medjudge.data.splits import seeded_sample
+from medjudge.data.verdict_rows import read_verdicts
 from medjudge.errors import ConfigError, DataError
 from medjudge.inference.endpoint import EndpointClient
 from medjudge.judging.answer_store import LocalJudge
@@ -256,11 +257,10 @@ def _finish(
 def _set_result(job: _Job, results: Results, work: Path) -> SetResult:
     said: dict[str, list[str | None]] = {name: [] for name in results.of_role("model")}
     gold: dict[str, list[str]] = {name: [] for name in said}
-    for row in artifacts.read_lines(work / artifacts.VERDICTS):
-        if row["model"] in said:
-            gold[row["model"]].append(row["gold"])
-            is_text = row["completion"] is not None
-            said[row["model"]].append(last_score(row["completion"], results.labels) if is_text else row["label"])
+    for row in read_verdicts(work / artifacts.VERDICTS):
+        if row.model in said:
+            gold[row.model].append(str(row.gold))  # rows without a score are not judged
+            said[row.model].append(row.label if row.completion is None else last_score(row.completion, results.labels))
     left_out = dict(job.rows.left_out)
     if n_bad := len(job.rows.table.rejected):
         left_out[f"cannot be read, such as {job.rows.table.rejected[0]}"] = n_bad

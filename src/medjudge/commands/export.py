@@ -265,8 +265,7 @@ def _write_task(task: _Task, mode: str, tokenizer: Any, folder: Path) -> None:
     contract = task.contract
     rows = documents(contract, task.cases, mode, tokenizer)
     folder.mkdir()
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    artifacts.write_text(folder / DOCS, text)
+    artifacts.write_lines(folder / DOCS, rows)
     template = GENERATE_YAML if mode == "generate" else LABELS_YAML
     artifacts.write_text(
         folder / f"{task.name}.yaml", template.format(name=task.name, max_tokens=contract.max_completion_tokens)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
@@ -32,8 +31,8 @@ from medjudge.data.verdict_files import (
     read_verdicts,
     slice_names,
     to_cases,
-    verdict_line,
 )
+from medjudge.data.verdict_rows import VerdictRow, write_verdicts
 from medjudge.errors import ConfigError, DataError
 from medjudge.inference.embeddings import embed_or_why_not
 from medjudge.metrics.baselines import BASELINES, Baselines, every_baseline, without_names_of
@@ -112,7 +111,7 @@ def score_files(
     try:
         artifacts.write_json(work / artifacts.COMMANDS, [shlex.join(["medjudge", *sys.argv[1:]])])
         artifacts.write_json(work / artifacts.RESULTS, scored.results.to_json())
-        artifacts.write_text(work / artifacts.VERDICTS, _lines(scored))
+        write_verdicts(work / artifacts.VERDICTS, _rows(scored))
         from medjudge.reporting.gather import gather
         from medjudge.reporting.html import write_report
 
@@ -388,16 +387,15 @@ def _shown(ids: Sequence[str] | set[str]) -> str:
     return ", ".join(shown_id(case_id) for case_id in sorted(ids)[:N_SHOWN])
 
 
-def _lines(scored: Scored) -> str:
+def _rows(scored: Scored) -> list[VerdictRow]:
     cases = {case.case_id: case for case in scored.cases}
-    lines = []
+    rows = []
     for name, answers in scored.judgements.items():
         for judgement in answers:
             case = cases.get(judgement.case_id) or Case(judgement.case_id, {})
-            completion = scored.completions.get((name, judgement.case_id))
-            line = verdict_line(name, case, judgement, completion, role=scored.results.models[name].role)
-            lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-    return "".join(lines)
+            row = VerdictRow.of(name, case, judgement, role=scored.results.models[name].role)
+            rows.append(replace(row, completion=scored.completions.get((name, judgement.case_id))))
+    return rows
 
 
 def parse_judges(pairs: Sequence[str]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from medjudge.records import Case
 
 def write_split(path: Path, cases: Iterable[Case]) -> None:
     """Writes `cases` to `path` in their order, beside its place first and then moved into it."""
-    artifacts.write_text(path, "".join(json.dumps(case.to_json(), ensure_ascii=False) + "\n" for case in cases))
+    artifacts.write_lines(path, (case.to_json() for case in cases))
 
 
 def read_split(path: Path) -> tuple[Case, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from medjudge import artifacts
 from medjudge.data.store import read_split
+from medjudge.data.verdict_rows import read_verdicts
 from medjudge.diagnostics.preflight import Preflight
 from medjudge.errors import RunError
 from medjudge.files import how_to_renew
@@ -130,20 +131,13 @@ def _verdicts(path: Path, results: Results, prompts: Mapping[str, str] | None = 
     rows: dict[str, list[VerdictRow]] = {name: [] for name in results.of_role("model")}
     if not path.exists():
         return rows
-    for row in artifacts.read_lines(path):
-        if isinstance(row.get("model"), str) and row["model"] in rows:
-            rows[row["model"]].append(artifacts.parsed(path, row, lambda row: _verdict_row(row, prompts)))
+    for row in read_verdicts(path):
+        if row.model in rows:
+            shown = (None, None) if prompts is None else (prompts.get(row.case_id), row.completion)
+            rows[row.model].append(
+                VerdictRow(row.case_id, row.gold, row.label, row.confidence, row.unparsed_reason, *shown)
+            )
     return rows
-
-
-def _verdict_row(row: Mapping[str, Any], prompts: Mapping[str, str] | None) -> VerdictRow:
-    """Raises KeyError or TypeError for a row of another form."""
-    texts = [row["gold"], row["label"], row["unparsed_reason"], row.get("completion")]
-    if not isinstance(row["case_id"], str) or not all(text is None or isinstance(text, str) for text in texts):
-        raise TypeError
-    confidence = None if row["confidence"] is None else float(row["confidence"])
-    shown = (None, None) if prompts is None else (prompts.get(row["case_id"]), row.get("completion"))
-    return VerdictRow(row["case_id"], row["gold"], row["label"], confidence, row["unparsed_reason"], *shown)
 
 
 def _read(path: Path, default: Any) -> Any:

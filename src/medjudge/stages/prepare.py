@@ -9,7 +9,6 @@ leak beyond the recipe's limit stops the run before a step is trained.
 from __future__ import annotations
 
 import itertools
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -57,8 +56,7 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
         write_split(out_dir / f"{name}{artifacts.SPLIT_SUFFIX}", cases)
     rejected = [asdict(bad) for table in tables.values() for bad in table.rejected]
     if rejected:
-        lines = (json.dumps(bad, ensure_ascii=False) + "\n" for bad in rejected)
-        artifacts.write_text(out_dir / artifacts.REJECTED, "".join(lines))
+        artifacts.write_lines(out_dir / artifacts.REJECTED, rejected)
     lint = {name: lint_cases(cases, recipe.contract) for name, cases in splits.items()}
     artifacts.write_json(out_dir / artifacts.LINT, {name: report.to_json() for name, report in lint.items()})
     summary = {
