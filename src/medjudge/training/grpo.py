@@ -23,7 +23,7 @@ from medjudge.models.adapters import lora_config
 from medjudge.models.load import check_context
 from medjudge.recipe import Recipe
 from medjudge.records import Case
-from medjudge.rewards.composition import RewardPlan, ScoredRollout, reward_plan, rewardable
+from medjudge.rewards.composition import RewardPlan, ScoredRollout, rewardable
 from medjudge.settings.model import ModelConfig
 from medjudge.settings.training import GrpoConfig
 from medjudge.tasks.contract import TaskContract
@@ -142,7 +142,7 @@ def rewarded_cases(recipe: Recipe, split: Sequence[Case], tokenizer: Any) -> tup
     Reasons are those that targets hold. Raises DataError where no case can be rewarded.
     """
     rated = as_taught(recipe.contract, [case for case in split if case.gold is not None], tokenizer)
-    plan = reward_plan(recipe, rated)
+    plan = recipe.reward_plan(rated)
     can_earn = rewardable(plan, rated)
     return seeded_sample(can_earn, recipe.grpo.max_cases, recipe.seed), plan, len(rated) - len(can_earn)
 

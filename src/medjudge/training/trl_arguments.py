@@ -13,7 +13,8 @@ from trl import GRPOConfig, SFTConfig
 
 from medjudge import artifacts
 from medjudge.errors import ConfigError
-from medjudge.models.load import pick_device, pick_dtype
+from medjudge.machine import pick_device
+from medjudge.models.load import pick_dtype
 from medjudge.recipe import Recipe
 from medjudge.settings.model import ModelConfig
 from medjudge.settings.training import BaseConfig, GrpoConfig, SftConfig, TrainingConfig
