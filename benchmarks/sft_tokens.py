@@ -30,7 +30,8 @@ from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.mcq import McqContract
 from medjudge.tasks.rubric import RubricContract
 from medjudge.tiny_base.tiny import build_model, build_tokenizer
-from medjudge.training.sft import head_on_labels_only, tokenised_rows
+from medjudge.training.sft import tokenised_rows
+from medjudge.training.trl_adapter import head_on_labels_only
 from medjudge.training.trl_arguments import length_grouped_order
 from side_by_side import arguments, in_turn, ratio, report
 

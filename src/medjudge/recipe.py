@@ -17,6 +17,8 @@ from pydantic import AfterValidator, ValidationError, model_validator
 from medjudge.errors import ConfigError, did_you_mean
 from medjudge.files import BUILTIN_DIR
 from medjudge.names import STAGE_NAMES, StageName, file_name_trouble, shown
+from medjudge.records import Case
+from medjudge.rewards.composition import RewardContext, RewardPlan, build_plan, check_composition
 from medjudge.settings.base import Settings
 from medjudge.settings.data import SPLIT_SOURCES, DataConfig
 from medjudge.settings.evaluate import EvaluateConfig, ReportConfig
@@ -50,6 +52,12 @@ def _run_name(name: str) -> str:
     return name
 
 
+def _known_rewards(grpo: GrpoConfig) -> GrpoConfig:
+    # Here and not in the section: the rewards that there are lie above the settings.
+    check_composition(grpo.rewards, grpo.reward_gate)
+    return grpo
+
+
 class Recipe(Settings):
     """A whole run."""
 
@@ -66,7 +74,7 @@ class Recipe(Settings):
     model: ModelConfig = ModelConfig()
     base: BaseConfig = BaseConfig()
     sft: SftConfig = SftConfig()
-    grpo: GrpoConfig = GrpoConfig()
+    grpo: Annotated[GrpoConfig, AfterValidator(_known_rewards)] = GrpoConfig()
     merge: MergeConfig = MergeConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     report: ReportConfig = ReportConfig()
@@ -140,6 +148,11 @@ class Recipe(Settings):
                     f"`evaluate.probes`: {name!r} does not fit the {self.task.kind} task, for which there are: "
                     f"{', '.join(fitting)}"
                 )
+
+    def reward_plan(self, cases: Sequence[Case]) -> RewardPlan:
+        """The rewards of `[grpo]`, built for a run that trains on `cases`. Raises ConfigError."""
+        context = RewardContext(self.task, cases, self.grpo.reward_settings, self.seed, self.model.device)
+        return build_plan(self.grpo.rewards, self.grpo.reward_gate, context)
 
     @property
     def run_dir(self) -> Path:

@@ -21,7 +21,8 @@ from medjudge.tasks.appropriateness import LABELS, AppropriatenessContract
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.encoding import encode_all, stop_token_ids
 from medjudge.tiny_base.tiny import build_model, build_tokenizer
-from medjudge.training.grpo import ContractGroupedTrainer, ContractGrpoTrainer, train_grpo
+from medjudge.training.grpo import ContractGroupedTrainer, train_grpo
+from medjudge.training.trl_adapter import ContractGrpoTrainer
 
 CONTRACT = AppropriatenessContract(form="answer_only", system_prompt="", max_prompt_tokens=64, max_completion_tokens=40)
 REASONED = AppropriatenessContract(form="reasoning", system_prompt="", max_prompt_tokens=64, max_completion_tokens=48)

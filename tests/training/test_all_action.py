@@ -28,8 +28,8 @@ from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tiny_base.tiny import build_model, build_tokenizer
 from medjudge.training import all_action
 from medjudge.training.all_action import all_action_loss, outcome_log_probs, outcome_rewards, train_all_action
-from medjudge.training.grpo import ContractGrpoTrainer
 from medjudge.training.progress_callback import Watch
+from medjudge.training.trl_adapter import ContractGrpoTrainer
 from tests.models.random_models import random_ids, random_model
 
 CPU = ModelConfig(device="cpu", dtype="float32")

@@ -28,7 +28,8 @@ from medjudge.rewards.composition import KNOWN
 from medjudge.rewards.rules import RewardRule
 from medjudge.rewards.shaping import repeated_share
 from medjudge.settings.training import DoctorConfig
-from medjudge.training.doctor_callback import DoctorWatch, set_temperature
+from medjudge.training.doctor_callback import DoctorWatch
+from medjudge.training.trl_adapter import set_temperature
 from tests.training.grpo_runs import (
     CONTRACT,
     CPU,

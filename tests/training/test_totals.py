@@ -20,10 +20,11 @@ from medjudge.settings.rewards import LlmSettings, RewardSettings
 from medjudge.settings.training import BaseConfig, GrpoConfig, SftConfig
 from medjudge.tiny_base.tiny import build_model, train_language_model
 from medjudge.training.all_action import train_all_action
-from medjudge.training.grpo import ContractGrpoTrainer, train_grpo
+from medjudge.training.grpo import train_grpo
 from medjudge.training.progress_callback import Watch
 from medjudge.training.sft import train_sft
 from medjudge.training.totals import JudgeCounts
+from medjudge.training.trl_adapter import ContractGrpoTrainer
 from tests.inference.scripted_endpoint import Say, scripted
 from tests.small_runs import small_tree, write_rows
 from tests.training.grpo_runs import CONTRACT, CPU, REASONED, make_cases, save_taught, script_policy

@@ -18,12 +18,12 @@ from typing import Any
 
 from rich.console import Console
 
-import medjudge
 from medjudge import artifacts
 from medjudge.data.benchmarks import SETS, choose_sets, read_benchmark, set_contract
 from medjudge.data.sources import parse_where, read_source
 from medjudge.data.splits import seeded_sample
 from medjudge.errors import ConfigError, DataError
+from medjudge.files import BUILTIN_DIR
 from medjudge.recipe import Recipe, recipe_from_tree
 from medjudge.records import Case, Message
 from medjudge.settings.data import DataConfig
@@ -344,7 +344,7 @@ def _check_rendering(contract: TaskContract, turns: list[Message], prompt: str, 
 
 def _write_parser(path: Path) -> None:
     """The modules that read completions, as a zip that Python imports from; the same bytes for the same program."""
-    package = Path(medjudge.__file__).parent
+    package = BUILTIN_DIR.parent
     files = sorted(file for pattern in PARSER_MODULES for file in package.glob(pattern))
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         _add(archive, "medjudge/__init__.py", f'__version__ = "{__version__}"\n')

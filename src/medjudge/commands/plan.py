@@ -265,7 +265,8 @@ def _training_table(
         shape = None
     model, error = (None, None) if shape is not None else _meta_model(recipe, tokenizer)
     if model is not None:
-        from medjudge.models.adapters import adapter_parameters, check_adapters
+        from medjudge.models.adapters import adapter_parameters
+        from medjudge.training.adapter_check import check_adapters
 
         check_adapters(recipe, names, model)
         config = model.config.get_text_config()
@@ -496,7 +497,7 @@ def _on_cpu(recipe: Recipe) -> bool:
         return recipe.model.device.startswith("cpu")
     if not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")):
         return True
-    from medjudge.models.load import pick_device
+    from medjudge.machine import pick_device
 
     return pick_device(None).type == "cpu"
 

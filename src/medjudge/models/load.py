@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from medjudge.errors import ConfigError, ModelError
 from medjudge.files import BUILTIN_DIR, check_outputs, shared_files
+from medjudge.machine import pick_device
 from medjudge.network import hub_access, offline
 from medjudge.settings.model import TINY_BASE, ModelConfig
 from medjudge.tasks.encoding import plain_chat_template, stop_token_ids
@@ -120,16 +121,6 @@ def refuse_own_code(folder: Path, error: Exception) -> None:
                 "machine. Take a model whose `model_type` transformers knows, or serve this one by a program of your "
                 "own choice and name it as openai:MODEL@URL."
             ) from error
-
-
-def pick_device(device: str | None) -> torch.device:
-    """The named device, or the first GPU, or the CPU."""
-    if device is not None:
-        try:
-            return torch.device(device)
-        except RuntimeError:
-            raise ConfigError(f"`model.device` is {device!r}: expected `cpu`, `cuda` or `cuda:N`.") from None
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:

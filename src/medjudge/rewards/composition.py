@@ -17,16 +17,13 @@ import importlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from medjudge.errors import ConfigError, NotRewardableError
+from medjudge.errors import ConfigError, NotRewardableError, did_you_mean
 from medjudge.records import Case, Rollout
 from medjudge.rewards.rules import REWARDS, RewardRule, has_what_it_needs
 from medjudge.settings.rewards import RewardSettings
 from medjudge.tasks.contract import TaskContract
-
-if TYPE_CHECKING:
-    from medjudge.recipe import Recipe
 
 RULE_TOLERANCE = 1e-9
 
@@ -155,7 +152,10 @@ def factors_of(name: str) -> tuple[str, ...]:
 
 
 def check_composition(rewards: Mapping[str, float], gate: Sequence[str]) -> None:
-    """Raises ValueError for a composition that cannot mean what it says. Names must be known already."""
+    """Raises ValueError for unknown rewards, and for a composition that cannot mean what it says."""
+    for name in [*reward_names(rewards), *gate]:
+        if name not in KNOWN:
+            raise ValueError(f"unknown reward {name!r}{did_you_mean(name, KNOWN)}; known: {', '.join(KNOWN)}")
     if not rewards:
         raise ValueError("no reward named: GRPO has nothing to optimise")
     for name in rewards:
@@ -172,13 +172,6 @@ def check_composition(rewards: Mapping[str, float], gate: Sequence[str]) -> None
 
 def _never_positive(rule: RewardRule | BuiltReward) -> bool:
     return rule.maximum <= 0 if isinstance(rule, RewardRule) else rule.minimum < 0
-
-
-def reward_plan(recipe: Recipe, cases: Sequence[Case]) -> RewardPlan:
-    """The recipe's rewards, built for a run that trains on `cases`."""
-    config = recipe.grpo
-    context = RewardContext(recipe.contract, cases, config.reward_settings, recipe.seed, recipe.model.device)
-    return build_plan(config.rewards, config.reward_gate, context)
 
 
 def rewardable(plan: RewardPlan, cases: Sequence[Case]) -> list[Case]:

@@ -23,7 +23,6 @@ from medjudge.names import STAGE_NAMES
 from medjudge.network import offline
 from medjudge.progress import roughly
 from medjudge.recipe import Recipe
-from medjudge.rewards.composition import reward_plan
 from medjudge.runs.run_dir import RunDir
 from medjudge.runs.summaries import stage_sentence
 from medjudge.settings.base import without_transport
@@ -182,7 +181,7 @@ def run_recipe(
             run_dir.discard_notes()
         check_upstream(recipe, run_dir, names[0])
         if {"sft", "grpo"} & set(names):
-            from medjudge.models.adapters import check_adapters
+            from medjudge.training.adapter_check import check_adapters
             from medjudge.training.trl_arguments import check_arguments
 
             check_arguments(recipe)
@@ -201,7 +200,7 @@ def run_recipe(
 def _check_parts(recipe: Recipe, names: Sequence[str]) -> None:
     """A key or a package that is missing shows now, not after hours of training. Nothing is asked."""
     if "grpo" in names:
-        reward_plan(recipe, ())
+        recipe.reward_plan(())
     for name, where in recipe.evaluate.extra_models.items():
         if "evaluate" in names and where.startswith("openai:"):
             from medjudge.inference.endpoint import EndpointClient

@@ -17,7 +17,7 @@ from medjudge.data.store import read_split
 from medjudge.diagnostics.preflight import Preflight, require_earnable, run_preflight
 from medjudge.errors import RunError
 from medjudge.inference.local import Engine
-from medjudge.models.adapters import check_adapters, skeleton
+from medjudge.models.adapters import skeleton
 from medjudge.models.load import count_parameters, load_tokenizer, load_weights, quiet_libraries
 from medjudge.recipe import Recipe
 from medjudge.records import Case, Verdict
@@ -26,6 +26,7 @@ from medjudge.rewards.composition import RewardPlan
 from medjudge.rewards.llm import LlmReward
 from medjudge.runs.model_paths import start_of
 from medjudge.runs.run_dir import RunDir
+from medjudge.training.adapter_check import check_adapters
 from medjudge.training.all_action import train_all_action
 from medjudge.training.grpo import rewarded_cases, train_grpo
 from medjudge.training.policy_sample import draw_sample

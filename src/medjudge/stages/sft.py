@@ -12,14 +12,14 @@ from rich.markup import escape
 from medjudge import artifacts
 from medjudge.data.store import read_split
 from medjudge.diagnostics.preflight import as_taught, check_gold, require_earnable
-from medjudge.models.adapters import check_adapters, skeleton
+from medjudge.models.adapters import skeleton
 from medjudge.models.lineage import Lineage
 from medjudge.models.load import count_parameters, load_tokenizer, load_weights, quiet_libraries
 from medjudge.models.merge_proof import proof_sentences
 from medjudge.recipe import Recipe
-from medjudge.rewards.composition import reward_plan
 from medjudge.runs.model_paths import start_of
 from medjudge.runs.run_dir import RunDir
+from medjudge.training.adapter_check import check_adapters
 from medjudge.training.save import proof_prompts, save_trained
 from medjudge.training.sft import train_sft
 
@@ -34,7 +34,7 @@ def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[
     tokenizer = load_tokenizer(start, recipe.model.chat_template)
     rated = [case for case in train if case.gold is not None]
     taught = as_taught(recipe.contract, rated, tokenizer)
-    preflight = check_gold(recipe.contract, taught, tokenizer, reward_plan(recipe, taught))
+    preflight = check_gold(recipe.contract, taught, tokenizer, recipe.reward_plan(taught))
     if "grpo" in recipe.stages:  # what no answer can earn is better known before SFT than after it
         require_earnable(replace(preflight, forced=RunDir(run_dir).allows_failed_preflight))
     if line := preflight.shortened_line(recipe.contract.max_prompt_tokens):

@@ -8,16 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
 from rich.console import Console
 from rich.markup import escape
 from transformers import TrainerCallback
-from trl.trainer.utils import add_fused_lm_head
 
 from medjudge import artifacts
 from medjudge.diagnostics.doctor import SIGNS, Doctor, Finding, RewardShape
 from medjudge.diagnostics.observation import Observed, StepFacts, facts_of
 from medjudge.settings.training import DoctorConfig
+from medjudge.training.trl_adapter import last_advantages, set_temperature, step_mean
 
 WARMER = 1.15
 """Factor on the temperature each time that `act` raises it: three raises take 1.0 to 1.5."""
@@ -122,12 +121,11 @@ class DoctorWatch(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         resampler = getattr(self.trainer, "resampler", None)
         n_resampled = resampler.take_count() if resampler is not None else 0
         if rollouts:
-            # TRL keeps the advantages of its last generation batch, in the order of its rollouts.
-            advantages = list(self.trainer._logs["advantages"])[-len(rollouts) :]
+            advantages = last_advantages(self.trainer, len(rollouts))
             rollouts = [replace(r, advantage=a) for r, a in zip(rollouts, advantages, strict=True)]
         numbers = {
-            "kl": self._metric("kl"),
-            "entropy": self._metric("entropy"),
+            "kl": step_mean(self.trainer, "kl"),
+            "entropy": step_mean(self.trainer, "entropy"),
             "grad_norm": getattr(self.trainer, "grad_norm", None),
         }
         return StepFacts(
@@ -138,12 +136,6 @@ class DoctorWatch(TrainerCallback):  # type: ignore[misc]  # transformers ships 
             n_resampled=n_resampled,
             **{name: value if value is not None and math.isfinite(value) else None for name, value in numbers.items()},
         )
-
-    def _metric(self, name: str) -> float | None:
-        """The mean over the micro-batches of the step that ended, from what TRL collects until it logs."""
-        values = self.trainer._metrics["train"].get(name, [])
-        last = values[-self.trainer.current_gradient_accumulation_steps :]
-        return float(sum(last) / len(last)) if last else None
 
     def _judge_held_out(self) -> str | None:
         if self.held_out is None:
@@ -182,29 +174,6 @@ class DoctorWatch(TrainerCallback):  # type: ignore[misc]  # transformers ships 
     def _record(self, step: int, what: str) -> None:
         self.actions.append({"step": step, "what": what})
         self.console.print(f"  [yellow]doctor, step {step}: {escape(what)}.[/]")
-
-
-def set_temperature(trainer: Any, temperature: float) -> None:
-    """Samples, and scores what was sampled, at another temperature from here on. Only between batches of rollouts."""
-    trainer.temperature = temperature
-    trainer.generation_config.temperature = temperature
-    trainer.generation_kwargs["temperature"] = temperature
-    if trainer.use_vllm:
-        trainer.vllm_generation.temperature = temperature
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    scored: dict[Any, tuple[str, ...]] = {
-        model.get_base_model() if isinstance(model, PeftModel) else model: ("log_probs", "entropy")
-    }
-    if trainer.ref_model is not None:
-        scored[trainer.accelerator.unwrap_model(trainer.ref_model)] = ("log_probs",)
-    for part, outputs in scored.items():
-        # TRL fixes the temperature of its fused head when it adds it; the head that is added last is the one in use.
-        add_fused_lm_head(
-            part,
-            temperature=temperature,
-            cast_lm_head_to_fp32=trainer.args.cast_lm_head_to_fp32,
-            outputs=outputs,
-        )
 
 
 def _series(steps: Sequence[StepFacts]) -> Mapping[str, list[Any]]:

@@ -9,21 +9,18 @@ from typing import Any
 
 from datasets import Dataset
 from rich.console import Console
-from transformers import PrinterCallback, TrainerState
-from transformers.trainer import TRAINER_STATE_NAME
-from trl import GRPOTrainer
+from transformers import PrinterCallback
 
 from medjudge import artifacts
 from medjudge.data.splits import seeded_sample
 from medjudge.diagnostics.checks import observed
 from medjudge.diagnostics.doctor import RewardShape
 from medjudge.diagnostics.preflight import as_taught, term_maxima
-from medjudge.errors import ModelError
 from medjudge.models.adapters import lora_config
 from medjudge.models.load import check_context
 from medjudge.recipe import Recipe
 from medjudge.records import Case
-from medjudge.rewards.composition import RewardPlan, ScoredRollout, reward_plan, rewardable
+from medjudge.rewards.composition import RewardPlan, ScoredRollout, rewardable
 from medjudge.settings.model import ModelConfig
 from medjudge.settings.training import GrpoConfig
 from medjudge.tasks.contract import TaskContract
@@ -34,52 +31,12 @@ from medjudge.training.grouped import GroupedGrpoTrainer
 from medjudge.training.order import grpo_order
 from medjudge.training.progress_callback import Watch, clean_history
 from medjudge.training.totals import JudgeCounts, Totals
+from medjudge.training.trl_adapter import ContractGrpoTrainer
 from medjudge.training.trl_arguments import grpo_arguments
 
 
-class ContractGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no types
-    """TRL's trainer, sampling from the very prompt tokens that SFT trained on and evaluation uses."""
-
-    prompt_ids_by_text: Mapping[str, list[int]]
-    resampler: Resampler | None = None
-    before_rollouts: Callable[[], None] | None = None
-    """Called whenever a new batch of rollouts is due: what changes how they are drawn and scored changes here."""
-    grad_norm: float | None = None
-    """Of the last optimiser step, before clipping; transformers itself tells it only when it logs."""
-
-    def load_stopped(self, checkpoint: Path, loss: float) -> None:
-        """Takes weights and log of a checkpoint and trains no further. `loss`: the sum over its steps."""
-        self._load_from_checkpoint(str(checkpoint))
-        self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-        # The entry with which a training ends; it was not written before the checkpoint.
-        self.log({"total_flos": self.state.total_flos, "train_loss": loss / max(1, self.state.global_step)})
-
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        self.grad_norm = float(norm)
-        return norm
-
-    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        if self.before_rollouts is not None:
-            self.before_rollouts()
-        self._rows = inputs
-        return dict(super()._generate_and_score_completions(inputs))
-
-    def _generate(self, prompts: list[str]) -> tuple[Any, ...]:
-        drawn: tuple[Any, ...] = super()._generate(prompts)
-        if self.resampler is None:
-            return drawn
-        return self.resampler.fill(self._rows, prompts, drawn, super()._generate, self.state.global_step)
-
-    def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int] | None], None, dict[str, Any]]:
-        ids = [self.prompt_ids_by_text.get(text) for text in prompts]
-        if None in ids:  # a KeyError would carry the prompt into the log
-            raise ModelError("the trainer asks for a prompt that the contract did not render. Run again with --fresh.")
-        return ids, None, {}
-
-
 class ContractGroupedTrainer(GroupedGrpoTrainer, ContractGrpoTrainer):
-    """The same with each prompt read once per group."""
+    """TRL's trainer with our prompts, each read once per group."""
 
 
 class Rewarder:
@@ -142,7 +99,7 @@ def rewarded_cases(recipe: Recipe, split: Sequence[Case], tokenizer: Any) -> tup
     Reasons are those that targets hold. Raises DataError where no case can be rewarded.
     """
     rated = as_taught(recipe.contract, [case for case in split if case.gold is not None], tokenizer)
-    plan = reward_plan(recipe, rated)
+    plan = recipe.reward_plan(rated)
     can_earn = rewardable(plan, rated)
     return seeded_sample(can_earn, recipe.grpo.max_cases, recipe.seed), plan, len(rated) - len(can_earn)
 

@@ -9,6 +9,7 @@ from typing import Any
 from peft import PeftModel
 
 from medjudge import artifacts
+from medjudge.machine import pick_device
 from medjudge.models.lineage import (
     Lineage,
     ancestry_of,
@@ -18,7 +19,7 @@ from medjudge.models.lineage import (
     read_lineage,
     weights_sha256,
 )
-from medjudge.models.load import pick_device, pick_dtype
+from medjudge.models.load import pick_dtype
 from medjudge.recipe import Recipe
 from medjudge.records import Case
 from medjudge.settings.model import SCRATCH_BASE

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import trl.trainer.utils
 from datasets import Dataset
 from rich.console import Console
 from transformers import PrinterCallback
@@ -27,6 +25,7 @@ from medjudge.tasks.encoding import encode_all
 from medjudge.training.order import length_grouped_order, n_epochs, n_steps
 from medjudge.training.progress_callback import Watch, clean_history
 from medjudge.training.totals import Totals
+from medjudge.training.trl_adapter import head_on_labels_only
 from medjudge.training.trl_arguments import sft_arguments
 
 EVAL_CASES = 256
@@ -57,21 +56,6 @@ def oversampled(cases: Sequence[Case], seed: int) -> list[Case]:
         rounds, rest = divmod(most, len(group))
         chosen += group * rounds + [group[i] for i in sorted(rng.choice(len(group), rest, replace=False))]
     return chosen
-
-
-@contextmanager
-def head_on_labels_only() -> Iterator[None]:
-    """TRL's fused LM head computes the positions that carry loss, and no others, on every device.
-
-    TRL does so where Triton runs and scores prompts too elsewhere, lest a compiler meet a new shape in each batch; on a
-    CPU nothing is compiled. The loss is the same sum.
-    """
-    before = trl.trainer.utils._use_triton
-    trl.trainer.utils._use_triton = lambda device: device.type == "cpu" or before(device)
-    try:
-        yield
-    finally:
-        trl.trainer.utils._use_triton = before
 
 
 def train_sft(

@@ -18,6 +18,7 @@ from transformers import TrainerCallback
 from medjudge import artifacts
 from medjudge.rewards.composition import BatchReward
 from medjudge.rewards.llm import LlmReward
+from medjudge.training.trl_adapter import restore_sums, summed_loss, summed_tokens
 
 
 class JudgeCounts:
@@ -94,10 +95,7 @@ class Totals(TrainerCallback):  # type: ignore[misc]  # transformers ships no ty
         """Puts the sums back; transformers has just set its own to 0."""
         if not self.kept:
             return
-        self.trainer._total_loss_scalar = self.loss
-        self.trainer._initial_global_step = 0  # the mean loss is over the steps of all sittings
-        if hasattr(self.trainer, "_total_train_tokens"):
-            self.trainer._total_train_tokens = self.kept["tokens"]
+        restore_sums(self.trainer, loss=self.loss, tokens=self.kept.get("tokens"))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """An entry of the log before each checkpoint."""
@@ -108,12 +106,12 @@ class Totals(TrainerCallback):  # type: ignore[misc]  # transformers ships no ty
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Writes the sums into the checkpoint."""
-        checkpoints, loss = Path(args.output_dir), self.trainer._total_loss_scalar
+        checkpoints, loss = Path(args.output_dir), summed_loss(self.trainer)
         artifacts.write_json(
             checkpoints / f"checkpoint-{state.global_step}" / artifacts.TOTALS,
             {
                 "loss": loss if math.isfinite(loss) else str(loss),  # JSON has no nan
-                "tokens": getattr(self.trainer, "_total_train_tokens", 0),
+                "tokens": summed_tokens(self.trainer),
                 "judges": self.judges.states() if self.judges is not None else {},
             },
         )

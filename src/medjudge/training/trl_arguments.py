@@ -1,4 +1,4 @@
-"""Our settings as TRL's and transformers' arguments: the one place that an upgrade of theirs touches."""
+"""Our settings as TRL's and transformers' arguments. With `trl_adapter.py`, what an upgrade of theirs touches."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from trl import GRPOConfig, SFTConfig
 
 from medjudge import artifacts
 from medjudge.errors import ConfigError
-from medjudge.models.load import pick_device, pick_dtype
+from medjudge.machine import pick_device
+from medjudge.models.load import pick_dtype
 from medjudge.recipe import Recipe
 from medjudge.settings.model import ModelConfig
 from medjudge.settings.training import BaseConfig, GrpoConfig, SftConfig, TrainingConfig
 from medjudge.training.order import epoch_order as epoch_order
 from medjudge.training.order import length_grouped_order as length_grouped_order
 from medjudge.training.order import n_steps as n_steps
+from medjudge.training.trl_adapter import limit_to_one_device
 
 
 def _common(config: TrainingConfig, model: ModelConfig, work: Path, *, steps: int, seed: int) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def _common(config: TrainingConfig, model: ModelConfig, work: Path, *, steps: in
 
 def base_arguments(config: BaseConfig, model: ModelConfig, work: Path, *, steps: int, seed: int) -> TrainingArguments:
     """Arguments of language-model training from nothing."""
-    return _one_device(
+    return limit_to_one_device(
         TrainingArguments(
             **_common(config, model, work, steps=steps, seed=seed),
             per_device_train_batch_size=config.batch_size,
@@ -123,7 +125,7 @@ def all_action_arguments(
     """Arguments of all-action training: each optimiser step takes `prompts_per_step` prompts, in equal parts."""
     per_step = config.prompts_per_step
     micro_batch = max(n for n in range(1, min(per_step, config.micro_batch) + 1) if per_step % n == 0)
-    return _one_device(
+    return limit_to_one_device(
         TrainingArguments(
             **_common(config, model, work, steps=steps, seed=seed),
             per_device_train_batch_size=micro_batch,
@@ -157,13 +159,7 @@ def _build(kind: Any, section: str, ours: Mapping[str, Any], theirs: Mapping[str
         arguments = kind(**ours, **theirs)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"TRL refuses the {section} settings: {error}") from None
-    return _one_device(arguments)
-
-
-def _one_device(arguments: Any) -> Any:
-    # transformers would spread a batch over every GPU it sees, and prompts per step would not be what the plan says.
-    arguments._n_gpu = min(1, arguments.n_gpu)
-    return arguments
+    return limit_to_one_device(arguments)
 
 
 _LEAKING = frozenset({"log_completions", "log_completions_hub_repo", "push_to_hub", "hub_model_id"})
