@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from medjudge import artifacts
-from medjudge.data.store import read_split
 from medjudge.data.verdict_rows import VerdictRow, read_verdicts, write_verdicts
 from medjudge.errors import DataError
 from medjudge.metrics.reasoning import ReasoningNumbers, ReasoningResults, summarise_reasoning
@@ -17,9 +14,10 @@ from medjudge.metrics.summary import Results, summarise
 from medjudge.metrics.variants import VariantRow, Variants, step_times
 from medjudge.recipe import Recipe
 from medjudge.records import Case
-
-TRAINED = ("grpo", "sft")
-"""The stages whose model a variant stands for, the last first."""
+from medjudge.runs.output_folder import OutputFolder, Record
+from medjudge.runs.provenance import record_command
+from medjudge.runs.run_dir import RunDir
+from medjudge.runs.stages import STAGES, training_stages
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +44,19 @@ def compare_variants(recipe: Recipe, variants: Mapping[str, Recipe], not_trained
     cases = _cases(first, contestants)
     results = _results(recipe, first, contestants, cases)
     table = _table(results, contestants, not_trained)
-    final, work = recipe.run_dir / artifacts.COMPARE, recipe.run_dir / f".{artifacts.COMPARE}.work"
-    artifacts.remove(work)
-    artifacts.make_folder(work)
-    artifacts.write_json(work / artifacts.RESULTS, results.to_json())
-    artifacts.write_json(work / artifacts.VARIANTS, table.model_dump(mode="json"))
-    artifacts.write_json(work / artifacts.RECIPE, recipe.model_dump(mode="json"))
-    artifacts.write_json(work / artifacts.COMMANDS, [shlex.join(["medjudge", *sys.argv[1:]])])
-    rows = (replace(row, model=name) for name, one in contestants.items() for row in one.rows.values())
-    write_verdicts(work / artifacts.VERDICTS, rows)
-    artifacts.remove(final)
-    work.rename(final)
-    return final
+    inputs = {name: RunDir(one.recipe.run_dir).manifest("evaluate") for name, one in contestants.items()}
+    outputs = {name: manifest["outputs"] if manifest else None for name, manifest in inputs.items()}
+    folder = OutputFolder.of_stage(recipe.run_dir, artifacts.COMPARE)
+    with folder.writing(outputs) as work:
+        artifacts.write_json(work / artifacts.RESULTS, results.to_json())
+        artifacts.write_json(work / artifacts.VARIANTS, table.model_dump(mode="json"))
+        artifacts.write_json(work / artifacts.RECIPE, recipe.model_dump(mode="json"))
+        record_command(work)
+        rows = (replace(row, model=name) for name, one in contestants.items() for row in one.rows.values())
+        write_verdicts(work / artifacts.VERDICTS, rows)
+        settings = recipe.evaluate.model_dump(mode="json")
+        folder.finish(Record(outputs, config=settings, seed=recipe.evaluate.seed))
+    return folder.final
 
 
 def _contestants(recipe: Recipe, variants: Mapping[str, Recipe]) -> dict[str, Contestant]:
@@ -69,7 +68,8 @@ def _contestants(recipe: Recipe, variants: Mapping[str, Recipe]) -> dict[str, Co
             continue
         results = artifacts.read_as(path, Results.from_json)
         by_model = _verdict_rows(path.with_name(artifacts.VERDICTS))
-        trained = next((model for model in TRAINED if model in results.models), None)
+        made = [stage.name for stage in training_stages(results.models)]
+        trained = made[-1] if made else None  # the model that a variant stands for: the one trained last
         before = [model for model in results.of_role("model") if model != trained] if not found else []
         for model in [*before, trained] if trained else before:
             key = name if model == trained else model
@@ -95,8 +95,8 @@ def _cases(first: Contestant, contestants: Mapping[str, Contestant]) -> list[Cas
                 f"variant {name} was evaluated on other cases than {first.variant}: give variants the same `data`, "
                 "`evaluate.split`, `evaluate.max_cases` and `evaluate.seed`."
             )
-    split = first.recipe.run_dir / "prepare" / f"{first.recipe.evaluate.split}{artifacts.SPLIT_SUFFIX}"
-    return [case for case in read_split(split) if case.case_id in first.rows]
+    split = RunDir(first.recipe.run_dir).split(first.recipe.evaluate.split)
+    return [case for case in split.read() if case.case_id in first.rows]
 
 
 def _results(
@@ -165,10 +165,10 @@ def _reasoning(
 
 
 def _table(results: Results, contestants: Mapping[str, Contestant], not_trained: Mapping[str, str]) -> Variants:
-    trained = {name: one for name, one in contestants.items() if one.model == "grpo"}
+    trained = {name: one for name, one in contestants.items() if one.model in STAGES and STAGES[one.model].by_rewards}
     reference = str(results.reference)
     times = step_times(
-        {name: _seconds(one.recipe.run_dir / "grpo" / artifacts.TIMINGS) for name, one in trained.items()},
+        {name: _seconds(one.recipe.run_dir / one.model / artifacts.TIMINGS) for name, one in trained.items()},
         reference,
         level=results.level,
         n_resamples=results.n_resamples,

@@ -142,29 +142,39 @@ def require_earnable(result: Preflight) -> None:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class PreflightOptions:
+    """What a pre-flight looks at beside the rows."""
+
+    sample: PolicySample | None = None
+    why_no_sample: str = "no policy was sampled"
+    seed: int = 42
+    max_cut_share: float = 0.5
+    context_tokens: int | None = None
+    """The longest prompt and completion that the model takes, where it is known."""
+    keep_completions: bool = True
+
+
 def run_preflight(
     contract: TaskContract,
     cases: Sequence[Case],
     tokenizer: Any,
     plan: RewardPlan,
+    options: PreflightOptions | None = None,
     *,
-    sample: PolicySample | None = None,
-    why_no_sample: str = "no policy was sampled",
-    seed: int = 42,
-    max_cut_share: float = 0.5,
-    context_tokens: int | None = None,
-    keep_completions: bool = True,
+    answers: Sequence[Answer] = (),
 ) -> Preflight:
     """Every check on `cases`, all of which have gold.
 
-    context_tokens: the longest prompt and completion that the model takes, where it is known.
+    answers: the experts' answers as `gold_answers` gives them, where the cases are encoded already.
     """
+    options, sample = options or PreflightOptions(), options.sample if options else None
     try:
-        answers = gold_answers(contract, cases, tokenizer)
+        answers = answers or gold_answers(contract, cases, tokenizer)
     except MedjudgeError as error:
         return _unencodable(cases, plan, str(error))
     # Not in the order of the rows: a reward that reads row i for rollout i looks right in that order alone.
-    answers = [answers[i] for i in np.random.default_rng([seed, 4]).permutation(len(cases))]
+    answers = [answers[i] for i in np.random.default_rng([options.seed, 4]).permutation(len(cases))]
     own = pay(plan, [answer.rollout for answer in answers])
     others = pay(plan, swapped(contract, answers))
     sampled = observe(contract, plan, sample) if sample is not None else []
@@ -173,8 +183,8 @@ def run_preflight(
         check_own_answers(answers, own),
         check_other_rows(answers, own, others),
         check_broken(contract, plan, answers[:BROKEN_CASES], tokenizer),
-        check_policy(contract, sample, sampled, why_no_sample),
-        check_lengths(contract, [answer.encoded for answer in answers], context_tokens, max_cut_share),
+        check_policy(contract, sample, sampled, options.why_no_sample),
+        check_lengths(contract, [answer.encoded for answer in answers], options.context_tokens, options.max_cut_share),
     )
     return Preflight(
         n_cases=len(cases),
@@ -183,7 +193,7 @@ def run_preflight(
         n_prompts_cut=sum(answer.encoded.n_words_cut > 0 for answer in answers),
         n_words_cut=sum(answer.encoded.n_words_cut for answer in answers),
         n_snippets_cut=sum(answer.encoded.n_snippets_cut for answer in answers),
-        checks=checks if keep_completions else tuple(map(_without_text, checks)),
+        checks=checks if options.keep_completions else tuple(map(_without_text, checks)),
         terms=_term_rows(plan, own, others, sampled),
         pass_rates=pass_rates(sampled),
     )
@@ -193,10 +203,14 @@ def check_gold(contract: TaskContract, cases: Sequence[Case], tokenizer: Any, pl
     """What can be proven before there is a policy, in short: gold answers are read, and earn the most.
 
     cases: all have gold. A row that lacks what a reward compares with is held to nothing by it."""
-    answers = gold_answers(contract, cases, tokenizer)
+    return check_answers(gold_answers(contract, cases, tokenizer), plan)
+
+
+def check_answers(answers: Sequence[Answer], plan: RewardPlan) -> Preflight:
+    """As `check_gold`, of answers that are encoded already."""
     own = pay(plan, [answer.rollout for answer in answers])
     return Preflight(
-        n_cases=len(cases),
+        n_cases=len(answers),
         n_at_maximum=sum(paid.is_asked and paid.shortfall <= 0 for paid in own),
         maximum=plan.maximum,
         n_prompts_cut=sum(answer.encoded.n_words_cut > 0 for answer in answers),
@@ -217,17 +231,22 @@ def gold_answers(contract: TaskContract, cases: Sequence[Case], tokenizer: Any) 
     return answers
 
 
-def as_taught(contract: TaskContract, cases: Sequence[Case], tokenizer: Any) -> list[Case]:
-    """The cases with the experts' reasons as SFT targets hold them: shortened where they do not fit the limits.
+def taught_answers(contract: TaskContract, cases: Sequence[Case], tokenizer: Any) -> list[Answer]:
+    """The experts' answers to the cases as SFT teaches them: with the reasons that targets hold.
 
-    A reward compares with these: no policy can write what the contract cuts off.
+    A reason that does not fit the limits is shortened. A reward compares with these: no policy can write what the
+    contract cuts off.
     """
-    return [
-        replace(case, reason=judgement.rationale or None)
-        if case.reason and isinstance(judgement := answer.rollout.judgement, Verdict)
-        else case
-        for case, answer in zip(cases, gold_answers(contract, cases, tokenizer), strict=True)
-    ]
+    answers = []
+    for answer in gold_answers(contract, cases, tokenizer):
+        case, judgement = answer.rollout.case, answer.rollout.judgement
+        if case.reason and isinstance(judgement, Verdict):
+            taught = replace(case, reason=judgement.rationale or None)
+            # Of the shortened reason nothing more is cut: the target is the same.
+            encoded = replace(answer.encoded, n_reason_words_cut=0)
+            answer = replace(answer, encoded=encoded, rollout=replace(answer.rollout, case=taught))
+        answers.append(answer)
+    return answers
 
 
 def _unencodable(cases: Sequence[Case], plan: RewardPlan, cause: str) -> Preflight:
