@@ -29,8 +29,8 @@ from medjudge.records import Case, Rollout, Unparsed
 from medjudge.rewards.composition import RewardContext, build_plan
 from medjudge.settings.training import BaseConfig
 from medjudge.tasks import mcq
-from medjudge.tasks.encoding import stop_token_ids
 from medjudge.tasks.mcq import McqContract
+from medjudge.tasks.tokenizers import stop_token_ids
 from medjudge.tiny_base.tiny import build_model, build_tokenizer
 from tests.replays.common import Guard, refusal
 from tests.shared_data import shared_tokenizer

@@ -21,7 +21,7 @@ from trl import GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
 from medjudge import artifacts
-from medjudge.diagnostics.doctor import SIGNS
+from medjudge.diagnostics.signs import SIGNS
 from medjudge.models.load import load_tokenizer, load_weights
 from medjudge.records import Case, Rollout
 from medjudge.rewards.composition import KNOWN

@@ -16,12 +16,11 @@ from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.encoding import (
     Encoded,
     between_prompt_and_answer,
-    decode,
     instructions_lead_the_user_turn,
     merges_with_answer,
-    stop_token_ids,
 )
 from medjudge.tasks.text import THINK_OPEN
+from medjudge.tasks.tokenizers import decode, stop_token_ids
 
 COSTLY_CASES = 32
 """Rows on which rewards that ask a model are proven; rules are proven on every row."""

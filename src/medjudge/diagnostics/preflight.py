@@ -41,7 +41,8 @@ from medjudge.errors import DataError, MedjudgeError
 from medjudge.records import Case, Verdict
 from medjudge.rewards.composition import RewardPlan
 from medjudge.tasks.contract import TaskContract
-from medjudge.tasks.encoding import encode_all, read_rollout, stop_token_ids
+from medjudge.tasks.encoding import encode_all, read_rollout
+from medjudge.tasks.tokenizers import stop_token_ids
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from medjudge.files import BUILTIN_DIR, check_outputs, shared_files
 from medjudge.machine import pick_device
 from medjudge.network import hub_access, offline
 from medjudge.settings.model import TINY_BASE, ModelConfig
-from medjudge.tasks.encoding import plain_chat_template, stop_token_ids
+from medjudge.tasks.tokenizers import plain_chat_template, stop_token_ids
 
 TINY_DIR = BUILTIN_DIR / "tiny"
 """The weights that ship with the package; `make tiny-base` makes them anew."""

@@ -31,6 +31,7 @@ from medjudge.synthetic.appropriateness import load_variants, variants_of
 from medjudge.synthetic.facts import load_facts
 from medjudge.synthetic.partition import Part, facts_of
 from medjudge.tiny_base import corpus
+from medjudge.tiny_base.documents import Document, MarkedChat
 from medjudge.tiny_base.pretraining import PretrainingPlan, pretrain, tie_queries_to_keys
 from medjudge.tiny_base.tiny import build_model, build_tokenizer
 from medjudge.tiny_base.tiny_probe import options_right, orders_rated, skill, statements_known
@@ -46,10 +47,10 @@ SEED = 42
 class Phase:
     """A stretch of pretraining with its own texts; momentum and learning rate begin anew."""
 
-    epoch: Callable[[random.Random, int], list[corpus.Document]]
+    epoch: Callable[[random.Random, int], list[Document]]
     plan: PretrainingPlan
     seed: int
-    skill: Callable[[random.Random], corpus.Document] | None = None
+    skill: Callable[[random.Random], Document] | None = None
     """Documents whose learning ends the stretch, before the plan's last step."""
 
 
@@ -99,7 +100,7 @@ def build(
         before = log[-1] if log else {"step": 0, "tokens": 0, "wall_s": 0.0}
 
         def is_learned(
-            draw: Callable[[random.Random], corpus.Document] | None = phase.skill, plan: PretrainingPlan = phase.plan
+            draw: Callable[[random.Random], Document] | None = phase.skill, plan: PretrainingPlan = phase.plan
         ) -> bool:
             return (
                 draw is not None
@@ -152,13 +153,13 @@ def _after(before: dict[str, float], entry: dict[str, float]) -> dict[str, float
     return {**entry, **{key: before[key] + entry[key] for key in ("step", "tokens", "wall_s")}}
 
 
-def _as_text(document: corpus.Document) -> str:
+def _as_text(document: Document) -> str:
     match document:
         case str():
             return document
         case tuple():
             return "".join(span.text for span in document)
-        case corpus.MarkedChat():
+        case MarkedChat():
             answer = document.answer if isinstance(document.answer, str) else _as_text(document.answer)
             return "".join(span.text for span in document.asked) + "\n" + answer
     return "\n".join(message["content"] for message in document)

@@ -52,7 +52,8 @@ from medjudge.rewards.composition import RewardPlan
 from medjudge.settings.model import ModelConfig
 from medjudge.settings.training import GrpoConfig
 from medjudge.tasks.contract import TaskContract
-from medjudge.tasks.encoding import Encoded, LabelIds, encode_all, encode_labels, read_rollout, stop_token_ids
+from medjudge.tasks.encoding import Encoded, LabelIds, encode_all, encode_labels, read_rollout
+from medjudge.tasks.tokenizers import stop_token_ids
 from medjudge.training.order import grpo_order
 from medjudge.training.progress_callback import Watch, clean_history
 from medjudge.training.totals import JudgeCounts, Totals

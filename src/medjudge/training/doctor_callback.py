@@ -13,8 +13,10 @@ from rich.markup import escape
 from transformers import TrainerCallback
 
 from medjudge import artifacts
-from medjudge.diagnostics.doctor import SIGNS, Doctor, Finding, RewardShape
+from medjudge.diagnostics.diagnose import Finding, RewardShape
+from medjudge.diagnostics.doctor import Doctor
 from medjudge.diagnostics.observation import Observed, StepFacts, facts_of
+from medjudge.diagnostics.signs import SIGNS
 from medjudge.settings.training import DoctorConfig
 from medjudge.training.trl_adapter import last_advantages, set_temperature, step_mean
 

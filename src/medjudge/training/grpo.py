@@ -14,7 +14,7 @@ from transformers import PrinterCallback
 from medjudge import artifacts
 from medjudge.data.splits import seeded_sample
 from medjudge.diagnostics.checks import observed
-from medjudge.diagnostics.doctor import RewardShape
+from medjudge.diagnostics.diagnose import RewardShape
 from medjudge.diagnostics.preflight import as_taught, term_maxima
 from medjudge.models.adapters import lora_config
 from medjudge.models.load import check_context
@@ -24,7 +24,8 @@ from medjudge.rewards.composition import RewardPlan, ScoredRollout, rewardable
 from medjudge.settings.model import ModelConfig
 from medjudge.settings.training import GrpoConfig
 from medjudge.tasks.contract import TaskContract
-from medjudge.tasks.encoding import Encoded, encode_all, read_rollout, stop_token_ids
+from medjudge.tasks.encoding import Encoded, encode_all, read_rollout
+from medjudge.tasks.tokenizers import stop_token_ids
 from medjudge.training.doctor_callback import DoctorWatch
 from medjudge.training.group_resampling import Resampler, by_difficulty
 from medjudge.training.grouped import GroupedGrpoTrainer
