@@ -22,11 +22,12 @@ from typing import Any
 import pytest
 import torch
 
-from medjudge.data.sources import read_cases
+from medjudge.data.sources import read_source
 from medjudge.diagnostics import preflight
 from medjudge.inference.local import Engine
 from medjudge.records import Case, Rollout, Unparsed
 from medjudge.rewards.composition import RewardContext, build_plan
+from medjudge.settings.data import DataConfig
 from medjudge.settings.training import BaseConfig
 from medjudge.tasks import mcq
 from medjudge.tasks.mcq import McqContract
@@ -84,7 +85,7 @@ def prompt(case: Case, tokenizer: Any, **mode: bool) -> str:
 
 @cache
 def cases() -> tuple[Case, ...]:
-    return read_cases("builtin:mcq", CONTRACT, max_rows=8).cases
+    return read_source("builtin:mcq", CONTRACT, DataConfig(max_rows=8)).cases
 
 
 @cache

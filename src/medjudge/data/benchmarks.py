@@ -29,6 +29,7 @@ from medjudge.data.benchmark_rows import (
 from medjudge.data.rows import HUB, Rejected, Row, iter_rows
 from medjudge.data.sources import CaseTable, cases_of
 from medjudge.errors import ConfigError, DataError
+from medjudge.settings.data import DataConfig
 from medjudge.tasks.contract import RowError, TaskContract
 from medjudge.tasks.presets import rubric_text
 from medjudge.tasks.rubric import RubricContract
@@ -89,15 +90,10 @@ def read_benchmark(one: Chosen, contract: TaskContract) -> BenchmarkRows:
     left_out: Counter[str] = Counter()
     rows = _loaded(_original_rows(one.name, one.source), one.benchmark.load, left_out)
     try:
-        table = cases_of(
-            rows,
-            one.source,
-            contract,
-            group_by=one.benchmark.group_by,
-            slices=one.benchmark.slices,
-            bad_rows="set_aside",
-            duplicates="keep",
+        data = DataConfig(
+            group_by=one.benchmark.group_by, slices=one.benchmark.slices, bad_rows="set_aside", duplicates="keep"
         )
+        table = cases_of(rows, one.source, contract, data)
     except DataError:
         if left_out:
             why = ", ".join(f"{reason} ({count:,})" for reason, count in left_out.items())
