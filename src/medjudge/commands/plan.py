@@ -32,6 +32,7 @@ from medjudge.records import Case
 from medjudge.runs.pipeline import RESUMES, STAGES, active_stages, resume_words, stage_inputs
 from medjudge.runs.run_dir import RunDir
 from medjudge.settings.model import SCRATCH_BASE, TINY_BASE
+from medjudge.settings.training import GrpoConfig, SftConfig
 
 SAMPLE = 400
 """Cases of a split whose tokens are counted."""
@@ -103,7 +104,7 @@ def print_plan(
     """Prints rows per split, steps, tokens, parameters, memory, time, and which stages would run. Writes nothing."""
     names = active_stages(recipe, first, last)
     rows = rows or _rows(recipe, SAMPLE)
-    splits, tokenizer, source, lengths = rows.splits, rows.tokenizer, rows.source, rows.lengths
+    splits, source, lengths = rows.splits, rows.source, rows.lengths
     console.print(f"[bold]{recipe.name}[/]  {recipe.description}".rstrip())
     console.print(
         f"task {recipe.task.kind}, base {recipe.model.base}, seed {recipe.seed}, run folder {recipe.run_dir}\n"
@@ -113,7 +114,7 @@ def print_plan(
     if (line := _cut_line(lengths)) is not None:
         console.print(line)
     console.print()
-    table, works = _training_table(recipe, splits, tokenizer, lengths, names)
+    table, works = _training_table(recipe, rows, names)
     console.print(table)
     for line in _adapter_lines(recipe, names):
         console.print(f"[dim]{line}[/]")
@@ -206,13 +207,7 @@ def _split_table(recipe: Recipe, splits: Mapping[str, Sequence[Case]], lengths: 
     return table
 
 
-def _training_table(
-    recipe: Recipe,
-    splits: Mapping[str, Sequence[Case]],
-    tokenizer: Any,
-    lengths: Mapping[str, Lengths],
-    names: Sequence[str],
-) -> tuple[Table, list[StageWork]]:
+def _training_table(recipe: Recipe, rows: _Rows, names: Sequence[str]) -> tuple[Table, list[StageWork]]:
     """(the table of both trainings, what each stage computes as far as it is known)."""
     columns = (
         "stage",
@@ -224,6 +219,18 @@ def _training_table(
         "memory\nabout",
     )
     table = _table("Training", columns, ("stage",))
+    shape, model, error = _sizes(recipe, rows.tokenizer, names)
+    for stage in ("sft", "grpo"):
+        if stage in names:
+            table.add_row(stage, *_training_row(recipe, stage, rows, shape, model, error))
+    works = []
+    if shape is not None and rows.lengths:
+        works = stage_works(recipe, rows.splits, rows.lengths, shape, names)
+    return table, works
+
+
+def _sizes(recipe: Recipe, tokenizer: Any, names: Sequence[str]) -> tuple[ModelShape | None, Any, str | None]:
+    """(the model's shape, the model without weights where an adapter's size is read off it, why there is none)."""
     adapters = [
         config.lora
         for stage in ("sft", "grpo")
@@ -231,49 +238,57 @@ def _training_table(
     ]
     shape = known_shape(recipe, tokenizer)
     # An adapter on all linear layers fits any model; names of layers are looked for in the model itself.
-    if adapters and (
-        shape is None or not shape.linear_width or any(a.target_modules != "all-linear" for a in adapters)
+    if shape is not None and (
+        not adapters or (shape.linear_width and all(lora.target_modules == "all-linear" for lora in adapters))
     ):
-        shape = None
-    model, error = (None, None) if shape is not None else model_without_weights(recipe, tokenizer)
-    if model is not None:
-        from medjudge.models.adapters import adapter_parameters
-        from medjudge.training.adapter_check import check_adapters
+        return shape, None, None
+    model, error = model_without_weights(recipe, tokenizer)
+    if model is None:
+        return None, None, error
+    from medjudge.training.adapter_check import check_adapters
 
-        check_adapters(recipe, names, model)
-        config = model.config.get_text_config()
-        n_all = sum(p.numel() for p in model.parameters())
-        shape = ModelShape(n_all, config.hidden_size, config.num_hidden_layers, config.vocab_size)
-    works = []
-    for stage in ("sft", "grpo"):
-        if stage not in names:
-            continue
-        config = recipe.sft if stage == "sft" else recipe.grpo
-        if config.split not in splits:
-            raise ConfigError(f"`{stage}.split` is {config.split!r}, but the data have: {', '.join(splits)}.")
-        cases = [c for c in splits[config.split] if c.gold is not None]
-        per_step, completions, steps = _steps(recipe, stage, cases)
-        tokens = memory = "not known"
-        trained = error or "not known"
-        split = lengths.get(config.split)
+    check_adapters(recipe, names, model)
+    config = model.config.get_text_config()
+    n_all = sum(p.numel() for p in model.parameters())
+    return ModelShape(n_all, config.hidden_size, config.num_hidden_layers, config.vocab_size), model, error
+
+
+def _training_row(
+    recipe: Recipe, stage: str, rows: _Rows, shape: ModelShape | None, model: Any, error: str | None
+) -> tuple[str, ...]:
+    """The cells of one training, after its name."""
+    config = recipe.sft if stage == "sft" else recipe.grpo
+    if config.split not in rows.splits:
+        raise ConfigError(
+            f"`{stage}.split` is {config.split!r}, but the data have: {', '.join(rows.splits)}. Name one of these."
+        )
+    cases = [c for c in rows.splits[config.split] if c.gold is not None]
+    per_step, completions, steps = _steps(recipe, stage, cases)
+    tokens = memory = "not known"
+    trained = error or "not known"
+    split = rows.lengths.get(config.split)
+    if split is not None:
+        tokens = f"{steps * completions * (split.mean_prompt + split.mean_target):,.0f}"
+    if shape is not None:
+        n_trained = _n_trained(config, shape, model)
+        trained = (
+            f"all {n_trained:,}" if n_trained == shape.n_parameters else f"{n_trained:,} of {shape.n_parameters:,}"
+        )
         if split is not None:
-            tokens = f"{steps * completions * (split.mean_prompt + split.mean_target):,.0f}"
-        if shape is not None:
-            n_all = shape.n_parameters
-            if config.tuning == "full":
-                n_trained = n_all
-            elif model is None:
-                n_trained = config.lora.r * shape.linear_width
-            else:
-                n_trained = adapter_parameters(model, config.lora)
-            trained = f"all {n_all:,}" if n_trained == n_all else f"{n_trained:,} of {n_all:,}"
-            if split is not None:
-                limit = split.max_target if stage == "sft" else recipe.contract.max_completion_tokens
-                memory = memory_words(recipe, stage, shape, n_trained, split.max_prompt + limit)
-        table.add_row(stage, f"{per_step:,}", f"{completions:,}", f"{steps:,}", tokens, trained, memory)
-    if shape is not None and lengths:
-        works = stage_works(recipe, splits, lengths, shape, names)
-    return table, works
+            limit = split.max_target if stage == "sft" else recipe.contract.max_completion_tokens
+            memory = memory_words(recipe, stage, shape, n_trained, split.max_prompt + limit)
+    return f"{per_step:,}", f"{completions:,}", f"{steps:,}", tokens, trained, memory
+
+
+def _n_trained(config: SftConfig | GrpoConfig, shape: ModelShape, model: Any) -> int:
+    """Parameters that a training changes. model: without weights; None where the adapter is on all linear layers."""
+    if config.tuning == "full":
+        return shape.n_parameters
+    if model is None:
+        return config.lora.r * shape.linear_width
+    from medjudge.models.adapters import adapter_parameters
+
+    return adapter_parameters(model, config.lora)
 
 
 def _steps(recipe: Recipe, stage: str, cases: Sequence[Case]) -> tuple[int, int, int]:

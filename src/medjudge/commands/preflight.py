@@ -16,6 +16,7 @@ from rich.console import Console
 
 from medjudge import artifacts
 from medjudge.data.store import read_split
+from medjudge.diagnostics.checks import PolicySample
 from medjudge.diagnostics.preflight import Preflight, run_preflight
 from medjudge.errors import ConfigError, MedjudgeError
 from medjudge.inference.local import fit_for_inference
@@ -48,7 +49,8 @@ def preflight(recipe: Recipe, console: Console, *, force: bool = False) -> Prefl
     tokenizer = load_tokenizer(folder, recipe.model.chat_template) if folder else _tokenizer(recipe, splits)
     cases, plan, _ = rewarded_cases(recipe, splits[recipe.grpo.split], tokenizer)
     console.print(f"[bold]pre-flight[/] of {recipe.name}: {len(cases):,} rows of split {recipe.grpo.split!r}\n")
-    sample, context = None, None
+    sample: PolicySample | str = policy if folder is None else "`grpo.preflight.prompts` is 0"
+    context = None
     if folder is not None and recipe.grpo.preflight.prompts:
         model = fit_for_inference(load_weights(folder, recipe.model, tokenizer))
         context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
@@ -59,12 +61,12 @@ def preflight(recipe: Recipe, console: Console, *, force: bool = False) -> Prefl
         tokenizer,
         plan,
         sample=sample,
-        why_no_sample=policy if folder is None else "`grpo.preflight.prompts` is 0",
         seed=recipe.seed,
         max_cut_share=recipe.grpo.preflight.max_cut_share,
         context_tokens=context,
-        keep_completions=recipe.grpo.doctor.keep_completions,
     )
+    if not recipe.grpo.doctor.keep_completions:
+        result = result.without_text()
     result = replace(result, seconds=round(time.monotonic() - started, 2), forced=force and not result.passed)
     print_preflight(result, console)
     with run_dir.lock():

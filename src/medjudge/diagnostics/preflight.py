@@ -116,6 +116,10 @@ class Preflight:
         """One word for manifests: passed, failed, or forced."""
         return "passed" if self.passed else "forced" if self.forced else "failed"
 
+    def without_text(self) -> Preflight:
+        """The same without what completions said, which may repeat text of a case."""
+        return replace(self, checks=tuple(map(_without_text, self.checks)))
+
     def to_json(self) -> dict[str, Any]:
         """The findings as a JSON object."""
         return {**asdict(self), "passed": self.passed, "verdict": self.verdict}
@@ -149,17 +153,17 @@ def run_preflight(
     tokenizer: Any,
     plan: RewardPlan,
     *,
-    sample: PolicySample | None = None,
-    why_no_sample: str = "no policy was sampled",
+    sample: PolicySample | str = "no policy was sampled",
     seed: int = 42,
     max_cut_share: float = 0.5,
     context_tokens: int | None = None,
-    keep_completions: bool = True,
 ) -> Preflight:
     """Every check on `cases`, all of which have gold.
 
-    context_tokens: the longest prompt and completion that the model takes, where it is known.
+    sample: what the policy answers, or why it was not asked. context_tokens: the longest prompt and completion that the
+    model takes, where it is known.
     """
+    policy, why_none = (None, sample) if isinstance(sample, str) else (sample, "")
     try:
         answers = gold_answers(contract, cases, tokenizer)
     except MedjudgeError as error:
@@ -168,13 +172,13 @@ def run_preflight(
     answers = [answers[i] for i in np.random.default_rng([seed, 4]).permutation(len(cases))]
     own = pay(plan, [answer.rollout for answer in answers])
     others = pay(plan, swapped(contract, answers))
-    sampled = observe(contract, plan, sample) if sample is not None else []
+    sampled = observe(contract, plan, policy) if policy is not None else []
     checks = (
         check_template(contract, answers[0], tokenizer),
         check_own_answers(answers, own),
         check_other_rows(answers, own, others),
         check_broken(contract, plan, answers[:BROKEN_CASES], tokenizer),
-        check_policy(contract, sample, sampled, why_no_sample),
+        check_policy(contract, policy, sampled, why_none),
         check_lengths(contract, [answer.encoded for answer in answers], context_tokens, max_cut_share),
     )
     return Preflight(
@@ -184,7 +188,7 @@ def run_preflight(
         n_prompts_cut=sum(answer.encoded.n_words_cut > 0 for answer in answers),
         n_words_cut=sum(answer.encoded.n_words_cut for answer in answers),
         n_snippets_cut=sum(answer.encoded.n_snippets_cut for answer in answers),
-        checks=checks if keep_completions else tuple(map(_without_text, checks)),
+        checks=checks,
         terms=_term_rows(plan, own, others, sampled),
         pass_rates=pass_rates(sampled),
     )

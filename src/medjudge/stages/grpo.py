@@ -178,13 +178,13 @@ def _proven(
         plan,
         sample=draw_sample(recipe, cases, model, tokenizer, policy, is_start=True)
         if recipe.grpo.preflight.prompts
-        else None,
-        why_no_sample="`grpo.preflight.prompts` is 0",
+        else "`grpo.preflight.prompts` is 0",
         seed=recipe.seed,
         max_cut_share=recipe.grpo.preflight.max_cut_share,
         context_tokens=getattr(model.config.get_text_config(), "max_position_embeddings", None),
-        keep_completions=recipe.grpo.doctor.keep_completions,
     )
+    if not recipe.grpo.doctor.keep_completions:
+        result = result.without_text()
     result = replace(result, seconds=round(time.monotonic() - started, 2), forced=is_forced and not result.passed)
     counts.keep()
     artifacts.write_json(path, result.to_json())

@@ -12,7 +12,7 @@ import platform
 import random
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -121,6 +121,13 @@ def build(
         name: {measure: round(share(model, tokenizer, part, N_PROBED, SEED), 3) for measure, share in PROBES.items()}
         for name, part in PARTS.items()
     }
+    return _save(folder, model, tokenizer, learned, log)
+
+
+def _save(
+    folder: Path, model: Any, tokenizer: Any, learned: Mapping[str, Any], log: list[dict[str, float]]
+) -> dict[str, Any]:
+    """Model, tokenizer, log and card into `folder`, in the place of an earlier one. Returns the recorded summary."""
     work = folder.with_name(folder.name + ".new")
     shutil.rmtree(work, ignore_errors=True)
     model.half().save_pretrained(work)
