@@ -283,8 +283,8 @@ def test_a_missing_column_is_one_error_with_the_nearest_name(tmp_path: Path) -> 
     with pytest.raises(DataError) as caught:
         read_source(str(json_lines(tmp_path / "r.jsonl", rows)), TASK, DataConfig(bad_rows="set_aside"))
     message = str(caught.value)
-    assert "no column 'question' for field 'question' (nearest: 'Question')" in message
-    assert "no column 'candidate' for field 'candidate' (nearest: 'candidat')" in message
+    assert "no column 'question' for field 'question' (did you mean `Question`?)" in message
+    assert "no column 'candidate' for field 'candidate' (did you mean `candidat`?)" in message
     assert "[data.fields]" in message
     assert "--set data.fields.question=COLUMN" in message
     assert "rows cannot be used" not in message
@@ -302,13 +302,13 @@ def test_a_missing_column_is_one_error_with_the_nearest_name(tmp_path: Path) -> 
     ],
 )
 def test_every_option_that_names_a_column_is_checked(options: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no column 'generatr'.*nearest: 'generator'"):
+    with pytest.raises(DataError, match=r"no column 'generatr'.*did you mean `generator`"):
         read_source(str(json_lines(tmp_path / "r.jsonl", ROWS)), TASK, DataConfig(**options))
 
 
 @pytest.mark.parametrize("options", [{"fields": {"canditate": "x"}}, {"values": {"lable": {"a": "1"}}}])
 def test_unknown_contract_fields_are_refused(options: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"does not have \(nearest: '(candidate|label)'\)"):
+    with pytest.raises(ConfigError, match=r"does not have \(did you mean `(candidate|label)`\?\)"):
         read_source(str(json_lines(tmp_path / "r.jsonl", ROWS)), TASK, DataConfig(**options))
 
 
@@ -357,7 +357,7 @@ def test_broken_files_end_in_one_message(name: str, tmp_path: Path) -> None:
 
 def test_a_missing_file_names_its_neighbour(tmp_path: Path) -> None:
     json_lines(tmp_path / "rows.jsonl", ROWS)
-    with pytest.raises(DataError, match=r"did you mean 'rows\.jsonl'"):
+    with pytest.raises(DataError, match=r"did you mean `rows\.jsonl`"):
         read_source(str(tmp_path / "row.jsonl"), TASK)
 
 
@@ -450,7 +450,7 @@ def test_builtin_sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     monkeypatch.setattr(rows_module, "GENERATORS", {})
     assert builtin_names() == ["deep/packed", "plain"]
     assert len(read_source("builtin:plain", TASK).cases) == len(read_source("builtin:deep/packed", TASK).cases) == 3
-    with pytest.raises(DataError, match=r"did you mean 'plain'.*Built-in data sets: deep/packed, plain"):
+    with pytest.raises(DataError, match=r"did you mean `plain`.*Built-in data sets: deep/packed, plain"):
         read_source("builtin:plan", TASK)
     with pytest.raises(DataError, match="does not exist"):
         read_source("builtin:../data/plain", TASK)

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import difflib
 import gzip
 import io
 import json
 import re
 import zlib
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medjudge.data.shapes import archived_objects, rows_of_tree, sheet_rows
-from medjudge.errors import DataError
+from medjudge.errors import DataError, did_you_mean
 from medjudge.files import BUILTIN_DIR
 from medjudge.network import hub_access
 from medjudge.synthetic.sets import GENERATORS, GeneratedSet
@@ -103,7 +102,7 @@ def source_path(source: str) -> Path:
     if not path.exists():
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise DataError(
-            f"{source} does not exist{_nearest(path.name, beside)}. Give a path ({FORMATS}), "
+            f"{source} does not exist{did_you_mean(path.name, beside)}. Give a path ({FORMATS}), "
             f"`hub:owner/name[:split]` or `builtin:NAME`; relative paths start at {Path.cwd()}."
         )
     return path
@@ -142,15 +141,11 @@ def _builtin_path(name: str) -> Path:
     known = builtin_names()
     if name not in known:
         raise DataError(
-            f"{BUILTIN}{name} does not exist{_nearest(name, known)}. Built-in data sets: {', '.join(known) or 'none'}."
+            f"{BUILTIN}{name} does not exist{did_you_mean(name, known)}. "
+            f"Built-in data sets: {', '.join(known) or 'none'}."
         )
     plain = BUILTIN_DIR / f"{name}.jsonl"
     return plain if plain.exists() else BUILTIN_DIR / f"{name}.jsonl.gz"
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _format(path: Path) -> str:

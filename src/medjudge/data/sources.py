@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
@@ -13,7 +12,7 @@ from typing import Literal
 
 from medjudge.data.paths import MISSING, look_up
 from medjudge.data.rows import Rejected, Row, iter_rows
-from medjudge.errors import ConfigError, DataError
+from medjudge.errors import ConfigError, DataError, did_you_mean
 from medjudge.records import Case
 from medjudge.settings.data import DataConfig
 from medjudge.tasks.contract import RowError, TaskContract
@@ -187,15 +186,10 @@ def _columns_by_field(
         for name in names:
             if name not in known:
                 raise ConfigError(
-                    f"`{section}` names {name!r}, which task {contract.kind!r} does not have{_nearest(name, known)}. "
-                    f"Its fields: {', '.join(known)}."
+                    f"`{section}` names {name!r}, which task {contract.kind!r} does not have"
+                    f"{did_you_mean(name, known)}. Its fields: {', '.join(known)}."
                 )
     return {name: fields.get(name, name) for name in known}
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
-    return f" (nearest: {close[0]!r})" if close else ""
 
 
 _NAMED = re.compile(r"\{([^{}]+)\}")
@@ -276,8 +270,10 @@ def _check_columns(
     others = sorted(asked - found - set(columns.values()) - {name for names in named.values() for name in names})
     if not gone and not others:
         return
-    said = [f"no column {column!r} for field {field!r}{_nearest(column, present)}" for column, field in gone.items()]
-    said += [f"no column {column!r}{_nearest(column, present)}" for column in others]
+    said = [
+        f"no column {column!r} for field {field!r}{did_you_mean(column, present)}" for column, field in gone.items()
+    ]
+    said += [f"no column {column!r}{did_you_mean(column, present)}" for column in others]
     example = next(iter(gone.values()), contract.gold_field)
     raise DataError(
         f"{source}: {'; '.join(said)}. Columns there: {', '.join(sorted(present))}. "

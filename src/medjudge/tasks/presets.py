@@ -8,7 +8,6 @@ criteria = "Is the reply kind?"
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Mapping
 from functools import cache
@@ -17,7 +16,7 @@ from typing import Any, Literal, cast
 
 from pydantic import Field, ValidationError
 
-from medjudge.errors import ConfigError
+from medjudge.errors import ConfigError, did_you_mean
 from medjudge.settings.base import Settings
 from medjudge.tasks.rubric import SCALES
 
@@ -54,11 +53,9 @@ def rubric_text(name_or_path: str) -> RubricText:
         return presets()[name_or_path]
     path = Path(name_or_path).expanduser()
     if not path.is_file():
-        close = difflib.get_close_matches(name_or_path, presets(), n=1, cutoff=0.5)
-        meant = f" (did you mean {close[0]!r}?)" if close else ""
         raise ConfigError(
-            f"no rubric {name_or_path!r}{meant}: name a TOML file with `criteria` and `[rubric]`, or one of "
-            f"{', '.join(presets())}."
+            f"no rubric {name_or_path!r}{did_you_mean(name_or_path, presets())}: name a TOML file with `criteria` and "
+            f"`[rubric]`, or one of {', '.join(presets())}."
         )
     try:
         found = RubricText.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
