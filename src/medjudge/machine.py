@@ -156,7 +156,10 @@ def pick_device(device: str | None) -> torch.device:
         try:
             return torch.device(device)
         except RuntimeError:
-            raise ConfigError(f"`model.device` is {device!r}: expected `cpu`, `cuda` or `cuda:N`.") from None
+            raise ConfigError(
+                f"`model.device` is {device!r}: expected `cpu`, `cuda` or `cuda:N`. Without it a GPU is taken where "
+                "there is one."
+            ) from None
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

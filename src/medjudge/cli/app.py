@@ -81,7 +81,10 @@ def task_data_rest(
     from medjudge.recipe import load_recipe, recipe_from_tree
 
     if recipe is None and task is None:
-        raise ConfigError("name the task with --task KIND, or give a recipe with --recipe FILE.")
+        raise ConfigError(
+            "got neither --task nor --recipe, expected one: name the task with --task KIND, or give a recipe with "
+            "--recipe FILE."
+        )
     if recipe is not None:
         loaded = load_recipe(recipe, overrides or [])
         if task is not None and task != loaded.task.kind:

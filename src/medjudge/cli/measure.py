@@ -194,7 +194,10 @@ def bench_rubric(
         print_benchmark_sets(console())
         return
     if not model or out is None:
-        raise ConfigError("name a judge with --model NAME=PATH_OR_ID and a folder with --out; --list shows the sets.")
+        raise ConfigError(
+            "got no --model or no --out, expected both: name a judge with --model NAME=PATH_OR_ID and a folder with "
+            "--out; --list shows the sets."
+        )
     settings = bench_recipe(recipe, mode, max_cases, overrides or [])
     names = [name.strip() for one in only or [] for name in one.split(",") if name.strip()]
     from medjudge.commands.bench import BenchOptions, run_benchmark

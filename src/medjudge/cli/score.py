@@ -116,7 +116,10 @@ def score(
 ) -> None:
     """Measure any judge's verdicts against the experts."""
     if (task is None) == (labels is None):
-        raise ConfigError("name the scale of the labels: --task KIND, or --labels A,B,C; one of the two.")
+        raise ConfigError(
+            f"got {'neither' if task is None else 'both'} of --task and --labels, expected one: name the scale of "
+            "the labels with --task KIND or --labels A,B,C."
+        )
     from rich.text import Text
 
     from medjudge.commands.score import ScoreOptions, label_scale, parse_judges, score_files

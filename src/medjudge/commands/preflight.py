@@ -37,12 +37,14 @@ def preflight(recipe: Recipe, console: Console, *, force: bool = False) -> Prefl
     """Proves, prints, and leaves `preflight.json` in the run folder; `force` is recorded there."""
     quiet_libraries()
     if "grpo" not in recipe.stages:
-        raise ConfigError("`stages` has no grpo: without it there is no reward to prove.")
+        raise ConfigError("`stages` has no grpo: without it there is no reward to prove. Add grpo to `stages`.")
     started = time.monotonic()
     run_dir = RunDir(recipe.run_dir)
     splits = _splits(recipe, run_dir)
     if recipe.grpo.split not in splits:
-        raise ConfigError(f"`grpo.split` is {recipe.grpo.split!r}, but the data have: {', '.join(splits)}.")
+        raise ConfigError(
+            f"`grpo.split` is {recipe.grpo.split!r}, but the data have: {', '.join(splits)}. Name one of these."
+        )
     folder, policy, is_start = _policy(recipe, run_dir)
     if folder is not None:
         artifacts.check_outputs(folder)

@@ -97,7 +97,10 @@ def read_benchmark(one: Chosen, contract: TaskContract) -> BenchmarkRows:
     except DataError:
         if left_out:
             why = ", ".join(f"{reason} ({count:,})" for reason, count in left_out.items())
-            raise DataError(f"{one.source}: no row of it belongs to {one.name}. Left out: {why}.") from None
+            raise DataError(
+                f"{one.source}: no row of it belongs to {one.name}. Left out: {why}. Name the file of this set: "
+                f"--data {one.name}=PATH."
+            ) from None
         raise
     return BenchmarkRows(table, dict(left_out))
 
@@ -280,7 +283,8 @@ def set_contract(one: Chosen, base: RubricContract, rubric: str | None) -> Rubri
         text = rubric_text(named)
         if not one.is_own and text.points != one.benchmark.points:
             raise ConfigError(
-                f"--rubric {one.name}={named} has {text.points} points, but the set is rated on {one.benchmark.points}."
+                f"--rubric {one.name}={named} has {text.points} points, but the set is rated on "
+                f"{one.benchmark.points}. Name a rubric of so many points, or leave --rubric out."
             )
         settings = text.task_settings()
     return RubricContract.model_validate({**base.model_dump(), **settings})

@@ -77,7 +77,7 @@ def iter_rows(source: str, notes: list[str] | None = None) -> Iterator[Row | Rej
     if path.is_dir():
         return _saved_rows(path)
     if path.stat().st_size == 0:
-        raise DataError(f"{path} is empty (0 bytes). Expected rows: {FORMATS}.")
+        raise DataError(f"{path} is empty (0 bytes). Expected rows: {FORMATS}. Write it again.")
     match _format(path):
         case ".jsonl" | ".ndjson":
             return _json_lines(path, notes)
@@ -142,7 +142,7 @@ def _builtin_path(name: str) -> Path:
     if name not in known:
         raise DataError(
             f"{BUILTIN}{name} does not exist{did_you_mean(name, known)}. "
-            f"Built-in data sets: {', '.join(known) or 'none'}."
+            f"Name one of the built-in data sets: {', '.join(known) or 'none'}."
         )
     plain = BUILTIN_DIR / f"{name}.jsonl"
     return plain if plain.exists() else BUILTIN_DIR / f"{name}.jsonl.gz"
@@ -165,7 +165,9 @@ def _lines(path: Path) -> Generator[bytes, None, None]:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path}: damaged gzip file ({type(error).__name__}). Copy it again from its source.") from None
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or type(error).__name__}.") from None
+        raise DataError(
+            f"cannot read {path}: {error.strerror or type(error).__name__}. Expected a file that this account may read."
+        ) from None
 
 
 def _json_lines(path: Path, notes: list[str] | None) -> Iterator[Row | Rejected]:
@@ -185,7 +187,7 @@ def _json_lines(path: Path, notes: list[str] | None) -> Iterator[Row | Rejected]
         if raw.strip():
             yield _json_row(raw, place)
     if n_lines == 0:
-        raise DataError(f"{path} is empty. Expected one JSON object per line.")
+        raise DataError(f"{path} is empty. Expected one JSON object per line. Write it again.")
 
 
 def _json_row(raw: bytes, place: str) -> Row | Rejected:
@@ -230,7 +232,10 @@ def _json_rows(path: Path, notes: list[str] | None) -> Iterator[Row | Rejected]:
         hint = "It looks like JSON lines: name it .jsonl." if lines else "Correct the file there."
         raise DataError(f"{path}:{error.lineno}: broken JSON (column {error.colno}: {error.msg}). {hint}") from None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: JSON that cannot be read ({type(error).__name__}).") from None
+        raise DataError(
+            f"{path}: JSON that cannot be read ({type(error).__name__}). Expected rows of plain objects: write them "
+            "again."
+        ) from None
     rows = tree.get("data") if isinstance(tree, dict) else tree
     if not isinstance(rows, list) and isinstance(tree, dict) and notes is not None:
         rows = rows_of_tree(tree, str(path), notes)
@@ -238,7 +243,7 @@ def _json_rows(path: Path, notes: list[str] | None) -> Iterator[Row | Rejected]:
         got = f"an object with keys {sorted(tree)[:8]}" if isinstance(tree, dict) else type(tree).__name__
         raise DataError(f'{path}: got {got}, expected a list of objects or {{"data": [...]}}.')
     if not rows:
-        raise DataError(f"{path}: got an empty list, expected rows.")
+        raise DataError(f"{path}: got an empty list, expected rows. Write it again.")
     escapes = "\\ud" in text or "\\uD" in text
     for index, value in enumerate(rows, start=1):
         yield _object_row(value, f"{path}:row {index}", escapes=escapes)
@@ -293,7 +298,7 @@ def _table_rows(path: Path, lines: Iterator[tuple[str, list[Any]]]) -> Iterator[
             continue
         yield Row(f"{path}:{place}", {name: cell for name, cell in zip(header, cells, strict=True) if name})
     if not n_rows:
-        raise DataError(f"{path}: got a header and no rows.")
+        raise DataError(f"{path}: got a header and no rows, expected a row per case. Write it again.")
 
 
 def _parquet_rows(path: Path) -> Iterator[Row | Rejected]:
@@ -303,12 +308,14 @@ def _parquet_rows(path: Path) -> Iterator[Row | Rejected]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             if not file.metadata.num_rows:
-                raise DataError(f"{path}: got a parquet file with no rows.")
+                raise DataError(f"{path}: got a parquet file with no rows, expected a row per case. Write it again.")
             batches = (row for batch in file.iter_batches() for row in batch.to_pylist())
             for index, values in enumerate(batches, start=1):
                 yield Row(f"{path}:row {index}", values)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path}: not a readable parquet file ({type(error).__name__}).") from None
+        raise DataError(
+            f"{path}: not a readable parquet file ({type(error).__name__}). Copy or write it again."
+        ) from None
 
 
 def _saved_rows(path: Path) -> Iterator[Row | Rejected]:
@@ -319,7 +326,9 @@ def _saved_rows(path: Path) -> Iterator[Row | Rejected]:
     try:
         saved = datasets.load_from_disk(str(path))
     except Exception as error:  # a damaged folder fails in many ways inside the library; all mean the same to the user
-        raise DataError(f"{path}: not a readable folder of `datasets` ({type(error).__name__}).") from None
+        raise DataError(
+            f"{path}: not a readable folder of `datasets` ({type(error).__name__}). Write it again with `save_to_disk`."
+        ) from None
     if isinstance(saved, datasets.DatasetDict):
         if len(saved) != 1:
             folders = ", ".join(str(path / name) for name in saved)
@@ -333,7 +342,7 @@ def _hub_rows(source: str) -> Iterator[Row | Rejected]:
 
     name, _, split = source.removeprefix(HUB).partition(":")
     if not name:
-        raise DataError(f"got {source!r}, expected `hub:owner/name[:split]`.")
+        raise DataError(f"got {source!r}, expected `hub:owner/name[:split]`. Write the name as the hub shows it.")
     try:
         with hub_access():
             loaded = datasets.load_dataset(name, split=split or None, trust_remote_code=False)
@@ -373,7 +382,7 @@ def _dataset_rows(dataset: Any, source: str) -> Iterator[Row | Rejected]:
     for index, values in enumerate(dataset, start=1):
         yield Row(f"{source}:row {index}", values)
     if not index:
-        raise DataError(f"{source}: got a data set with no rows.")
+        raise DataError(f"{source}: got a data set with no rows, expected a row per case. Name another split.")
 
 
 def _text(path: Path, notes: list[str] | None) -> str:

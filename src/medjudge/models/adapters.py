@@ -130,7 +130,8 @@ def _try(model: Any, lora: LoraSettings, key: str) -> None:
     except (ValueError, RuntimeError, NotImplementedError) as error:
         first = str(error).strip().partition("\n")[0]
         raise ConfigError(
-            f"`{key.rpartition('.')[0]}` with target_modules {_shown(lora)} is refused by PEFT for this model: {first}"
+            f"`{key.rpartition('.')[0]}` with target_modules {_shown(lora)} is refused by PEFT for this model: {first} "
+            'Take other modules, or "all-linear".'
         ) from None
 
 

@@ -66,7 +66,9 @@ class EndpointSettings(Settings):
     @classmethod
     def _no_second_word(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
         if taken := sorted(_OWN_FIELDS & value.keys()):
-            raise ValueError(f"{', '.join(taken)}: set by the task or by settings of their own")
+            raise ValueError(
+                f"{', '.join(taken)}: set by the task or by settings of their own: take them out of `extra`"
+            )
         return value
 
 

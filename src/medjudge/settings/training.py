@@ -14,7 +14,9 @@ from medjudge.settings.rewards import RewardSettings
 
 def _check_multiple(whole_name: str, whole: int, part_name: str, part: int) -> None:
     if whole % part:
-        raise ValueError(f"`{whole_name}` is {whole}, which is not a multiple of `{part_name}` = {part}")
+        raise ValueError(
+            f"`{whole_name}` is {whole}, which is not a multiple of `{part_name}` = {part}: change one of the two"
+        )
 
 
 class TrainingConfig(Settings):

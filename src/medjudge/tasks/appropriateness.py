@@ -9,8 +9,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from medjudge.records import Case, Judgement, Message, Unparsed, Verdict
+from medjudge.tasks.answers import AnswerContract
 from medjudge.tasks.citations import given_ids, without_unseen
-from medjudge.tasks.contract import RowError, TaskContract
+from medjudge.tasks.contract import RowError
 from medjudge.tasks.text import (
     THINK_OPEN,
     ambiguous,
@@ -20,7 +21,6 @@ from medjudge.tasks.text import (
     describe,
     describe_label,
     is_missing,
-    naming_the_reader,
     one_line,
     optional_text,
     read_blocks,
@@ -72,7 +72,7 @@ _CITATION_KEYS = ("id", "citation", "citation_id", "number", "pmid")
 _TEXT_KEYS = ("abstract", "text", "snippet")
 
 
-class AppropriatenessContract(TaskContract):
+class AppropriatenessContract(AnswerContract):
     """Condition, variant, procedure and optional evidence in, `<think>..</think><answer>..</answer>` out.
 
     Labels and situations are those of the ACR Appropriateness Criteria; the form is that of "Reinforcement Learning for
@@ -186,17 +186,11 @@ class AppropriatenessContract(TaskContract):
             reason = cut_at_word(reason, self.max_reason_chars)
         return f"<think>{reason or self.missing_reason.replace('{label}', case.gold)}</think>\n{answer}"
 
-    def parse(self, case_id: str, completion: str) -> Judgement:
+    def _read_strictly(self, case_id: str, completion: str) -> Judgement:
         """The verdict of one think and one answer block in this order (or one answer block), and nothing else.
 
         The label must be one of the three in full; white space and case do not matter.
         """
-        judgement = naming_the_reader(self._parse_strictly(case_id, completion))
-        if self.lenient and isinstance(judgement, Unparsed):
-            return self._dig_out(case_id, completion) or judgement
-        return judgement
-
-    def _parse_strictly(self, case_id: str, completion: str) -> Judgement:
         text = completion
         if self.form == "answer_only":
             parts = split_thinking(completion, thinking=False, switch='`task.form = "reasoning"`')
@@ -222,7 +216,7 @@ class AppropriatenessContract(TaskContract):
             ': `task.form = "answer_only"` reads answers without a thought, `task.lenient = true` with and without one'
         )
 
-    def _dig_out(self, case_id: str, completion: str) -> Judgement | None:
+    def _read_leniently(self, case_id: str, completion: str) -> Judgement | None:
         """The one label that answer blocks name, with what follows them, or else the text outside of thoughts."""
         text = outside_thoughts(completion)
         blocks = [block for block in _ANSWER.finditer(text) if not _PLACEHOLDER.match(block[1])]

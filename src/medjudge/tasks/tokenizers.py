@@ -137,7 +137,10 @@ def _find_stop_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
         pass  # a template that renders no finished answers: the model's own end token stands in
     stop_ids = tuple(dict.fromkeys(token for token in (turn_end, eos) if token is not None))
     if not stop_ids:
-        raise ModelError(f"tokenizer {shown_name(tokenizer)} has no token that ends an answer. Set its `eos_token`.")
+        raise ModelError(
+            f"tokenizer {shown_name(tokenizer)} has no token that ends an answer. "
+            "Set `eos_token` in its tokenizer_config.json."
+        )
     return stop_ids
 
 

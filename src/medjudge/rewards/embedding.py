@@ -184,7 +184,7 @@ def measure_baseline(cases: Sequence[Case], embed: Embedder, pick: Callable[[Ali
     if baseline > 0.95:
         raise ConfigError(
             f"reasons of different groups are alike (mean similarity {baseline:.2f}): similarity to the expert's "
-            "reasons tells nothing about a case here. Take another reward."
+            "reasons says nothing about a case here. Take another reward."
         )
     return baseline
 
