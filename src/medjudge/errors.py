@@ -20,7 +20,7 @@ from collections.abc import Iterable
 
 
 class MedjudgeError(Exception):
-    """Base of every error that a user can cause and mend. The CLI prints its message alone and exits with 1.
+    """Base of every error that a user can cause and fix. The CLI prints its message alone and exits with 1.
 
     A value that a message repeats may be of any length: of a word of more than 1,000 characters 100 are kept.
     """
@@ -51,7 +51,7 @@ class LineageError(ModelError):
 
 
 class EndpointError(ModelError):
-    """An endpoint that cannot be reached, refuses the request as such, or fails more often than is borne."""
+    """An endpoint that cannot be reached, refuses the request as such, or fails more often than allowed."""
 
 
 class RunError(MedjudgeError):

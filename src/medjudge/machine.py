@@ -1,4 +1,4 @@
-"""The machine that a run is on: its processors, how many threads are worth having now, what becomes of freed memory.
+"""The machine that a run is on: its processors, the fastest thread count now, and how the allocator is set.
 
 No torch is imported here: `prepare_process` acts before it is.
 """

@@ -1,4 +1,4 @@
-"""The one door: every command, in the order a project meets them.
+"""The command line: every command, in the order in which a project needs them.
 
     medjudge init appropriateness          a commented recipe to start from
     medjudge check-data rows.jsonl ...     is this data fit to train and to test on?

@@ -1,4 +1,4 @@
-"""The console script: runs a command, and turns errors that a user can mend into messages."""
+"""The console script: runs a command, and turns errors that a user can fix into messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medjudge.files import private_files, write_failure
 
 
 def main() -> None:
-    """The console script: messages for errors a user can mend, and their exit code."""
+    """The console script: messages for errors a user can fix, and their exit code."""
     from medjudge.log import show_on
     from medjudge.machine import prepare_process
     from medjudge.network import offline

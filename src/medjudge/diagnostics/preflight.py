@@ -142,7 +142,7 @@ def require_earnable(result: Preflight) -> None:
     raise DataError(
         f"pre-flight failed ({', '.join(CHECKS[check.name] for check in result.failures)}: no). {why}"
         + (f" Such as case {', '.join(dict.fromkeys(ids))}." if ids else "")
-        + " A policy cannot learn what the expert's own answer does not earn: mend it (docs/doctor.md), or go on "
+        + " A policy cannot learn what the expert's own answer does not earn: fix it (docs/doctor.md), or go on "
         "all the same with --force, which manifest and report will say."
     )
 

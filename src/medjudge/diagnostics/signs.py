@@ -21,16 +21,17 @@ SIGNS: dict[str, Sign] = {
     "not_finite": Sign(
         "severe",
         "loss, gradient or KL is not a number",
-        "Lower `grpo.learning_rate`, set `model.dtype` to bfloat16 or float32, and begin again: weights may be spoilt.",
+        "Lower `grpo.learning_rate`, set `model.dtype` to bfloat16 or float32, and begin again: weights "
+        "may be corrupted.",
     ),
     "kl_runaway": Sign(
         "severe",
-        "the policy runs away from its reference",
+        "the policy diverges from its reference",
         "Lower `grpo.learning_rate` or raise `grpo.kl_coef`, and take the last checkpoint from before this step.",
     ),
     "entropy_runaway": Sign(
         "severe",
-        "the policy dissolves into noise",
+        "entropy explosion: the policy is close to random",
         "Lower `grpo.learning_rate` and `grpo.temperature`; take out an entropy bonus (`grpo.trl.entropy_coef`).",
     ),
     "truncated": Sign(
@@ -69,13 +70,13 @@ SIGNS: dict[str, Sign] = {
     ),
     "no_spread": Sign(
         "severe",
-        "all groups are without spread",
+        "all groups have zero reward variance",
         "Raise `grpo.temperature` or `grpo.group_size`, take cases of middling difficulty, or add a graded reward.",
     ),
     "constant_component": Sign(
         "warning",
         "a reward component never varies",
-        "Look at what it pays on gold answers (`medjudge preflight`); mend it, or take it out of `grpo.rewards`.",
+        "Look at what it pays on gold answers (`medjudge preflight`); fix it, or take it out of `grpo.rewards`.",
     ),
     "label_lost": Sign(
         "warning",
@@ -106,7 +107,7 @@ SIGNS: dict[str, Sign] = {
     ),
     "overfitting": Sign(
         "severe",
-        "training cases are learned by heart while held-out accuracy falls",
+        "overfitting: training accuracy rises while held-out accuracy falls",
         "Stop earlier, train on cases that SFT has not seen, or raise `grpo.kl_coef`.",
     ),
 }

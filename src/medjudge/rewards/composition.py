@@ -41,7 +41,7 @@ class BatchReward(Protocol):
 
     @property
     def gold_tolerance(self) -> float:
-        """By how much the expert's own answer may miss `most`; infinite for a judge model, which is then not asked."""
+        """Tolerance of the expert's own answer below `most`; infinite for a judge model, which is then not asked."""
 
     @property
     def asks_a_model(self) -> bool:

@@ -14,7 +14,7 @@ SPLIT_SOURCES = ("train", "grpo", "validation", "test")
 
 
 class LeakageConfig(Settings):
-    """What counts as a leak between two splits, and how much of it a run bears."""
+    """What counts as a leak between two splits, and how much of it a run allows."""
 
     near_duplicate_threshold: float = Field(0.9, gt=0, le=1)
     """Jaccard similarity of word 5-shingles that each input field of two cases must reach to be near-duplicates.

@@ -50,7 +50,7 @@ def set_key(tree: dict[str, Any], keys: Sequence[str], value: Any) -> None:
 
 
 def drop_other_sources(tree: dict[str, Any], overridden: set[tuple[str, ...]]) -> None:
-    """Drops the file's other form of naming rows where the command line names them in one of the two forms."""
+    """`--set data.source` removes the file's per-split sources, and a per-split source the file's `data.source`."""
     data = tree.get("data")
     by_split = {("data", name) for name in SPLIT_SOURCES}
     if not isinstance(data, dict) or (("data", "source") in overridden) == bool(by_split & overridden):

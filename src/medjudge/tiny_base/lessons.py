@@ -25,7 +25,7 @@ class Lesson:
 
 
 WORDS = Lesson({("words", "en"): 1280}, stated_share=0.0)
-"""The first lesson, which goes on until it is learned: how long that takes depends on the lots."""
+"""The first lesson, which goes on until it is learned: how long that takes depends on the random draw."""
 LESSONS = (
     Lesson({("words", "en"): 450, ("names", "en"): 1000, ("later", "en"): 500}, n_epochs=4, stated_share=0.0),
     Lesson(

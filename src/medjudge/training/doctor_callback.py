@@ -23,7 +23,7 @@ from medjudge.training.trl_adapter import last_advantages, set_temperature, step
 WARMER = 1.15
 """Factor on the temperature each time that `act` raises it: three raises take 1.0 to 1.5."""
 TOO_COLD = ("no_spread", "entropy_collapse")
-"""Findings that a higher temperature can mend."""
+"""Findings that a higher temperature can cure."""
 
 
 class DoctorWatch(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
