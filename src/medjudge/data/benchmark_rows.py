@@ -48,8 +48,8 @@ def ragtruth(row: Values, task: Literal["QA", "Summary", "Data2txt"]) -> Values 
     """
     if not is_missing(row.get("split")) and row.get("split") != "test":
         return "not of the test split"
-    found = row.get("task_type")
-    if not is_missing(found) and str(found).casefold() != task.casefold():
+    task_of_row = row.get("task_type")
+    if not is_missing(task_of_row) and str(task_of_row).casefold() != task.casefold():
         return "of another task of RAGTruth"
     source = _from_json(row.get("source_info"))
     if task == "QA":
@@ -80,11 +80,11 @@ def join_ragtruth(responses: Iterable[Row | Rejected], sources: Iterable[Row | R
         if isinstance(response, Rejected):
             yield response
             continue
-        found = by_id.get(str(response.values.get("source_id")))
-        if found is None:
+        source_row = by_id.get(str(response.values.get("source_id")))
+        if source_row is None:
             yield Rejected(response.place, "source_id", f"got an id that {SOURCES} lacks, expected one of its rows")
         else:
-            kept = {key: found.get(key) for key in ("task_type", "source", "source_info")}
+            kept = {key: source_row.get(key) for key in ("task_type", "source", "source_info")}
             yield Row(response.place, {**response.values, **kept})
 
 
@@ -167,13 +167,13 @@ def prometheus(row: Values) -> Values:
 
 def _sections(text: str) -> dict[str, str]:
     parts = _SECTION.split(text)
-    found = {name.strip().casefold(): body.strip() for name, body in zip(parts[1::2], parts[2::2], strict=True)}
-    rubric = found.get("score rubrics", "")
+    sections = {name.strip().casefold(): body.strip() for name, body in zip(parts[1::2], parts[2::2], strict=True)}
+    rubric = sections.get("score rubrics", "")
     criteria, _, lines = rubric.partition("\n")
     return {
-        "instruction": found.get("the instruction to evaluate", ""),
-        "response": found.get("response to evaluate", ""),
-        "reference_answer": next((body for name, body in found.items() if name.startswith("reference answer")), ""),
+        "instruction": sections.get("the instruction to evaluate", ""),
+        "response": sections.get("response to evaluate", ""),
+        "reference_answer": next((body for name, body in sections.items() if name.startswith("reference answer")), ""),
         "criteria": criteria.strip().removeprefix("[").removesuffix("]"),
         **{f"score{n}": description.strip() for n, description in _RUBRIC_LINES.findall(lines)},
     }

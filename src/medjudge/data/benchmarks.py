@@ -111,14 +111,14 @@ def _loaded(rows: Iterable[Row | Rejected], load: Loader, left_out: Counter[str]
             yield row
             continue
         try:
-            found = load(row.values)
+            loaded = load(row.values)
         except RowError as error:
             yield Rejected(row.place, error.field, f"got {error.got}, expected {error.expected}")
             continue
-        if isinstance(found, str):
-            left_out[found] += 1
+        if isinstance(loaded, str):
+            left_out[loaded] += 1
         else:
-            yield Row(row.place, found)
+            yield Row(row.place, loaded)
 
 
 def _original_rows(name: str, source: str) -> Iterator[Row | Rejected]:

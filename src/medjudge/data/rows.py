@@ -123,8 +123,8 @@ def source_files(source: str) -> tuple[Path, ...]:
 
 def builtin_names() -> list[str]:
     """What can stand after `builtin:`, sorted."""
-    found = (p.relative_to(BUILTIN_DIR) for p in BUILTIN_DIR.rglob("*.jsonl*"))
-    stored = (path.as_posix() for path in found if path.parts[0] not in TABLES)
+    paths = (p.relative_to(BUILTIN_DIR) for p in BUILTIN_DIR.rglob("*.jsonl*"))
+    stored = (path.as_posix() for path in paths if path.parts[0] not in TABLES)
     return sorted({*(name.removesuffix(".gz").removesuffix(".jsonl") for name in stored), *GENERATORS})
 
 

@@ -80,7 +80,7 @@ def cases_of(rows: Iterable[Row | Rejected], source: str, contract: TaskContract
     asked |= {name for name in data.group_by if name not in columns}
     asked |= {name for column in columns.values() for name in _named(column)}
     wanted = {*columns.values(), *asked}
-    found: set[str] = set()
+    seen: set[str] = set()
     present: set[str] = set()
     read: list[_Read] = []
     rejected: list[Rejected] = []
@@ -91,7 +91,7 @@ def cases_of(rows: Iterable[Row | Rejected], source: str, contract: TaskContract
             rejected.append(row)
             continue
         present.update(row.values)
-        found.update(name for name in wanted - found if _has(row.values, name))
+        seen.update(name for name in wanted - seen if _has(row.values, name))
         if not all(_same(_value(row.values, column), want) for column, want in data.where.items()):
             n_filtered += 1
             continue
@@ -103,7 +103,7 @@ def cases_of(rows: Iterable[Row | Rejected], source: str, contract: TaskContract
         if data.max_rows is not None and n_rows - n_filtered >= data.max_rows:
             break
     if present:
-        _check_columns(source, contract, columns, data.fields, wanted, found, present)
+        _check_columns(source, contract, columns, data.fields, wanted, seen, present)
     if rejected and (data.bad_rows == "refuse" or not read):
         raise DataError(_describe(source, rejected, n_rows))
     if not read:
@@ -259,24 +259,24 @@ def _check_columns(
     columns: Mapping[str, str],
     mapped: Mapping[str, str],
     asked: set[str],
-    found: set[str],
+    seen: set[str],
     present: set[str],
 ) -> None:
     """Raises one DataError for all columns that no row has."""
     tolerated = {contract.gold_field, contract.reason_field, *contract.optional_fields} - set(mapped)
     named = {field: _named(column) or (column,) for field, column in columns.items()}
-    needed = [field for field, column in columns.items() if column not in found and field not in tolerated]
-    gone = {name: field for field in needed for name in named[field] if name not in found}
-    others = sorted(asked - found - set(columns.values()) - {name for names in named.values() for name in names})
+    needed = [field for field, column in columns.items() if column not in seen and field not in tolerated]
+    gone = {name: field for field in needed for name in named[field] if name not in seen}
+    others = sorted(asked - seen - set(columns.values()) - {name for names in named.values() for name in names})
     if not gone and not others:
         return
-    said = [
+    problems = [
         f"no column {column!r} for field {field!r}{did_you_mean(column, present)}" for column, field in gone.items()
     ]
-    said += [f"no column {column!r}{did_you_mean(column, present)}" for column in others]
+    problems += [f"no column {column!r}{did_you_mean(column, present)}" for column in others]
     example = next(iter(gone.values()), contract.gold_field)
     raise DataError(
-        f"{source}: {'; '.join(said)}. Columns there: {', '.join(sorted(present))}. "
+        f"{source}: {'; '.join(problems)}. Columns there: {', '.join(sorted(present))}. "
         f'Name the right column, for a field in `[data.fields]` ({example} = "COLUMN") or with '
         f"`--set data.fields.{example}=COLUMN`."
     )

@@ -121,14 +121,14 @@ class Reader:
         if not text or text.casefold() in ("nan", "null", "<na>"):
             return None
         value = number(text.removesuffix("%"))
-        found = None if value is None else value / (100 if text.endswith("%") else self.confidence_max)
-        if found is None or not 0 <= found <= 1:
+        confidence = None if value is None else value / (100 if text.endswith("%") else self.confidence_max)
+        if confidence is None or not 0 <= confidence <= 1:
             raise DataError(
                 f"{row.place}: column {self.columns['confidence']!r} holds no confidence between 0 and "
                 f"{self.confidence_max:g}. Name its highest value with --confidence-max, map another column, or read "
                 "none: --map confidence=."
             )
-        return found
+        return confidence
 
 
 @dataclass
@@ -145,17 +145,17 @@ class Answers:
 
     def add(self, row: Row, case_id: str, who: str, path: str) -> None:
         """Takes the verdict of one judge in a row."""
-        said = self.judgements.setdefault(who, {})
-        if case_id in said:
+        judgements = self.judgements.setdefault(who, {})
+        if case_id in judgements:
             raise self._second(row, case_id, who)
         values = self.values.get(who) or self.values.setdefault(who, Values(self.scale))
         failed = "error" in self.reader.columns and says_failed(self.reader.cell(row, "error"))
         cell = None if failed else self.reader.at(row, path)
         label = values.add(cell)
         if label is not None:
-            said[case_id] = Verdict(case_id, label, self.reader.confidence(row))
+            judgements[case_id] = Verdict(case_id, label, self.reader.confidence(row))
         else:
-            said[case_id] = self._unparsed(row, case_id, failed=failed, is_empty=self.scale.is_empty(cell))
+            judgements[case_id] = self._unparsed(row, case_id, failed=failed, is_empty=self.scale.is_empty(cell))
         if "completion" in self.reader.columns and (text := self.reader.cell(row, "completion")):
             self.completions[who, case_id] = str(text)
         if row.values.get(ROLE) == BASELINE:

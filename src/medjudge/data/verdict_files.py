@@ -127,10 +127,10 @@ def read_verdicts(
     _check_failures(table, reader, judges, reading)
     own_name = None if "judge" in columns or reading.judges else judge
     first = _columns_line(table, columns, groups, own_name, reading.judges)
-    found = [f"Verdicts of {who}: {values.describe()}." for who, values in answers.values.items()]
+    by_judge = [f"Verdicts of {who}: {values.describe()}." for who, values in answers.values.items()]
     truth = [f"Expert labels: {reader.gold_values.describe()}."] if "gold" in columns else []
     return VerdictFile(
-        {who: list(said.values()) for who, said in answers.judgements.items()},
+        {who: list(judgements.values()) for who, judgements in answers.judgements.items()},
         facts,
         answers.completions,
         columns,
@@ -141,7 +141,7 @@ def read_verdicts(
         bool(groups.keys),
         (
             first,
-            *found[:N_SHOWN],
+            *by_judge[:N_SHOWN],
             *truth,
             *table.notes,
             *notes,
@@ -370,10 +370,10 @@ def _check_failures(table: Table, reader: Reader, judges: Mapping[str, str], rea
     ):
         return
     filled = [any(plain(reader.at(row, path)) for path in judges.values()) for row in table.rows]
-    found = failure_paths(table, filled)
-    if not found:
+    failures = failure_paths(table, filled)
+    if not failures:
         return
-    path, n = max(found.items(), key=lambda item: item[1])
+    path, n = max(failures.items(), key=lambda item: item[1])
     raise DataError(
         f"{table.source}: {n:,} rows with a verdict say in {path} that something failed; the verdict of a judge that "
         f"failed is none. Say so with --map error={path}, or take all verdicts as they stand with --map error=."

@@ -100,13 +100,13 @@ def diagnose(
 
     steps: all steps so far, in order. Nothing is found before a window is full, but numbers that are none.
     """
-    found: list[Finding] = []
+    findings: list[Finding] = []
     if (broken := _not_finite(steps)) is not None:
-        found.append(broken)
+        findings.append(broken)
     window = _last_window(steps, window_steps, window_groups)
     if window is not None:
         first = _first_window(steps, window_steps, window_groups)
-        found += [
+        findings += [
             finding
             for finding in (
                 _kl(steps, window_steps),
@@ -124,9 +124,9 @@ def diagnose(
             )
             if finding is not None
         ]
-    names = {finding.name for finding in found}
+    names = {finding.name for finding in findings}
     explained = {symptom for name in names for symptom in EXPLAINS.get(name, ())}
-    return [finding for finding in found if finding.name not in explained]
+    return [finding for finding in findings if finding.name not in explained]
 
 
 def _last_window(steps: Sequence[StepFacts], n_steps: int, n_groups: int) -> Window | None:
@@ -318,26 +318,26 @@ def _label_lost(steps: Sequence[StepFacts], n_steps: int, n_groups: int) -> Find
     if not lost:
         return None
     at_first = _first_window(steps, n_steps, 2 * n_groups)
-    told = [
+    sentences = [
         f"`{label}` is the experts' label in {n_given:,} of {window.count('n_groups'):,} groups, and "
         f"{answers[label]:,} of {n:,} completions give it ({at_first.tally('answers')[label]:,} of "
         f"{at_first.count('n'):,} at first)"
         for label, n_given in lost.items()
     ]
     evidence = window.evidence(other_label(next(iter(lost))))
-    return _finding("label_lost", f"{_span(window)}: {'; '.join(told)}.", window, evidence)
+    return _finding("label_lost", f"{_span(window)}: {'; '.join(sentences)}.", window, evidence)
 
 
 def _zero_gradient(window: Window) -> Finding | None:
     """Every step with spread in the window brought no gradient, or no advantage."""
-    told = [step for step in window.steps if step.batch is not None and step.batch.n_spread]
-    norms = [step.grad_norm for step in told if step.grad_norm is not None]
+    with_spread = [step for step in window.steps if step.batch is not None and step.batch.n_spread]
+    norms = [step.grad_norm for step in with_spread if step.grad_norm is not None]
     n_spread = window.count("n_spread")
-    if len(told) < len(window.batches) / 2 or n_spread < 3 or _is_cut_off(window):
+    if len(with_spread) < len(window.batches) / 2 or n_spread < 3 or _is_cut_off(window):
         return None
-    if all(step.batch is not None and step.batch.n_advantages == 0 for step in told):
+    if all(step.batch is not None and step.batch.n_advantages == 0 for step in with_spread):
         why = "every advantage is 0 all the same: it is lost between reward and advantage"
-    elif len(norms) == len(told) and all(norm <= NO_GRADIENT for norm in norms):
+    elif len(norms) == len(with_spread) and all(norm <= NO_GRADIENT for norm in norms):
         why = f"the largest gradient norm was {max(norms):.1e}: nothing that the loss depends on is trained"
     else:
         return None
@@ -367,12 +367,12 @@ def _entropy(steps: Sequence[StepFacts], n: int, window: Window) -> Finding | No
         return None
     start, last = (statistics.median(e for _, e in part) for part in (known[:n], known[-n:]))
     recent = Window(tuple(step for step in steps if step.step >= known[-n][0]))
-    told = f"entropy has its median at {last:.3f} nats per token ({_span(recent)}), at first it was {start:.3f}"
+    change = f"entropy has its median at {last:.3f} nats per token ({_span(recent)}), at first it was {start:.3f}"
     if last >= start + ENTROPY_RISE:
-        return _finding("entropy_runaway", f"{told}.", recent, recent.evidence("longest"))
+        return _finding("entropy_runaway", f"{change}.", recent, recent.evidence("longest"))
     if last <= ENTROPY_LEFT * start and window.share("n_spread", "n_groups") <= 1 - ALL and not _is_cut_off(window):
         groups = window.count("n_groups")
-        sentence = f"{told}, and {window.count('n_spread'):,} of {groups:,} groups differ in reward."
+        sentence = f"{change}, and {window.count('n_spread'):,} of {groups:,} groups differ in reward."
         return _finding("entropy_collapse", sentence, window, window.evidence("alike"))
     return None
 

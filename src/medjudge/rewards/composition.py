@@ -179,15 +179,15 @@ def _never_positive(rule: RewardRule | BuiltReward) -> bool:
 
 def rewardable(plan: RewardPlan, cases: Sequence[Case]) -> list[Case]:
     """The cases that have the gold which every reward needs. Raises NotRewardableError if none has."""
-    found = [case for case in cases if plan.most(case) is not None]
-    if not found:
+    payable = [case for case in cases if plan.most(case) is not None]
+    if not payable:
         lacking = [name for name, reward in plan.rewards.items() if not any(reward.most(c) is not None for c in cases)]
         raise NotRewardableError(
             f"no row of {len(cases)} has the gold that the reward {' and '.join(lacking) or 'plan'} compares with: an "
             "expert's label, for rewards on reasoning the expert's reasoning. Map the column in `data.fields`, or take "
             "rewards that these rows can pay."
         )
-    return found
+    return payable
 
 
 def build_plan(rewards: Mapping[str, float], gate: Sequence[str], context: RewardContext) -> RewardPlan:
@@ -263,7 +263,7 @@ class RewardPlan:
 
     def report(self) -> dict[str, Any]:
         """What a report should say of the rewards: their composition, and what each has to tell."""
-        built = {name: dict(said) for name, reward in self.rewards.items() if (said := reward.report())}
+        built = {name: dict(details) for name, reward in self.rewards.items() if (details := reward.report())}
         return {"terms": self.weights, "gate": list(self.gate), "range": [self.minimum, self.maximum], **built}
 
     def most(self, case: Case) -> float | None:

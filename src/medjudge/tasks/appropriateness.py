@@ -221,12 +221,14 @@ class AppropriatenessContract(AnswerContract):
         text = outside_thoughts(completion)
         blocks = [block for block in _ANSWER.finditer(text) if not _PLACEHOLDER.match(block[1])]
         places = [*(block[1] for block in blocks), _ANSWER.sub(" ", text[blocks[0].start() :])] if blocks else [text]
-        found = {_BY_FOLDED[one_line(label).casefold()] for place in places for label in _LABEL_IN_PROSE.findall(place)}
+        labels = {
+            _BY_FOLDED[one_line(label).casefold()] for place in places for label in _LABEL_IN_PROSE.findall(place)
+        }
         if any(not _LABEL_IN_PROSE.search(block[1]) for block in blocks):
-            return ambiguous(case_id, completion, {*found, None}, LABELS) if found else None
-        if len(found) > 1:
-            return ambiguous(case_id, completion, found, LABELS)
-        return Verdict(case_id, found.pop(), rationale=completion.strip()) if found else None
+            return ambiguous(case_id, completion, {*labels, None}, LABELS) if labels else None
+        if len(labels) > 1:
+            return ambiguous(case_id, completion, labels, LABELS)
+        return Verdict(case_id, labels.pop(), rationale=completion.strip()) if labels else None
 
     def closed_completions(self) -> Mapping[str, str] | None:
         """The answer block of each label in the answer-only form; None where reasoning precedes it."""

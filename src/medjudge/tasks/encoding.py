@@ -116,14 +116,14 @@ def encode_labels(contract: TaskContract, encoded: Sequence[Encoded], tokenizer:
     """
     special = facts_of(tokenizer).special
     known: dict[str, LabelIds] = {}
-    found = []
+    rows = []
     for prompt in encoded:
         places = [match.start() for match in special.finditer(prompt.prompt_text)] if special else []
         tail = prompt.prompt_text[places[-1] :] if places else prompt.prompt_text
         if tail not in known:
             known[tail] = _label_ids(contract, prompt, tokenizer)
-        found.append(known[tail])
-    return found
+        rows.append(known[tail])
+    return rows
 
 
 def read_rollout(
@@ -306,16 +306,16 @@ def _fit_target(contract: TaskContract, case: Case, tokenizer: Tokenizer, prompt
 
 def _greatest_that_fits(make: Callable[[int], T], too_many: int, fits: Callable[[T], bool]) -> T | None:
     """`make(n)` for the greatest n in [1, too_many) that fits, by bisection; None if none does."""
-    found: T | None = None
+    best: T | None = None
     low, high = 0, too_many
     while high - low > 1:
         middle = (low + high) // 2
         row = make(middle)
         if fits(row):
-            found, low = row, middle
+            best, low = row, middle
         else:
             high = middle
-    return found
+    return best
 
 
 # --- tokens -----------------------------------------------------------------------------------------------------------

@@ -148,10 +148,10 @@ class EquivalenceContract(AnswerContract):
     def _read_leniently(self, case_id: str, completion: str) -> Judgement | None:
         """The one digit 0 or 1 that stands alone outside of thoughts, or is stated as the score."""
         text = outside_thoughts(completion)
-        found = {*_LONE_DIGIT.findall(text), *stated_scores(text, _SCORE_WORDS, self.labels[-1])}
-        if len(found) > 1:
-            return ambiguous(case_id, completion, found, self.labels)
-        return Verdict(case_id, label, rationale=text) if (label := next(iter(found), None)) in self.labels else None
+        labels = {*_LONE_DIGIT.findall(text), *stated_scores(text, _SCORE_WORDS, self.labels[-1])}
+        if len(labels) > 1:
+            return ambiguous(case_id, completion, labels, self.labels)
+        return Verdict(case_id, label, rationale=text) if (label := next(iter(labels), None)) in self.labels else None
 
     def closed_completions(self) -> Mapping[str, str] | None:
         """The digits themselves; None with thinking on, where text precedes them."""

@@ -224,12 +224,12 @@ class McqContract(AnswerContract):
         for _ in range(4 if members else 0):  # what an object says of its letter is read; nested ones go from within
             prose = _BRACES.sub(_without_reasons, prose)
         if lone := _LONE_LETTER.fullmatch(text):
-            found = {lone.group(1).upper()}
+            letters = {lone.group(1).upper()}
         else:
-            found = {*members, *_letters(_STATED_LETTER if members else _NAMED_LETTER, prose)}
-        if len(found) > 1:
-            return ambiguous(case_id, completion, found, LETTERS)
-        if (letter := next(iter(found), "")) not in LETTERS:
+            letters = {*members, *_letters(_STATED_LETTER if members else _NAMED_LETTER, prose)}
+        if len(letters) > 1:
+            return ambiguous(case_id, completion, letters, LETTERS)
+        if (letter := next(iter(letters), "")) not in LETTERS:
             return None
         objects = [one for one in objects_within(text) if str(one.get("predicted_category")).strip().upper() == letter]
         stated = {float(value) for one in objects if _is_probability(value := one.get("confidence"))}

@@ -58,18 +58,18 @@ def rubric_text(name_or_path: str) -> RubricText:
             f"`[rubric]`, or one of {', '.join(presets())}."
         )
     try:
-        found = RubricText.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        rubric = RubricText.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}. Correct that place") from None
+        raise ConfigError(f"{path} is not valid TOML: {error}. Correct that place.") from None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise ConfigError(
             f"{path}: `{place}`: {first['msg']}. Expected `criteria` and a [rubric] table of score and description."
         ) from None
-    if tuple(sorted(found.rubric)) not in SCALES.values():
+    if tuple(sorted(rubric.rubric)) not in SCALES.values():
         raise ConfigError(
-            f"{path}: [rubric] describes {', '.join(sorted(found.rubric)) or 'no score'}, expected every score of one "
+            f"{path}: [rubric] describes {', '.join(sorted(rubric.rubric)) or 'no score'}, expected every score of one "
             "scale: 0, 1; or 1 to 3; or 1 to 5."
         )
-    return found
+    return rubric

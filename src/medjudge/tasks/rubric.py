@@ -252,8 +252,8 @@ class RubricContract(AnswerContract):
             return Unparsed(case_id, completion, blocks)
         score = blocks[-1]
         if score not in self.labels:
-            found = score if re.fullmatch(r"-?[0-9]{1,3}", score) else f"a text of {len(score)} characters"
-            return Unparsed(case_id, completion, f"score is {found}, expected one of {self._scale()}", kind="schema")
+            got = score if re.fullmatch(r"-?[0-9]{1,3}", score) else f"a text of {len(score)} characters"
+            return Unparsed(case_id, completion, f"score is {got}, expected one of {self._scale()}", kind="schema")
         return Verdict(case_id, score, rationale=blocks[0] if self.form == "feedback" else thought)
 
     def _read_leniently(self, case_id: str, completion: str) -> Judgement | None:
@@ -266,14 +266,14 @@ class RubricContract(AnswerContract):
         given = [body for body in _SCORE_TAG.findall(text) if not _PLACEHOLDER.match(body)]
         beside = _SCORE_TAG.sub(" ", _FEEDBACK.sub(" ", text))
         if given:
-            found = {lone_score(body, top) for body in given} | stated_scores(
+            scores = {lone_score(body, top) for body in given} | stated_scores(
                 beside, rf"(?m:^)\W*(?:final\s+)?(?:{_SCORE_WORDS})", top
             )
         else:
-            found = stated_scores(beside, _SCORE_WORDS, top) or stated_scores(text, _SCORE_WORDS, top)
-        if len(found) > 1:
-            return ambiguous(case_id, completion, found, self.labels)
-        if (score := next(iter(found), None)) not in self.labels or score is None:
+            scores = stated_scores(beside, _SCORE_WORDS, top) or stated_scores(text, _SCORE_WORDS, top)
+        if len(scores) > 1:
+            return ambiguous(case_id, completion, scores, self.labels)
+        if (score := next(iter(scores), None)) not in self.labels or score is None:
             return None
         feedback = _FEEDBACK.search(text)
         return Verdict(case_id, score, rationale=feedback.group(1).strip() if feedback else text)

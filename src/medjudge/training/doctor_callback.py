@@ -180,17 +180,17 @@ class DoctorWatch(TrainerCallback):  # type: ignore[misc]  # transformers ships 
 
 def _series(steps: Sequence[StepFacts]) -> Mapping[str, list[Any]]:
     """One list per number, as long as there are steps with rollouts."""
-    told = [(step, step.batch) for step in steps if step.batch is not None]
+    steps_with_rollouts = [(step, step.batch) for step in steps if step.batch is not None]
     return {
-        "step": [step.step for step, _ in told],
-        "reward": [batch.reward for _, batch in told],
-        "groups_with_spread": [batch.n_spread / batch.n_groups for _, batch in told],
-        "unparsed": [batch.n_unparsed / batch.n for _, batch in told],
-        "truncated": [batch.n_truncated / batch.n for _, batch in told],
-        "correct": [batch.n_correct / batch.n_rated if batch.n_rated else None for _, batch in told],
-        "tokens": [batch.tokens for _, batch in told],
-        "kl": [step.kl for step, _ in told],
-        "entropy": [step.entropy for step, _ in told],
-        "grad_norm": [step.grad_norm for step, _ in told],
-        "resampled": [step.n_resampled for step, _ in told],
+        "step": [step.step for step, _ in steps_with_rollouts],
+        "reward": [batch.reward for _, batch in steps_with_rollouts],
+        "groups_with_spread": [batch.n_spread / batch.n_groups for _, batch in steps_with_rollouts],
+        "unparsed": [batch.n_unparsed / batch.n for _, batch in steps_with_rollouts],
+        "truncated": [batch.n_truncated / batch.n for _, batch in steps_with_rollouts],
+        "correct": [batch.n_correct / batch.n_rated if batch.n_rated else None for _, batch in steps_with_rollouts],
+        "tokens": [batch.tokens for _, batch in steps_with_rollouts],
+        "kl": [step.kl for step, _ in steps_with_rollouts],
+        "entropy": [step.entropy for step, _ in steps_with_rollouts],
+        "grad_norm": [step.grad_norm for step, _ in steps_with_rollouts],
+        "resampled": [step.n_resampled for step, _ in steps_with_rollouts],
     }
