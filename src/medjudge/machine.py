@@ -1,4 +1,4 @@
-"""The machine that a run is on: its processors, how many threads are worth having now, what becomes of freed memory.
+"""The machine that a run is on: its processors, the fastest thread count now, and how the allocator is set.
 
 No torch is imported here: `prepare_process` acts before it is.
 """
@@ -156,7 +156,10 @@ def pick_device(device: str | None) -> torch.device:
         try:
             return torch.device(device)
         except RuntimeError:
-            raise ConfigError(f"`model.device` is {device!r}: expected `cpu`, `cuda` or `cuda:N`.") from None
+            raise ConfigError(
+                f"`model.device` is {device!r}: expected `cpu`, `cuda` or `cuda:N`. Without it a GPU is taken where "
+                "there is one."
+            ) from None
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

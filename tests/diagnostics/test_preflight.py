@@ -92,7 +92,7 @@ def run(
         list(cases) or orders(),
         tokenizer or tiny(),
         plan or plan_of(contract),
-        PreflightOptions(sample=sample, **settings),
+        PreflightOptions(sample=sample or "none was drawn", **settings),
     )
 
 
@@ -421,7 +421,7 @@ def test_rows_of_one_label_cannot_be_shuffled() -> None:
 
 
 def test_completions_can_be_left_out() -> None:
-    result = run(plan=plan_of(CONTRACT, {"format": 1.0}), keep_completions=False)
+    result = run(plan=plan_of(CONTRACT, {"format": 1.0})).without_text()
     (check,) = result.failures
     assert check.evidence is not None
     assert check.evidence.completion == ""

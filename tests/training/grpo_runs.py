@@ -18,7 +18,8 @@ from medjudge.settings.model import ModelConfig
 from medjudge.settings.training import BaseConfig, GrpoConfig
 from medjudge.tasks.appropriateness import LABELS, AppropriatenessContract
 from medjudge.tasks.contract import TaskContract
-from medjudge.tasks.encoding import encode_all, stop_token_ids
+from medjudge.tasks.encoding import encode_all
+from medjudge.tasks.tokenizers import stop_token_ids
 from medjudge.tiny_base.tiny import build_model, build_tokenizer
 from medjudge.training.grpo import ContractGroupedTrainer, train_grpo
 from medjudge.training.job import Beside, RewardedRows, TrainingJob

@@ -21,7 +21,7 @@ from trl import GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
 from medjudge import artifacts
-from medjudge.diagnostics.doctor import SIGNS
+from medjudge.diagnostics.signs import SIGNS
 from medjudge.log import show_on
 from medjudge.models.load import load_tokenizer, load_weights
 from medjudge.records import Case, Rollout
@@ -355,7 +355,7 @@ def test_stop_saves_and_ends_and_is_not_trained_on(
     settings: dict[str, Any] = {"max_steps": 6, "doctor": {"policy": "stop"}}
     report = grpo(models["taught"], tmp_path / "work", monkeypatch, **settings)
     assert (report["stopped_step"], report["n_steps"]) == (2, 2)
-    assert report["actions"] == [{"step": 2, "what": "stopped and saved: all groups are without spread"}]
+    assert report["actions"] == [{"step": 2, "what": "stopped and saved: all groups have zero reward variance"}]
     checkpoint = artifacts.latest_checkpoint(tmp_path / "work")
     assert checkpoint is not None
     assert checkpoint.name == "checkpoint-2"

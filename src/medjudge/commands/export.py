@@ -28,8 +28,9 @@ from medjudge.runs.output_folder import OutputFolder, Record
 from medjudge.runs.provenance import data_files
 from medjudge.settings.data import DataConfig
 from medjudge.tasks.contract import TaskContract
-from medjudge.tasks.encoding import decode, encode_all, encode_labels, prompt_turns, stop_text
+from medjudge.tasks.encoding import encode_all, encode_labels, prompt_turns
 from medjudge.tasks.rubric import RubricContract
+from medjudge.tasks.tokenizers import decode, stop_text
 from medjudge.version import __version__
 
 BUILTIN_ROWS = {

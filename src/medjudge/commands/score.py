@@ -15,9 +15,8 @@ from medjudge.data.cells import Scale, shown_id
 from medjudge.data.columns import Rows, Table, check_where, load_table, no_column
 from medjudge.data.leakage import LeakageReport, check_leakage
 from medjudge.data.sources import parse_where, read_source
+from medjudge.data.verdict_cells import MIN_READ, Facts
 from medjudge.data.verdict_files import (
-    MIN_READ,
-    Facts,
     GoldFile,
     Reading,
     VerdictFile,

@@ -41,7 +41,8 @@ from medjudge.errors import DataError, MedjudgeError
 from medjudge.records import Case, Verdict
 from medjudge.rewards.composition import RewardPlan
 from medjudge.tasks.contract import TaskContract
-from medjudge.tasks.encoding import encode_all, read_rollout, stop_token_ids
+from medjudge.tasks.encoding import encode_all, read_rollout
+from medjudge.tasks.tokenizers import stop_token_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,10 @@ class Preflight:
         """One word for manifests: passed, failed, or forced."""
         return "passed" if self.passed else "forced" if self.forced else "failed"
 
+    def without_text(self) -> Preflight:
+        """The same without what completions said, which may repeat text of a case."""
+        return replace(self, checks=tuple(map(_without_text, self.checks)))
+
     def to_json(self) -> dict[str, Any]:
         """The findings as a JSON object."""
         return {**asdict(self), "passed": self.passed, "verdict": self.verdict}
@@ -137,7 +142,7 @@ def require_earnable(result: Preflight) -> None:
     raise DataError(
         f"pre-flight failed ({', '.join(CHECKS[check.name] for check in result.failures)}: no). {why}"
         + (f" Such as case {', '.join(dict.fromkeys(ids))}." if ids else "")
-        + " A policy cannot learn what the expert's own answer does not earn: mend it (docs/doctor.md), or go on "
+        + " A policy cannot learn what the expert's own answer does not earn: fix it (docs/doctor.md), or go on "
         "all the same with --force, which manifest and report will say."
     )
 
@@ -146,13 +151,12 @@ def require_earnable(result: Preflight) -> None:
 class PreflightOptions:
     """What a pre-flight looks at beside the rows."""
 
-    sample: PolicySample | None = None
-    why_no_sample: str = "no policy was sampled"
+    sample: PolicySample | str = "no policy was sampled"
+    """What the policy answers, or why it was not asked."""
     seed: int = 42
     max_cut_share: float = 0.5
     context_tokens: int | None = None
     """The longest prompt and completion that the model takes, where it is known."""
-    keep_completions: bool = True
 
 
 def run_preflight(
@@ -168,7 +172,8 @@ def run_preflight(
 
     answers: the experts' answers as `gold_answers` gives them, where the cases are encoded already.
     """
-    options, sample = options or PreflightOptions(), options.sample if options else None
+    options = options or PreflightOptions()
+    policy, why_none = (None, options.sample) if isinstance(options.sample, str) else (options.sample, "")
     try:
         answers = answers or gold_answers(contract, cases, tokenizer)
     except MedjudgeError as error:
@@ -177,13 +182,13 @@ def run_preflight(
     answers = [answers[i] for i in np.random.default_rng([options.seed, 4]).permutation(len(cases))]
     own = pay(plan, [answer.rollout for answer in answers])
     others = pay(plan, swapped(contract, answers))
-    sampled = observe(contract, plan, sample) if sample is not None else []
+    sampled = observe(contract, plan, policy) if policy is not None else []
     checks = (
         check_template(contract, answers[0], tokenizer),
         check_own_answers(answers, own),
         check_other_rows(answers, own, others),
         check_broken(contract, plan, answers[:BROKEN_CASES], tokenizer),
-        check_policy(contract, sample, sampled, options.why_no_sample),
+        check_policy(contract, policy, sampled, why_none),
         check_lengths(contract, [answer.encoded for answer in answers], options.context_tokens, options.max_cut_share),
     )
     return Preflight(
@@ -193,7 +198,7 @@ def run_preflight(
         n_prompts_cut=sum(answer.encoded.n_words_cut > 0 for answer in answers),
         n_words_cut=sum(answer.encoded.n_words_cut for answer in answers),
         n_snippets_cut=sum(answer.encoded.n_snippets_cut for answer in answers),
-        checks=checks if options.keep_completions else tuple(map(_without_text, checks)),
+        checks=checks,
         terms=_term_rows(plan, own, others, sampled),
         pass_rates=pass_rates(sampled),
     )

@@ -8,7 +8,6 @@ configuration alone.
 from __future__ import annotations
 
 import copy
-import difflib
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from medjudge.errors import ConfigError
+from medjudge.errors import ConfigError, did_you_mean
 from medjudge.models.load import TINY_DIR, refuse_own_code
 from medjudge.models.scratch import shape_of
 from medjudge.settings.model import SCRATCH_BASE, TINY_BASE, LoraSettings, ModelConfig
@@ -131,7 +130,8 @@ def _try(model: Any, lora: LoraSettings, key: str) -> None:
     except (ValueError, RuntimeError, NotImplementedError) as error:
         first = str(error).strip().partition("\n")[0]
         raise ConfigError(
-            f"`{key.rpartition('.')[0]}` with target_modules {_shown(lora)} is refused by PEFT for this model: {first}"
+            f"`{key.rpartition('.')[0]}` with target_modules {_shown(lora)} is refused by PEFT for this model: {first} "
+            'Take other modules, or "all-linear".'
         ) from None
 
 
@@ -153,8 +153,7 @@ def _names_nothing(target: str, model: Any, name: str) -> str:
     known = _last(
         path for path, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D) and m is not head and path
     )
-    close = difflib.get_close_matches(target.rpartition(".")[2], known, n=1, cutoff=0.6)
-    hint = f" (did you mean `{close[0]}`?)" if close else ""
+    hint = did_you_mean(target.rpartition(".")[2], known)
     return (
         f"names `{target}`{hint}, which is no module of {name}. Its linear layers are {', '.join(known)}. Names are "
         'taken as they stand, not as patterns; "all-linear" takes all of them.'

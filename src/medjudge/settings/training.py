@@ -14,7 +14,9 @@ from medjudge.settings.rewards import RewardSettings
 
 def _check_multiple(whole_name: str, whole: int, part_name: str, part: int) -> None:
     if whole % part:
-        raise ValueError(f"`{whole_name}` is {whole}, which is not a multiple of `{part_name}` = {part}")
+        raise ValueError(
+            f"`{whole_name}` is {whole}, which is not a multiple of `{part_name}` = {part}: change one of the two"
+        )
 
 
 class TrainingConfig(Settings):
@@ -121,7 +123,7 @@ class DoctorConfig(Settings):
     keep_completions: bool = True
     """Whether `doctor.json` and `preflight.json` hold the first characters of completions as evidence."""
     max_resamples: int = Field(2, ge=0)
-    """For `act`: how often in one step groups without spread are drawn anew from other cases (dynamic sampling, Yu et
+    """For `act`: how often in one step zero-variance groups are resampled from other cases (dynamic sampling, Yu et
     al. 2025, arXiv:2503.14476, there without a bound)."""
     max_temperature: float = Field(1.5, gt=0)
     """For `act`: where raising the temperature ends."""
@@ -224,4 +226,4 @@ class MergeConfig(Settings):
     proof_prompts: int = Field(8, ge=1)
     """Prompts of the training split on which logits before and after are compared, at their last 64 positions."""
     max_logit_difference: float = Field(1e-3, gt=0)
-    """Largest difference that is borne. The merge is made and proven in float32, then stored in `model.dtype`."""
+    """Largest difference allowed. The merge is made and proven in float32, then stored in `model.dtype`."""

@@ -107,14 +107,16 @@ def _proven(context: StageContext, rows: RewardedRows, model: Any, tokenizer: An
     started = time.monotonic()
     policy, n_prompts = start_in_words(STAGE, recipe), recipe.grpo.preflight.prompts
     options = PreflightOptions(
-        sample=draw_sample(recipe, rows.cases, model, tokenizer, policy, is_start=True) if n_prompts else None,
-        why_no_sample="`grpo.preflight.prompts` is 0",
+        sample=draw_sample(recipe, rows.cases, model, tokenizer, policy, is_start=True)
+        if n_prompts
+        else "`grpo.preflight.prompts` is 0",
         seed=recipe.seed,
         max_cut_share=recipe.grpo.preflight.max_cut_share,
         context_tokens=getattr(model.config.get_text_config(), "max_position_embeddings", None),
-        keep_completions=recipe.grpo.doctor.keep_completions,
     )
     result = run_preflight(recipe.contract, rows.cases, tokenizer, rows.plan, options, answers=rows.answers)
+    if not recipe.grpo.doctor.keep_completions:
+        result = result.without_text()
     result = replace(result, seconds=round(time.monotonic() - started, 2), forced=context.force and not result.passed)
     if context.is_first_rank:
         counts.keep()

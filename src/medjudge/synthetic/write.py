@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 from medjudge import artifacts
-from medjudge.errors import ConfigError, DataError
+from medjudge.errors import ConfigError, DataError, did_you_mean
 from medjudge.synthetic.sets import GENERATORS, SEED
 
 
@@ -18,8 +17,7 @@ def write_rows(name: str, n: int | None = None, seed: int = SEED, out: Path | No
     distinct rows cannot be drawn or `out` cannot be written.
     """
     if name not in GENERATORS:
-        close = difflib.get_close_matches(name, GENERATORS, n=1, cutoff=0.5)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        hint = did_you_mean(name, GENERATORS)
         raise ConfigError(f"{name!r} is no set that can be drawn{hint}. There are: {', '.join(GENERATORS)}.")
     if n is not None and n < 1:
         raise ConfigError(f"got n = {n}, expected at least 1 row.")

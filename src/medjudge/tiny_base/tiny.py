@@ -53,7 +53,11 @@ def train_language_model(
         for start in range(0, len(ids), config.max_tokens)
     ]
     if not pieces:
-        raise DataError("the training split has no text to build `builtin:scratch` from.")
+        raise DataError(
+            "the training split has no text to build `builtin:scratch` from, expected its questions. Check "
+            "`[data.fields]`, "
+            "or set `model.base` to another model."
+        )
     epochs = n_epochs(len(pieces), config.epochs, config.batch_size, config.max_steps)
     order = length_grouped_order([len(ids) for ids in pieces], epochs, config.batch_size, seed)
     steps = n_steps(len(pieces), config.epochs, config.batch_size, config.max_steps)

@@ -49,7 +49,8 @@ from medjudge.records import Case, Completion, Rollout, Unparsed
 from medjudge.rewards.composition import RewardPlan
 from medjudge.settings.training import GrpoConfig
 from medjudge.tasks.contract import TaskContract
-from medjudge.tasks.encoding import Encoded, LabelIds, encode_labels, read_rollout, stop_token_ids
+from medjudge.tasks.encoding import Encoded, LabelIds, encode_labels, read_rollout
+from medjudge.tasks.tokenizers import stop_token_ids
 from medjudge.training.job import Beside, RewardedRows, Trained, TrainingJob
 from medjudge.training.order import grpo_order
 from medjudge.training.progress_callback import Watch, clean_history

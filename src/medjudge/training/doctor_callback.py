@@ -12,8 +12,10 @@ from typing import Any
 from transformers import TrainerCallback
 
 from medjudge import artifacts
-from medjudge.diagnostics.doctor import SIGNS, Doctor, Finding, RewardShape
+from medjudge.diagnostics.diagnose import Finding, RewardShape
+from medjudge.diagnostics.doctor import Doctor
 from medjudge.diagnostics.observation import Observed, StepFacts, facts_of
+from medjudge.diagnostics.signs import SIGNS
 from medjudge.settings.training import DoctorConfig
 from medjudge.training.trl_adapter import last_advantages, set_temperature, step_mean
 
@@ -21,7 +23,7 @@ log = logging.getLogger(__name__)
 WARMER = 1.15
 """Factor on the temperature each time that `act` raises it: three raises take 1.0 to 1.5."""
 TOO_COLD = ("no_spread", "entropy_collapse")
-"""Findings that a higher temperature can mend."""
+"""Findings that a higher temperature can cure."""
 
 
 class DoctorWatch(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
@@ -179,17 +181,17 @@ class DoctorWatch(TrainerCallback):  # type: ignore[misc]  # transformers ships 
 
 def _series(steps: Sequence[StepFacts]) -> Mapping[str, list[Any]]:
     """One list per number, as long as there are steps with rollouts."""
-    told = [(step, step.batch) for step in steps if step.batch is not None]
+    steps_with_rollouts = [(step, step.batch) for step in steps if step.batch is not None]
     return {
-        "step": [step.step for step, _ in told],
-        "reward": [batch.reward for _, batch in told],
-        "groups_with_spread": [batch.n_spread / batch.n_groups for _, batch in told],
-        "unparsed": [batch.n_unparsed / batch.n for _, batch in told],
-        "truncated": [batch.n_truncated / batch.n for _, batch in told],
-        "correct": [batch.n_correct / batch.n_rated if batch.n_rated else None for _, batch in told],
-        "tokens": [batch.tokens for _, batch in told],
-        "kl": [step.kl for step, _ in told],
-        "entropy": [step.entropy for step, _ in told],
-        "grad_norm": [step.grad_norm for step, _ in told],
-        "resampled": [step.n_resampled for step, _ in told],
+        "step": [step.step for step, _ in steps_with_rollouts],
+        "reward": [batch.reward for _, batch in steps_with_rollouts],
+        "groups_with_spread": [batch.n_spread / batch.n_groups for _, batch in steps_with_rollouts],
+        "unparsed": [batch.n_unparsed / batch.n for _, batch in steps_with_rollouts],
+        "truncated": [batch.n_truncated / batch.n for _, batch in steps_with_rollouts],
+        "correct": [batch.n_correct / batch.n_rated if batch.n_rated else None for _, batch in steps_with_rollouts],
+        "tokens": [batch.tokens for _, batch in steps_with_rollouts],
+        "kl": [step.kl for step, _ in steps_with_rollouts],
+        "entropy": [step.entropy for step, _ in steps_with_rollouts],
+        "grad_norm": [step.grad_norm for step, _ in steps_with_rollouts],
+        "resampled": [step.n_resampled for step, _ in steps_with_rollouts],
     }

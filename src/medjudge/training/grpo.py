@@ -13,7 +13,7 @@ from transformers import PrinterCallback
 
 from medjudge import artifacts
 from medjudge.diagnostics.checks import observed
-from medjudge.diagnostics.doctor import RewardShape
+from medjudge.diagnostics.diagnose import RewardShape
 from medjudge.diagnostics.preflight import term_maxima
 from medjudge.models.adapters import lora_config
 from medjudge.models.load import check_context
@@ -21,7 +21,8 @@ from medjudge.records import Case
 from medjudge.rewards.composition import RewardPlan, ScoredRollout
 from medjudge.settings.training import GrpoConfig
 from medjudge.tasks.contract import TaskContract
-from medjudge.tasks.encoding import Encoded, read_rollout, stop_token_ids
+from medjudge.tasks.encoding import Encoded, read_rollout
+from medjudge.tasks.tokenizers import stop_token_ids
 from medjudge.training.doctor_callback import DoctorWatch
 from medjudge.training.group_resampling import Resampler, by_difficulty
 from medjudge.training.grouped import GroupedGrpoTrainer

@@ -2,7 +2,7 @@
 
 transformers and TRL average what they log over the steps since the last entry, and sum losses and tokens over the steps
 of one `train()` call. A checkpoint between two entries would lose the first half of an average, and a resumed training
-would report the mean loss and the tokens of its last sitting alone. So each checkpoint is preceded by an entry of the
+would report the mean loss and the tokens of its last session alone. So each checkpoint is preceded by an entry of the
 log, and holds the sums; what TrainerState keeps itself (log, total_flos, GRPO's num_tokens) is left to it.
 """
 
@@ -22,7 +22,7 @@ from medjudge.training.trl_adapter import restore_sums, summed_loss, summed_toke
 
 
 class JudgeCounts:
-    """What the judge models among the rewards counted, over all sittings of a stage.
+    """What the judge models among the rewards counted, over all sessions of a stage, cut off and resumed.
 
     Marks belong to steps: a step that is done again after a resume counts once. What was asked of an endpoint and paid
     for stays so, whether its step is done again or not.
@@ -44,7 +44,7 @@ class JudgeCounts:
             self._write(self._kept().get("states", {}))
 
     def resume(self, *, has_preflight: bool) -> None:
-        """Goes on from an earlier sitting. has_preflight: its pre-flight counts, since it is not made again."""
+        """Goes on from an earlier session. has_preflight: its pre-flight counts, since it is not made again."""
         kept = self._kept()
         for name, judge in self.judges.items():
             if judge.client is not None and name in kept.get("spent", {}):

@@ -99,9 +99,9 @@ def summed_tokens(trainer: Any) -> int | float:
 
 
 def restore_sums(trainer: Any, *, loss: float, tokens: int | float | None) -> None:
-    """Puts back the sums of an earlier sitting; to be called in `on_train_begin`, before which they are set to 0."""
+    """Puts back the sums of an earlier session; to be called in `on_train_begin`, before which they are set to 0."""
     trainer._total_loss_scalar = loss
-    trainer._initial_global_step = 0  # the mean loss is over the steps of all sittings
+    trainer._initial_global_step = 0  # the mean loss is over the steps of all sessions
     if hasattr(trainer, "_total_train_tokens"):
         trainer._total_train_tokens = tokens
 

@@ -200,12 +200,16 @@ def _build(kind: Any, section: str, ours: Mapping[str, Any], theirs: Mapping[str
         )
     if leaking := sorted(set(theirs) & _LEAKING):
         raise ConfigError(
-            f"`{section}.trl` sets {', '.join(leaking)}, which would print or upload prompts and completions."
+            f"`{section}.trl` sets {', '.join(leaking)}, which would print or upload prompts and "
+            "completions. Remove it there."
         )
     try:
         arguments = kind(**ours, **theirs)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"TRL refuses the {section} settings: {error}") from None
+        raise ConfigError(
+            f"TRL refuses the {section} settings: {error}. Change the setting that it names, or take it out of "
+            f"`{section}.trl`."
+        ) from None
     return limit_to_one_device(arguments)
 
 
