@@ -224,6 +224,7 @@ class AppropriatenessContract(AnswerContract):
         labels = {
             _BY_FOLDED[one_line(label).casefold()] for place in places for label in _LABEL_IN_PROSE.findall(place)
         }
+        # An answer block without a label is an answer that cannot be read, whatever stands beside it.
         if any(not _LABEL_IN_PROSE.search(block[1]) for block in blocks):
             return ambiguous(case_id, completion, {*labels, None}, LABELS) if labels else None
         if len(labels) > 1:

@@ -137,6 +137,7 @@ class ReasoningContract(TaskContract):
 
         `lenient` also takes the one such object out of other text: a code fence, prose, behind a thought.
         """
+        # Two different objects are two opinions; the same one twice (draft and answer) is one.
         if self.lenient:
             text = outside_thoughts(completion)
             objects = [one for one in objects_within(text) if one.keys() & set(MARK_NAMES)]

@@ -251,6 +251,7 @@ class RubricContract(AnswerContract):
         if isinstance(blocks, str):
             return Unparsed(case_id, completion, blocks)
         score = blocks[-1]
+        # A number is shown, any other text only counted: it may be text of the case.
         if score not in self.labels:
             got = score if re.fullmatch(r"-?[0-9]{1,3}", score) else f"a text of {len(score)} characters"
             return Unparsed(case_id, completion, f"score is {got}, expected one of {self._scale()}", kind="schema")
