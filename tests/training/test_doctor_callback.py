@@ -22,6 +22,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from medjudge import artifacts
 from medjudge.diagnostics.signs import SIGNS
+from medjudge.log import show_on
 from medjudge.models.load import load_tokenizer, load_weights
 from medjudge.records import Case, Rollout
 from medjudge.rewards.composition import KNOWN
@@ -366,9 +367,10 @@ def test_what_is_named_is_said_at_once_with_what_to_do(
 ) -> None:
     script_policy(monkeypatch, lambda step, case, i: f"[{i}] {gold(case)}")
     out = io.StringIO()
-    grpo(models["taught"], tmp_path / "work", monkeypatch, console=Console(file=out, width=400))
+    with show_on(Console(file=out, width=400)):
+        grpo(models["taught"], tmp_path / "work", monkeypatch)
     said = out.getvalue()
-    assert "doctor, step 2: no completion can be read." in said
+    assert "warning: doctor, step 2: no completion can be read." in said
     assert "32 of 32 completions (steps 1 to 2) could not be read" in said
     assert "All begin with '['." in said
     assert "medjudge preflight" in said

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from medjudge.data.cells import LONGEST_VALUE, Scale, id_key, shown_id
 from medjudge.data.columns import (
@@ -32,7 +31,7 @@ from medjudge.data.columns import (
 from medjudge.data.sources import plain
 from medjudge.data.verdict_cells import N_SHOWN, ROLE, Answers, Facts, Reader
 from medjudge.errors import ConfigError, DataError
-from medjudge.records import Case, Judgement, Unparsed, Verdict
+from medjudge.records import Case, Judgement
 
 GOLD_FIELDS = ("id", "gold", "generator", "group")
 
@@ -272,30 +271,6 @@ def slice_names(cases: Sequence[Case]) -> tuple[str, ...]:
         for name, value in case.slices.items():
             values.setdefault(name, set()).add(value)
     return tuple(name for name, found in values.items() if 2 <= len(found) <= len(cases) / 2)
-
-
-def verdict_line(
-    judge: str, case: Case, judgement: Judgement | None, completion: str | None = None, *, role: str = "model"
-) -> dict[str, Any] | None:
-    """One line of `verdicts.jsonl`; None where the judge said nothing of the case. role: `model` or `baseline`."""
-    if judgement is None:
-        return None
-    verdict = judgement if isinstance(judgement, Verdict) else None
-    unparsed = judgement if isinstance(judgement, Unparsed) else None
-    return {
-        "model": judge,
-        ROLE: role,
-        "case_id": case.case_id,
-        "group": case.group,
-        "gold": case.gold,
-        "label": verdict.label if verdict else None,
-        "confidence": verdict.confidence if verdict else None,
-        "correct": verdict is not None and case.gold is not None and verdict.label == case.gold,
-        "unparsed_reason": unparsed.reason if unparsed else None,
-        "unparsed_kind": unparsed.kind if unparsed else None,
-        "completion": completion,
-        "slices": dict(case.slices),
-    }
 
 
 def judge_name(path: str) -> str:

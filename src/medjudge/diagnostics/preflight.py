@@ -147,29 +147,39 @@ def require_earnable(result: Preflight) -> None:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class PreflightOptions:
+    """What a pre-flight looks at beside the rows."""
+
+    sample: PolicySample | str = "no policy was sampled"
+    """What the policy answers, or why it was not asked."""
+    seed: int = 42
+    max_cut_share: float = 0.5
+    context_tokens: int | None = None
+    """The longest prompt and completion that the model takes, where it is known."""
+
+
 def run_preflight(
     contract: TaskContract,
     cases: Sequence[Case],
     tokenizer: Any,
     plan: RewardPlan,
+    options: PreflightOptions | None = None,
     *,
-    sample: PolicySample | str = "no policy was sampled",
-    seed: int = 42,
-    max_cut_share: float = 0.5,
-    context_tokens: int | None = None,
+    answers: Sequence[Answer] = (),
 ) -> Preflight:
     """Every check on `cases`, all of which have gold.
 
-    sample: what the policy answers, or why it was not asked. context_tokens: the longest prompt and completion that the
-    model takes, where it is known.
+    answers: the experts' answers as `gold_answers` gives them, where the cases are encoded already.
     """
-    policy, why_none = (None, sample) if isinstance(sample, str) else (sample, "")
+    options = options or PreflightOptions()
+    policy, why_none = (None, options.sample) if isinstance(options.sample, str) else (options.sample, "")
     try:
-        answers = gold_answers(contract, cases, tokenizer)
+        answers = answers or gold_answers(contract, cases, tokenizer)
     except MedjudgeError as error:
         return _unencodable(cases, plan, str(error))
     # Not in the order of the rows: a reward that reads row i for rollout i looks right in that order alone.
-    answers = [answers[i] for i in np.random.default_rng([seed, 4]).permutation(len(cases))]
+    answers = [answers[i] for i in np.random.default_rng([options.seed, 4]).permutation(len(cases))]
     # Scored as one batch, as GRPO does: a reward that mixes up rows shows only in a batch.
     own = pay(plan, [answer.rollout for answer in answers])
     others = pay(plan, swapped(contract, answers))
@@ -180,7 +190,7 @@ def run_preflight(
         check_other_rows(answers, own, others),
         check_broken(contract, plan, answers[:BROKEN_CASES], tokenizer),
         check_policy(contract, policy, sampled, why_none),
-        check_lengths(contract, [answer.encoded for answer in answers], context_tokens, max_cut_share),
+        check_lengths(contract, [answer.encoded for answer in answers], options.context_tokens, options.max_cut_share),
     )
     return Preflight(
         n_cases=len(cases),
@@ -199,10 +209,14 @@ def check_gold(contract: TaskContract, cases: Sequence[Case], tokenizer: Any, pl
     """What can be proven before there is a policy, in short: gold answers are read, and earn the most.
 
     cases: all have gold. A row that lacks what a reward compares with is held to nothing by it."""
-    answers = gold_answers(contract, cases, tokenizer)
+    return check_answers(gold_answers(contract, cases, tokenizer), plan)
+
+
+def check_answers(answers: Sequence[Answer], plan: RewardPlan) -> Preflight:
+    """As `check_gold`, of answers that are encoded already."""
     own = pay(plan, [answer.rollout for answer in answers])
     return Preflight(
-        n_cases=len(cases),
+        n_cases=len(answers),
         n_at_maximum=sum(paid.is_asked and paid.shortfall <= 0 for paid in own),
         maximum=plan.maximum,
         n_prompts_cut=sum(answer.encoded.n_words_cut > 0 for answer in answers),
@@ -223,17 +237,22 @@ def gold_answers(contract: TaskContract, cases: Sequence[Case], tokenizer: Any) 
     return answers
 
 
-def as_taught(contract: TaskContract, cases: Sequence[Case], tokenizer: Any) -> list[Case]:
-    """The cases with the experts' reasons as SFT targets hold them: shortened where they do not fit the limits.
+def taught_answers(contract: TaskContract, cases: Sequence[Case], tokenizer: Any) -> list[Answer]:
+    """The experts' answers to the cases as SFT teaches them: with the reasons that targets hold.
 
-    A reward compares with these: no policy can write what the contract cuts off.
+    A reason that does not fit the limits is shortened. A reward compares with these: no policy can write what the
+    contract cuts off.
     """
-    return [
-        replace(case, reason=judgement.rationale or None)
-        if case.reason and isinstance(judgement := answer.rollout.judgement, Verdict)
-        else case
-        for case, answer in zip(cases, gold_answers(contract, cases, tokenizer), strict=True)
-    ]
+    answers = []
+    for answer in gold_answers(contract, cases, tokenizer):
+        case, judgement = answer.rollout.case, answer.rollout.judgement
+        if case.reason and isinstance(judgement, Verdict):
+            taught = replace(case, reason=judgement.rationale or None)
+            # Of the shortened reason nothing more is cut: the target is the same.
+            encoded = replace(answer.encoded, n_reason_words_cut=0)
+            answer = replace(answer, encoded=encoded, rollout=replace(answer.rollout, case=taught))
+        answers.append(answer)
+    return answers
 
 
 def _unencodable(cases: Sequence[Case], plan: RewardPlan, cause: str) -> Preflight:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from medjudge import artifacts
@@ -25,7 +24,7 @@ def write_rows(name: str, n: int | None = None, seed: int = SEED, out: Path | No
     rows = GENERATORS[name].rows(n, seed)
     path = Path(f"{name}.jsonl") if out is None else out
     try:
-        artifacts.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), private=False)
+        artifacts.write_lines(path, rows, private=False)
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror or type(error).__name__}.") from None
     return path

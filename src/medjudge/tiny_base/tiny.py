@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from rich.console import Console
 from transformers import PrinterCallback, Qwen3ForCausalLM, Trainer, set_seed
 
 from medjudge import artifacts
@@ -43,7 +42,6 @@ def train_language_model(
     work: Path,
     *,
     seed: int,
-    console: Console,
 ) -> list[dict[str, Any]]:
     """Trains `model` in place on plain text, every token carrying loss. Returns the training log.
 
@@ -64,7 +62,7 @@ def train_language_model(
     order = length_grouped_order([len(ids) for ids in pieces], epochs, config.batch_size, seed)
     steps = n_steps(len(pieces), config.epochs, config.batch_size, config.max_steps)
     checkpoint = artifacts.latest_checkpoint(work)
-    watch, totals = Watch("base", console, ("loss",)), Totals(checkpoint)
+    watch, totals = Watch("base", ("loss",)), Totals(checkpoint)
     trainer = Trainer(
         model=model,
         args=base_arguments(config, model_config, work, steps=steps, seed=seed),

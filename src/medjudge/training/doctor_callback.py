@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
 from transformers import TrainerCallback
 
 from medjudge import artifacts
@@ -20,6 +19,7 @@ from medjudge.diagnostics.signs import SIGNS
 from medjudge.settings.training import DoctorConfig
 from medjudge.training.trl_adapter import last_advantages, set_temperature, step_mean
 
+log = logging.getLogger(__name__)
 WARMER = 1.15
 """Factor on the temperature each time that `act` raises it: three raises take 1.0 to 1.5."""
 TOO_COLD = ("no_spread", "entropy_collapse")
@@ -38,13 +38,12 @@ class DoctorWatch(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         self,
         shape: RewardShape,
         config: DoctorConfig,
-        console: Console,
         *,
         held_out: Callable[[Any], str] | None = None,
         checkpoint: Path | None = None,
     ) -> None:
         """`held_out`: judges the held-out cases with a model, one character each; `checkpoint`: where a run goes on."""
-        self.config, self.console, self.held_out = config, console, held_out
+        self.config, self.held_out = config, held_out
         kept = artifacts.read_json(checkpoint / artifacts.DOCTOR) if checkpoint else {"steps": [], "findings": []}
         window = {"window_steps": config.window_steps, "window_groups": config.window_groups}
         self.doctor = Doctor.from_state(kept, shape, **window)
@@ -91,6 +90,8 @@ class DoctorWatch(TrainerCallback):  # type: ignore[misc]  # transformers ships 
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Lays what the doctor knows into the checkpoint, so that a resumed run names the same at the same step."""
+        if not state.is_world_process_zero:
+            return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         artifacts.write_json(folder / artifacts.DOCTOR, {**self.doctor.state(), **self._own_state()})
 
@@ -153,9 +154,9 @@ class DoctorWatch(TrainerCallback):  # type: ignore[misc]  # transformers ships 
 
     def _say(self, finding: Finding) -> None:
         sign = SIGNS[finding.name]
-        colour = "red" if sign.severity == "severe" else "yellow"
-        self.console.print(f"  [{colour}]doctor, step {finding.named_step}: {escape(sign.title)}.[/]")
-        self.console.print(f"    {escape(finding.sentence)}\n    [dim]{escape(sign.advice)}[/]")
+        log.warning("doctor, step %d: %s.", finding.named_step, sign.title)
+        log.info("  %s", finding.sentence)
+        log.info("  %s", sign.advice)
 
     def _act(self, step: int) -> None:
         """Raises the temperature where groups are alike, and again after a window that did not mend it.
@@ -177,7 +178,7 @@ class DoctorWatch(TrainerCallback):  # type: ignore[misc]  # transformers ships 
 
     def _record(self, step: int, what: str) -> None:
         self.actions.append({"step": step, "what": what})
-        self.console.print(f"  [yellow]doctor, step {step}: {escape(what)}.[/]")
+        log.info("doctor, step %d: %s.", step, what)
 
 
 def _series(steps: Sequence[StepFacts]) -> Mapping[str, list[Any]]:

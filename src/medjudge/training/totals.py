@@ -106,6 +106,8 @@ class Totals(TrainerCallback):  # type: ignore[misc]  # transformers ships no ty
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Writes the sums into the checkpoint."""
+        if not state.is_world_process_zero:
+            return
         checkpoints, loss = Path(args.output_dir), summed_loss(self.trainer)
         artifacts.write_json(
             checkpoints / f"checkpoint-{state.global_step}" / artifacts.TOTALS,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -145,13 +145,60 @@ def all_action_arguments(
 
 
 def check_arguments(recipe: Recipe) -> None:
-    """Builds both trainers' arguments once, so that what TRL refuses is refused before the first stage runs."""
-    if "sft" in recipe.stages:
-        sft_arguments(recipe.sft, recipe.model, recipe.run_dir, steps=1, eval_steps=None, seed=recipe.seed)
-    if "grpo" in recipe.stages and recipe.grpo.algorithm == "all_action":
-        all_action_arguments(recipe.grpo, recipe.model, recipe.run_dir, steps=1, seed=recipe.seed)
-    elif "grpo" in recipe.stages:
-        grpo_arguments(recipe.grpo, recipe.model, recipe.run_dir, max_tokens=1, steps=1, seed=recipe.seed)
+    """Builds the trainers' arguments once, so that what TRL refuses is refused before the first stage runs."""
+    for stage in TRAINING_STAGES:
+        if stage in recipe.stages:
+            _arguments(stage, recipe)
+
+
+def settings_in_force(stage: str, recipe: Recipe) -> dict[str, Any]:
+    """TRL's own settings that change gradients and that the recipe leaves to TRL, with the values in force.
+
+    Their defaults differ between versions of TRL, so the same recipe can train otherwise after an upgrade:
+    `use_bias_correction_kl`, for one, is True in 1.16 and was False when it was added.
+    Empty for a training without TRL.
+    """
+    arguments = _arguments(stage, recipe)
+    names = GRADIENT_SETTINGS.get(type(arguments), ())
+    return {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
+
+
+def _arguments(stage: str, recipe: Recipe) -> TrainingArguments:
+    """The arguments of a stage's trainer, but for the number of steps."""
+    return _BUILDERS[getattr(getattr(recipe, stage), "algorithm", stage)](recipe)
+
+
+_BUILDERS: dict[str, Callable[[Recipe], Any]] = {
+    "sft": lambda recipe: sft_arguments(
+        recipe.sft, recipe.model, recipe.run_dir, steps=1, eval_steps=None, seed=recipe.seed
+    ),
+    "grpo": lambda recipe: grpo_arguments(
+        recipe.grpo, recipe.model, recipe.run_dir, max_tokens=1, steps=1, seed=recipe.seed
+    ),
+    "all_action": lambda recipe: all_action_arguments(
+        recipe.grpo, recipe.model, recipe.run_dir, steps=1, seed=recipe.seed
+    ),
+}
+"""Training -> its arguments: of a stage with several algorithms by that of the recipe."""
+TRAINING_STAGES = ("sft", "grpo")
+GRADIENT_SETTINGS: dict[type, tuple[str, ...]] = {
+    GRPOConfig: (
+        "use_bias_correction_kl",
+        "delta",
+        "multi_objective_aggregation",
+        "off_policy_mask_threshold",
+        "top_entropy_quantile",
+        "entropy_coef",
+        "use_adaptive_entropy",
+        "sync_ref_model",
+        "disable_dropout",
+        "cast_lm_head_to_fp32",
+        "vllm_importance_sampling_correction",
+        "vllm_importance_sampling_mode",
+    ),
+    SFTConfig: ("loss_type", "completion_only_loss", "padding_free", "router_aux_loss_coef"),
+}
+"""Read off the losses of TRL 1.16; one that another version does not have is left out."""
 
 
 def _build(kind: Any, section: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Any:
