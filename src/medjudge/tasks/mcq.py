@@ -21,6 +21,7 @@ from medjudge.tasks.text import (
     describe_label,
     is_missing,
     load_json,
+    object_problem,
     objects_within,
     optional_text,
     printable,
@@ -249,12 +250,8 @@ def _letters(pattern: re.Pattern[str], text: str) -> set[str]:
 
 
 def _schema_problem(content: Any) -> str | None:
-    if not isinstance(content, dict):
-        return f"expected a JSON object, found {type(content).__name__}"
-    if missing := [key for key in KEYS if key not in content]:
-        return f"the JSON object lacks {', '.join(missing)}"
-    if len(content) > len(KEYS):
-        return f"the JSON object has {len(content) - len(KEYS)} key(s) beside {', '.join(KEYS)}"
+    if (problem := object_problem(content, KEYS)) is not None:
+        return problem
     category, confidence, reason = (content[key] for key in KEYS)
     if not isinstance(category, str) or category not in LETTERS:
         return f"predicted_category is {_shape(category)}, expected one of A, B, C, D"
