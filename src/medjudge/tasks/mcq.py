@@ -165,10 +165,9 @@ class McqContract(AnswerContract):
 
     def target(self, case: Case) -> str:
         """The JSON object with the gold letter, `target_confidence` and the shortened reason. Raises ValueError."""
-        if case.gold is None:
-            raise ValueError(f"case {case.case_id} has no gold label: there is no answer to teach")
-        reason = self._reason(case, case.gold)
-        answer = {"predicted_category": case.gold, "confidence": self.target_confidence}
+        gold = self._gold_of(case)
+        reason = self._reason(case, gold)
+        answer = {"predicted_category": gold, "confidence": self.target_confidence}
         answer = {"reason": reason, **answer} if self.reason_first else {**answer, "reason": reason}
         return with_thinking(self.thinking, reason, json.dumps(answer, ensure_ascii=False))
 
