@@ -215,6 +215,7 @@ def _measured(n: int, work: Callable[[], object], set_threads: Callable[[int], o
         counts.append(counts[-1] // 2)
     times: dict[int, list[float]] = {count: [] for count in counts}
     started = time.perf_counter()
+    # In turn, not one count after the other: the load of the machine changes within a second.
     while len(times[1]) < 3 or (time.perf_counter() - started < CALIBRATION_S and len(times[1]) < 60):
         for count in counts:
             set_threads(count)
