@@ -93,6 +93,13 @@ def odd(rng: random.Random) -> Any:
     return copy.deepcopy(rng.choice(ODD_VALUES))
 
 
+def copied(value: Any) -> Any:
+    """A deep copy; None of a value that is nested too deeply for one."""
+    with contextlib.suppress(RecursionError):
+        return copy.deepcopy(value)
+    return None
+
+
 def places(tree: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """The paths of all values in nested objects and lists."""
     items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
@@ -130,7 +137,7 @@ def mutated(tree: Any, rng: random.Random, n: int | None = None) -> Any:
             del holder[key]
         elif isinstance(holder, dict):
             holder[as_text(odd(rng))[:200] if action < 0.85 else f"{key}x"] = (
-                odd(rng) if action < 0.92 else copy.deepcopy(holder[key])
+                odd(rng) if action < 0.92 else copied(holder[key])
             )
         else:
             holder.append(odd(rng))
