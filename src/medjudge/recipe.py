@@ -261,6 +261,17 @@ def variants_from_tree(
         lay_over(trial, overlay)
         trial.pop("variants", None)
         _validate(trial, where=f"{where} [profiles.{name}]")
+    return recipe, _variants_of(recipe, merged, overlays, settings, where)
+
+
+def _variants_of(
+    recipe: Recipe,
+    merged: Mapping[str, Any],
+    overlays: Mapping[str, Any],
+    settings: Sequence[tuple[list[str], Any]],
+    where: str,
+) -> dict[str, Recipe]:
+    """`[variants.*]` laid over the recipe's tree, each as a recipe of its own. settings: the command line's."""
     variants: dict[str, Recipe] = {}
     for name, overlay in overlays.items():
         if (why := file_name_trouble(name, RESERVED_VARIANTS)) is not None:
@@ -280,7 +291,7 @@ def variants_from_tree(
         trial |= {"name": name, "runs_dir": str(recipe.run_dir)}
         _name_judges(trial, variants, where=f"{where} [variants.{name}]")
         variants[name] = _validate(trial, where=f"{where} [variants.{name}]")
-    return recipe, variants
+    return variants
 
 
 def _name_judges(tree: dict[str, Any], earlier: Mapping[str, Recipe], *, where: str) -> None:
