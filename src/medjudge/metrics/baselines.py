@@ -9,8 +9,8 @@ import re
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -66,8 +66,8 @@ _INVERSE_REGULARISATION = 1.0
 class Baselines:
     """The baselines' answers by name, and by name why one was left out."""
 
-    judgements: dict[str, list[Judgement]]
-    skipped: dict[str, str]
+    judgements: Mapping[str, Sequence[Judgement]] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     """What must be known of how they were fitted, as sentences."""
 

@@ -17,6 +17,7 @@ from medjudge.metrics.classification import group_counts as counts_by_group
 from medjudge.metrics.exchange import FAR, FIRST_LOOK
 from medjudge.metrics.group_tests import EXACT_BELOW
 from medjudge.metrics.intervals import Estimate, leave_one_out
+from medjudge.metrics.result_types import PowerResult
 
 FloatArray = NDArray[np.float64]
 DIFFERENCE = "jackknife over groups, t"
@@ -79,8 +80,7 @@ def mcnemar(only_a: int, only_b: int, *, method: Literal["auto", "exact", "mid-p
     """McNemar's two-sided test from the two discordant counts. Rows are taken as independent.
 
     auto: fewer than 25 discordant rows: exact binomial (`statsmodels`). From 25 on: mid-p, the exact p less the
-    probability
-    of the observed split, which keeps the nominal level without the exact test's caution.
+    probability of the observed split, which keeps the nominal level without the exact test's caution.
     Source: Fagerland, Lydersen & Laake (2013), doi:10.1186/1471-2288-13-91.
     """
     discordant = only_a + only_b
@@ -155,19 +155,6 @@ class Permutation:
     """Groups in which the two differ: those that a swap changes."""
     n_resamples: int
     """Assignments tried; all 2^n_groups of them where that is fewer than asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Power:
-    """What a number of rows could show, whatever they did show."""
-
-    n: int
-    design_effect: float
-    """Variance with groups over variance without, at least 1: n / design_effect rows are independent."""
-    minimum_detectable: float
-    """The smallest distance that n rows detect with the wanted power, as a proportion; nan where none."""
-    power: float
-    alpha: float
 
 
 def paired_statistics(
@@ -328,7 +315,7 @@ def adjust_p(
 
 def power_against_chance(
     n: int, chance: float, *, power: float = 0.8, alpha: float = 0.05, design_effect: float = 1.0
-) -> Power:
+) -> PowerResult:
     """What n rows could show of an accuracy against `chance`.
 
     Two-sided, normal approximation: n = deff (z_a sqrt(p0 q0) + z_b sqrt(p1 q1))^2 / (p1 - p0)^2.
@@ -344,12 +331,12 @@ def power_against_chance(
         spread = z_a * math.sqrt(chance * (1 - chance)) + z_b * math.sqrt(there * (1 - there))
         return design_effect * (spread / effect) ** 2
 
-    return Power(n, design_effect, _smallest(rows, n, 1 - chance), power=power, alpha=alpha)
+    return _power(_smallest(rows, n, 1 - chance), n, design_effect, power, alpha)
 
 
 def power_of_pair(
     only_a: int, only_b: int, n: int, *, power: float = 0.8, alpha: float = 0.05, design_effect: float = 1.0
-) -> Power:
+) -> PowerResult:
     """What n paired rows could show of a difference in accuracy, given how often exactly one judge is right.
 
     Two-sided McNemar's test: n = deff (z_a sqrt(d) + z_b sqrt(d - e^2))^2 / e^2 with d the share of discordant rows
@@ -365,7 +352,11 @@ def power_of_pair(
         spread = z_a * math.sqrt(discordant) + z_b * math.sqrt(max(discordant - effect**2, 0.0))
         return design_effect * (spread / effect) ** 2
 
-    return Power(n, design_effect, _smallest(rows, n, discordant), power=power, alpha=alpha)
+    return _power(_smallest(rows, n, discordant), n, design_effect, power, alpha)
+
+
+def _power(least: float, n: int, design_effect: float, power: float, alpha: float) -> PowerResult:
+    return PowerResult(n=n, design_effect=design_effect, minimum_detectable=least, power=power, alpha=alpha)
 
 
 def _normal_quantiles(power: float, alpha: float) -> tuple[float, float]:

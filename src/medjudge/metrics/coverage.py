@@ -5,24 +5,12 @@ what they answer; prompts that lost words; and the one sentence that stands firs
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
-from medjudge.metrics.claims import is_claimed
+from medjudge.metrics.claims import differs_from_chance, is_claimed, is_clear
 from medjudge.metrics.classification import ABSENT
-from medjudge.metrics.sentences import (
-    _listed,
-    _with_ends,
-    counted,
-    differs_from_chance,
-    is_clear,
-    leakage_line,
-    percent,
-    signed,
-)
-
-if TYPE_CHECKING:
-    from medjudge.metrics.audit import GeneratorResult
-    from medjudge.metrics.summary import ComparisonResult, ModelResult, Results
+from medjudge.metrics.judge_pairs import best_model
+from medjudge.metrics.result_types import ComparisonResult, GeneratorResult, ModelResult, Results
+from medjudge.metrics.wording import counted, leakage_line, listed, percent, signed, with_ends
 
 KIND_WORDS = {
     "format": "unreadable",
@@ -64,8 +52,6 @@ def kinds_under(unanswered: Mapping[str, int]) -> list[str]:
 
 def outcome_sentence(results: Results) -> str:
     """The outcome in one sentence: the model that is right most often, of how many, and what that is beside others."""
-    from medjudge.metrics.summary import best_model
-
     models = results.of_role("model")
     name = best_model(results.models, "model")
     if name is None:
@@ -76,7 +62,7 @@ def outcome_sentence(results: Results) -> str:
     if model.n_unparsed:
         answered = f" ({model.n_answered:,} of {model.n:,} answered, the others count as wrong)"
     sentence = (
-        f"{name} gives the experts' label in {_with_ends(model.metrics['accuracy'])} of "
+        f"{name} gives the experts' label in {with_ends(model.metrics['accuracy'])} of "
         f"{counted(model.n, 'case')}{answered}{rank}"
     )
     if not model.n_answered:
@@ -196,7 +182,7 @@ def coverage_sentences(results: Results) -> list[str]:
             sentences.append(f"{name}: its numbers leave out {counted(n_left_out, 'case')} that it has no answer for.")
     readable = [name for name, model in models.items() if not model.n_unparsed]
     if readable:
-        sentences.append(f"{EVERY_ANSWER}{_listed(readable)} could be read.")
+        sentences.append(f"{EVERY_ANSWER}{listed(readable)} could be read.")
     if any(model.lenient for model in models.values()):
         sentences.append("Answers were read leniently: forms that the task contract does not name were accepted.")
     return sentences
@@ -262,10 +248,10 @@ def prompt_sentences(results: Results) -> list[str]:
         prompts = model.prompts
         if prompts is None or not prompts.n_shortened or prompts.shortened is None:
             continue
-        whole = f"agreement on whole prompts {_with_ends(prompts.whole)}, " if prompts.whole else "none was whole; "
+        whole = f"agreement on whole prompts {with_ends(prompts.whole)}, " if prompts.whole else "none was whole; "
         sentences.append(
             f"{name}: {prompts.n_shortened:,} of {counted(prompts.n, 'prompt')} were shortened{to_fit}, by "
             f"{counted(prompts.n_words_cut, 'word')} in all; {whole}"
-            f"{'on cut ones' if prompts.whole else 'agreement on cut ones'} {_with_ends(prompts.shortened)}."
+            f"{'on cut ones' if prompts.whole else 'agreement on cut ones'} {with_ends(prompts.shortened)}."
         )
     return sentences

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from medjudge.errors import RunError
 from medjudge.metrics.metric_result import Frozen, MetricResult
-from medjudge.metrics.summary import ClassResult, ModelResult, Results
+from medjudge.metrics.result_types import ClassResult, ModelResult, Results
 
 MAX_DROPPED = 0.2
 """Share of rows that the published scheme drops before it writes 0."""

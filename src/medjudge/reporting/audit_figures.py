@@ -9,9 +9,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from medjudge.metrics.audit import CalibrationResult, GeneratorResult
 from medjudge.metrics.metric_result import MetricResult
-from medjudge.metrics.summary import Results
+from medjudge.metrics.result_types import CalibrationResult, GeneratorResult, Results
 from medjudge.reporting.audit_tables import SHORT, in_percent, number, varying, with_generators
 from medjudge.reporting.figures import COLORS, GREY, STYLE, WIDTH_IN, Picture, model_colors, panels, short_names, slug
 

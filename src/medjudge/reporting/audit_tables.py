@@ -6,20 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medjudge.metrics.agreement import STATISTICS
-from medjudge.metrics.audit import (
+from medjudge.metrics.audit_sentences import RATES
+from medjudge.metrics.claims import PREVALENCE, find_claim
+from medjudge.metrics.coverage import kinds_under
+from medjudge.metrics.metric_result import MetricResult
+from medjudge.metrics.result_types import (
     Audit,
     CalibrationResult,
+    Claim,
     GeneratorResult,
     JudgeAudit,
     PairResult,
+    Results,
     SelectiveResult,
 )
-from medjudge.metrics.claims import PREVALENCE, Claim, find_claim
-from medjudge.metrics.coverage import kinds_under
-from medjudge.metrics.findings import RATES
-from medjudge.metrics.metric_result import MetricResult
-from medjudge.metrics.sentences import p_value
-from medjudge.metrics.summary import Results
+from medjudge.metrics.wording import p_value
 from medjudge.reporting.inputs import DASH, MINUS
 
 SHARES = frozenset({"balanced_accuracy", "f1_positive", "macro_f1", "weighted_f1"})

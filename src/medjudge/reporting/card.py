@@ -16,8 +16,8 @@ from medjudge import artifacts
 from medjudge.metrics.agreement import STATISTICS
 from medjudge.metrics.coverage import kinds_text, outcome_sentence
 from medjudge.metrics.metric_result import MetricResult
-from medjudge.metrics.sentences import leakage_line
-from medjudge.metrics.summary import Results
+from medjudge.metrics.result_types import Results
+from medjudge.metrics.wording import leakage_line
 from medjudge.models.merge_proof import proof_sentences
 from medjudge.reporting.audit_tables import in_percent, number
 from medjudge.reporting.inputs import ReportInputs

@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from medjudge.metrics.summary import ModelResult, Results
+from medjudge.metrics.result_types import ModelResult, Results
 from medjudge.reporting.inputs import DASH, MINUS, metric_names, metric_title, number_text, points_text, shown_metric
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -12,7 +12,7 @@ from medjudge.data.store import read_split
 from medjudge.diagnostics.preflight import Preflight
 from medjudge.errors import RunError
 from medjudge.files import how_to_renew
-from medjudge.metrics.summary import Results
+from medjudge.metrics.result_types import Results
 from medjudge.metrics.variants import Variants
 from medjudge.recipe import Recipe
 from medjudge.reporting.inputs import ReportInputs, VerdictRow

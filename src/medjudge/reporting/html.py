@@ -21,9 +21,9 @@ from medjudge.diagnostics.checks import CHECKS
 from medjudge.metrics.baselines import BASELINES
 from medjudge.metrics.claims import find_claim, n_tests
 from medjudge.metrics.coverage import UNREADABLE, headlines, kinds_text, kinds_under, outcome_sentence
-from medjudge.metrics.sentences import leakage_line, p_value
+from medjudge.metrics.result_types import ComparisonResult, Results
 from medjudge.metrics.stored import StoredLeakage
-from medjudge.metrics.summary import ComparisonResult, Results
+from medjudge.metrics.wording import leakage_line, p_value
 from medjudge.models.merge_proof import proof_sentences
 from medjudge.reporting.audit_figures import audit_pictures
 from medjudge.reporting.audit_tables import page_grids

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from medjudge.metrics.metric_result import MetricResult
 from medjudge.metrics.probes import ConsistencyResult, ProbeResult, Probes
-from medjudge.metrics.summary import Results
+from medjudge.metrics.result_types import Results
 from medjudge.reporting.audit_tables import Cell, Grid, number, statistic_cell
 from medjudge.reporting.figures import GREY, Picture, model_colors, panels, short_names
 from medjudge.reporting.inputs import DASH, points_text
