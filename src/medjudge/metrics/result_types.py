@@ -1,7 +1,6 @@
-"""The content of `results.json` as types: what every measure here is written to and every page is made from.
+"""The content of `results.json` as types: what every measure is written to and every page is made from.
 
 Proportions and F1 are in [0, 1]; differences are in points (hundredths). A number that is undefined is None, never NaN.
-The order is that of the file, parts before wholes: the audit, the claims, then models, comparisons and `Results`.
 A field with a default may be absent: results of earlier versions are read.
 """
 
@@ -21,7 +20,6 @@ from medjudge.metrics.stored import StoredLineage
 RESULTS_VERSION = 1
 Kind = Literal["difference", "chance", "heterogeneity", "calibration", "self-preference", "probe"]
 Role = Literal["model", "baseline"]
-"""A judge that was asked, or a rule that it is compared with."""
 ComparisonKind = Literal["reference", "consecutive", "baseline"]
 
 
@@ -31,8 +29,7 @@ def _with_accuracy(metrics: dict[str, Any]) -> dict[str, Any]:
     return metrics
 
 
-_HAS_ACCURACY = AfterValidator(_with_accuracy)
-"""Pages show accuracy without asking whether it is there."""
+_HAS_ACCURACY = AfterValidator(_with_accuracy)  # pages show it without asking
 
 
 class PowerResult(Frozen):
@@ -47,7 +44,7 @@ class PowerResult(Frozen):
     alpha: float
     effect: float | None = None
     rows_needed: int | None = None
-    """With `effect`, in results of an earlier program only: the rows for the effect seen say no more than its p."""
+    """With `effect`, in results of an earlier program only."""
 
 
 class GeneratorResult(Frozen):
@@ -147,8 +144,7 @@ class CalibrationMeasures(Frozen):
     ece_if_calibrated: float
     """Mean ECE of a perfectly calibrated judge with these confidences: what ECE's upward bias makes of zero here."""
     calibrated_p: float
-    """Small means not calibrated. In an audit by sign flips of groups; of `calibration_measures` the share of
-    calibrated judges whose ECE is at least as large, rows as independent."""
+    """Small means not calibrated: by sign flips of groups, or of equal confidences by draws of independent rows."""
     rms_error: float
     """Debiased root-mean-square calibration error (Kumar et al. 2019, arXiv:1909.10155)."""
     brier: MetricResult
@@ -340,8 +336,7 @@ class ModelResult(Frozen):
     n_truncated: int | None
     """Answers that the token limit cut off; None if not recorded."""
     n_missing: int
-    """Cases with a gold label that it gave no row for. Those that it was to answer are in `n` and `n_unparsed`, under
-    `absent`; in results of an earlier program they took no part in its numbers."""
+    """Cases with a gold label that it gave no row for; those that it was to answer are in `n`, as `absent`."""
     n_unmatched: int
     """Answers to cases that have no gold label or are not in the set."""
     metrics: Annotated[dict[str, MetricResult], _HAS_ACCURACY]
@@ -398,8 +393,7 @@ class McNemarResult(Frozen):
     p: float
     method: str
     adjusted_p: float | None = None
-    """The p of `ComparisonResult.tests["accuracy"]`, by Holm's method over all tests of the page; McNemar's own in
-    results of an earlier program."""
+    """The p of `ComparisonResult.tests["accuracy"]`, by Holm's method over all tests of the page."""
 
 
 class SharedCases(Frozen):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from medjudge import artifacts
 from medjudge.metrics.agreement import STATISTICS
 from medjudge.metrics.coverage import kinds_text, outcome_sentence
 from medjudge.metrics.metric_result import MetricResult
-from medjudge.metrics.result_types import Results
+from medjudge.metrics.result_types import ModelResult, Results
 from medjudge.metrics.wording import leakage_line
 from medjudge.models.merge_proof import proof_sentences
 from medjudge.reporting.audit_tables import in_percent, number
@@ -124,19 +125,52 @@ def _item(topic: str, points: Mapping[str, str]) -> str:
     return "\n".join([f"**{topic}**\n", *(f"- {asked}: {said}" for asked, said in points.items())])
 
 
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """The model that a card describes, and the words that several items of the checklist share."""
+
+    inputs: ReportInputs
+    name: str
+
+    @property
+    def results(self) -> Results:
+        return self.inputs.results
+
+    @property
+    def model(self) -> ModelResult:
+        return self.results.models[self.name]
+
+    @property
+    def lineage(self) -> Mapping[str, Any]:
+        return self.model.lineage or {}
+
+    @property
+    def labels(self) -> str:
+        return ", ".join(self.results.labels)
+
+    @property
+    def training(self) -> str:
+        return _training_topic(self.inputs.recipe, self.lineage)
+
+
 def tripod_items(inputs: ReportInputs, name: str) -> dict[str, dict[str, str]]:
     """Item of TRIPOD-LLM -> what it asks -> what the run says of it, or that its authors must."""
-    results, recipe = inputs.results, inputs.recipe
-    model = results.models[name]
-    labels = ", ".join(results.labels)
-    settings = results.contract.get("settings", {})
-    lineage = model.lineage or {}
-    chain = _training_topic(recipe, lineage)
+    subject = _Subject(inputs, name)
+    return {
+        **_introduction(subject),
+        **_data_items(subject),
+        **_method_items(subject),
+        **_open_science(subject),
+        **_result_items(subject),
+    }
+
+
+def _introduction(subject: _Subject) -> dict[str, dict[str, str]]:
+    """Items 1 to 4: title, abstract, background, objectives."""
+    results, model = subject.results, subject.model
+    name, labels = subject.name, subject.labels
     accuracy = _statistics(results, name)["accuracy"]
     headline = f"accuracy {number(accuracy.value, True)} %, n = {accuracy.n:,}"
-    baselines = ", ".join(results.of_role("baseline")) or "none"
-    others = ", ".join(other for other in results.of_role("model") if other != name) or "no other model"
-    calibration = results.audit.judges[name].calibration if results.audit else None
     return {
         "1 Title": {
             "what was done": f"A language model that judges (task `{results.task}`), measured against expert labels.",
@@ -155,9 +189,18 @@ def tripod_items(inputs: ReportInputs, name: str) -> dict[str, dict[str, str]]:
         },
         "4 Objectives": {
             "development, tuning or evaluation": (
-                f"Agreement of `{name}` with the experts' labels on held-out cases, beside baselines. {chain}"
+                f"Agreement of `{name}` with the experts' labels on held-out cases, beside baselines. "
+                f"{subject.training}"
             )
         },
+    }
+
+
+def _data_items(subject: _Subject) -> dict[str, dict[str, str]]:
+    """Item 5: the data."""
+    results, model = subject.results, subject.model
+    inputs = subject.inputs
+    return {
         "5 Data": {
             "sources, by split": _data_topic(inputs),
             "distribution": _distribution(results),
@@ -170,10 +213,22 @@ def tripod_items(inputs: ReportInputs, name: str) -> dict[str, dict[str, str]]:
             ),
             "leakage": leakage_line(results),
         },
+    }
+
+
+def _method_items(subject: _Subject) -> dict[str, dict[str, str]]:
+    """Items 6 to 13: methods, output, annotation, prompts, training, compute, ethics."""
+    results, model = subject.results, subject.model
+    name, labels = subject.name, subject.labels
+    settings = results.contract.get("settings", {})
+    baselines = ", ".join(results.of_role("baseline")) or "none"
+    others = ", ".join(other for other in results.of_role("model") if other != name) or "no other model"
+    calibration = results.audit.judges[name].calibration if results.audit else None
+    return {
         "6 Analytical methods": {
-            "name, version, last use": _version_topic(name, lineage, inputs.finished),
+            "name, version, last use": _version_topic(name, subject.lineage, subject.inputs.finished),
             "building steps and inference settings": (
-                f"{chain} No sampling; at most {settings.get('max_prompt_tokens', 'unknown')} prompt and "
+                f"{subject.training} No sampling; at most {settings.get('max_prompt_tokens', 'unknown')} prompt and "
                 f"{settings.get('max_completion_tokens', 'unknown')} completion tokens; seed {results.seed}."
             ),
             "output before and after processing": f"Text or label scores, read as one of {labels} by one contract.",
@@ -209,9 +264,18 @@ def tripod_items(inputs: ReportInputs, name: str) -> dict[str, dict[str, str]]:
             "data used to develop prompts": TO_ADD,
         },
         "10 Summarization": {"preparation of texts": "Not part of the task."},
-        "11 Instruction tuning and alignment": {"instructions, interface, raters": f"{chain} Raters: {TO_ADD}"},
-        "12 Compute": {"time, machines, cost": _compute_topic(inputs, name)},
+        "11 Instruction tuning and alignment": {
+            "instructions, interface, raters": f"{subject.training} Raters: {TO_ADD}"
+        },
+        "12 Compute": {"time, machines, cost": _compute_topic(subject.inputs, name)},
         "13 Ethical approval": {"committee, consent or waiver": TO_ADD},
+    }
+
+
+def _open_science(subject: _Subject) -> dict[str, dict[str, str]]:
+    """Items 14 and 15: funding, code, public involvement."""
+    inputs = subject.inputs
+    return {
         "14 Open science": {
             "funding": TO_ADD,
             "conflicts of interest": TO_ADD,
@@ -224,6 +288,13 @@ def tripod_items(inputs: ReportInputs, name: str) -> dict[str, dict[str, str]]:
             ),
         },
         "15 Public involvement": {"in design, conduct, reporting": TO_ADD},
+    }
+
+
+def _result_items(subject: _Subject) -> dict[str, dict[str, str]]:
+    """Items 16 to 19: participants, performance, updating, discussion."""
+    results, name = subject.results, subject.name
+    return {
         "16 Participants": {
             "flow": (
                 f"{results.n_cases:,} cases with an expert label in {results.n_groups:,} groups; "
@@ -236,7 +307,7 @@ def tripod_items(inputs: ReportInputs, name: str) -> dict[str, dict[str, str]]:
         "17 Performance": {"by the metrics above": "The sentences and the table above."},
         "18 LLM updating": {
             "updated model and its results": (
-                f"None; weights sha256 `{str(lineage.get('weights_sha256', 'unknown'))[:12]}`."
+                f"None; weights sha256 `{str(subject.lineage.get('weights_sha256', 'unknown'))[:12]}`."
             )
         },
         "19 Discussion": {

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from medjudge import artifacts
 from medjudge.data.store import read_split
 from medjudge.diagnostics.preflight import Preflight
@@ -14,10 +16,11 @@ from medjudge.errors import RunError
 from medjudge.files import how_to_renew
 from medjudge.metrics.result_types import Results
 from medjudge.metrics.variants import Variants
-from medjudge.recipe import Recipe
 from medjudge.reporting.inputs import ReportInputs, VerdictRow
 from medjudge.reporting.notes import DoctorNotes, ManifestNotes
 from medjudge.settings.evaluate import ReportConfig
+from medjudge.tasks.catalog import Task
+from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.text import prompt_text
 
 TRAINED = ("base", "sft", "grpo")
@@ -121,8 +124,14 @@ def _prompts(folder: Path, evaluated: Path, recipe: Mapping[str, Any]) -> dict[s
     path = folder / "prepare" / f"{split}{artifacts.SPLIT_SUFFIX}"
     if not recipe or not path.exists():
         return {}
-    contract = artifacts.parsed(evaluated / artifacts.RECIPE, recipe, Recipe.model_validate).contract
+    contract = artifacts.parsed(evaluated / artifacts.RECIPE, recipe, _contract)
     return {case.case_id: prompt_text(contract.messages(case)) for case in read_split(path)}
+
+
+def _contract(recipe: Mapping[str, Any]) -> TaskContract:
+    """The task section of a kept recipe. The other sections are not read: an older program's page can be made."""
+    contract: TaskContract = TypeAdapter(Task).validate_python(recipe["task"])
+    return contract
 
 
 def _verdicts(path: Path, results: Results, prompts: Mapping[str, str] | None = None) -> dict[str, list[VerdictRow]]:
