@@ -34,8 +34,8 @@ def test_equal_confidences_share_a_bin_and_widths_are_fixed():
     curve = reliability_curve([0.9] * 7 + [0.1] * 3, [1] * 7 + [0] * 3, n_bins=10)
     assert [one.n for one in curve] == [3, 7]
     curve = reliability_curve([0.05, 0.31, 0.39, 1.0], [0, 1, 0, 1], n_bins=10, bins="width")
-    assert curve.n.tolist() == [1, 2, 1]
-    assert curve.mean_confidence == pytest.approx([0.05, 0.35, 1.0])
+    assert [one.n for one in curve] == [1, 2, 1]
+    assert [one.confidence for one in curve] == pytest.approx([0.05, 0.35, 1.0])
 
 
 def test_murphy_by_hand():
