@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import atexit
 import contextlib
+import copy
 import csv
 import gzip
 import io
@@ -88,7 +89,15 @@ def odd(rng: random.Random) -> Any:
         for _ in range(rng.choice((5, 300, 3000))):
             value = [value] if rng.random() < 0.5 else {"a": value}
         return value
-    return rng.choice(ODD_VALUES)
+    # A copy: what a mutation does to this value must not reach the next input, which its number alone makes.
+    return copy.deepcopy(rng.choice(ODD_VALUES))
+
+
+def copied(value: Any) -> Any:
+    """A deep copy; None of a value that is nested too deeply for one."""
+    with contextlib.suppress(RecursionError):
+        return copy.deepcopy(value)
+    return None
 
 
 def places(tree: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -127,7 +136,9 @@ def mutated(tree: Any, rng: random.Random, n: int | None = None) -> Any:
         elif action < 0.7:
             del holder[key]
         elif isinstance(holder, dict):
-            holder[as_text(odd(rng))[:200] if action < 0.85 else f"{key}x"] = odd(rng) if action < 0.92 else holder[key]
+            holder[as_text(odd(rng))[:200] if action < 0.85 else f"{key}x"] = (
+                odd(rng) if action < 0.92 else copy.deepcopy(holder[key])
+            )
         else:
             holder.append(odd(rng))
     return tree
@@ -392,12 +403,12 @@ TEXT_ENDINGS = ("jsonl", "json", "csv", "tsv")
 
 def write_table(folder: Path, name: str, rows: Sequence[Any], rng: random.Random, *, changed: float = 0.7) -> Path:
     """A file of rows in some format, mostly with something wrong in it."""
-    copy = json.loads(json.dumps(list(rows)))
+    table = json.loads(json.dumps(list(rows)))
     if rng.random() < changed:
-        copy = mutated(copy, rng)
-        copy = copy if isinstance(copy, list) else [copy]
+        table = mutated(table, rng)
+        table = table if isinstance(table, list) else [table]
     ending = rng.choice(ENDINGS)
-    content = table_bytes(copy, ending, rng)
+    content = table_bytes(table, ending, rng)
     if ending in TEXT_ENDINGS and rng.random() < 0.15:
         content = content.decode("utf-8", "replace").encode(rng.choice(("utf-16", "cp1252", "utf-8-sig")), "replace")
     return write_odd(folder / f"{name}.{ending}".rstrip("."), content, rng)
