@@ -3,12 +3,12 @@ import json
 import numpy as np
 import pytest
 
-from medjudge.errors import DataError, RunError
+from medjudge.errors import DataError
 from medjudge.metrics.baselines import Baselines, trivial_baselines
 from medjudge.metrics.claims import is_clear
 from medjudge.metrics.result_types import DifferenceResult, Results
 from medjudge.metrics.summary import AnalysisOptions, JudgeFacts, TrainingRows, summarise, with_claims
-from medjudge.metrics.wording import NO_LEAKAGE_CHECK, p_value, percent, signed
+from medjudge.metrics.wording import NO_LEAKAGE_CHECK
 from medjudge.records import Case, Unparsed, Verdict
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.equivalence import EquivalenceContract
@@ -327,24 +327,3 @@ def test_refuses_what_it_cannot_summarise(keywords, message):
     given = {"cases": cases, "judgements": {"m": answers(cases, contract.labels, 1.0)}, **keywords}
     with pytest.raises(DataError, match=message):
         summarise(given.pop("cases"), given.pop("judgements"), contract=contract, split="test", **given)
-
-
-@pytest.mark.parametrize(
-    ("tree", "message"), [({"version": 2}, "version 2"), ([], "version None"), ({"version": 1}, "damaged at 'task'")]
-)
-def test_refuses_foreign_results(tree, message):
-    with pytest.raises(RunError, match=message):
-        Results.from_json(tree)
-
-
-def test_words():
-    assert [p_value(p) for p in (0.00004, 0.0312, 0.0994, 0.62, 0.9999)] == [
-        "p < .001",
-        "p = .031",
-        "p = .099",
-        "p = .62",
-        "p = 1",
-    ]
-    assert percent(0.2604) == "26.0 %"
-    assert [signed(v) for v in (3.24, -0.04, 0.0, -2.0)] == ["+3.2", "+0.0", "+0.0", "-2.0"]
-    assert percent(None) == "undefined"
