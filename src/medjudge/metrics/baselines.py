@@ -134,7 +134,7 @@ def _fitted_on(
 def without_names_of(baselines: Baselines, judges: Collection[str]) -> Baselines:
     """The baselines but those that a judge is called like: a judge keeps its name."""
     same = {name: "a judge has this name." for name in baselines.judgements if name in judges}
-    kept = {name: said for name, said in baselines.judgements.items() if name not in same}
+    kept = {name: answers for name, answers in baselines.judgements.items() if name not in same}
     return Baselines(kept, {**baselines.skipped, **same}, baselines.notes)
 
 
@@ -353,8 +353,8 @@ def fit_cutpoints(likeness: FloatArray, gold: NDArray[np.int64], n_labels: int) 
     return np.asarray(edges[np.array(cuts[::-1], dtype=int)])
 
 
-def _balanced_accuracy(said: NDArray[np.int64], gold: NDArray[np.int64]) -> float:
-    return float(np.mean([(said[gold == code] == code).mean() for code in np.unique(gold)]))
+def _balanced_accuracy(answer: NDArray[np.int64], gold: NDArray[np.int64]) -> float:
+    return float(np.mean([(answer[gold == code] == code).mean() for code in np.unique(gold)]))
 
 
 def token_f1(text: str, other: str) -> float:

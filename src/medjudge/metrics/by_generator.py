@@ -195,8 +195,8 @@ def _cochran(hit_cells: FloatArray) -> tuple[float, float, str]:
     """Cochran's Q of a full table of blocks by generators: statistic, p, method."""
     from statsmodels.stats.contingency_tables import cochrans_q
 
-    found = cochrans_q(hit_cells)
-    return float(found.statistic), float(found.pvalue), "Cochran's Q"
+    test = cochrans_q(hit_cells)
+    return float(test.statistic), float(test.pvalue), "Cochran's Q"
 
 
 def _mean_squared_gap(covariance: FloatArray) -> float:
@@ -295,9 +295,9 @@ def self_preference(
     if not own.any() or not other.any():
         return None
     gold = (outcomes.gold == outcomes.positive).astype(np.float64)
-    said = (outcomes.predicted == outcomes.positive).astype(np.float64)
+    called = (outcomes.predicted == outcomes.positive).astype(np.float64)
     sums = np.zeros((outcomes.n_groups, 2, 4))  # group, own or other: rows, error, gold negatives, positives among them
-    columns = np.stack([np.ones_like(gold), said - gold, 1 - gold, said * (1 - gold)], axis=1)
+    columns = np.stack([np.ones_like(gold), called - gold, 1 - gold, called * (1 - gold)], axis=1)
     np.add.at(sums, (outcomes.groups[known], (~own[known]).astype(int)), columns[known])
     sums = sums[sums[:, :, 0].sum(1) > 0]
     intervals = bootstrap_sums(sums, _contrasts, n_resamples=n_resamples, rng=rng, level=level)
@@ -313,7 +313,7 @@ def self_preference(
         n_other=int(other.sum()),
         positive_rate_error=measured(estimates["positive_rate_error"]),
         false_positive_rate=measured(estimates["false_positive_rate"]),
-        test=tested(contrast_is_zero((said - gold)[known], own[known], outcomes.groups[known])),
+        test=tested(contrast_is_zero((called - gold)[known], own[known], outcomes.groups[known])),
     )
 
 

@@ -148,10 +148,10 @@ def _best_temperature(loss: Callable[[float], float]) -> float:
     """The temperature between 1/100 and 100 of least loss; the log-likelihood is convex in 1 / T."""
     from scipy.optimize import minimize_scalar
 
-    found = minimize_scalar(
+    optimum = minimize_scalar(
         lambda beta: loss(1 / beta), bounds=(0.01, 100.0), method="bounded", options={"xatol": 1e-6}
     )
-    return float(1 / found.x)
+    return float(1 / optimum.x)
 
 
 def _fit_platt(odds: FloatArray, correct: FloatArray) -> tuple[float, float]:
@@ -167,5 +167,5 @@ def _fit_platt(odds: FloatArray, correct: FloatArray) -> tuple[float, float]:
         return float((np.logaddexp(0, x) - target * x).mean()), np.array([(error * odds).mean(), error.mean()])
 
     start = np.array([1.0, 0.0])
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"ftol": 1e-14, "gtol": 1e-10})
-    return float(found.x[0]), float(found.x[1])
+    optimum = minimize(loss, start, jac=True, method="L-BFGS-B", options={"ftol": 1e-14, "gtol": 1e-10})
+    return float(optimum.x[0]), float(optimum.x[1])

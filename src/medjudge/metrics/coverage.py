@@ -73,8 +73,8 @@ def outcome_sentence(results: Results) -> str:
     beside = [_against(name, model, results)]
     if results.reference is not None and results.reference != name:
         beside += [_against_reference(results.comparison(name, results.reference), results)]
-    said = [part for part in beside if part]
-    return f"{sentence}: {' and '.join(said)}." if said else f"{sentence}."
+    parts = [part for part in beside if part]
+    return f"{sentence}: {' and '.join(parts)}." if parts else f"{sentence}."
 
 
 def _rank(name: str, results: Results) -> str:

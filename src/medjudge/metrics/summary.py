@@ -117,30 +117,19 @@ def summarise(
     gold_ids = {case.case_id for case in cases if case.gold is not None}
     outcomes = _outcomes(cases, {**judgements, **baselines.judgements}, contract, _due(gold_ids, judgements))
     of_models = {name: outcomes[name] for name in judgements}
-    estimates = {
-        name: judge_estimates(one, level=level, n_resamples=options.n_resamples, seed=seed)
-        for name, one in outcomes.items()
-    }
+    sampling: dict[str, Any] = {"level": level, "n_resamples": options.n_resamples, "seed": seed}
+    estimates = {name: judge_estimates(one, **sampling) for name, one in outcomes.items()}
     audit = audit_judges(
         {name: judge_rows(cases, judgements[name], one, options.slices) for name, one in of_models.items()},
         estimates,
         {name: outcomes[name] for name in baselines.judgements},
-        level=level,
-        n_resamples=options.n_resamples,
-        seed=seed,
+        **sampling,
         families=options.families,
     )
-    models = {
-        name: _model_result(
-            one,
-            estimates[name],
-            facts.get(name, JudgeFacts()),
-            answers=judgements.get(name),
-            lenient=contract.lenient,
-            level=level,
-        )
-        for name, one in outcomes.items()
-    }
+    models = {}
+    for name, one in outcomes.items():
+        known = facts.get(name, JudgeFacts())
+        models[name] = _model_result(one, estimates[name], known, judgements.get(name), contract.lenient, level)
     return with_claims(
         Results(
             task=contract.kind,
@@ -149,14 +138,8 @@ def summarise(
             n_groups=next(iter(outcomes.values())).n_groups,
             n_without_gold=len(cases) - len(gold_ids),
             train_n=training.n,
-            labels=contract.labels,
-            ordered=contract.ordered,
-            positive=contract.positive,
-            chance=chance_accuracy(contract.labels),
-            contract={"fingerprint": contract.fingerprint(), "settings": contract.model_dump(mode="json")},
-            level=level,
-            n_resamples=options.n_resamples,
-            seed=seed,
+            **_task_fields(contract),
+            **sampling,
             reference=options.reference,
             models=models,
             skipped_baselines=dict(baselines.skipped),
@@ -166,6 +149,17 @@ def summarise(
             audit=audit,
         )
     )
+
+
+def _task_fields(contract: TaskContract | LabelScale) -> dict[str, Any]:
+    """What results keep of the task beside its kind."""
+    return {
+        "labels": contract.labels,
+        "ordered": contract.ordered,
+        "positive": contract.positive,
+        "chance": chance_accuracy(contract.labels),
+        "contract": {"fingerprint": contract.fingerprint(), "settings": contract.model_dump(mode="json")},
+    }
 
 
 def _check_names(judgements: Mapping[str, object], baselines: Baselines, reference: str | None) -> None:
@@ -282,7 +276,6 @@ def _model_result(
     outcomes: Outcomes,
     estimates: JudgeEstimates,
     facts: JudgeFacts,
-    *,
     answers: Sequence[Judgement] | None,
     lenient: bool,
     level: float,

@@ -245,32 +245,36 @@ def _p(p: float | None) -> str:
 
 def calibration_grid(audit: Audit, claims: Sequence[Claim]) -> Grid | None:
     """Calibration by judge; None where no judge states a confidence."""
-    found = calibrated(audit)
-    if not found:
+    calibrations = calibrated(audit)
+    if not calibrations:
         return None
-    of_ece = {name: find_claim(claims, "calibration", (name,), "ece") for name in found}
-    of_mean = {name: find_claim(claims, "calibration", (name,), "direction") for name in found}
+    of_ece = {name: find_claim(claims, "calibration", (name,), "ece") for name in calibrations}
+    of_mean = {name: find_claim(claims, "calibration", (name,), "direction") for name in calibrations}
     rows = {
-        "n": [Cell(f"{c.n:,}", f"{c.n_without:,} without a confidence" if c.n_without else "") for c in found.values()],
-        "Mean confidence, %": [Cell(number(c.mean_confidence, True)) for c in found.values()],
-        "Right, %": [Cell(number(c.accuracy, True)) for c in found.values()],
+        "n": [
+            Cell(f"{c.n:,}", f"{c.n_without:,} without a confidence" if c.n_without else "")
+            for c in calibrations.values()
+        ],
+        "Mean confidence, %": [Cell(number(c.mean_confidence, True)) for c in calibrations.values()],
+        "Right, %": [Cell(number(c.accuracy, True)) for c in calibrations.values()],
         "Off on average": [Cell(_mark(claim), _holm(claim)) for claim in of_mean.values()],
         "ECE, equal-mass bins": [
-            Cell(number(c.ece, False), f"calibrated: {number(c.ece_if_calibrated, False)}") for c in found.values()
+            Cell(number(c.ece, False), f"calibrated: {number(c.ece_if_calibrated, False)}")
+            for c in calibrations.values()
         ],
         "Off in any bin": [Cell(_mark(claim), _holm(claim)) for claim in of_ece.values()],
-        "Calibration error, debiased": [Cell(number(c.rms_error, False)) for c in found.values()],
-        "Brier score": [statistic_cell(c.brier, percent=False) for c in found.values()],
-        "of which reliability": [Cell(number(c.brier_parts["reliability"], False, 4)) for c in found.values()],
-        "of which resolution": [Cell(number(c.brier_parts["resolution"], False, 4)) for c in found.values()],
-        "of which uncertainty": [Cell(number(c.brier_parts["uncertainty"], False, 4)) for c in found.values()],
-        "Log loss, nats": [statistic_cell(c.log_loss, percent=False) for c in found.values()],
-        "AURC": [statistic_cell(c.aurc, percent=False) for c in found.values()],
-        "AURC above the best order": [Cell(number(c.excess_aurc, False)) for c in found.values()],
+        "Calibration error, debiased": [Cell(number(c.rms_error, False)) for c in calibrations.values()],
+        "Brier score": [statistic_cell(c.brier, percent=False) for c in calibrations.values()],
+        "of which reliability": [Cell(number(c.brier_parts["reliability"], False, 4)) for c in calibrations.values()],
+        "of which resolution": [Cell(number(c.brier_parts["resolution"], False, 4)) for c in calibrations.values()],
+        "of which uncertainty": [Cell(number(c.brier_parts["uncertainty"], False, 4)) for c in calibrations.values()],
+        "Log loss, nats": [statistic_cell(c.log_loss, percent=False) for c in calibrations.values()],
+        "AURC": [statistic_cell(c.aurc, percent=False) for c in calibrations.values()],
+        "AURC above the best order": [Cell(number(c.excess_aurc, False)) for c in calibrations.values()],
     }
     return Grid(
         "Confidence",
-        tuple(found),
+        tuple(calibrations),
         tuple((head, tuple(cells)) for head, cells in rows.items()),
         note=(
             "Over readable verdicts with a confidence. ECE is biased upward: beside it stands what a perfectly "
@@ -287,11 +291,11 @@ def _holm(claim: Claim | None) -> str:
 
 def threshold_grid(audit: Audit) -> Grid | None:
     """Thresholds for wanted error rates, by judge; None where no judge states confidences that vary."""
-    found = varying(audit)
-    if not found:
+    calibrations = varying(audit)
+    if not calibrations:
         return None
     rows = []
-    for name, calibration in found.items():
+    for name, calibration in calibrations.items():
         for rule in calibration.selective:
             rows.append(
                 (
@@ -368,7 +372,7 @@ def calibrated(audit: Audit) -> dict[str, CalibrationResult]:
 
 def varying(audit: Audit) -> dict[str, CalibrationResult]:
     """The judges whose confidences differ between verdicts: only those can be ordered by them."""
-    return {name: found for name, found in calibrated(audit).items() if found.varies}
+    return {name: calibration for name, calibration in calibrated(audit).items() if calibration.varies}
 
 
 def with_generators(audit: Audit) -> dict[str, tuple[GeneratorResult, ...]]:

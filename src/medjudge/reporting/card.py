@@ -74,11 +74,11 @@ def _metadata(inputs: ReportInputs, name: str) -> str:
     """YAML, every value written as JSON, which YAML reads as it is."""
     results = inputs.results
     model = results.models[name]
-    found = _statistics(results, name)
+    statistics = _statistics(results, name)
     metrics = [
-        {"type": key, "value": found[key].value, "name": STATISTICS[key].title}
+        {"type": key, "value": statistics[key].value, "name": STATISTICS[key].title}
         for key in HEADLINE
-        if key in found and found[key].value is not None
+        if key in statistics and statistics[key].value is not None
     ]
     head: dict[str, Any] = {
         "library_name": "transformers",
@@ -122,7 +122,7 @@ def _result_table(results: Results, name: str) -> str:
 
 
 def _item(topic: str, points: Mapping[str, str]) -> str:
-    return "\n".join([f"**{topic}**\n", *(f"- {asked}: {said}" for asked, said in points.items())])
+    return "\n".join([f"**{topic}**\n", *(f"- {asked}: {answer}" for asked, answer in points.items())])
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,8 +342,8 @@ def _distribution(results: Results) -> str:
 
 
 def _checks_topic(inputs: ReportInputs) -> str:
-    found = ", ".join(f"{what} ({count:,})" for what, count in inputs.lint.items())
-    checked = f"Rows were linted: {found}. " if found else ""
+    findings = ", ".join(f"{what} ({count:,})" for what, count in inputs.lint.items())
+    checked = f"Rows were linted: {findings}. " if findings else ""
     return f"{checked}Splits keep groups together. Anything done before that: {TO_ADD}"
 
 
@@ -351,9 +351,9 @@ def _version_topic(name: str, lineage: Mapping[str, Any], finished: str) -> str:
     if lineage.get("kind") == "endpoint":
         return f"`{lineage.get('model')}`, asked {lineage.get('first_asked_at')} to {lineage.get('last_asked_at')}."
     base = str(lineage.get("base") or "")
-    said = f"base `{Path(base).name if base.startswith(('/', '.')) else base}`, " if base else ""
+    origin = f"base `{Path(base).name if base.startswith(('/', '.')) else base}`, " if base else ""
     when = f"; evaluated {finished}" if finished else ""
-    return f"`{name}`: {said}weights sha256 `{str(lineage.get('weights_sha256', 'unknown'))[:12]}`{when}."
+    return f"`{name}`: {origin}weights sha256 `{str(lineage.get('weights_sha256', 'unknown'))[:12]}`{when}."
 
 
 def _fairness_topic(results: Results, name: str) -> str:
@@ -373,25 +373,25 @@ def _data_topic(inputs: ReportInputs) -> str:
         for split, counts in inputs.data.items()
     )
     source = inputs.recipe.get("data", {}).get("source") if inputs.recipe else None
-    said = f"Source `{Path(str(source)).name if str(source).startswith('/') else source}`. " if source else ""
-    said += f"Splits: {splits}. " if splits else ""
-    return f"{said}Collection and representativeness: {TO_ADD}"
+    known = f"Source `{Path(str(source)).name if str(source).startswith('/') else source}`. " if source else ""
+    known += f"Splits: {splits}. " if splits else ""
+    return f"{known}Collection and representativeness: {TO_ADD}"
 
 
 def _training_topic(recipe: Mapping[str, Any], lineage: Mapping[str, Any] | None) -> str:
     stages = recipe.get("stages") if recipe else None
-    said = f"Stages: {', '.join(map(str, stages))}. " if stages else ""
+    text = f"Stages: {', '.join(map(str, stages))}. " if stages else ""
     chain = [str(one.get("stage") or one.get("kind")) for one in (lineage or {}).get("ancestry") or []]
     merge = (lineage or {}).get("merge")
     proof = "".join(f" {line[:1].upper()}{line[1:]}." for line in proof_sentences(merge)) if merge else ""
-    return said + (f"The weights descend from: {' -> '.join(chain)}.{proof}" if chain else f"Training: {TO_ADD}")
+    return text + (f"The weights descend from: {' -> '.join(chain)}.{proof}" if chain else f"Training: {TO_ADD}")
 
 
 def _compute_topic(inputs: ReportInputs, name: str) -> str:
     seconds = inputs.results.models[name].seconds
-    said = "" if seconds is None else f"{seconds:,.1f} s to judge {inputs.results.models[name].n:,} cases. "
+    time = "" if seconds is None else f"{seconds:,.1f} s to judge {inputs.results.models[name].n:,} cases. "
     versions = ", ".join(f"{package} {version}" for package, version in inputs.versions.items())
-    return f"{said}{f'Made with {versions}.' if versions else TO_ADD}"
+    return f"{time}{f'Made with {versions}.' if versions else TO_ADD}"
 
 
 def _bullets(lines: list[str]) -> str:
