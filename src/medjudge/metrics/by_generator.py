@@ -246,11 +246,13 @@ def _rate_covariance(hits: FloatArray, of: IntArray, block: IntArray) -> FloatAr
     rates = np.bincount(of, weights=hits) / n
     parts = np.zeros((int(block.max()) + 1, len(n)))
     np.add.at(parts, (block, of), (hits - rates[of]) / n[of])
+    # Each generator's own groups: with few of them the linearised variance is too small by (G - 1) / G.
     n_groups = np.bincount(np.unique(np.stack([of, block]), axis=1)[0])
     scale = np.sqrt(n_groups / np.maximum(n_groups - 1, 1))
     covariance = np.asarray((parts * scale).T @ (parts * scale))
     correlation = intraclass_correlation(hits, block)
     of_one_group = hits.mean() * (1 - hits.mean()) * (correlation + (1 - correlation) / n)
+    # One group shows no variance between groups: its rows' correlation is taken from all generators.
     single = np.flatnonzero(n_groups == 1)
     covariance[single, single] = of_one_group[single]
     return covariance
@@ -290,6 +292,7 @@ def self_preference(
         raise DataError("self-preference is a contrast of positive rates: the task has no positive label.")
     names = _names(outcomes, generators)
     family = np.array([families.get(name, "") for name in names], dtype=object)
+    # A generator of unknown family might be the judge's own: it is on neither side.
     own, known = family == judge_family, family != ""
     other = known & ~own
     if not own.any() or not other.any():

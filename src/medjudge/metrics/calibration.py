@@ -52,6 +52,7 @@ def calibration_measures(
 
     ece = expected_calibration_error(given, right, n_bins=n_bins)
     if_calibrated = ece_under_calibration(given, n_bins=n_bins, rng=rng)
+    # Means are ratios of sums over groups, so a resample needs three numbers per group and no rows.
     sums = np.zeros((int(code.max()) + 1, 3))
     np.add.at(sums, code, np.stack([np.ones(n), (given - right) ** 2, log_losses(given, right, CLIP)], axis=1))
     means = bootstrap_sums(

@@ -51,6 +51,7 @@ class Calibrator:
         if self.kind == "temperature":
             with np.errstate(divide="ignore"):
                 scaled = np.log(given) / self.parameters["temperature"][0]
+            # Less the row's maximum, so that no exponential overflows.
             raised = np.exp(scaled - scaled.max(1, keepdims=True))
             return np.asarray(raised / raised.sum(1, keepdims=True))
         rows, top = np.arange(len(given)), given.argmax(1)
@@ -159,6 +160,7 @@ def _fit_platt(odds: FloatArray, correct: FloatArray) -> tuple[float, float]:
     from scipy.optimize import minimize
 
     n_right = correct.sum()
+    # Platt's targets are not 0 and 1: on rows that a threshold separates the slope would grow without end.
     target = np.where(correct > 0, (n_right + 1) / (n_right + 2), 1 / (len(correct) - n_right + 2))
 
     def loss(parameters: FloatArray) -> tuple[float, FloatArray]:

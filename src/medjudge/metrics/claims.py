@@ -124,6 +124,7 @@ def _of_audit(audit: Audit) -> list[Claim]:
 
 def decide(tests: Iterable[Claim], level: float) -> tuple[Claim, ...]:
     """The tests of one page, corrected together and decided. Of a test that occurs twice the first counts."""
+    # A pair may be tested by two tables of a page; twice in the family, it would cost the others twice.
     once: dict[tuple[Kind, tuple[str, ...], str], Claim] = {}
     for test in tests:
         once.setdefault(_key(test.kind, test.about, test.what), test)

@@ -105,7 +105,7 @@ def paired_differences(pairing: Pairing, metrics: tuple[str, ...], *, level: flo
     """
     a, b = pairing.a, pairing.b
     if not len(a.gold):
-        raise DataError("two judges have no case in common: there is nothing to compare.")
+        raise DataError("two judges have no case in common: there is nothing to compare. Check that case ids agree.")
     both = np.stack([counts_by_group(a), counts_by_group(b)], axis=1)
     both = both[both[:, 0].sum((1, 2)) > 0]
     without = leave_one_out(both, lambda sums: metrics_from_counts(sums, **count_options(a)))
@@ -196,7 +196,7 @@ def _paired_counts(
     """Tables of both judges by group, groups without a paired row left out, and the statistics of such tables."""
     a, b = pairing.a, pairing.b
     if not len(a.gold):
-        raise DataError("two judges have no case in common: there is nothing to compare.")
+        raise DataError("two judges have no case in common: there is nothing to compare. Check that case ids agree.")
     counts_a, counts_b = counts_by_group(a), counts_by_group(b)
     present = counts_a.sum((1, 2)) > 0
 
@@ -221,6 +221,7 @@ def permutation_of_sums(
     shape = sums_a.shape[1:]
     apart = (sums_a != sums_b).reshape(len(sums_a), -1).any(1)  # swapping equals changes nothing
     middle = (sums_a.sum(0) + sums_b.sum(0)).ravel() / 2
+    # A swap of group g moves both sums by the same amount, so all swaps are one product of signs and halves.
     half = (sums_a[apart] - sums_b[apart]).reshape(-1, middle.size) / 2
     signs, exact = _assignments(len(half), n_resamples, rng)
     whole_a, whole_b = statistics(sums_a.sum(0)), statistics(sums_b.sum(0))
@@ -239,6 +240,7 @@ def permutation_of_sums(
         of_b = statistics((middle - shift).reshape(-1, *shape))
         for name, values in of_a.items():
             drawn.setdefault(name, []).append(values - of_b[name])
+        # As in `exchange.permutation_test`: a p that is far from any claim is not drawn further.
         n_before, n_drawn = n_drawn, n_drawn + len(chunk)
         if not exact and n_before < FIRST_LOOK <= n_drawn and not any(one.p <= FAR for one in results().values()):
             break
@@ -289,6 +291,7 @@ def _permutation(difference: float, draws: FloatArray, exact: bool, n_groups: in
         return Permutation(difference, float("nan"), n_groups, len(draws))
     # Sums in another order may differ in the last digit from the observed difference they equal.
     as_far = int((np.abs(defined) >= abs(difference) - 1e-12).sum())
+    # With all assignments listed the observed one is among them; a drawn sample does not hold it, so 1 is added.
     p = as_far / len(defined) if exact else (as_far + 1) / (len(defined) + 1)
     return Permutation(difference, p, n_groups, len(draws))
 
@@ -346,6 +349,7 @@ def power_of_pair(
     if n == 0:
         raise DataError("no paired rows: what they could show cannot be computed.")
     z_a, z_b = _normal_quantiles(power, alpha)
+    # Concordant rows say nothing about the difference: only how often the two part decides.
     discordant = (only_a + only_b) / n
 
     def rows(effect: float) -> float:

@@ -60,6 +60,7 @@ def rogan_gladen(
         ]
     )
     with_labels = np.isin(np.arange(n_groups), old)
+    # Drawn apart, so that every resample has as many labelled groups as there are: TPR and TNR rest on them.
     drawn = resample_sums(sums[with_labels], n_resamples, rng)
     if not with_labels.all():
         drawn = drawn + resample_sums(sums[~with_labels], n_resamples, rng)
@@ -135,6 +136,7 @@ def prediction_powered_rate(
     with_gain = covariance[0, 2] - covariance[0, 1]
     weight = 1.0
     if tuning == "tuned":
+        # From 0, the gold labels alone, to 1, plain PPI; a minimum of the variance outside of that is not used.
         weight = float(np.clip(-with_gain / gain_variance, 0, 1)) if gain_variance > 0 else 0.0
     value = float(gold.mean() + weight * (called.mean() - labelled.mean()))
     variance = covariance[0, 0] + 2 * weight * with_gain + weight**2 * gain_variance
@@ -190,7 +192,9 @@ def _checked(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     called, labelled, gold = (np.asarray(a, dtype=np.float64) for a in (judged, labelled_judged, labelled_gold))
     if labelled.shape != gold.shape:
-        raise DataError(f"{labelled.size} judged and {gold.size} gold values were given for the labelled rows.")
+        raise DataError(
+            f"{labelled.size} judged and {gold.size} gold values were given for the labelled rows: expected one each."
+        )
     for values in (called, labelled, gold):
         allowed = np.isin(values, (0, 1)) if binary else (values >= 0) & (values <= 1)
         if not allowed.all():

@@ -218,6 +218,7 @@ def _concentrated(name: str, results: Results) -> list[str]:
         if len(rows) < 2 or not left or len({row.n_unparsed / row.n for row in rows}) == 1:
             continue
         n_left = sum(row.n_unparsed for row in left)
+        # All gaps in one value: that is a fault of one generator or site, and is said as such.
         if len(left) == 1 and n_left > 1:
             word = _word(rows)
             sentences.append(

@@ -140,6 +140,7 @@ def _comparison(judges: JudgePair, kind: ComparisonKind, *, level: float, seed: 
     pairing = judges.pairing
     # A baseline answers with labels, not text: whether it can be read is no question.
     metrics = tuple(name for name in COMPARED_METRICS if kind != "baseline" or name != "schema_pass_rate")
+    # Macro-F1 is no mean over rows, so signs of groups cannot be flipped: whole answers are swapped.
     macro = paired_permutation(pairing, ["macro_f1"], n_resamples=N_PERMUTATIONS, rng=np.random.default_rng(seed))[
         "macro_f1"
     ]

@@ -91,6 +91,7 @@ def summarise_reasoning(
 
     numbers: model -> one entry per case, in the order of `groups`. not_measured: reasons known beforehand, by metric.
     """
+    # The same codes and seed for every model: differences are taken on the same resamples.
     _, code = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     sums = {name: _group_sums(_columns(rows), code) for name, rows in numbers.items()}
     estimates = partial(_estimates, level=level, n_resamples=n_resamples, seed=seed)

@@ -102,6 +102,7 @@ def debiased_rms_error(confidence: ArrayLike, correct: ArrayLike, *, n_bins: int
     if not len(given):
         return float("nan")
     n, mean, accuracy = _bin_means(given, right, bin_codes(given, n_bins, "mass"))
+    # What a bin's accuracy varies by itself: the square of its distance is too large by as much.
     noise = accuracy * (1 - accuracy) / np.maximum(n - 1, 1)
     return float(np.sqrt(max((n * ((accuracy - mean) ** 2 - noise)).sum() / n.sum(), 0.0)))
 
@@ -165,6 +166,7 @@ def bin_codes(confidence: FloatArray, n_bins: int, bins: Bins) -> IntArray:
         raw = np.minimum((confidence * n_bins).astype(np.int64), n_bins - 1)
     else:
         _, code, count = np.unique(confidence, return_inverse=True, return_counts=True)
+        # The middle rank of equal confidences: they share a bin, since their order means nothing.
         middle = (np.cumsum(count) - count / 2) / max(len(confidence), 1)
         raw = (middle * n_bins).astype(np.int64)[code]
     return np.asarray(np.unique(raw, return_inverse=True)[1])

@@ -80,6 +80,7 @@ def risk_coverage(confidence: ArrayLike, correct: ArrayLike) -> RiskCoverage:
     wrong = np.cumsum(np.bincount(code, weights=1 - right))
     n, n_wrong = len(given), int(wrong[-1])
     aurc = float(aurc_of_weights(given, right)(np.ones((1, n)))[0])
+    # The best order puts every right verdict before the first wrong one; its mean risk has this closed form.
     harmonic = _harmonic(n)
     best = (n_wrong - (n - n_wrong) * (harmonic[n] - harmonic[n - n_wrong])) / n
     return RiskCoverage(-values, kept / n, wrong / kept, aurc, max(aurc - float(best), 0.0))
@@ -93,6 +94,7 @@ def aurc_of_weights(confidence: FloatArray, correct: FloatArray) -> Callable[[Fl
     """
     _, code = np.unique(-confidence, return_inverse=True)
     order = np.argsort(code, kind="stable")
+    # Rows of equal confidence form one block, whose order is not the judge's choice.
     starts = np.flatnonzero(np.diff(code[order], prepend=-1))
     wrong = (1 - correct)[order]
 
@@ -151,18 +153,21 @@ def selective_threshold(
         raise DataError(f"`delta` is the share of sets for which the promise may fail: got {delta:g}, not in (0, 1).")
     code = np.arange(len(given)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     n_groups = int(code.max()) + 1
+    # By whole groups: rows of one group on both sides would let the proposing rows see the testing ones.
     order = rng.permutation(n_groups)
     n_proposing = max(1, int(_PROPOSING_SHARE * n_groups))
     proposing = np.isin(code, order[:n_proposing])
     threshold = None
     for mark in _proposed(given[proposing], right[proposing], int((~proposing).sum()), max_error):
         accepted = (given > mark) & ~proposing
+        # With a row per group the number wrong is binomial, and the exact test is the stronger one.
         if n_groups == len(given):
             passes = _binomial_passes(int((1 - right[accepted]).sum()), int(accepted.sum()), max_error, delta)
         else:
             excess = np.bincount(code, weights=accepted * (1 - right - max_error), minlength=n_groups)
             scaled = excess[order[n_proposing:]] / np.bincount(code).max() + max_error
             passes = _betting_passes(scaled, max_error, delta)
+        # Fixed-sequence testing: after the first failure nothing may be tested any more.
         if not passes:
             break
         threshold = max(float(mark), -1.0)
@@ -193,6 +198,7 @@ def _proposed(confidence: FloatArray, correct: FloatArray, n_testing: int, max_e
     above = confidence > marks[:, None]
     kept, wrong = above.sum(1), (above * (1 - correct)).sum(1)
     expected = np.round(kept / n * n_testing)
+    # Half an error and one row are added, so that no wrong among few rows is not taken for no error at all.
     p = binom.cdf(np.round((wrong + 0.5) / (kept + 1) * expected), expected, max_error)
     return np.asarray(marks[int(p.argmin()) :])
 
@@ -244,6 +250,7 @@ def risk_control_threshold(
     values, first = np.unique(-given[order], return_index=True)  # highest confidence first
     # Wrong when all above a value are accepted: what stands before its first row.
     before = np.concatenate([[0.0], np.cumsum(wrong[order])])
+    # The added term is the worst that one more group could do: the finite-sample part of the promise.
     budget = max_error * len(given) - (1 - max_error) * sizes.max() + 1e-9
     threshold: float | None = None
     if budget >= 0:

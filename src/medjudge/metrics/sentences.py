@@ -170,6 +170,7 @@ def rank_sweep(steps: Mapping[str, AdapterStep]) -> str | None:
     """
     if len({step.r for step in steps.values()}) < 2:
         return None
+    # Adam moves each entry of A and B by about the learning rate, so scale x rank sizes a step of their product.
     small, large = min(steps, key=lambda name: steps[name].size), max(steps, key=lambda name: steps[name].size)
     ratio = steps[large].size / steps[small].size
     if ratio < 1.01:

@@ -168,7 +168,7 @@ def _check_names(judgements: Mapping[str, object], baselines: Baselines, referen
     if both := sorted(set(judgements) & set(baselines.judgements)):
         raise DataError(f"{both[0]!r} names a model and a baseline: give the model another name.")
     if reference is not None and reference not in judgements:
-        raise DataError(f"reference {reference!r} is not among the models: {', '.join(judgements)}.")
+        raise DataError(f"reference {reference!r} is not among the models: {', '.join(judgements)}. Name one of them.")
 
 
 def _due(gold_ids: set[str], judgements: Mapping[str, Sequence[Judgement]]) -> Mapping[str, AbstractSet[str]]:

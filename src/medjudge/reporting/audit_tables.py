@@ -120,6 +120,7 @@ def generator_grid(name: str, rows_of: Sequence[GeneratorResult], by: str = "gen
     """One judge by the generators whose answers it judged, or by the values of another slice."""
     binary = any(row.prevalence is not None for row in rows_of)
     of_generators = by == "generator"  # what their prevalence does to F1 is said of them alone
+    # F1 of the positive label stands for macro-F1 on two labels; F1 and AC1 move with a slice's prevalence.
     shown = [
         key
         for key in GENERATOR_COLUMNS

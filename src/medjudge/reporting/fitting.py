@@ -43,6 +43,7 @@ def fitted_tables(
     The title stands on the first part, the note under the last.
     """
     first = min(_column_width(heads[0], [row.cells[0] for row in rows], 1, prose=22), max(width // 2, 8))
+    # Heads are wrapped only as far as it takes for all columns to fit side by side.
     for head_lines in range(1, _HEAD_LINES + 1):
         columns = [(head, [row.cells[i] for row in rows]) for i, head in enumerate(heads[1:], 1)]
         widths = [_column_width(head, cells, head_lines) for head, cells in columns]
@@ -68,6 +69,7 @@ def fitted_tables(
 
 def kept_together(text: str) -> str:
     """The text with spaces that do not break where a line must not end: `85.0 %`, `p < .001`, `78.3 to`."""
+    # A number parted from its unit at the end of a line is easily misread.
     text = re.sub(r"(?<=\d) (?=%|to \D?\d)", NO_BREAK, text)
     return re.sub(r"\b([pn]) ([=<]) (?=[\d.])", rf"\1{NO_BREAK}\2{NO_BREAK}", text)
 

@@ -84,7 +84,7 @@ def _manifest(stage: Path) -> ManifestNotes:
 def _history(path: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = _read(path, [])
     if not all(map(_is_log_entry, rows)):
-        raise RunError(f"{path} is no training log. {how_to_renew(path)}")
+        raise RunError(f"{path} is no training log: expected entries of numbers by name. {how_to_renew(path)}")
     return rows
 
 

@@ -65,6 +65,7 @@ def write_report(report_inputs: ReportInputs, out_dir: Path) -> Path:
         pictures.insert(0, variants_picture(report_inputs.variants, colors))
     folder = out_dir / FIGURES_DIR
     artifacts.make_folder(folder)
+    # The page names no other file, so that it can be sent on alone; the folder keeps the pictures for other uses.
     embedded = [Embedded(picture, picture.png()) for picture in pictures]
     for item in embedded:
         artifacts.write_bytes(folder / f"{item.picture.name}.png", item.png)
