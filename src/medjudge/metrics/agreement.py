@@ -6,7 +6,7 @@ numbers from many tables at once, which is what bootstrap and permutation need.
 
 Two families, told apart in `STATISTICS`: measures of being right (accuracy, F1, MCC) take all rows, and an unreadable
 answer is wrong; coefficients between two raters (kappa, AC, alpha, ICC, correlations) take the rows with a verdict,
-because an unreadable answer has no place on a scale. `statistic_n` says how many rows stand behind each.
+because an unreadable answer has no place on a scale. `statistic_n` says how many rows each rests on.
 """
 
 from __future__ import annotations
@@ -135,15 +135,15 @@ def _of_all_rows(gold: IntArray, answer: IntArray, positive: int | None) -> dict
     """Of statistics over all rows, those that `classification_metrics` lacks. answer: (n,) codes 0..K, K unreadable."""
     from sklearn.metrics import matthews_corrcoef, precision_score, recall_score
 
-    found = {"balanced_accuracy": float(recall_score(gold, answer, labels=np.unique(gold), average="macro"))}
+    values = {"balanced_accuracy": float(recall_score(gold, answer, labels=np.unique(gold), average="macro"))}
     if positive is not None:
         recalls = recall_score(gold, answer, labels=[positive, 1 - positive], average=None, zero_division=np.nan)
-        found |= {"tpr": float(recalls[0]), "tnr": float(recalls[1])}
+        values |= {"tpr": float(recalls[0]), "tnr": float(recalls[1])}
         precisions = precision_score(gold, answer, labels=[positive, 1 - positive], average=None, zero_division=np.nan)
-        found |= {"ppv": float(precisions[0]), "npv": float(precisions[1])}
+        values |= {"ppv": float(precisions[0]), "npv": float(precisions[1])}
     varies = np.ptp(gold) and np.ptp(answer)
-    found["mcc"] = float(matthews_corrcoef(gold, answer)) if varies else float("nan")
-    return found
+    values["mcc"] = float(matthews_corrcoef(gold, answer)) if varies else float("nan")
+    return values
 
 
 def _of_ordered_labels(gold: IntArray, answer: IntArray, n_labels: int) -> dict[str, float]:

@@ -187,7 +187,7 @@ def calibration_sentence(name: str, calibration: CalibrationResult, ece: Claim |
 
 
 def _p(claim: Claim | None) -> str:
-    """The corrected p, to stand before what follows; empty where there is none."""
+    """The corrected p, with a comma for what follows; empty where there is none."""
     return "" if claim is None or claim.adjusted_p is None else f"{p_value(claim.adjusted_p)}, "
 
 

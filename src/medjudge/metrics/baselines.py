@@ -271,7 +271,7 @@ class LexicalBaselines:
 
 
 def compared_texts(kind: str, cases: Sequence[Case]) -> tuple[str, str] | None:
-    """The two input fields whose likeness could stand in for a judgement of this contract kind; None if it has none.
+    """The two input fields whose likeness could serve as a judgement of this contract kind; None if it has none.
 
     A rubric case without a reference is compared with its input: what the output should follow.
     """
@@ -389,7 +389,7 @@ def rouge_l(text: str, other: str) -> float:
 
 def _similarities(train: Sequence[tuple[str, str]], embed: Embed | None) -> dict[str, Similarity]:
     """Name -> likeness of pairs of texts; whatever is learnt is learnt from the training pairs."""
-    found: dict[str, Similarity] = {
+    similarities: dict[str, Similarity] = {
         TOKEN_F1: lambda pairs: np.array([token_f1(a, b) for a, b in pairs]),
         ROUGE_L: lambda pairs: np.array([rouge_l(a, b) for a, b in pairs]),
         BLEU: _bleu,
@@ -397,8 +397,8 @@ def _similarities(train: Sequence[tuple[str, str]], embed: Embed | None) -> dict
         TFIDF: lambda pairs: _tfidf(train, pairs),
     }
     if embed is not None:
-        found[EMBEDDING] = lambda pairs: _cosine(embed([a for a, _ in pairs]), embed([b for _, b in pairs]))
-    return found
+        similarities[EMBEDDING] = lambda pairs: _cosine(embed([a for a, _ in pairs]), embed([b for _, b in pairs]))
+    return similarities
 
 
 def _bleu(pairs: Sequence[tuple[str, str]]) -> FloatArray:

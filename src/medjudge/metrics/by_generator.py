@@ -224,12 +224,12 @@ def _permutation(
     rng: np.random.Generator,
 ) -> tuple[float, float, str]:
     """The permutation test for any design: statistic, p, and what was permuted."""
-    found = permutation_test(hits, cells, hit_cells, block, n_resamples=n_resamples, rng=rng)
+    test = permutation_test(hits, cells, hit_cells, block, n_resamples=n_resamples, rng=rng)
     if (cells == 1).all():
-        return found.statistic, found.p, "Cochran's Q by permutation within groups"
-    parts = ["within groups"] * found.within
-    parts += ["of rows" if len(cells) == len(hits) else "of groups"] * found.between
-    return found.statistic, found.p, f"chi-square by permutation {' and '.join(parts)}" if parts else "chi-square"
+        return test.statistic, test.p, "Cochran's Q by permutation within groups"
+    parts = ["within groups"] * test.within
+    parts += ["of rows" if len(cells) == len(hits) else "of groups"] * test.between
+    return test.statistic, test.p, f"chi-square by permutation {' and '.join(parts)}" if parts else "chi-square"
 
 
 def _enough(expected_rows: FloatArray, rate: float, at_least: float) -> bool:

@@ -104,8 +104,8 @@ def fit_calibrator(kind: CalibratorKind, confidence: ArrayLike, correct: ArrayLi
     match kind:
         case "temperature":
             odds = _logit(given)
-            found = _best_temperature(lambda t: float((np.logaddexp(0, odds / t) - right * odds / t).mean()))
-            return Calibrator(kind, {"temperature": [found]}, len(given))
+            fitted = _best_temperature(lambda t: float((np.logaddexp(0, odds / t) - right * odds / t).mean()))
+            return Calibrator(kind, {"temperature": [fitted]}, len(given))
         case "platt":
             slope, intercept = _fit_platt(_logit(given), right)
             return Calibrator(kind, {"slope": [slope], "intercept": [intercept]}, len(given))

@@ -35,7 +35,7 @@ def rogan_gladen(
     judged: (N,) bool, the judge on rows without gold; labelled_judged, labelled_gold: (n,) bool on other rows, with
     gold. Their TPR and TNR must hold on the rows without gold too: a generator or a topic that the labelled rows lack
     breaks that. Independent rows: Lang & Reiczigel's interval. With groups, which both sets then need: an expanded
-    bootstrap over groups, which needs `rng`. A code that stands in both sets is one group, drawn with all its rows;
+    bootstrap over groups, which needs `rng`. A code that is in both sets is one group, drawn with all its rows;
     groups with labelled rows and groups without are drawn apart, as many as there are of each. nan where the labelled
     rows lack a class, there are no rows, or TPR + TNR <= 1: such a judge carries no information.
     Source: Rogan & Gladen (1978), doi:10.1093/oxfordjournals.aje.a112510; Lang & Reiczigel (2014),
@@ -117,7 +117,7 @@ def prediction_powered_rate(
     judged: (N,), labelled_judged, labelled_gold: (n,), bool or numbers in [0, 1]; the ends are clipped to it. The
     labelled rows must be a random sample of the same population; of the judge nothing is asked. `plain`: lambda = 1
     (PPI). `tuned`: the lambda in [0, 1] with the smallest variance (PPI++), so that a useless judge costs nothing.
-    groups, labelled_groups: (N,), (n,) codes, both or neither; a code that stands in both is one group, and what its
+    groups, labelled_groups: (N,), (n,) codes, both or neither; a code that is in both is one group, and what its
     labelled and its other rows have in common enters the variance. Student's t with as many degrees of freedom as
     labelled groups less one. nan ends with fewer than two labelled groups or without spread.
     Source: Angelopoulos et al. (2023), arXiv:2301.09633; PPI++: Angelopoulos, Duchi & Zrnic (2023), arXiv:2311.01453,

@@ -1,5 +1,5 @@
 """Sentences about who answered what: cases without a verdict, by kind and by slice; what two judges know apart from
-what they answer; prompts that lost words; and the one sentence that stands first.
+what they answer; prompts that lost words; and the one sentence that a page begins with.
 """
 
 from __future__ import annotations
@@ -115,15 +115,15 @@ def headlines(results: Results, n: int = MAX_HEADLINES) -> list[str]:
 
     At most n of `results.statements`; the others are no less true.
     """
-    said = list(results.statements)
+    lines = list(results.statements)
     gaps = {*coverage_sentences(results), *prompt_sentences(results)}
     gaps = {line for line in gaps if not line.startswith(EVERY_ANSWER)}
     last = leakage_line(results)
-    first = said[:2] + [line for line in said if line.startswith(BASELINE)][:1]
-    first += [line for line in said if line in gaps][: n - len(first) - 1]
-    chosen = list(dict.fromkeys([*first, *said]))
+    first = lines[:2] + [line for line in lines if line.startswith(BASELINE)][:1]
+    first += [line for line in lines if line in gaps][: n - len(first) - 1]
+    chosen = list(dict.fromkeys([*first, *lines]))
     chosen = [line for line in chosen if line != last][: n - 1]
-    return [line for line in said if line in chosen] + [last]
+    return [line for line in lines if line in chosen] + [last]
 
 
 def shared_sentences(comparison: ComparisonResult) -> list[str]:

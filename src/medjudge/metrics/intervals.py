@@ -34,7 +34,7 @@ METHODS = {
 _CHUNK_ENTRIES = 400_000
 """Weights held at once: 3 MB, which a processor's cache holds; ten times as many take three times as long."""
 _MAX_BLOCKS = 500
-"""Blocks of the jackknife; a block stands for a group where there are more groups."""
+"""Blocks of the jackknife; where there are more groups, each block holds several."""
 _BLOCK_SEED = 0
 _MIN_DEFINED = 0.95
 """Share of resamples in which a statistic must be defined before its interval is given."""
@@ -100,7 +100,7 @@ def bootstrap_interval(value: float, draws: FloatArray, *, level: float, n_group
 
     value: the metric on all rows; draws: (n_resamples,). One group alone says nothing about others: (nan, nan).
     A proportion of exactly 0 or 1 has the same value in every resample, and its bootstrap interval would have no
-    width; there the Wilson interval stands instead, with the number of groups as n, which is on the wide side. Any
+    width; there the Wilson interval is given instead, with the number of groups as n, which is on the wide side. Any
     other statistic without spread, such as an F1 of 0, gets (nan, nan): no width is no knowledge, not certainty.
     """
     if math.isnan(value) or n_groups < 2:

@@ -3,7 +3,7 @@
 The published scheme is that of Flow AI's evaluation of Flow-Judge-v0.1 (their fork of lm-evaluation-harness,
 `lm_eval/tasks/flow_judge_evals/metrics.py`): the last `<score>` in a completion is taken, rows without a score on the
 scale are dropped, and where more than a fifth is dropped every metric is written as 0. It is here so that a number can
-be laid beside a published one, not because it is right.
+be compared with a published one, not because it is right.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ def selective_threshold(
     The error among accepted verdicts does not fall monotonically with the threshold (raising it can remove more right
     verdicts than wrong ones), so conformal risk control, which needs a monotone loss, does not apply. Instead a fifth
     of the groups, drawn by `rng`, proposes thresholds, strictest that is likely to pass first; the others test them in
-    that order, each at level `delta`, until one fails, and the last that passed stands. Because the order was fixed
+    that order, each at level `delta`, until one fails; the last that passed is taken. Because the order was fixed
     before the testing rows were looked at, the chance of any false promise is at most `delta`.
     confidence: (n,), nan is never accepted. groups: (n,) codes, None for independent rows, which are tested by the
     exact binomial; groups of several rows by a betting test of their sums, in which every row counts once, and the
@@ -248,7 +248,7 @@ def risk_control_threshold(
     wrong = 1 - right
     order = np.argsort(-given, kind="stable")
     values, first = np.unique(-given[order], return_index=True)  # highest confidence first
-    # Wrong when all above a value are accepted: what stands before its first row.
+    # Wrong when all above a value are accepted: the sum before its first row.
     before = np.concatenate([[0.0], np.cumsum(wrong[order])])
     # The added term is the worst that one more group could do: the finite-sample part of the promise.
     budget = max_error * len(given) - (1 - max_error) * sizes.max() + 1e-9

@@ -27,7 +27,7 @@ FEW_GROUPS = 30
 
 
 def make_statements(results: Results) -> list[str]:
-    """The sentences that stand first in a report, most important first."""
+    """The sentences that a report begins with, most important first."""
     sentences = [
         " ".join([_compared(comparison, results), *shared_sentences(comparison)]) for comparison in results.comparisons
     ]
@@ -103,7 +103,7 @@ def _macro_ends(comparison: ComparisonResult, macro: DifferenceResult, results: 
 
 
 def _p_of(results: Results, kind: Kind, about: tuple[str, ...]) -> str:
-    """The corrected p of a test of accuracy, to stand before what follows; empty where none was made."""
+    """The corrected p of a test of accuracy, with a comma for what follows; empty where none was made."""
     claim = find_claim(results.claims, kind, about, "accuracy")
     return "" if claim is None or claim.adjusted_p is None else f"{p_value(claim.adjusted_p)}, "
 

@@ -39,7 +39,7 @@ class Variants(Frozen):
     not_trained: dict[str, str]
     """Variant -> why there is no model of it."""
     not_measured: dict[str, str]
-    """Metric -> why it stands nowhere."""
+    """Metric -> why it was not measured."""
     level: float
 
 

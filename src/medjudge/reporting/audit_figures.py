@@ -159,7 +159,7 @@ def confidence_picture(calibrations: dict[str, CalibrationResult], colors: Mappi
             axis.set_xlabel("confidence", fontsize=10.5)
             axis.set_xlim(0, 1)
             axis.grid(axis="y")
-            axis.set_ylim(0, 1.3 * max(1, int((right + wrong).max())))  # the legend stands above the bars
+            axis.set_ylim(0, 1.3 * max(1, int((right + wrong).max())))  # room for the legend above the bars
             axis.legend(loc="upper left", ncols=2, handlelength=1.2, columnspacing=1.0, borderpad=0.2)
             counts = (
                 f"{10 * i} to {10 * i + 10} %: {r:,} right, {w:,} wrong"

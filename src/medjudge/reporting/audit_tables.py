@@ -161,27 +161,27 @@ def generator_grid(name: str, rows_of: Sequence[GeneratorResult], by: str = "gen
 def heterogeneity_grid(name: str, judge: JudgeAudit, claims: Sequence[Claim]) -> Grid:
     """Whether rates differ between generators by more than chance."""
 
-    def tested(outcome: str) -> Claim | None:
+    def claim_about(outcome: str) -> Claim | None:
         own = find_claim(claims, "heterogeneity", (name,), outcome)
         return own or (find_claim(claims, "heterogeneity", (), outcome) if outcome == PREVALENCE else None)
 
     rows = tuple(
         (
-            RATES[found.outcome][0].upper()
-            + RATES[found.outcome][1:]
-            + (" on answered cases" if found.answered_only else ""),
+            RATES[test.outcome][0].upper()
+            + RATES[test.outcome][1:]
+            + (" on answered cases" if test.answered_only else ""),
             (
-                Cell(f"{found.n:,}"),
-                Cell(number(found.sd, True)),
-                Cell(number(found.sampling_sd, True)),
-                Cell(number(found.excess_sd, True)),
-                Cell(f"{found.statistic:.2f}", f"df {found.df}"),
-                Cell(_p(found.p), "", found.method),
-                Cell(_p(None if (claim := tested(found.outcome)) is None else claim.adjusted_p)),
+                Cell(f"{test.n:,}"),
+                Cell(number(test.sd, True)),
+                Cell(number(test.sampling_sd, True)),
+                Cell(number(test.excess_sd, True)),
+                Cell(f"{test.statistic:.2f}", f"df {test.df}"),
+                Cell(_p(test.p), "", test.method),
+                Cell(_p(None if (claim := claim_about(test.outcome)) is None else claim.adjusted_p)),
                 Cell(_mark(claim)),
             ),
         )
-        for found in judge.heterogeneity
+        for test in judge.heterogeneity
     )
     return Grid(
         f"Differences between generators: {name}",
@@ -196,8 +196,8 @@ def heterogeneity_grid(name: str, judge: JudgeAudit, claims: Sequence[Claim]) ->
 def _tests(judge: JudgeAudit) -> str:
     """Which rate was tested how, each method named once."""
     by_method: dict[str, list[str]] = {}
-    for found in judge.heterogeneity:
-        by_method.setdefault(found.method, []).append(RATES[found.outcome])
+    for one in judge.heterogeneity:
+        by_method.setdefault(one.method, []).append(RATES[one.outcome])
     return "Tests: " + "; ".join(f"{', '.join(rates)}: {method}" for method, rates in by_method.items()) + "."
 
 
@@ -278,7 +278,7 @@ def calibration_grid(audit: Audit, claims: Sequence[Claim]) -> Grid | None:
         tuple(calibrations),
         tuple((head, tuple(cells)) for head, cells in rows.items()),
         note=(
-            "Over readable verdicts with a confidence. ECE is biased upward: beside it stands what a perfectly "
+            "Over readable verdicts with a confidence. ECE is biased upward: it is shown with what a perfectly "
             "calibrated judge with the same confidences would show. AURC is the mean error when the least sure "
             "verdicts are left out one after the other; lower is better. Whether the mean confidence is off: t over "
             f"the groups' sums; whether any bin is: sign flips of groups. {HOLM}"

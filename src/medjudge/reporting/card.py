@@ -26,7 +26,7 @@ from medjudge.version import __version__
 
 TO_ADD = "*To be added by the authors: a run does not know it.*"
 HEADLINE = ("accuracy", "macro_f1", "f1_positive", "ppv", "npv", "kappa", "kappa_quadratic", "mcc")
-"""Of `agreement.STATISTICS`: what stands in the metadata, where the task has it."""
+"""Of `agreement.STATISTICS`: what the metadata hold, where the task has it."""
 
 
 def write_card(inputs: ReportInputs, out_dir: Path) -> Path | None:
@@ -61,8 +61,10 @@ def render_card(inputs: ReportInputs, name: str) -> str:
 def _audit_lines(results: Results, name: str) -> list[str]:
     """The audit's and the probes' sentences that speak of this model, and those of the rows that every model shares."""
     audit, probes = results.audit, results.probes
-    said = zip(audit.statements, audit.about, strict=False) if audit else ()  # an earlier program noted no subjects
-    lines = [line for line, about in said if name in about or not about]
+    with_subjects = (
+        zip(audit.statements, audit.about, strict=False) if audit else ()
+    )  # an earlier program noted no subjects
+    lines = [line for line, about in with_subjects if name in about or not about]
     return [*lines, *(probes.judges[name].statements if probes is not None and name in probes.judges else ())]
 
 
@@ -208,7 +210,7 @@ def _data_items(subject: _Subject) -> dict[str, dict[str, str]]:
             "preparation and quality checks": _checks_topic(inputs),
             "missing and imbalanced data": (
                 f"{results.n_without_gold:,} cases without an expert label were left out; {model.n_unparsed:,} of "
-                f"{model.n:,} cases have no verdict and count as wrong. Balanced accuracy and macro-F1 stand beside "
+                f"{model.n:,} cases have no verdict and count as wrong. Balanced accuracy and macro-F1 are shown with "
                 "accuracy."
             ),
             "leakage": leakage_line(results),
@@ -236,7 +238,7 @@ def _method_items(subject: _Subject) -> dict[str, dict[str, str]]:
                 "No threshold is applied to the verdicts."
                 if calibration is None or not calibration.varies
                 else "Confidences as stated or as the label's probability; thresholds for wanted error rates by "
-                "learn-then-test and conformal risk control stand in the report."
+                "learn-then-test and conformal risk control are in the report."
             ),
             "metrics": (
                 f"{100 * results.level:g} % intervals count {results.n_groups:,} groups of cases; sign flips and "
@@ -302,7 +304,7 @@ def _result_items(subject: _Subject) -> dict[str, dict[str, str]]:
             ),
             "characteristics, dates, by setting": TO_ADD,
             "development against evaluation data": TO_ADD,
-            "cases and outcomes per analysis": f"n stands beside every number; {_distribution(results)}",
+            "cases and outcomes per analysis": f"n is given with every number; {_distribution(results)}",
         },
         "17 Performance": {"by the metrics above": "The sentences and the table above."},
         "18 LLM updating": {
@@ -363,7 +365,7 @@ def _fairness_topic(results: Results, name: str) -> str:
     if audit is not None and audit.heterogeneity:
         parts.append("differences between generators are tested above")
     if results.probes is not None and name in results.probes.judges:
-        parts.append("bias probes stand above")
+        parts.append("bias probes are shown above")
     return f"{'; '.join(parts).capitalize() + '. ' if parts else ''}Between groups of patients: {TO_ADD}"
 
 

@@ -39,8 +39,8 @@ def fitted_tables(
 ) -> list[RenderableType]:
     """A table in parts of at most `width` characters, each with the rows' heads; one part where all fits.
 
-    left: the columns whose cells stand at the left. Only a word that is longer than the terminal is wide is broken.
-    The title stands on the first part, the note under the last.
+    left: the columns whose cells are aligned left. Only a word that is longer than the terminal is wide is broken.
+    The title is on the first part, the note under the last.
     """
     first = min(_column_width(heads[0], [row.cells[0] for row in rows], 1, prose=22), max(width // 2, 8))
     # Heads are wrapped only as far as it takes for all columns to fit side by side.

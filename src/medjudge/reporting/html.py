@@ -291,7 +291,7 @@ class LineageNode:
 def lineage_tree(results: Results) -> list[LineageNode]:
     """The evaluated models' weights as trees, oldest first, from their `Lineage.to_json()`.
 
-    Weights that are ancestors of several models stand there once. Models without a lineage are left out.
+    Weights that are ancestors of several models are shown once. Models without a lineage are left out.
     """
     roots: list[LineageNode] = []
     for name, model in results.models.items():

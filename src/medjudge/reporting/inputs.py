@@ -149,7 +149,7 @@ def points_text(value: float | None) -> str:
 
 
 def chance_text(name: str, results: Results) -> str:
-    """How a model's accuracy stands to guessing: "above", "below" or "not distinguishable".
+    """How a model's accuracy compares with guessing: "above", "below" or "not distinguishable".
 
     A dash for baselines, which are not tested, for models without any verdict and for results of an earlier program.
     """

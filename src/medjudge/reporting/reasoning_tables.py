@@ -23,7 +23,7 @@ def reasoning_grids(reasoning: ReasoningResults, level: float) -> list[Grid]:
         Grid(
             "Reasoning against the experts'",
             heads,
-            tuple((model, _cells(found, names)) for model, found in reasoning.models.items()),
+            tuple((model, _cells(row, names)) for model, row in reasoning.models.items()),
             _small_print(reasoning),
         )
     ]
