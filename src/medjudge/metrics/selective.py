@@ -160,8 +160,7 @@ def selective_threshold(
     threshold = None
     for mark in _proposed(given[proposing], right[proposing], int((~proposing).sum()), max_error):
         accepted = (given > mark) & ~proposing
-        # With a row per group the number wrong is binomial, and the exact test is the stronger one.
-        if n_groups == len(given):
+        if n_groups == len(given):  # the number wrong is binomial, and the exact test is the stronger one
             passes = _binomial_passes(int((1 - right[accepted]).sum()), int(accepted.sum()), max_error, delta)
         else:
             excess = np.bincount(code, weights=accepted * (1 - right - max_error), minlength=n_groups)
