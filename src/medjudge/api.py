@@ -26,7 +26,8 @@ from medjudge.data.columns import Rows
 from medjudge.data.shapes import frame_rows
 from medjudge.data.sources import plain, read_source
 from medjudge.errors import ConfigError, DataError, ModelError
-from medjudge.metrics.summary import Results, summarise
+from medjudge.metrics.result_types import Results
+from medjudge.metrics.summary import AnalysisOptions, JudgeFacts, summarise
 from medjudge.recipe import recipe_from_tree
 from medjudge.records import Case, Judgement, Unparsed, Verdict
 from medjudge.settings.data import DataConfig
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from medjudge.commands.score import ScoreOptions
     from medjudge.inference.local import Engine
-    from medjudge.metrics.calibration import Calibrator
+    from medjudge.metrics.calibrators import Calibrator
     from medjudge.reporting.figures import Picture
     from medjudge.tasks.scale import LabelScale
 
@@ -435,14 +436,13 @@ def _score_judged(judged: Sequence[Judged], reference: str | None, level: float,
             {one.name: one.judgements for one in judged},
             contract=first.contract,
             split="python",
-            words_cut={
-                one.name: {case.case_id: n for case, n in zip(one.cases, one.n_words_cut, strict=True)}
+            facts={
+                one.name: JudgeFacts(
+                    words_cut={case.case_id: n for case, n in zip(one.cases, one.n_words_cut, strict=True)}
+                )
                 for one in judged
                 if one.n_words_cut
             },
-            reference=reference,
-            level=level,
-            n_resamples=n_resamples,
-            seed=seed,
+            options=AnalysisOptions(reference=reference, level=level, n_resamples=n_resamples, seed=seed),
         )
     )

@@ -14,7 +14,7 @@ import medjudge
 from medjudge.commands.score import ScoreOptions, label_scale, score
 from medjudge.data.shapes import archived_objects
 from medjudge.errors import ConfigError, DataError, MedjudgeError
-from medjudge.metrics.summary import Results
+from medjudge.metrics.result_types import Results
 from medjudge.tasks.equivalence import EquivalenceContract
 from tests.shared_data import require_shared
 

@@ -15,7 +15,7 @@ from medjudge.cli import main
 from medjudge.data.leakage import LeakageReport
 from medjudge.errors import ConfigError, DataError, RunError
 from medjudge.judging.calibrated import apply_to, fit_on, read_calibrator, save_calibrator
-from medjudge.metrics.calibration import Calibrator
+from medjudge.metrics.calibrators import Calibrator
 from medjudge.models.lineage import weights_sha256
 from medjudge.recipe import recipe_from_tree
 from medjudge.records import Case, Unparsed, Verdict

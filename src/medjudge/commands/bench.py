@@ -32,7 +32,7 @@ from medjudge.metrics.published import (
     last_score,
     published_values,
 )
-from medjudge.metrics.summary import Results
+from medjudge.metrics.result_types import Results
 from medjudge.names import file_name_trouble, shown
 from medjudge.recipe import Recipe
 from medjudge.records import Case

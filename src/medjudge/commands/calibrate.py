@@ -16,7 +16,8 @@ from medjudge.errors import ConfigError
 from medjudge.judging.calibrated import apply_to, fit_on, save_calibrator
 from medjudge.judging.judge import Contestant, Question, judgement_of
 from medjudge.machine import fit_threads
-from medjudge.metrics.calibration import CalibratorKind, expected_calibration_error
+from medjudge.metrics.calibrators import CalibratorKind
+from medjudge.metrics.reliability import expected_calibration_error
 from medjudge.recipe import Recipe
 from medjudge.records import Judgement, Verdict
 from medjudge.runs.output_folder import Record, manifest_of

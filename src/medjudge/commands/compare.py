@@ -9,8 +9,10 @@ from pathlib import Path
 from medjudge import artifacts
 from medjudge.data.verdict_rows import VerdictRow, read_verdicts, write_verdicts
 from medjudge.errors import DataError
+from medjudge.metrics.baselines import Baselines
 from medjudge.metrics.reasoning import ReasoningNumbers, ReasoningResults, summarise_reasoning
-from medjudge.metrics.summary import Results, summarise
+from medjudge.metrics.result_types import Results
+from medjudge.metrics.summary import AnalysisOptions, JudgeFacts, TrainingRows, summarise
 from medjudge.metrics.variants import VariantRow, Variants, step_times
 from medjudge.recipe import Recipe
 from medjudge.records import Case
@@ -105,31 +107,27 @@ def _results(
     config = recipe.evaluate
     reference = first.variant
     baselines = _verdict_rows(first.recipe.run_dir / "evaluate" / artifacts.VERDICTS)
-    own = {name: one.results.models[one.model] for name, one in contestants.items()}
     results = summarise(
         cases,
         {name: [one.rows[case.case_id].judgement() for case in cases] for name, one in contestants.items()},
         contract=recipe.contract,
         split=first.results.split,
-        baselines={
-            name: [baselines[name][case.case_id].judgement() for case in cases]
-            for name in first.results.of_role("baseline")
-        },
-        skipped_baselines=first.results.skipped_baselines,
-        reference=reference if reference in contestants else next(iter(contestants)),
-        level=config.level,
-        n_resamples=config.n_resamples,
-        seed=config.seed,
-        leakage=first.results.leakage,
-        lineage={name: model.lineage for name, model in own.items() if model.lineage is not None},
-        seconds={name: model.seconds for name, model in own.items() if model.seconds is not None},
-        n_truncated={name: model.n_truncated for name, model in own.items() if model.n_truncated is not None},
-        train_n=first.results.train_n,
-        slices=recipe.data.slices,
-        words_cut={
-            name: {case_id: row.n_words_cut for case_id, row in one.rows.items() if row.n_words_cut is not None}
-            for name, one in contestants.items()
-        },
+        baselines=Baselines(
+            {
+                name: [baselines[name][case.case_id].judgement() for case in cases]
+                for name in first.results.of_role("baseline")
+            },
+            first.results.skipped_baselines,
+        ),
+        facts={name: _facts(one) for name, one in contestants.items()},
+        training=TrainingRows(first.results.train_n, first.results.leakage),
+        options=AnalysisOptions(
+            reference=reference if reference in contestants else next(iter(contestants)),
+            slices=recipe.data.slices,
+            level=config.level,
+            n_resamples=config.n_resamples,
+            seed=config.seed,
+        ),
     )
     return results.model_copy(update={"reasoning": _reasoning(recipe, first, contestants, cases, results)})
 
@@ -138,6 +136,13 @@ def _numbers(row: VerdictRow) -> ReasoningNumbers:
     """Numbers that an earlier version measured otherwise are left out, as unknown ones."""
     known = {one.name for one in fields(ReasoningNumbers)}
     return ReasoningNumbers(**{name: value for name, value in (row.reasoning or {}).items() if name in known})  # type: ignore[arg-type]
+
+
+def _facts(one: Contestant) -> JudgeFacts:
+    """What the variant's own evaluation recorded; its `usage` is left there, being that run's."""
+    model = one.results.models[one.model]
+    words_cut = {case_id: row.n_words_cut for case_id, row in one.rows.items() if row.n_words_cut is not None}
+    return JudgeFacts(model.lineage, model.seconds, n_truncated=model.n_truncated, words_cut=words_cut)
 
 
 def _reasoning(

@@ -32,8 +32,9 @@ from medjudge.data.verdict_rows import VerdictRow, write_verdicts
 from medjudge.errors import ConfigError, DataError
 from medjudge.inference.embeddings import embed_or_why_not
 from medjudge.metrics.baselines import BASELINES, Baselines, every_baseline, without_names_of
-from medjudge.metrics.sentences import counted
-from medjudge.metrics.summary import Results, summarise
+from medjudge.metrics.result_types import Results
+from medjudge.metrics.summary import AnalysisOptions, TrainingRows, summarise
+from medjudge.metrics.wording import counted
 from medjudge.records import Case, Judgement
 from medjudge.runs.output_folder import OutputFolder, Record
 from medjudge.runs.provenance import Files, data_files, record_command
@@ -167,16 +168,19 @@ def score(
         read.judgements,
         contract=contract,
         split=read.split,
-        baselines={**baselines.judgements, **own},
-        skipped_baselines={name: why for name, why in baselines.skipped.items() if name not in own},
-        reference=options.reference,
-        level=options.level,
-        n_resamples=options.n_resamples,
-        seed=options.seed,
-        leakage={**leakage.to_json(), "statement": leakage.summary_line},
-        train_n=n_train,
-        families=options.families,
-        slices=slice_names(cases),
+        baselines=Baselines(
+            {**baselines.judgements, **own},
+            {name: why for name, why in baselines.skipped.items() if name not in own},
+        ),
+        training=TrainingRows(n_train, {**leakage.to_json(), "statement": leakage.summary_line}),
+        options=AnalysisOptions(
+            reference=options.reference,
+            families=options.families,
+            slices=slice_names(cases),
+            level=options.level,
+            n_resamples=options.n_resamples,
+            seed=options.seed,
+        ),
     )
     statements = (*results.statements, *read.statements, *baselines.notes)
     results = results.model_copy(update={"statements": statements, "read_as": read.read_as})

@@ -24,10 +24,11 @@ from medjudge.judging.judge import judgement_of as judgement_of
 from medjudge.judging.probing import Probed, plan_probes, probe_rows, put_to, summarise_probes
 from medjudge.judging.reasoning import Measured, extractor_of, measure_reasoning
 from medjudge.metrics.baselines import Baselines, every_baseline
-from medjudge.metrics.calibration import Calibrator
+from medjudge.metrics.calibrators import Calibrator
 from medjudge.metrics.reasoning import ReasoningResults, summarise_reasoning
-from medjudge.metrics.sentences import counted
-from medjudge.metrics.summary import Results, summarise, with_claims
+from medjudge.metrics.result_types import Results
+from medjudge.metrics.summary import AnalysisOptions, JudgeFacts, TrainingRows, summarise, with_claims
+from medjudge.metrics.wording import counted
 from medjudge.recipe import Recipe
 from medjudge.records import Case, Completion, Judgement, Rollout, Verdict
 from medjudge.rewards.composition import RewardContext
@@ -117,33 +118,23 @@ def evaluate_cases(
             embed=lambda: embed_or_why_not(config.embedding, recipe.model.device),
         )
         if config.baselines
-        else Baselines({}, {})
+        else Baselines()
     )
     results = summarise(
         cases,
         judgements,
         contract=contract,
         split=split,
-        baselines=baselines.judgements,
-        skipped_baselines=baselines.skipped,
-        reference="base" if "base" in models else next(iter(models)),
-        level=config.level,
-        n_resamples=config.n_resamples,
-        seed=config.seed,
-        leakage={**leakage.to_json(), "statement": leakage.summary_line},
-        lineage={name: one.lineage for name, one in told.items() if one.lineage is not None},
-        seconds={name: round(one.seconds, 2) for name, one in told.items()},
-        n_truncated={
-            name: sum(isinstance(answer, Completion) and not answer.stopped for answer in done)
-            for name, done in said.items()
-        },
-        usage={name: one.usage for name, one in told.items() if one.usage is not None},
-        train_n=len(train) or None,
-        slices=recipe.data.slices,
-        words_cut={
-            name: {case.case_id: answer.n_words_cut for case, answer in zip(cases, done, strict=True)}
-            for name, done in said.items()
-        },
+        baselines=baselines,
+        facts={name: _facts(cases, one) for name, one in told.items()},
+        training=TrainingRows(len(train) or None, {**leakage.to_json(), "statement": leakage.summary_line}),
+        options=AnalysisOptions(
+            reference="base" if "base" in models else next(iter(models)),
+            slices=recipe.data.slices,
+            level=config.level,
+            n_resamples=config.n_resamples,
+            seed=config.seed,
+        ),
     )
     measured = _measure_reasoning(recipe, cases, train, judgements, said)
     if measured is not None:
@@ -181,6 +172,16 @@ def evaluate_cases(
         "n_prompts_shortened": {name: one.prompts.n_shortened for name, one in results.models.items() if one.prompts},
         **{f"accuracy {name}": round(r.metrics["accuracy"].value or 0.0, 4) for name, r in results.models.items()},
     }
+
+
+def _facts(cases: Sequence[Case], one: ModelAnswers) -> JudgeFacts:
+    return JudgeFacts(
+        lineage=one.lineage,
+        seconds=round(one.seconds, 2),
+        usage=one.usage,
+        n_truncated=sum(isinstance(answer, Completion) and not answer.stopped for answer in one.answers),
+        words_cut={case.case_id: answer.n_words_cut for case, answer in zip(cases, one.answers, strict=True)},
+    )
 
 
 def _calibrator(

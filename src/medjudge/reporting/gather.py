@@ -7,19 +7,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from medjudge import artifacts
 from medjudge.data.verdict_rows import read_verdicts
 from medjudge.diagnostics.preflight import Preflight
 from medjudge.errors import RunError
 from medjudge.files import how_to_renew
-from medjudge.metrics.summary import Results
+from medjudge.metrics.result_types import Results
 from medjudge.metrics.variants import Variants
-from medjudge.recipe import Recipe
 from medjudge.reporting.inputs import ReportInputs, VerdictRow
 from medjudge.reporting.notes import DoctorNotes, ManifestNotes
 from medjudge.runs.run_dir import RunDir
 from medjudge.runs.stages import LOGGED
 from medjudge.settings.evaluate import ReportConfig
+from medjudge.tasks.catalog import Task
+from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.text import prompt_text
 
 
@@ -89,7 +92,7 @@ def _manifest(stage: Path) -> ManifestNotes:
 def _history(path: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = _read(path, [])
     if not all(map(_is_log_entry, rows)):
-        raise RunError(f"{path} is no training log. {how_to_renew(path)}")
+        raise RunError(f"{path} is no training log: expected entries of numbers by name. {how_to_renew(path)}")
     return rows
 
 
@@ -129,8 +132,14 @@ def _prompts(folder: Path, evaluated: Path, recipe: Mapping[str, Any]) -> dict[s
     prepared = RunDir(folder).split(str(split))
     if not recipe or not prepared.exists:
         return {}
-    contract = artifacts.parsed(evaluated / artifacts.RECIPE, recipe, Recipe.model_validate).contract
+    contract = artifacts.parsed(evaluated / artifacts.RECIPE, recipe, _contract)
     return {case.case_id: prompt_text(contract.messages(case)) for case in prepared.read()}
+
+
+def _contract(recipe: Mapping[str, Any]) -> TaskContract:
+    """The task section of a kept recipe. The other sections are not read: an older program's page can be made."""
+    contract: TaskContract = TypeAdapter(Task).validate_python(recipe["task"])
+    return contract
 
 
 def _verdicts(path: Path, results: Results, prompts: Mapping[str, str] | None = None) -> dict[str, list[VerdictRow]]:
