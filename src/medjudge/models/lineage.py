@@ -196,6 +196,33 @@ def load_any(
     quantize: load the parent quantised as `config` says, which is what an adapter is trained on.
     Raises LineageError, naming both hashes, if the parent is not the one that the adapter was trained on.
     """
+    found = locate(model, parent=parent, revision=revision)
+    if found.parent is None:
+        tokenizer = load_tokenizer(found.folder, config.chat_template)
+        return load_weights(found.folder, config, tokenizer), tokenizer, found.lineage
+    tokenizer = load_tokenizer(found.tokenizer_folder, config.chat_template)
+    base = load_weights(found.parent, config, tokenizer, quantize=quantize)
+    with offline():
+        return PeftModel.from_pretrained(base, found.folder), tokenizer, found.lineage
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """The folders of a model whose hashes are those of its lineage; nothing is loaded."""
+
+    folder: Path
+    lineage: Lineage | None
+    parent: Path | None
+    """Of an adapter: the whole weights that it was trained on."""
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """An adapter's own tokenizer goes before its parent's."""
+        return self.folder if self.parent is None or (self.folder / "tokenizer.json").exists() else self.parent
+
+
+def locate(model: str | Path, *, parent: str | Path | None = None, revision: str | None = None) -> Located:
+    """Where a model's files lie, checked against its lineage. Arguments and errors as of `load_any`."""
     folder = resolve(model, revision)
     artifacts.check_outputs(folder)
     lineage = read_lineage(folder)
@@ -207,8 +234,7 @@ def load_any(
     if not (folder / "adapter_config.json").exists():
         if parent is not None:
             raise ModelError(f"{folder} holds whole weights, not an adapter: it takes no parent.")
-        tokenizer = load_tokenizer(folder, config.chat_template)
-        return load_weights(folder, config, tokenizer), tokenizer, lineage
+        return Located(folder, lineage, None)
     parent_folder = _parent_folder(folder, lineage, parent)
     expected = lineage.parent if lineage is not None else None
     if expected is not None and not holds_weights(parent_folder, expected.weights_sha256):
@@ -217,10 +243,7 @@ def load_any(
             f"{weights_sha256(parent_folder)}. On other weights an adapter is noise. Load it on {expected.path}, or "
             "train it anew."
         )
-    tokenizer = load_tokenizer(folder if (folder / "tokenizer.json").exists() else parent_folder, config.chat_template)
-    base = load_weights(parent_folder, config, tokenizer, quantize=quantize)
-    with offline():
-        return PeftModel.from_pretrained(base, folder), tokenizer, lineage
+    return Located(folder, lineage, parent_folder)
 
 
 def _parent_folder(folder: Path, lineage: Lineage | None, parent: str | Path | None) -> Path:
@@ -332,6 +355,8 @@ def merge_adapter(
         ),
     )
     merged_lineage.write(out)
+    if (adapter / artifacts.CONTRACT).exists():  # an adapter of an earlier version has none
+        shutil.copyfile(adapter / artifacts.CONTRACT, out / artifacts.CONTRACT)
     return merged_lineage
 
 
