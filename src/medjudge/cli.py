@@ -68,9 +68,16 @@ Overrides = Annotated[
         "--set", help="Override a setting, as often as needed: `--set sft.epochs=2`.", metavar="SECTION.KEY=VALUE"
     ),
 ]
+Engine = Annotated[
+    str | None,
+    typer.Option(help="What asks local models: transformers, or vllm (a GPU). `vllm:DIR` names it for one model."),
+]
 RecipeFile = Annotated[Path, typer.Argument(help="A TOML recipe; `medjudge init KIND` writes one.", metavar="RECIPE")]
 
 
+ASKED_TASK = (
+    "The task. Not needed for models that medjudge trained: their folders say it, with its settings (contract.json)."
+)
 _STAGES = "prepare, base, sft, grpo, merge, evaluate or report"
 
 
@@ -281,7 +288,7 @@ def evaluate(
         list[str], typer.Option("--model", help="NAME=PATH_OR_ID, as often as needed; the first is the reference.")
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for results.json and verdicts.jsonl.")],
-    task: Annotated[str | None, typer.Option("--task", help="The task, unless --recipe says it.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help=ASKED_TASK)] = None,
     recipe: Annotated[Path | None, typer.Option(help="Take task, fields and other settings from a recipe.")] = None,
     mapping: Mapped = None,
     where: Annotated[list[str] | None, typer.Option(help="Keep rows with COLUMN=VALUE.")] = None,
@@ -294,12 +301,13 @@ def evaluate(
     mode: Annotated[
         str | None, typer.Option(help="generate: write answers; labels: score the labels alone, one pass per case.")
     ] = None,
+    engine: Engine = None,
     overrides: Overrides = None,
 ) -> None:
     """Judge labelled rows with any models, and compare them with intervals and paired tests."""
-    settings = [*(overrides or []), *([f"evaluate.mode={mode}"] if mode is not None else [])]
-    contract, data_config, rest = _task_data_rest(task, recipe, mapping, settings)
     models = _named(model)
+    settings = [*(overrides or []), *_asking(mode, engine)]
+    contract, data_config, rest = _task_data_rest(task, recipe, mapping, settings, list(models.values()))
     from medjudge.commands.evaluate import evaluate_folder
 
     evaluate_folder(
@@ -319,7 +327,7 @@ def calibrate(
     kind: Annotated[
         str, typer.Option("--kind", help="temperature, platt, or isotonic (wants a thousand rows).")
     ] = "platt",
-    task: Annotated[str | None, typer.Option("--task", help="The task, unless --recipe says it.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help=ASKED_TASK)] = None,
     recipe: Annotated[Path | None, typer.Option(help="Take task, fields and other settings from a recipe.")] = None,
     mapping: Mapped = None,
     where: Annotated[list[str] | None, typer.Option(help="Keep rows with COLUMN=VALUE.")] = None,
@@ -327,13 +335,14 @@ def calibrate(
     mode: Annotated[
         str | None, typer.Option(help="generate: stated confidences; labels: the labels' probabilities.")
     ] = None,
+    engine: Engine = None,
     overrides: Overrides = None,
 ) -> None:
     """Fit a judge's confidences on a validation split; `evaluate`, `probe` and `Judge` then use the calibrator."""
     if kind not in ("temperature", "platt", "isotonic"):
         raise ConfigError(f"--kind is {kind!r}: expected temperature, platt or isotonic.")
-    settings = [*(overrides or []), *([f"evaluate.mode={mode}"] if mode is not None else [])]
-    _, data_config, rest = _task_data_rest(task, recipe, mapping, settings)
+    settings = [*(overrides or []), *_asking(mode, engine)]
+    _, data_config, rest = _task_data_rest(task, recipe, mapping, settings, [str(model)])
     from medjudge.commands.calibrate import calibrate_model
 
     done = calibrate_model(model, data, data_config, rest, kind, console(), where=where or [], parent=base)  # type: ignore[arg-type]
@@ -363,7 +372,7 @@ def probe(
         int | None, typer.Option(help="Samples per case for self-consistency; 0 draws none. Default 5, labels: 0.")
     ] = None,
     max_cases: Annotated[int | None, typer.Option(help="Only so many of the rows, drawn by the seed.")] = None,
-    task: Annotated[str | None, typer.Option("--task", help="The task, unless --recipe says it.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help=ASKED_TASK)] = None,
     recipe: Annotated[Path | None, typer.Option(help="Take task, fields and other settings from a recipe.")] = None,
     mapping: Mapped = None,
     where: Annotated[list[str] | None, typer.Option(help="Keep rows with COLUMN=VALUE.")] = None,
@@ -373,6 +382,7 @@ def probe(
     mode: Annotated[
         str | None, typer.Option(help="generate: write answers; labels: score the labels alone, one pass per case.")
     ] = None,
+    engine: Engine = None,
     overrides: Overrides = None,
 ) -> None:
     """Do changes that should not matter move a judge? Flip rates with intervals, and agreement with itself.
@@ -381,15 +391,14 @@ def probe(
     """
     import json
 
-    settings = [*(overrides or []), f"evaluate.probes={json.dumps(probes or ['all'])}"]
-    settings += [f"evaluate.mode={mode}"] if mode is not None else []
+    models = _named(model)
+    settings = [*(overrides or []), f"evaluate.probes={json.dumps(probes or ['all'])}", *_asking(mode, engine)]
     settings += [f"evaluate.max_cases={max_cases}"] if max_cases is not None else []
     if samples is None:
-        asked = _task_data_rest(task, recipe, None, [*settings, "evaluate.samples=0"])[2].evaluate.mode
-        samples = 0 if asked == "labels" else 5
+        unsampled = _task_data_rest(task, recipe, None, [*settings, "evaluate.samples=0"], list(models.values()))[2]
+        samples = 0 if unsampled.evaluate.mode == "labels" else 5
     settings.append(f"evaluate.samples={samples}")
-    contract, data_config, rest = _task_data_rest(task, recipe, mapping, settings)
-    models = _named(model)
+    contract, data_config, rest = _task_data_rest(task, recipe, mapping, settings, list(models.values()))
     from medjudge.commands.evaluate import evaluate_folder
 
     evaluate_folder(contract, data, models, out, console(), data_config, rest, where=where or [], parent=base)
@@ -547,6 +556,7 @@ def bench_rubric(
     base: Annotated[
         str | None, typer.Option(help="Load adapters on these weights; they must be the adapters' parent.")
     ] = None,
+    engine: Engine = None,
     overrides: Overrides = None,
 ) -> None:
     """Judge the sets of the rubric-judge benchmark, and lay the numbers beside the published scheme's."""
@@ -557,12 +567,13 @@ def bench_rubric(
         return
     if not model or out is None:
         raise ConfigError("name a judge with --model NAME=PATH_OR_ID and a folder with --out; --list shows the sets.")
-    settings = _bench_recipe(recipe, mode, max_cases, overrides or [])
+    models = _named(model)
+    settings = _bench_recipe(recipe, mode, max_cases, [*(overrides or []), *_asking(None, engine)], models)
     names = [name.strip() for one in only or [] for name in one.split(",") if name.strip()]
     from medjudge.commands.bench import BenchOptions, run_benchmark
 
     options = BenchOptions(
-        models=_named(model),
+        models=models,
         only=names,
         copies=_named(data or [], "--data", "NAME=PATH"),
         rubrics=_named(rubric or [], "--rubric", "NAME=PRESET_OR_TOML"),
@@ -662,23 +673,44 @@ def info() -> None:
     print_info(console())
 
 
+def _asking(mode: str | None, engine: str | None) -> list[str]:
+    """--mode and --engine as overrides."""
+    asked = {"evaluate.mode": mode, "evaluate.engine": engine}
+    return [f"{key}={value}" for key, value in asked.items() if value is not None]
+
+
 def _task_data_rest(
-    task: str | None, recipe: Path | None, mapping: list[str] | None, overrides: list[str] | None
+    task: str | None,
+    recipe: Path | None,
+    mapping: list[str] | None,
+    overrides: list[str] | None,
+    models: list[str] | None = None,
 ) -> tuple[Any, Any, Any]:
-    """(contract, data settings, whole recipe) from a recipe, or from --task and --map alone."""
+    """(contract, data settings, whole recipe) from a recipe, --task, or what the models were trained under."""
     from medjudge.data.sources import parse_fields
     from medjudge.recipe import load_recipe, recipe_from_tree
 
-    if recipe is None and task is None:
+    if recipe is None and task is None and not models:
         raise ConfigError("name the task with --task KIND, or give a recipe with --recipe FILE.")
     if recipe is not None:
         loaded = load_recipe(recipe, overrides or [])
         if task is not None and task != loaded.task.kind:
             raise ConfigError(f"--task is {task!r}, but {recipe} is for {loaded.task.kind!r}. Give one of the two.")
     else:
-        loaded = recipe_from_tree({"name": "cli", "task": {"kind": task}}, overrides or [], where="--task/--set")
+        settings = _settings_of(models or [], task) or {"kind": task}
+        loaded = recipe_from_tree({"name": "cli", "task": settings}, overrides or [], where="--task/--set")
     fields = {**loaded.data.fields, **parse_fields(mapping or [])}
     return loaded.contract, loaded.data.model_copy(update={"fields": fields}), loaded
+
+
+def _settings_of(models: list[str], task: str | None) -> dict[str, Any] | None:
+    """The task settings that models of this task (None: of any) were trained under; None where none says."""
+    if not models:
+        return None
+    from medjudge.judging.judge import contract_for
+
+    contract = contract_for(models, task)
+    return None if contract is None else contract.model_dump(mode="json")
 
 
 def _task_and_data(
@@ -687,16 +719,24 @@ def _task_and_data(
     return _task_data_rest(task, recipe, mapping, overrides)[:2]
 
 
-def _bench_recipe(recipe: Path | None, mode: str | None, max_cases: int | None, overrides: list[str]) -> Any:
-    """The settings of a benchmark: a recipe's, or room for long passages and for feedback."""
+def _bench_recipe(
+    recipe: Path | None,
+    mode: str | None,
+    max_cases: int | None,
+    overrides: list[str],
+    models: dict[str, str] | None = None,
+) -> Any:
+    """The settings of a benchmark: a recipe's; or the models' own form and wording, and room for long passages."""
     from medjudge.recipe import load_recipe, recipe_from_tree
 
     asked = {"evaluate.mode": mode, "evaluate.max_cases": max_cases}
     settings = [*overrides, *(f"{key}={value}" for key, value in asked.items() if value is not None)]
     if recipe is not None:
         return load_recipe(recipe, settings)
-    task = {"kind": "rubric", "max_prompt_tokens": 8192, "max_completion_tokens": 1024}
-    if mode == "labels":
+    room = {"max_prompt_tokens": 8192, "max_completion_tokens": 1024}
+    own = _settings_of(list((models or {}).values()), "rubric")
+    task: dict[str, Any] = {"kind": "rubric", **(own or {}), **room}
+    if own is None and mode == "labels":
         task["form"] = "score_only"  # feedback cannot be scored; --set task.form=feedback leaves it empty
     return recipe_from_tree({"name": "bench", "task": task}, settings, where="--set")
 

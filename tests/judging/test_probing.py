@@ -13,6 +13,7 @@ import pytest
 from medjudge.cli import main
 from medjudge.data.probes import AUTHORITY, PADDING
 from medjudge.errors import ConfigError
+from medjudge.inference.loader import LoadedWhenAsked
 from medjudge.metrics.summary import Results
 from medjudge.recipe import recipe_from_tree
 from tests.inference.scripted_endpoint import Action, Say, Status, scripted
@@ -152,10 +153,8 @@ def test_an_interrupted_probe_is_resumed_by_the_same_command(
         given += ["--probe", "swap", "--samples", "0", "--set", "task.max_completion_tokens=4"]
         assert probe(monkeypatch, capsys, rows, tmp_path / "out", *given)[0] == 1
         down = False
-        from medjudge.judging import judge as contestants
-
         loaded: list[str] = []
-        monkeypatch.setattr(contestants, "load_judge", lambda where, *a, **k: loaded.append(where))
+        monkeypatch.setattr(LoadedWhenAsked, "_load", lambda engine: loaded.append(engine.where))
         code, printed = probe(monkeypatch, capsys, rows, tmp_path / "out", *given)
     assert code == 0, printed
     assert "goes on where an evaluation of the same models on the same cases was cut off" in printed

@@ -17,8 +17,7 @@ from medjudge.data.rows import Row, iter_rows
 from medjudge.data.sources import parse_where, read_source
 from medjudge.data.splits import seeded_sample
 from medjudge.errors import ConfigError, DataError
-from medjudge.judging.evaluate_cases import evaluate_cases
-from medjudge.judging.judge import judgement_of as judgement_of
+from medjudge.judging.evaluate_cases import Evaluation, evaluate_cases
 from medjudge.judging.probing import ALL
 from medjudge.machine import fit_threads
 from medjudge.network import offline
@@ -81,17 +80,20 @@ def evaluate_folder(
             console.print("  goes on where an evaluation of the same models on the same cases was cut off")
         try:
             artifacts.write_json(work / artifacts.COMMANDS, [shlex.join(["medjudge", *sys.argv[1:]])])
-            evaluate_cases(
-                recipe.model_copy(update={"data": data_config}),
-                models,
-                cases,
-                train_cases,
-                leakage,
-                work,
-                console,
+            evaluation = Evaluation(
+                contract=contract,
+                models=models,
+                cases=cases,
                 split=Path(data).name,
+                config=recipe.evaluate,
+                model=recipe.model,
+                train=train_cases,
+                leakage=leakage,
+                slices=data_config.slices,
+                show_text=recipe.report.show_text,
                 parent=parent,
             )
+            evaluate_cases(evaluation, work)
         except BaseException:
             # Answers of models that were done wait for the same command; without any there is nothing to keep.
             if any(work.glob(".answers-*.json")):

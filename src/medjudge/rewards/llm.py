@@ -13,31 +13,27 @@ be read, or that gives no reasons, earns 0 without asking.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from medjudge.errors import ConfigError, ModelError
+from medjudge.inference.endpoint import EndpointClient
+from medjudge.inference.loader import LoadedWhenAsked, LoadSettings
+from medjudge.inference.protocol import Engine
+from medjudge.models.contract import check_contract, trained_under
 from medjudge.records import Case, Completion, Rollout, Verdict
 from medjudge.rewards.composition import RewardContext
-from medjudge.settings.rewards import LlmSettings
-from medjudge.tasks.contract import TaskContract
+from medjudge.settings.model import ModelConfig
 from medjudge.tasks.reasoning import Marks, ReasoningContract
 
-if TYPE_CHECKING:
-    from medjudge.inference.endpoint import EndpointClient
+log = logging.getLogger(__name__)
 
 FEWEST_COUNTED = 20
 """The share of failures is taken over at least so many reasonings."""
-
-
-class Engine(Protocol):
-    """What answers prompts: a model in this process, an endpoint, or a scripted double."""
-
-    def generate(self, contract: TaskContract, cases: Sequence[Case]) -> list[Completion]:
-        """One completion per case, in the order of the cases."""
 
 
 def reasoning_case(rollout: Rollout) -> Case:
@@ -207,61 +203,34 @@ def _rationale(rollout: Rollout) -> str:
 
 
 def llm_reward(context: RewardContext) -> LlmReward:
-    """The reward of a run. Raises ConfigError where no judge is named or its endpoint cannot be asked."""
+    """The reward of a run. The judge's weights are loaded when it is first asked.
+
+    Raises ConfigError where no judge is named, its endpoint cannot be asked, or it was trained for another task than
+    marking; ModelError where there is no such model.
+    """
     settings = context.settings.llm
-    engine, client = open_judge(settings, context.device)
+    if settings.judge is None:
+        raise ConfigError(
+            "the reward `llm` needs a judge: set `grpo.reward_settings.llm.judge` to a model folder, a hub id or "
+            "openai:MODEL@URL."
+        )
     contract = ReasoningContract(
         instructions=settings.instructions,
         lenient=settings.lenient,
         max_prompt_tokens=settings.max_prompt_tokens,
         max_completion_tokens=settings.max_completion_tokens,
     )
+    if (note := check_contract(trained_under(settings.judge), contract)) is not None:
+        log.warning(note)
+    load = LoadSettings(
+        model=ModelConfig(device=context.device), batch_tokens=settings.batch_tokens, endpoint=settings.endpoint
+    )
+    engine = LoadedWhenAsked(settings.judge, load)
     scorer = ReasoningScorer(
         engine,
         contract,
-        name=str(settings.judge),
+        name=settings.judge,
         max_reasks=settings.max_reasks,
         max_failed_share=settings.max_failed_share,
     )
-    return LlmReward(scorer, client)
-
-
-def open_judge(settings: LlmSettings, device: str | None = None) -> tuple[Engine, EndpointClient | None]:
-    """The judge model, and the client behind it where it is an endpoint. Raises ConfigError, ModelError."""
-    if settings.judge is None:
-        raise ConfigError(
-            "the reward `llm` needs a judge: set `grpo.reward_settings.llm.judge` to a model folder, a hub id or "
-            "openai:MODEL@URL."
-        )
-    from medjudge.inference.endpoint import EndpointClient, EndpointEngine
-    from medjudge.settings.endpoint import is_endpoint, parse_endpoint
-
-    if is_endpoint(settings.judge):
-        client = EndpointClient(parse_endpoint(settings.judge), settings.endpoint)
-        return EndpointEngine(client), client
-    return LocalJudge(settings.judge, device, settings.batch_tokens), None
-
-
-class LocalJudge:
-    """A model folder or hub id, loaded when it is first asked, answering in batches, greedily."""
-
-    def __init__(self, model: str, device: str | None, batch_tokens: int) -> None:
-        """Raises ModelError where there is no such model."""
-        from medjudge.models.load import resolve
-
-        self.folder, self.device, self.batch_tokens = resolve(model), device, batch_tokens
-        self._engine: Engine | None = None
-
-    def generate(self, contract: TaskContract, cases: Sequence[Case]) -> list[Completion]:
-        """One completion per case, in the order of the cases."""
-        if not cases:
-            return []
-        if self._engine is None:
-            from medjudge.inference.local import Engine as LocalEngine
-            from medjudge.inference.local import fit_for_inference
-            from medjudge.models.lineage import load_any
-            from medjudge.settings.model import ModelConfig
-
-            model, tokenizer, _ = load_any(self.folder, ModelConfig(device=self.device))
-            self._engine = LocalEngine(fit_for_inference(model), tokenizer, batch_tokens=self.batch_tokens)
-        return self._engine.generate(contract, cases)
+    return LlmReward(scorer, engine.client)

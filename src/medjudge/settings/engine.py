@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+EngineName = Literal["transformers", "vllm"]
+
 VLLM_SCHEME = "vllm:"
 
 

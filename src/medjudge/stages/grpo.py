@@ -16,7 +16,7 @@ from medjudge.data.splits import seeded_sample
 from medjudge.data.store import read_split
 from medjudge.diagnostics.preflight import Preflight, require_earnable, run_preflight
 from medjudge.errors import RunError
-from medjudge.inference.local import Engine
+from medjudge.inference.local import LocalEngine
 from medjudge.models.adapters import check_adapters, skeleton
 from medjudge.models.load import count_parameters, load_tokenizer, load_weights, quiet_libraries
 from medjudge.recipe import Recipe
@@ -201,7 +201,7 @@ def _held_out(recipe: Recipe, run_dir: Path, tokenizer: Any) -> Callable[[Any], 
     cases = seeded_sample(rated, config.held_out_cases, recipe.seed)
 
     def judge(model: Any) -> str:
-        engine = Engine(model, tokenizer, batch_tokens=recipe.evaluate.batch_tokens)
+        engine = LocalEngine(model, tokenizer, batch_tokens=recipe.evaluate.batch_tokens)
         completions = engine.generate(recipe.contract, cases)
         judged = (recipe.contract.parse(case.case_id, c.text) for case, c in zip(cases, completions, strict=True))
         return "".join(
