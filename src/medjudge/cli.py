@@ -697,20 +697,24 @@ def _task_data_rest(
         if task is not None and task != loaded.task.kind:
             raise ConfigError(f"--task is {task!r}, but {recipe} is for {loaded.task.kind!r}. Give one of the two.")
     else:
-        settings = _settings_of(models or [], task) or {"kind": task}
+        settings = _settings_of(models or [], task, overrides) or {"kind": task}
         loaded = recipe_from_tree({"name": "cli", "task": settings}, overrides or [], where="--task/--set")
     fields = {**loaded.data.fields, **parse_fields(mapping or [])}
     return loaded.contract, loaded.data.model_copy(update={"fields": fields}), loaded
 
 
-def _settings_of(models: list[str], task: str | None) -> dict[str, Any] | None:
+def _settings_of(models: list[str], task: str | None, overrides: list[str] | None) -> dict[str, Any] | None:
     """The task settings that models of this task (None: of any) were trained under; None where none says."""
     if not models:
         return None
     from medjudge.judging.judge import contract_for
 
     contract = contract_for(models, task)
-    return None if contract is None else contract.model_dump(mode="json")
+    if contract is None:
+        return None
+    # A preset brings the scale, the criteria and the rubric; the models' own would contradict it.
+    is_replaced = any(text.startswith("task.preset=") for text in overrides or [])
+    return contract.model_dump(mode="json", exclude={"points", "criteria", "rubric"} if is_replaced else None)
 
 
 def _task_and_data(
@@ -734,7 +738,7 @@ def _bench_recipe(
     if recipe is not None:
         return load_recipe(recipe, settings)
     room = {"max_prompt_tokens": 8192, "max_completion_tokens": 1024}
-    own = _settings_of(list((models or {}).values()), "rubric")
+    own = _settings_of(list((models or {}).values()), "rubric", overrides)
     task: dict[str, Any] = {"kind": "rubric", **(own or {}), **room}
     if own is None and mode == "labels":
         task["form"] = "score_only"  # feedback cannot be scored; --set task.form=feedback leaves it empty
