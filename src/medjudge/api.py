@@ -15,7 +15,6 @@ No text of a case is shown by any of these objects; the frames hold ids, labels 
 from __future__ import annotations
 
 import base64
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -34,6 +33,7 @@ from medjudge.metrics.summary import Results, summarise
 from medjudge.recipe import recipe_from_tree
 from medjudge.records import Case, Judgement, Unparsed, Verdict
 from medjudge.settings.data import DataConfig
+from medjudge.settings.endpoint import is_endpoint, parse_endpoint
 from medjudge.tasks.catalog import TASKS
 from medjudge.tasks.contract import TaskContract
 
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     from medjudge.tasks.scale import LabelScale
 
     Verdicts: TypeAlias = "Judged | str | Path | pd.DataFrame"
-
-log = logging.getLogger(__name__)
 
 TAKES = "score takes files, pandas frames or what `Judge.judge` gave"
 N_SHOWN = 10
@@ -138,10 +136,9 @@ class Judge:
     def _asked(self, mode: Literal["generate", "labels"]) -> judging.Judge:
         settings = judging.JudgeSettings(self._load, mode)
         asked = judging.Judge(
-            self.name or Path(self.model).name, str(self.model), self.contract, settings, engine=self._engine
+            self.name or _short_name(str(self.model)), str(self.model), self.contract, settings, engine=self._engine
         )
-        if asked.contract_note is not None:
-            log.warning(asked.contract_note)
+        asked.announce()
         return asked
 
     @cached_property
@@ -156,6 +153,10 @@ class Judge:
     def __repr__(self) -> str:
         """In one line, without text of a case."""
         return f"Judge({str(self.model)!r}, task={self.contract.kind!r})"
+
+
+def _short_name(model: str) -> str:
+    return parse_endpoint(model).model if is_endpoint(model) else Path(model).name
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from peft import get_peft_model
 
 from medjudge import artifacts
 from medjudge.errors import ConfigError, ModelError, RunError
+from medjudge.models.adapters import lora_config
 from medjudge.models.contract import (
     TrainedUnder,
     agreed_contract,
@@ -17,12 +19,18 @@ from medjudge.models.contract import (
     trained_under,
     write_contract,
 )
+from medjudge.models.lineage import copy_model, merge_adapter
+from medjudge.models.load import load_tokenizer, load_weights
+from medjudge.recipe import recipe_from_tree
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.mcq import McqContract
 from medjudge.tasks.reasoning import ReasoningContract
 from medjudge.tasks.rubric import RubricContract
+from medjudge.training.save import save_trained
+from tests.models.small_models import save_base
+from tests.small_runs import small_tree
 
 EVERY_TASK: list[TaskContract] = [
     McqContract(instructions="terse", target_confidence=0.7),
@@ -172,3 +180,31 @@ def test_the_contracts_of_several_models_must_agree(
     else:
         assert agreed_contract(models, kind) == expected
     assert agreed_contract([TrainedUnder("openai")]) is None
+
+
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_every_folder_that_training_and_merging_write_holds_it(tmp_path: Path, tuning: str) -> None:
+    recipe = recipe_from_tree(small_tree(tmp_path / "rows.jsonl", tmp_path / "runs"))
+    start, run_dir = save_base(tmp_path / "base"), tmp_path / "run"
+    (run_dir / "prepare").mkdir(parents=True)
+    (run_dir / "prepare" / "train.jsonl").write_text("")
+    tokenizer = load_tokenizer(start)
+    model = load_weights(start, recipe.model, tokenizer)
+    if tuning == "lora":
+        model = get_peft_model(model, lora_config(recipe.sft.lora))
+    out = tmp_path / "out"
+    options: dict[str, Any] = {"merge_now": True, "prompts": [[3, 4, 5]]}
+    save_trained("sft", model, tokenizer, recipe, start, str(start), out, run_dir, **options)
+    folders = [out / artifacts.ADAPTER, out / artifacts.MODEL] if tuning == "lora" else [out / artifacts.MODEL]
+    copy_model(out / artifacts.MODEL, tmp_path / "copy")
+    for folder in (*folders, tmp_path / "copy"):
+        assert read_contract(folder) == recipe.contract, folder
+    # An adapter of an earlier version has none, and neither has its merge.
+    if tuning == "lora":
+        (out / artifacts.ADAPTER / artifacts.CONTRACT).unlink()
+        merged = tmp_path / "merged"
+        merge_adapter(
+            out / artifacts.ADAPTER, merged, recipe.model, stage="merge", prompts=[[3]], max_logit_difference=0.1
+        )
+        assert read_contract(merged) is None
+        assert trained_under(str(merged)).fingerprint == recipe.contract.fingerprint()

@@ -1,7 +1,7 @@
 """The rubric-judge benchmark: `medjudge bench rubric --model mine=PATH --data halubench=FILE --out DIR`.
 
 Stands beside the pipeline: its folder is a run with a stage per set. A finished set that nothing has changed is
-skipped, and answers are kept as they come, so a run that was cut off goes on and another judge costs its own
+skipped, and answers are stored as they come, so a run that was cut off goes on and another judge costs its own
 answers alone.
 """
 
@@ -315,21 +315,21 @@ def _collect(jobs: Sequence[_Job], options: BenchOptions, run_dir: RunDir) -> Su
     """The sets of this command, and those of earlier ones in the folder where the same models were judged alike."""
     asked = {key: jobs[0].inputs[key] for key in jobs[0].inputs if key.startswith("model ") or key == "order"}
     mode = jobs[0].recipe.evaluate.mode
-    found = {}
+    results = {}
     own = [job.name for job in jobs]
     for path in sorted(run_dir.path.glob(f"*/{artifacts.SET}")):
         name = path.parent.name
         inputs = (run_dir.manifest(name) or {}).get("inputs", {})
         alike = inputs.get("evaluate", {}).get("mode") == mode and all(inputs.get(key) == asked[key] for key in asked)
         if name in own or alike:
-            found[name] = artifacts.read_as(
+            results[name] = artifacts.read_as(
                 path, lambda tree: (SetResult.model_validate(tree["result"]), tree["notes"])
             )
     known = list(SETS)
-    order = sorted(found, key=lambda name: (known.index(name) if name in known else len(known), name))
+    order = sorted(results, key=lambda name: (known.index(name) if name in known else len(known), name))
     return SuiteResults(
         models=tuple(options.models),
         mode=mode,
-        sets={name: found[name][0] for name in order},
-        notes=tuple(f"{name}: {note}" for name in order for note in found[name][1]),
+        sets={name: results[name][0] for name in order},
+        notes=tuple(f"{name}: {note}" for name in order for note in results[name][1]),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,6 @@ from medjudge.metrics.calibration import CalibratorKind, expected_calibration_er
 from medjudge.recipe import Recipe
 from medjudge.records import Judgement, Verdict
 from medjudge.settings.data import DataConfig
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +53,7 @@ def calibrate_model(
     if (threads := fit_threads(recipe.model.device, recipe.model.threads, model)) is not None:
         console.print(f"  [dim]{threads.sentence}[/]")
     judge = Judge("judge", str(model), contract, JudgeSettings.of("judge", recipe.model, recipe.evaluate, parent))
-    if judge.contract_note is not None:
-        log.warning(judge.contract_note)
+    judge.announce()
     judgements, _ = judge.judge(cases)
     judge.close()
     calibrator = fit_on(kind, cases, judgements)

@@ -26,6 +26,7 @@ from medjudge.records import Case
 from medjudge.runs.run_dir import RunDir
 from medjudge.settings.data import DataConfig
 from medjudge.settings.endpoint import is_endpoint
+from medjudge.settings.engine import local_name
 from medjudge.tasks.contract import TaskContract
 
 
@@ -72,7 +73,7 @@ def evaluate_folder(
         from medjudge.models.load import quiet_libraries
 
         quiet_libraries()
-        if (threads := fit_threads(recipe.model.device, recipe.model.threads, local[0])) is not None:
+        if (threads := fit_threads(recipe.model.device, recipe.model.threads, local_name(local[0]))) is not None:
             console.print(f"  [dim]{threads.sentence}[/]")
     work = out_dir.with_name(f".{out_dir.name}.{_asked(recipe, models, cases, parent)}.work")
     with RunDir(work).lock():
@@ -124,7 +125,7 @@ def _asked(recipe: Recipe, models: Mapping[str, str], cases: Sequence[Case], par
 
 def _files_of(where: str) -> list[tuple[str, int, int]]:
     """Size and time of a model folder's files; nothing of what is no folder."""
-    folder = Path(where)
+    folder = Path(local_name(where))
     if is_endpoint(where) or not folder.is_dir():
         return []
     return [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.iterdir()) if p.is_file()]

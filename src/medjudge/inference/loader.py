@@ -10,7 +10,8 @@ import gc
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from medjudge import artifacts
 from medjudge.inference.endpoint import EndpointClient
@@ -22,6 +23,10 @@ from medjudge.settings.endpoint import is_endpoint, parse_endpoint
 from medjudge.settings.engine import EngineName, is_vllm, local_name
 from medjudge.settings.model import ModelConfig
 from medjudge.tasks.contract import TaskContract
+
+if TYPE_CHECKING:
+    from medjudge.inference.local import LocalEngine
+    from medjudge.models.lineage import Lineage
 
 log = logging.getLogger(__name__)
 
@@ -107,28 +112,32 @@ class LoadedWhenAsked:
         folder = resolve(local_name(self.where))
         is_adapter = (folder / "adapter_config.json").exists()
         parent = self.settings.parent if is_adapter else None
+        engine: Any
         if self.uses_vllm:
             from medjudge.inference.vllm import VllmEngine
             from medjudge.models.lineage import locate
 
             located = locate(folder, parent=parent)
-            lineage, engine = located.lineage, VllmEngine(located, self.settings.model, seed=self.settings.seed)
-            tokenizer = engine.tokenizer
+            engine, lineage = VllmEngine(located, self.settings.model, seed=self.settings.seed), located.lineage
         else:
-            lineage, engine, tokenizer = self._on_transformers(folder, parent)
+            engine, lineage = load_on_transformers(folder, self.settings, parent=parent)
         if is_adapter and lineage is None:
             log.warning("%s: this adapter has no %s, so its parent is not checked", self.where, artifacts.LINEAGE)
         self._lineage = None if lineage is None else lineage.to_json()
-        self.on_load(tokenizer)
-        return engine
+        self.on_load(engine.tokenizer)
+        loaded: Engine = engine
+        return loaded
 
-    def _on_transformers(self, folder: Any, parent: str | None) -> tuple[Any, Any, Any]:
-        from medjudge.inference.local import LocalEngine, fit_for_inference
-        from medjudge.models.lineage import load_any
 
-        model, tokenizer, lineage = load_any(folder, self.settings.model, parent=parent)
-        return (
-            lineage,
-            LocalEngine(fit_for_inference(model), tokenizer, batch_tokens=self.settings.batch_tokens),
-            tokenizer,
-        )
+def load_on_transformers(
+    folder: Path, settings: LoadSettings, *, parent: str | None = None
+) -> tuple[LocalEngine, Lineage | None]:
+    """A model folder in the precision in which this machine answers fastest, and its lineage.
+
+    parent: the weights that an adapter is loaded on, where not those that it names. Raises ModelError or LineageError.
+    """
+    from medjudge.inference.local import LocalEngine, fit_for_inference
+    from medjudge.models.lineage import load_any
+
+    model, tokenizer, lineage = load_any(folder, settings.model, parent=parent)
+    return LocalEngine(fit_for_inference(model), tokenizer, batch_tokens=settings.batch_tokens), lineage

@@ -119,21 +119,21 @@ class VllmEngine:
         outputs = self._run(rows, [settings] * len(rows))
         self.on_progress(len(cases))
         sums = [self._log_prob(output, row, n) for output, row, n in zip(outputs, rows, n_scored, strict=True)]
-        found, start = [], 0
+        scores, start = [], 0
         for row, ids in zip(encoded, labels, strict=True):
-            found.append(label_scores(contract.labels, sums[start : start + len(ids.labels)], row.n_words_cut))
+            scores.append(label_scores(contract.labels, sums[start : start + len(ids.labels)], row.n_words_cut))
             start += len(ids.labels)
-        return found
+        return scores
 
     def _log_prob(self, output: Any, ids: Sequence[int], n_scored: int) -> float:
         """Natural logarithm of the probability of the last `n_scored` tokens, each given all before it."""
-        told = output.prompt_logprobs
-        if told is None or len(told) != len(ids):
+        positions = output.prompt_logprobs
+        if positions is None or len(positions) != len(ids):
             raise ModelError(
                 f"vLLM {getattr(self._vllm, '__version__', '(version unknown)')} tells no log-probabilities of prompt "
                 "tokens here: labels cannot be scored. Take `evaluate.mode` generate, or ask without vllm:."
             )
-        return sum(float(told[i][ids[i]].logprob) for i in range(len(ids) - n_scored, len(ids)))
+        return sum(float(positions[i][ids[i]].logprob) for i in range(len(ids) - n_scored, len(ids)))
 
     def _run(self, rows: Sequence[Sequence[int]], settings: Sequence[Any]) -> list[Any]:
         if not rows:

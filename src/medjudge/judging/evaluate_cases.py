@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,8 +35,6 @@ from medjudge.settings.model import ModelConfig
 from medjudge.settings.rewards import RewardSettings
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.text import prompt_text
-
-log = logging.getLogger(__name__)
 
 CARRIED_PREFIXES = tuple(f"{kind}_" for kind in CARRIED)
 """Of slices that hold rewritten texts for a probe: text of a case, which the file of verdicts leaves out."""
@@ -121,7 +118,8 @@ def evaluate_cases(evaluation: Evaluation, out_dir: Path, judges: Mapping[str, J
     """
     store = AnswerStore(out_dir)
     asked = judges if judges is not None else open_judges(evaluation, store)
-    _tell(asked)
+    for judge in asked.values():
+        judge.announce()
     probing = plan_probes(evaluation.contract, evaluation.config, evaluation.cases)
     judged = {name: _judge(judge, evaluation, probing) for name, judge in asked.items()}
     baselines = _baselines(evaluation)
@@ -155,15 +153,6 @@ def evaluate_cases(evaluation: Evaluation, out_dir: Path, judges: Mapping[str, J
 
 
 # --- asking -----------------------------------------------------------------------------------------------------------
-
-
-def _tell(judges: Mapping[str, Judge]) -> None:
-    """What a person may want to stop for: where texts go, and that a judge is asked otherwise than it was trained."""
-    for judge in judges.values():
-        if judge.engine.client is not None and not judge.engine.client.endpoint.is_loopback:
-            log.info("%s: the text of the cases is sent to %s", judge.name, judge.engine.client.endpoint.host)
-        if judge.contract_note is not None:
-            log.warning(judge.contract_note)
 
 
 def _judge(judge: Judge, evaluation: Evaluation, probing: Probing | None) -> Judged:

@@ -138,7 +138,7 @@ class Judge:
 
     @property
     def folder(self) -> Path | None:
-        """Where a local model lies, beside whose weights a calibrator can be kept; None for an endpoint or a hub id."""
+        """Where a local model lies, and its calibrator beside the weights; None for an endpoint or a hub id."""
         folder = Path(local_name(self.where))
         return folder if not is_endpoint(self.where) and folder.is_dir() else None
 
@@ -186,6 +186,13 @@ class Judge:
             self.folder, mode=self.settings.mode, weights_sha256=self.weights_sha256, contract=self.contract
         )
 
+    def announce(self) -> None:
+        """Logs what a person may want to stop for: where texts go, and settings other than those of the training."""
+        if self.engine.client is not None and not self.engine.client.endpoint.is_loopback:
+            log.info("%s: the text of the cases is sent to %s", self.name, self.engine.client.endpoint.host)
+        if self.contract_note is not None:
+            log.warning(self.contract_note)
+
     def close(self) -> None:
         """Lets the weights go, before the next model's are loaded."""
         self.engine.close()
@@ -218,12 +225,12 @@ class Judge:
         places: dict[str, list[int]] = {}
         for i, contract in enumerate(contracts):
             places.setdefault(contract.fingerprint(), []).append(i)
-        found: dict[int, list[Answer]] = {}
+        by_place: dict[int, list[Answer]] = {}
         for rows in places.values():
             cases = [question.cases[start + i] for i in rows]
             answers = self._ask_alike(contracts[rows[0]], cases, question, seed=self.settings.load.seed + start)
-            found |= dict(zip(rows, answers, strict=True))
-        return [found[i] for i in range(end - start)]
+            by_place |= dict(zip(rows, answers, strict=True))
+        return [by_place[i] for i in range(end - start)]
 
     def _ask_alike(
         self, contract: TaskContract, cases: Sequence[Case], question: Question, *, seed: int

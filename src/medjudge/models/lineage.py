@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -196,14 +196,14 @@ def load_any(
     quantize: load the parent quantised as `config` says, which is what an adapter is trained on.
     Raises LineageError, naming both hashes, if the parent is not the one that the adapter was trained on.
     """
-    found = locate(model, parent=parent, revision=revision)
-    if found.parent is None:
-        tokenizer = load_tokenizer(found.folder, config.chat_template)
-        return load_weights(found.folder, config, tokenizer), tokenizer, found.lineage
-    tokenizer = load_tokenizer(found.tokenizer_folder, config.chat_template)
-    base = load_weights(found.parent, config, tokenizer, quantize=quantize)
+    located = locate(model, parent=parent, revision=revision)
+    if located.parent is None:
+        tokenizer = load_tokenizer(located.folder, config.chat_template)
+        return load_weights(located.folder, config, tokenizer), tokenizer, located.lineage
+    tokenizer = load_tokenizer(located.tokenizer_folder, config.chat_template)
+    base = load_weights(located.parent, config, tokenizer, quantize=quantize)
     with offline():
-        return PeftModel.from_pretrained(base, found.folder), tokenizer, found.lineage
+        return PeftModel.from_pretrained(base, located.folder), tokenizer, located.lineage
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,6 +329,8 @@ def merge_adapter(
             f"`merge.max_logit_difference` = {max_logit_difference:g}: what was saved is not what was trained."
         )
     dtype = pick_dtype(config.dtype, pick_device(config.device))
+    if (adapter / artifacts.CONTRACT).exists():  # an adapter of an earlier version has none
+        shutil.copyfile(adapter / artifacts.CONTRACT, out / artifacts.CONTRACT)
     if dtype != torch.float32:
         again = again.to(dtype)
         again.save_pretrained(out)
@@ -337,26 +339,18 @@ def merge_adapter(
         stored = proof_logits(again, prompts)
         del again
         proof |= _difference_to_trained(adapter, config, dtype, stored, prompts)
-    merged_lineage = Lineage(
+    merged_lineage = replace(
+        lineage,
         kind="merged",
         stage=stage,
         weights_sha256=weights_sha256(out),
-        base=lineage.base,
-        base_revision=lineage.base_revision,
-        parent=lineage.parent,
-        contract_sha256=lineage.contract_sha256,
-        recipe_sha256=lineage.recipe_sha256,
-        data_sha256=lineage.data_sha256,
         merge={"adapter_sha256": lineage.weights_sha256, "dtype": str(dtype).removeprefix("torch."), **proof},
-        adapter=lineage.adapter,
         ancestry=(
             *lineage.ancestry,
             {"stage": lineage.stage, "kind": "adapter", "name": adapter.name, "weights_sha256": lineage.weights_sha256},
         ),
     )
     merged_lineage.write(out)
-    if (adapter / artifacts.CONTRACT).exists():  # an adapter of an earlier version has none
-        shutil.copyfile(adapter / artifacts.CONTRACT, out / artifacts.CONTRACT)
     return merged_lineage
 
 

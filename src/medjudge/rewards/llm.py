@@ -79,10 +79,10 @@ class ReasoningScorer:
 
         Raises ModelError where it failed on more than the share that is borne, counted over all calls.
         """
-        found = self._ask({_content(case): case for case in cases})
+        outcomes = self._ask({_content(case): case for case in cases})
         marks: list[Marks | None] = []
         for case in cases:
-            outcome = found[_content(case)]
+            outcome = outcomes[_content(case)]
             marks.append(outcome if isinstance(outcome, Marks) else None)
             if isinstance(outcome, str):
                 self.counts.reasons[outcome] += 1
@@ -94,7 +94,7 @@ class ReasoningScorer:
 
     def _ask(self, distinct: dict[str, Case]) -> dict[str, Marks | str]:
         """Marks by content, or why there are none."""
-        found: dict[str, Marks | str] = {}
+        outcomes: dict[str, Marks | str] = {}
         todo = distinct
         for n_reasks in range(self.max_reasks + 1):
             if not todo:
@@ -105,11 +105,11 @@ class ReasoningScorer:
             completions = self.engine.generate(self.contract, list(todo.values()))
             for (content, case), completion in zip(todo.items(), completions, strict=True):
                 outcome, ask_again = self._read(completion)
-                found[content] = outcome
+                outcomes[content] = outcome
                 if ask_again:
                     unreadable[content] = replace(case, inputs={**case.inputs, "problem": str(outcome)})
             todo = unreadable
-        return found
+        return outcomes
 
     def _read(self, completion: Completion) -> tuple[Marks | str, bool]:
         """(marks, or why there are none; whether asking again may help)."""

@@ -27,7 +27,7 @@ class EvaluateConfig(Settings):
     models: tuple[str, ...] = ("base", "sft", "grpo")
     """Which of the run's models are compared; those that the run does not make are left out with a line."""
     extra_models: Mapping[str, str] = Field(default_factory=dict)
-    """Further models by name: a folder, a hub id, or an endpoint as `openai:MODEL@URL`."""
+    """Further models by name: a folder, a hub id, `vllm:` of either, or an endpoint as `openai:MODEL@URL`."""
     endpoint: EndpointSettings = EndpointSettings()
     """How the endpoints among the models are asked."""
     endpoints: Mapping[str, EndpointSettings] = Field(default_factory=dict)

@@ -54,11 +54,7 @@ def save_trained(
     folder = out_dir / (artifacts.ADAPTER if is_adapter else artifacts.MODEL)
     final = run_dir / stage / folder.name
     if is_adapter:
-        for config in model.peft_config.values():
-            config.base_model_name_or_path = str(start.resolve()) if Path(start_name).exists() else start_name
-            config.revision = hub_revision(start)
-            if isinstance(config.target_modules, set):  # whose order differs from process to process
-                config.target_modules = sorted(config.target_modules)
+        _name_parent(model, start, start_name)
         model.save_pretrained(folder, selected_adapters=["default"])
     else:
         dtype = pick_dtype(recipe.model.dtype, pick_device(recipe.model.device))
@@ -93,3 +89,12 @@ def save_trained(
             max_logit_difference=recipe.merge.max_logit_difference,
         )
     return lineage
+
+
+def _name_parent(model: PeftModel, start: Path, start_name: str) -> None:
+    """The weights that the adapter belongs on, in PEFT's own file: other programs load it by that."""
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = str(start.resolve()) if Path(start_name).exists() else start_name
+        config.revision = hub_revision(start)
+        if isinstance(config.target_modules, set):  # whose order differs from process to process
+            config.target_modules = sorted(config.target_modules)
