@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from medjudge.errors import ConfigError, ModelError
 from medjudge.inference.loader import LoadedWhenAsked, LoadSettings
 from medjudge.records import Case
+from medjudge.settings.evaluate import EvaluateConfig
 from medjudge.settings.model import ModelConfig
 from medjudge.tasks.rubric import RubricContract
 from tests.models.small_models import save_adapter, save_base
@@ -130,7 +131,12 @@ def test_greedy_and_seeded_sampling_are_asked_for_in_vllms_words(tmp_path: Path,
     assert first != engine.sample(CONTRACT, CASES, 3, temperature=1.5, seed=8)
     assert [len(row) for row in first] == [3] * len(CASES)
     seeds = [one.seed for one in vllm.calls[1][1]]
-    assert seeds == [7, 8, 9, 10, 11]
+    assert seeds == [21, 24, 27, 30, 33]
+
+
+def test_the_default_engine_is_not_written_so_no_earlier_stage_is_stale() -> None:
+    assert "engine" not in EvaluateConfig().model_dump(mode="json")
+    assert EvaluateConfig(engine="vllm").model_dump(mode="json")["engine"] == "vllm"
 
 
 def test_what_cannot_be_done_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

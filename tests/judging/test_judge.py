@@ -219,6 +219,18 @@ def test_where_no_model_says_its_task_it_must_be_named(tmp_path: Path, entries: 
     assert Judge(endpoint, "equivalence").contract == EquivalenceContract()
 
 
+def test_a_folder_of_an_earlier_version_is_held_to_its_fingerprint(entries: EntryPoints) -> None:
+    folder = Path(entries.model)
+    (folder / artifacts.CONTRACT).unlink()
+    lineage = artifacts.read_json(folder / artifacts.LINEAGE)
+    artifacts.write_json(folder / artifacts.LINEAGE, {**lineage, "contract_sha256": OWN.fingerprint()})
+    task = ["--task", "rubric", "--set", f"task.preset={entries.folder / 'kind.toml'}", "--set", "task.system_prompt="]
+    task += [part for key, value in ROOM.items() for part in ("--set", f"task.{key}={value}")]
+    task += ["--set", "task.form=score_only"]
+    assert "holds no contract.json that would say in what they differ" in entries.calibrate(*task, ok=False)
+    assert "wrote" in entries.calibrate(*task, "--set", "task.instructions=terse", ok=True)
+
+
 # --- asking -----------------------------------------------------------------------------------------------------------
 
 CONTRACT = EquivalenceContract(system_prompt="", max_completion_tokens=4)

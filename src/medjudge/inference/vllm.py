@@ -83,10 +83,10 @@ class VllmEngine:
             "ignore_eos": True,
             "detokenize": False,
         }
-        # A seed of its own for each case: under one seed all cases would be drawn by the same chance.
-        settings = [
-            self._vllm.SamplingParams(**shared, seed=None if seed is None else seed + i) for i in range(len(encoded))
-        ]
+        # Each case and sample has a seed of its own (vLLM counts on from it for the samples of a case): under one seed
+        # all cases would be drawn by the same chance.
+        seeds = [None if seed is None else (seed + i) * n_per_case for i in range(len(encoded))]
+        settings = [self._vllm.SamplingParams(**shared, seed=one) for one in seeds]
         outputs = self._run([row.prompt_ids for row in encoded], settings)
         self.on_progress(len(cases))
         return [
@@ -115,7 +115,7 @@ class VllmEngine:
             n_scored += [len(label) for label in ids.labels]
         self._check_length(rows, 1)
         # One token is the least that vLLM writes; it is not looked at.
-        settings = self._vllm.SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
+        settings = self._vllm.SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=1, detokenize=False)
         outputs = self._run(rows, [settings] * len(rows))
         self.on_progress(len(cases))
         sums = [self._log_prob(output, row, n) for output, row, n in zip(outputs, rows, n_scored, strict=True)]
