@@ -83,6 +83,9 @@ def test_flip_rates_stand_in_results_page_and_terminal(
         assert len(server.bodies) == n_asked  # all from the cache, samples apart from each other
     results = results_of(tmp_path / "out")
     assert results.probes is not None
+    usage = results.models["gpt"].usage
+    assert usage is not None
+    assert usage["n_answered"] == 16  # of the cases as they are alone
     judge = results.probes.judges["gpt"]
     flips = {name: found.flips for name, found in judge.flips.items()}
     # The eight wrong candidates become equivalent once a professor forwards them.

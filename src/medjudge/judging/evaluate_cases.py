@@ -82,6 +82,10 @@ class Judged:
 
     judge: Judge
     answers: Answers
+    lineage: dict[str, Any] | None
+    """Of a model folder what weights it holds; of an endpoint what can be known of it."""
+    usage: dict[str, Any] | None
+    """Calls, cost and latency of an endpoint, on the cases as they are: probes and calibration are not counted in."""
     judgements: list[Judgement]
     """With calibrated confidences, where there is a calibrator."""
     as_stated: list[Judgement]
@@ -139,10 +143,7 @@ def evaluate_cases(evaluation: Evaluation, out_dir: Path, judges: Mapping[str, J
     if probing is not None:
         _write_lines(out_dir / artifacts.PROBES, probe_rows(probing, judgements, probed))
     if evaluation.show_text:  # the page is to show prompts, and nothing else keeps them outside of a run
-        prompts = (
-            {"case_id": c.case_id, "prompt": prompt_text(evaluation.contract.messages(c))} for c in evaluation.cases
-        )
-        _write_lines(out_dir / artifacts.PROMPTS, prompts)
+        _write_lines(out_dir / artifacts.PROMPTS, _prompts(evaluation))
     if judges is None:
         store.clear()
     return {
@@ -158,6 +159,7 @@ def evaluate_cases(evaluation: Evaluation, out_dir: Path, judges: Mapping[str, J
 def _judge(judge: Judge, evaluation: Evaluation, probing: Probing | None) -> Judged:
     """Asks one judge everything, then lets its weights go."""
     answers = judge.answers(Question(evaluation.cases))
+    lineage, usage = judge.lineage, judge.usage
     probed = put_to(judge, probing) if probing is not None else None
     calibrator, sentence = _calibrator(judge, evaluation)
     judge.close()
@@ -166,7 +168,7 @@ def _judge(judge: Judge, evaluation: Evaluation, probing: Probing | None) -> Jud
         for case, answer in zip(evaluation.cases, answers.first, strict=True)
     ]
     judgements = apply_to(calibrator, as_stated) if calibrator is not None else as_stated
-    return Judged(judge, answers, judgements, as_stated, probed, calibrator is not None, sentence)
+    return Judged(judge, answers, lineage, usage, judgements, as_stated, probed, calibrator is not None, sentence)
 
 
 def _calibrator(judge: Judge, evaluation: Evaluation) -> tuple[Calibrator | None, str]:
@@ -223,7 +225,6 @@ def _baselines(evaluation: Evaluation) -> Baselines:
 
 def _summarise(evaluation: Evaluation, judged: Mapping[str, Judged], baselines: Baselines) -> Results:
     config, cases = evaluation.config, evaluation.cases
-    judges = {name: one.judge for name, one in judged.items()}
     return summarise(
         cases,
         {name: one.judgements for name, one in judged.items()},
@@ -236,10 +237,10 @@ def _summarise(evaluation: Evaluation, judged: Mapping[str, Judged], baselines: 
         n_resamples=config.n_resamples,
         seed=config.seed,
         leakage={**evaluation.leakage.to_json(), "statement": evaluation.leakage.summary_line},
-        lineage={name: judge.lineage for name, judge in judges.items() if judge.lineage is not None},
+        lineage={name: one.lineage for name, one in judged.items() if one.lineage is not None},
         seconds={name: round(one.answers.seconds, 2) for name, one in judged.items()},
         n_truncated={name: one.n_truncated for name, one in judged.items()},
-        usage={name: judge.usage for name, judge in judges.items() if judge.usage is not None},
+        usage={name: one.usage for name, one in judged.items() if one.usage is not None},
         train_n=len(evaluation.train) or None,
         slices=evaluation.slices,
         words_cut={
@@ -256,7 +257,7 @@ def _statements(evaluation: Evaluation, judged: Mapping[str, Judged], baselines:
         yield LABELS_STATEMENT
     endpoints = [name for name, one in judged.items() if one.judge.engine.client is not None]
     yield from _sent_whole(evaluation.contract, evaluation.cases, endpoints)
-    usages = {name: one.judge.usage for name, one in judged.items() if one.judge.usage is not None}
+    usages = {name: one.usage for name, one in judged.items() if one.usage is not None}
     thoughts = thoughts_statement(usages, has_think_block=evaluation.contract.has_think_block)
     if thoughts is not None:
         yield thoughts
