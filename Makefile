@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+COVER := --cov --cov-report=term --cov-fail-under=90
 
-.PHONY: setup demo test docs bench tiny-base check format clean
+.PHONY: setup demo test docs bench tiny-base check hooks format clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -17,8 +18,8 @@ setup: $(STAMP)  ## make .venv and install
 demo: $(STAMP)  ## train and compare a tiny judge on embedded data
 	$(BIN)/medjudge demo
 
-test: $(STAMP)  ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
+test: $(STAMP)  ## run the tests; prints the lines that none of them runs. `make test COVER=` leaves that out
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not gpu" $(COVER)
 
 docs: $(STAMP)  ## write the pages to site/; fails on a broken link
 	$(BIN)/zensical build --clean --strict
@@ -36,6 +37,9 @@ check: $(STAMP)  ## format, lint, types, links between the pages
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m tests.links
+
+hooks: $(STAMP)  ## have git run what `make check` runs, before each commit
+	$(BIN)/pre-commit install
 
 format: $(STAMP)  ## rewrite the code in the house format
 	$(BIN)/ruff format .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shutil
@@ -12,12 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+import medjudge
 from tests.links import broken_links, markdown_files
 from tests.test_hints import COMMANDS, OPTION
 
 ROOT = Path(__file__).parents[1]
-PAGES = [*sorted((ROOT / "docs").glob("*.md")), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md"))]
+PAGES = [
+    *sorted((ROOT / "docs").glob("*.md")),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "RELEASING.md")),
+]
 SITE = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]
 ZENSICAL = Path(sys.executable).parent / "zensical"
 FETCHES = re.compile(r"""(?:<(?:script|img|iframe|source|link)\b[^>]*?\s(?:src|href)=|url\()["']?(https?:)?//""")
@@ -100,3 +106,40 @@ def test_the_site_is_built_and_fetches_nothing(tmp_path: Path) -> None:
         assert 'class="mermaid"' not in text, f"{path.name}: its diagram would be drawn by a script from the network"
     entries = json.loads((tmp_path / "site" / "search.json").read_text(encoding="utf-8"))["items"]
     assert any(entry["title"].endswith("load_cases") for entry in entries), "the reference stands in the search"
+
+
+def test_the_picture_shows_every_floor() -> None:
+    spec = importlib.util.spec_from_file_location("floors", ROOT / "docs" / "figures" / "floors.py")
+    assert spec is not None
+    assert spec.loader is not None
+    floors = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(floors)
+    drawn = [name for names, _, _ in floors.FLOORS for name in names.split()]
+    package = Path(medjudge.__file__).parent
+    folders = {path.parent.name for path in package.glob("*/__init__.py")}
+    assert sorted(drawn) == sorted(folders | {path.stem for path in package.glob("[!_]*.py")})
+    assert (ROOT / "docs" / "figures" / "floors.svg").read_text(encoding="utf-8") == floors.draw()
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_files_that_a_page_names_exist(path: Path) -> None:
+    named = set(re.findall(r"`((?:docs|recipes|benchmarks|examples|tests|src)/[\w./-]+)`", path.read_text("utf-8")))
+    assert sorted(name for name in named if not (ROOT / name).exists() and "NAME" not in name) == []
+
+
+def test_hooks_run_what_the_check_runs() -> None:
+    """The hooks come from this project alone, and cover each line of `make check`."""
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    assert [repo["repo"] for repo in hooks["repos"]] == ["local"]
+    entries = {hook["entry"].removeprefix(".venv/bin/") for repo in hooks["repos"] for hook in repo["hooks"]}
+    recipe = re.search(r"^check:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert recipe is not None
+    lines = [line.replace("$(BIN)/", "").strip() for line in recipe[1].splitlines()]
+    assert entries == {re.sub(r" (--check )?\.$| --check \.$", "", line) for line in lines}
+
+
+@pytest.mark.parametrize("path", [ROOT / "CONTRIBUTING.md", ROOT / "RELEASING.md", ROOT / "docs" / "index.md"])
+def test_make_targets_that_a_page_names_exist(path: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", path.read_text(encoding="utf-8"), re.MULTILINE))
+    assert named <= targets
