@@ -18,7 +18,7 @@ setup: $(STAMP)  ## make .venv and install
 demo: $(STAMP)  ## train and compare a tiny judge on embedded data
 	$(BIN)/medjudge demo
 
-test: $(STAMP)  ## run the tests; prints the lines that none of them runs. `make test COVER=` leaves that out
+test: $(STAMP)  ## run the tests and print line coverage; `make test COVER=` is faster
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not gpu" $(COVER)
 
 docs: $(STAMP)  ## write the pages to site/; fails on a broken link
