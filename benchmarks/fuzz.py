@@ -93,6 +93,13 @@ def odd(rng: random.Random) -> Any:
     return copy.deepcopy(rng.choice(ODD_VALUES))
 
 
+def copied(value: Any) -> Any:
+    """A deep copy; None of a value that is nested too deeply for one."""
+    with contextlib.suppress(RecursionError):
+        return copy.deepcopy(value)
+    return None
+
+
 def places(tree: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """The paths of all values in nested objects and lists."""
     items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
