@@ -83,7 +83,7 @@ def test_two_columns_that_may_be_the_verdict_are_not_guessed_at(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("result.verdct", "no row has result.verdct (did you mean result.verdict?); result has: verdict"),
+        ("result.verdct", "no row has result.verdct (did you mean `result.verdict`?); result has: verdict"),
         ("reslt.verdict", "no column 'reslt.verdict' for field 'label'"),
         ("result.verdict.text", "no row has result.verdict.text; result.verdict holds plain values"),
         ("votes.first", "no row has votes.first; votes is a list of up to 2: name an entry, votes[0]"),

@@ -19,6 +19,8 @@ from medjudge.metrics.calibration import Calibrator
 from medjudge.models.lineage import weights_sha256
 from medjudge.recipe import recipe_from_tree
 from medjudge.records import Case, Unparsed, Verdict
+from medjudge.runs.run_dir import RunDir
+from medjudge.runs.stages import StageContext
 from medjudge.stages.evaluate import run
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.mcq import McqContract
@@ -118,7 +120,7 @@ def test_a_run_fits_on_its_validation_split_and_saves_with_the_model(tmp_path: P
         text = "".join(json.dumps(case.to_json()) + "\n" for case in some)
         (run_dir / "prepare" / f"{split}.jsonl").write_text(text)
     artifacts.write_json(run_dir / "prepare" / artifacts.LEAKAGE, LeakageReport((), {}, 0.9).to_json())
-    run(recipe, out, run_dir, Console(quiet=True))  # type: ignore[arg-type]
+    run(StageContext(recipe, out, RunDir(run_dir), Console(quiet=True)))
     saved = artifacts.read_json(model / artifacts.CALIBRATION)["calibrators"]["labels"]
     assert (saved["kind"], saved["n"], saved["fitted_on"]) == ("temperature", 15, "validation")
     lines = [json.loads(line) for line in (out / artifacts.VERDICTS).read_text().splitlines()]

@@ -24,8 +24,9 @@ from medjudge.inference.local import Engine
 from medjudge.metrics.summary import summarise
 from medjudge.models.load import fit_stop_tokens
 from medjudge.records import Case, Completion, Judgement, Unparsed, Verdict
-from medjudge.tasks.encoding import decode, encode_all, stop_token_ids
+from medjudge.tasks.encoding import encode_all
 from medjudge.tasks.equivalence import EquivalenceContract
+from medjudge.tasks.tokenizers import decode, stop_token_ids
 from medjudge.tiny_base.tiny import build_tokenizer
 from tests.replays.common import Guard
 

@@ -19,6 +19,8 @@ from medjudge.diagnostics.preflight import Preflight
 from medjudge.recipe import recipe_from_tree
 from medjudge.records import Case
 from medjudge.reporting.gather import gather
+from medjudge.runs.run_dir import RunDir
+from medjudge.runs.stages import StageContext
 from medjudge.stages import grpo, sft
 
 
@@ -48,7 +50,7 @@ def printed(stage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(stage, "start_of", lambda *_: (base, "base"))
     console = Console(width=200, color_system=None, file=io.StringIO())
     with pytest.raises(TrainingBeginsError):
-        stage.run(recipe, tmp_path / "out", tmp_path, console)
+        stage.run(StageContext(recipe, tmp_path / "out", RunDir(tmp_path), console))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 

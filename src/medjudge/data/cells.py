@@ -123,7 +123,10 @@ class Scale:
                     "nothing where the value is no verdict."
                 )
         if self.threshold is not None and len(self.labels) != 2:
-            raise ConfigError(f"a threshold makes two labels of numbers: the scale has {len(self.labels)}.")
+            raise ConfigError(
+                f"a threshold makes two labels of numbers: the scale has {len(self.labels)}. Leave --threshold out, "
+                "or give two --labels."
+            )
 
     def read(self, cell: object) -> str | None:
         """The label of a cell: as written, by an alias, in another case, as an equal number, or as true/false.

@@ -95,7 +95,7 @@ def load_table(source: str | Rows, where: Mapping[str, Plain] | None = None) -> 
         what = "1 row" if len(bad) == 1 else f"{len(bad):,} rows"
         raise DataError(f"{name}: {what} cannot be read:\n{shown}\nCorrect the file: no row is left out of verdicts.")
     if not rows:
-        raise DataError(f"{name}: it holds no rows. Expected one row per verdict.")
+        raise DataError(f"{name}: it holds no rows. Expected one row per verdict: name another file.")
     present: dict[str, None] = {}
     for row in rows:
         if row.values.keys() - present.keys():
@@ -107,7 +107,7 @@ def load_table(source: str | Rows, where: Mapping[str, Plain] | None = None) -> 
         dropped = [row for row in rows if not _passes(row, known)]
     if not kept:
         there = "; ".join(f"{path}: {_values_there(rows, path)}" for path in known)
-        raise DataError(f"{name}: --where keeps none of {len(rows):,} rows. Values there: {there}.")
+        raise DataError(f"{name}: --where keeps none of {len(rows):,} rows. Values there: {there}. Take one of them.")
     return Table(name, kept, dropped, notes, present, tuple(known))
 
 

@@ -77,7 +77,10 @@ def probe_cases(
     probe = PROBES[name]
     if contract.kind not in probe.tasks:
         fitting = ", ".join(probes_for(contract)) or "none"
-        raise ConfigError(f"probe {name!r} does not fit the task {contract.kind!r}, for which there are: {fitting}.")
+        raise ConfigError(
+            f"probe {name!r} does not fit the task {contract.kind!r}, for which there are: {fitting}. Choose from "
+            "these."
+        )
     changed = (probe.apply(case, contract, rng) for case in cases)
     return [probed for probed in changed if probed is not None]
 

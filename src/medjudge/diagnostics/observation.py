@@ -244,7 +244,7 @@ def _evidence(
             for gold in dict.fromkeys(r.gold for r in rollouts if r.gold is not None)
         },
     }
-    found: dict[str, tuple[Evidence, ...]] = {}
+    evidence: dict[str, tuple[Evidence, ...]] = {}
     for kind, candidates in kinds.items():
         chosen: dict[str, Evidence] = {}
         for r, why in candidates:
@@ -253,8 +253,8 @@ def _evidence(
             if len(chosen) == N_EVIDENCE:
                 break
         if chosen:
-            found[kind] = tuple(chosen.values())
-    return found
+            evidence[kind] = tuple(chosen.values())
+    return evidence
 
 
 def other_label(gold: str) -> str:

@@ -1,6 +1,6 @@
 """How a judge's reasoning compares with the experts', beside its labels.
 
-* alignment: sentence-embedding similarity as `rewards/reasoning.py` computes it, 0 (another case's reason) to 1.
+* alignment: sentence-embedding similarity as `rewards/embedding.py` computes it, 0 (another case's reason) to 1.
 * judge_score: a judge model's mean mark, 0 to 10.
 * entity precision, recall, F1: medical entities of the reasoning against those of the expert's, each once per case and
   counted over all cases (micro), so that a case without entities needs no rule of its own. The published pipeline

@@ -21,7 +21,6 @@ from medjudge.metrics.summary import Results
 from medjudge.models.merge_proof import proof_sentences
 from medjudge.reporting.audit_tables import in_percent, number
 from medjudge.reporting.inputs import ReportInputs
-from medjudge.version import __version__
 
 TO_ADD = "*To be added by the authors: a run does not know it.*"
 HEADLINE = ("accuracy", "macro_f1", "f1_positive", "ppv", "npv", "kappa", "kappa_quadratic", "mcc")
@@ -40,11 +39,13 @@ def write_card(inputs: ReportInputs, out_dir: Path) -> Path | None:
 
 def render_card(inputs: ReportInputs, name: str) -> str:
     """The card of one evaluated model, as Markdown with a YAML head."""
+    version = inputs.versions.get("medjudge")
+    made_by = f"medjudge {version}" if version else "a version of medjudge that was not noted"
     parts = [
         f"# {inputs.title}",
         inputs.description,
         "**For research use.** Not a medical device. Nothing here has been validated for clinical decisions.",
-        f"This card describes `{name}`. Its claims come from the test results of one run, by medjudge {__version__}.",
+        f"This card describes `{name}`. Its claims come from the test results of one run, by {made_by}.",
         f"**{outcome_sentence(inputs.results)}**",
         "## What the tests support",
         _bullets([*inputs.results.statements, *_audit_lines(inputs.results, name)]),

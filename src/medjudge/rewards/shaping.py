@@ -47,7 +47,9 @@ def brier(context: RewardContext) -> RuleReward:
     contract = context.contract
     target = getattr(contract, "target_confidence", None)
     if target is None:
-        raise ConfigError(f"reward `brier` scores a stated confidence, but task {contract.kind} asks for none.")
+        raise ConfigError(
+            f"reward `brier` scores a stated confidence, but task {contract.kind} asks for none. Take `accuracy`."
+        )
 
     def reward(rollout: Rollout) -> float | None:
         if rollout.case.gold is None:

@@ -14,7 +14,7 @@ from medjudge.names import file_name_trouble, shown
 class Settings(BaseModel):
     """A frozen section of a recipe. Keys it does not know are refused."""
 
-    # Validators are built when first used: the door opens before all sections have theirs.
+    # Validators are built when first used, for a fast start-up: no command uses all sections.
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
 
 
@@ -66,7 +66,9 @@ class EndpointSettings(Settings):
     @classmethod
     def _no_second_word(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
         if taken := sorted(_OWN_FIELDS & value.keys()):
-            raise ValueError(f"{', '.join(taken)}: set by the task or by settings of their own")
+            raise ValueError(
+                f"{', '.join(taken)}: set by the task or by settings of their own: take them out of `extra`"
+            )
         return value
 
 

@@ -215,8 +215,8 @@ def read_blocks(text: str, names: Sequence[str]) -> list[str] | str:
     """
     for name in names:
         for tag in (f"<{name}>", f"</{name}>"):
-            if (found := text.count(tag)) != 1:
-                return f"expected one {tag} tag, found {found}"
+            if (n_found := text.count(tag)) != 1:
+                return f"expected one {tag} tag, found {n_found}"
     tags = [tag for name in names for tag in (f"<{name}>", f"</{name}>")]
     places = [text.index(tag) for tag in tags]
     if places != sorted(places):
@@ -295,16 +295,16 @@ def objects_within(text: str) -> list[dict[str, Any]]:
 
     A key that an object gives twice with different values is None there: which of the two counts would be a guess.
     """
-    decoder, found, start = json.JSONDecoder(object_pairs_hook=_agreeing), [], -1
+    decoder, objects, start = json.JSONDecoder(object_pairs_hook=_agreeing), [], -1
     for _ in range(50):
         start = text.find("{", start + 1)
         if start < 0:
             break
         try:
-            found.append(decoder.raw_decode(text, start)[0])
+            objects.append(decoder.raw_decode(text, start)[0])
         except (ValueError, RecursionError):
             continue
-    return found
+    return objects
 
 
 def _agreeing(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
