@@ -17,6 +17,7 @@ import yaml
 
 import medjudge
 from tests.links import broken_links, markdown_files
+from tests.test_floors import FLOORS
 from tests.test_hints import COMMANDS, OPTION
 
 ROOT = Path(__file__).parents[1]
@@ -118,6 +119,7 @@ def test_the_picture_shows_every_floor() -> None:
     package = Path(medjudge.__file__).parent
     folders = {path.parent.name for path in package.glob("*/__init__.py")}
     assert sorted(drawn) == sorted(folders | {path.stem for path in package.glob("[!_]*.py")})
+    assert (*reversed(drawn[2:]), "api", "cli") == FLOORS[: len(drawn)], "drawn in the order of the floors"
     assert (ROOT / "docs" / "figures" / "floors.svg").read_text(encoding="utf-8") == floors.draw()
 
 

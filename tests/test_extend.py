@@ -31,7 +31,7 @@ class Block:
 def blocks_of(section: str) -> list[Block]:
     blocks = []
     for language, text in re.findall(r"^```(\w+)\n(.*?)^```", section, flags=re.DOTALL | re.MULTILINE):
-        place = re.match(r"# (\S+\.(?:py|toml)(?:, (?:at the imports|(?:above|in) \w+))?)\n", text)
+        place = re.match(r"# (\S+\.(?:py|toml)(?:, (?:at the imports|(?:above|in|the line) \w+))?)\n", text)
         blocks.append(Block(language, place[1] if place else "", text[place.end() :] if place else text))
     return blocks
 
@@ -52,6 +52,9 @@ def lay(block: Block, source: Path, folder: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     if where == "at the imports":
         at = lines.index("from __future__ import annotations\n") + 1
+    elif where.startswith("the line "):
+        at = next(i for i, line in enumerate(lines) if re.match(rf" *{where.split()[-1]}: ", line))
+        del lines[at]
     else:
         word, _, table = where.partition(" ")
         at = next(i for i, line in enumerate(lines) if re.match(rf"{table}\b.*[{{]$", line)) + (word == "in")
