@@ -137,7 +137,7 @@ def mutated(tree: Any, rng: random.Random, n: int | None = None) -> Any:
             del holder[key]
         elif isinstance(holder, dict):
             holder[as_text(odd(rng))[:200] if action < 0.85 else f"{key}x"] = (
-                odd(rng) if action < 0.92 else copy.deepcopy(holder[key])
+                odd(rng) if action < 0.92 else copied(holder[key])
             )
         else:
             holder.append(odd(rng))
