@@ -34,6 +34,7 @@ PRINTED_BY = {
     "data/verdict_cells.py": ("score",),
     "data/verdict_files.py": ("score",),
     "training/trl_adapter.py": ("run", "demo"),
+    "runs/output_folder.py": ("evaluate", "probe", "score"),
     "runs/pipeline.py": ("run",),
     "diagnostics/preflight.py": ("run", "demo", "preflight"),
     "commands/check_data.py": ("check-data",),

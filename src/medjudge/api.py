@@ -347,6 +347,9 @@ def score(
 ) -> Scores:
     """Verdicts against the experts: what `Judge.judge` gave, or files and pandas frames as `medjudge score` takes them.
 
+    The arguments are keywords, by the names of the command's options, and no options object: a notebook completes them,
+    and a call is read without looking up a second type. Those that only few need come as `options`.
+
     verdicts: one or several of these, or judge -> file or frame. Of files and frames: gold (a file, a frame, or a
     column of the verdicts), task or labels (`["no", "yes"]` or "no,yes"), columns, judges and gold_columns as the
     command's --map, --judge and --gold-map; `labels` of two has its second as positive unless `positive` says

@@ -85,6 +85,7 @@ def n_processors() -> int:
         n = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS
         n = os.cpu_count() or 1
+    # In a container the affinity still shows all processors of the host.
     quota = cgroup_quota()
     return max(1, n if quota is None else min(n, math.floor(quota)))
 
@@ -214,6 +215,7 @@ def _measured(n: int, work: Callable[[], object], set_threads: Callable[[int], o
         counts.append(counts[-1] // 2)
     times: dict[int, list[float]] = {count: [] for count in counts}
     started = time.perf_counter()
+    # In turn, not one count after the other: the load of the machine changes within a second.
     while len(times[1]) < 3 or (time.perf_counter() - started < CALIBRATION_S and len(times[1]) < 60):
         for count in counts:
             set_threads(count)
@@ -259,6 +261,7 @@ def matmul_flops(seconds: float = 0.15) -> float:
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     x = np.ones((512, 512), dtype=np.float32)
+    # One thread: the estimate multiplies by the threads of the run.
     with threadpool_limits(1):
         x @ x
         n, started = 0, time.perf_counter()

@@ -207,6 +207,7 @@ def demo_recipe(task: str, seed: int, runs_dir: Path, overrides: Sequence[str] =
     if task not in DEMO_TASKS:
         raise ConfigError(f"--task is {task!r}{did_you_mean(task, DEMO_TASKS)}. Known: {', '.join(DEMO_TASKS)}.")
     profile = [] if task == "mcq" else [f"profile={task}"]
+    # Only another seed than the shipped one gets a folder of its own, so that the documented commands find theirs.
     shipped = load_recipe(DEMO_RECIPE, profile)
     recipe = load_recipe(DEMO_RECIPE, [*profile, f"seed={seed}", *overrides])
     name = recipe.name if recipe.seed == shipped.seed else f"{recipe.name}-seed{recipe.seed}"
@@ -224,6 +225,7 @@ def variants_from_tree(
     """As `load_variants`, from a parsed tree."""
     settings = [parse_override(text) for text in overrides]
     try:
+        # A deep copy in JSON's own types: what is read here is what `recipe.json` can hold.
         merged: dict[str, Any] = json.loads(json.dumps(tree, default=str))
     except (RecursionError, ValueError):
         raise ConfigError(
@@ -259,6 +261,17 @@ def variants_from_tree(
         lay_over(trial, overlay)
         trial.pop("variants", None)
         _validate(trial, where=f"{where} [profiles.{name}]")
+    return recipe, _variants_of(recipe, merged, overlays, settings, where)
+
+
+def _variants_of(
+    recipe: Recipe,
+    merged: Mapping[str, Any],
+    overlays: Mapping[str, Any],
+    settings: Sequence[tuple[list[str], Any]],
+    where: str,
+) -> dict[str, Recipe]:
+    """`[variants.*]` laid over the recipe's tree, each as a recipe of its own. settings: the command line's."""
     variants: dict[str, Recipe] = {}
     for name, overlay in overlays.items():
         if (why := file_name_trouble(name, RESERVED_VARIANTS)) is not None:
@@ -274,10 +287,11 @@ def variants_from_tree(
         for keys, value in settings:
             if not any(tuple(keys[: len(place)]) == place for place in own):
                 set_key(trial, keys, value)
+        # Last, so that neither overlay nor command line can move a variant out of its recipe's folder.
         trial |= {"name": name, "runs_dir": str(recipe.run_dir)}
         _name_judges(trial, variants, where=f"{where} [variants.{name}]")
         variants[name] = _validate(trial, where=f"{where} [variants.{name}]")
-    return recipe, variants
+    return variants
 
 
 def _name_judges(tree: dict[str, Any], earlier: Mapping[str, Recipe], *, where: str) -> None:
@@ -346,6 +360,7 @@ def _explain(tree: Mapping[str, Any], item: Any) -> str:
         return f"`task.kind` is missing. Known: {', '.join(TASKS)}."
     message = item["msg"].removeprefix("Value error, ")
     value = item.get("input")
+    # Tables are not repeated: they may be long, and their key says where they stand.
     is_said = isinstance(value, dict | list | tuple) or shown(value) in message
     got = "" if is_said else f" (got {shown(value)})"
     return f"`{key}`: {message[:1].lower()}{message[1:]}{got}." if key else f"{message}."

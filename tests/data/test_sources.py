@@ -450,7 +450,7 @@ def test_builtin_sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     monkeypatch.setattr(rows_module, "GENERATORS", {})
     assert builtin_names() == ["deep/packed", "plain"]
     assert len(read_source("builtin:plain", TASK).cases) == len(read_source("builtin:deep/packed", TASK).cases) == 3
-    with pytest.raises(DataError, match=r"did you mean `plain`.*Built-in data sets: deep/packed, plain"):
+    with pytest.raises(DataError, match=r"did you mean `plain`.*built-in data sets: deep/packed, plain"):
         read_source("builtin:plan", TASK)
     with pytest.raises(DataError, match="does not exist"):
         read_source("builtin:../data/plain", TASK)

@@ -120,7 +120,7 @@ def test_ranges_are_the_permutation_of_datasets_shuffle() -> None:
         ([], {"train": (0, 1)}, r"there are 0 cases"),
         ([], {"train": 0.5}, r"which is none"),
         (singles(10, share_positive=0), {"train": 0.8, "test": 0.2}, r"split 'train' has only the label '0'"),
-        (grouped([10]), {"train": 0.8, "test": 0.2}, r"split 'test' has no cases. Whole groups stay together"),
+        (grouped([10]), {"train": 0.8, "test": 0.2}, r"split 'test' has no cases, expected at least one"),
         ([Case(f"c{i}", {"q": str(i)}) for i in range(4)], {"train": 0.5, "test": 0.5}, r"no label at all in 2 cases"),
     ],
 )

@@ -80,6 +80,9 @@ def test_calibrate_then_evaluate_and_judge(
     given = ["--data", str(rows), "--model", f"m={model}", *options]
     command("evaluate", *given, "--out", str(tmp_path / "raw"), *task)
     assert "platt, fitted on 24 verdicts" in command("calibrate", str(model), "--data", str(rows), *task)
+    beside = artifacts.read_json(model / artifacts.CALIBRATION_MANIFEST)
+    assert (beside["stage"], list(beside["outputs"])) == ("calibrate", [artifacts.CALIBRATION])
+    assert set(beside["files"]) == {str(rows), str(model / "model.safetensors")}
     command("evaluate", *given, "--out", str(tmp_path / "fitted"), *task)
 
     def confidences(out: str) -> list[float]:

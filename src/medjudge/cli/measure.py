@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -18,9 +18,6 @@ from medjudge.cli.app import (
     task_data_rest,
 )
 from medjudge.errors import ConfigError
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command(rich_help_panel=MEASURE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -17,10 +17,6 @@ from medjudge.cli.app import (
     named_pairs,
     task_data_rest,
 )
-
-if TYPE_CHECKING:
-    pass
-
 
 data_app = typer.Typer(help="The built-in synthetic data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data", rich_help_panel=MORE)

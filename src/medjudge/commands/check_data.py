@@ -82,6 +82,7 @@ def check_data(
     if against is None:
         return CheckReport(rows, None, None, data.leakage.max_share, data.leakage.allow)
     held_out = _checked(against, contract, data, parse_where(against_where))
+    # Splits are named in the report, and two sides of one file would share a name.
     if held_out.name == rows.name:
         held_out = CheckedSource(f"{held_out.name} (against)", held_out.table, held_out.lint)
     leakage = check_leakage(
@@ -94,6 +95,7 @@ def check_data(
 
 
 def _checked(source: str, contract: TaskContract, data: DataConfig, where: Mapping[str, Plain]) -> CheckedSource:
+    # A check shows all bad rows at once; refusing at the first would make one run per mistake.
     lenient = {"bad_rows": "set_aside", "duplicates": "keep" if data.duplicates == "keep" else "drop"}
     table = read_source(source, contract, data.model_copy(update=lenient), where=where)
     name = Path(source).name

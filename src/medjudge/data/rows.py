@@ -2,7 +2,7 @@
 
 A source is a path (`.jsonl`, `.json`, `.csv`, `.tsv`, each also with `.gz`; `.xlsx`; `.parquet`; a folder saved by
 `datasets`),
-`hub:owner/name[:split]`, or `builtin:NAME`: a set drawn on the fly (`generators.catalog`) or stored in `builtin/`.
+`hub:owner/name[:split]`, or `builtin:NAME`: a set drawn on the fly (`synthetic.sets`) or stored in `builtin/`.
 """
 
 from __future__ import annotations

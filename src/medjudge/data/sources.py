@@ -232,6 +232,7 @@ def _read_row(row: Row, contract: TaskContract, columns: Mapping[str, str], data
         if not named:
             raise RowError(data.case_id, "nothing", "a case id")
     case = contract.read_case(cells, named)
+    # Canonical JSON: the same inputs give the same id whatever the file's format or its order of columns.
     key = json.dumps(dict(case.inputs), ensure_ascii=False, sort_keys=True)
     keep = {column: plain(_value(row.values, column)) for column in data.slices}
     return _Read(

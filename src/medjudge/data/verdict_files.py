@@ -220,6 +220,7 @@ def one_writing(files: Mapping[str, VerdictFile], expert: GoldFile | None) -> tu
     and a sentence on each file where that was so. Within a file such ids stay apart: there they name different cases.
     """
     known = {id_key(case_id): case_id for case_id in expert.facts} if expert is not None else {}
+    # Where two ids of one file differ in case or zeros alone, they mean different cases, and folding would merge them.
     is_open = expert is None or len(known) == len(expert.facts)
     same: dict[str, VerdictFile] = {}
     sentences = []
@@ -356,6 +357,7 @@ def _check_failures(table: Table, reader: Reader, judges: Mapping[str, str], rea
 
 
 def _dropped(table: Table, reader: Reader, kept: set[str]) -> frozenset[str]:
+    # A case of which another row is kept was not left out.
     ids = {reader.text(row, "id") for row in table.dropped} if "id" in reader.columns else set()
     return frozenset(ids - kept - {""})
 

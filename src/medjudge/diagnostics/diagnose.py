@@ -181,6 +181,7 @@ def _truncated(window: Window) -> Finding | None:
     if cut / n < MANY_TRUNCATED:
         return None
     unparsed, both = window.count("n_unparsed"), window.count("n_unparsed_truncated")
+    # 0.8: a few unreadable answers happen to be long as well.
     if unparsed / n >= ALL and both < 0.8 * unparsed:
         return None  # what cannot be read was mostly not cut off: another cause
     limit = max(row.n_tokens for row in window.evidence("truncated"))
@@ -385,6 +386,7 @@ def _hacking(steps: Sequence[StepFacts], first: Window, last: Window) -> Finding
     before, now = measured[0].held_out or "", measured[-1].held_out or ""
     lost = sum(b == "1" and a == "0" for b, a in zip(before, now, strict=True))
     won = sum(b == "0" and a == "1" for b, a in zip(before, now, strict=True))
+    # Paired by case: the same cases were judged before and now, so only those that changed count.
     if lost <= won or mcnemar(lost, won).p > HELD_OUT_P or not _rose(first, last):
         return None
     name, how = _what_rose(first, last)

@@ -42,6 +42,7 @@ class Doctor:
         """Takes one more step; returns what is named now for the first time."""
         self.steps.append(step)
         seen = diagnose(self.steps, self.shape, window_steps=self.window_steps, window_groups=self.window_groups)
+        # After the diagnosis, which may still quote the step that falls out of the window.
         self._forget_old_evidence()
         new = []
         for finding in seen:

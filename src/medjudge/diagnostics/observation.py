@@ -248,6 +248,7 @@ def _evidence(
     for kind, candidates in kinds.items():
         chosen: dict[str, Evidence] = {}
         for r, why in candidates:
+            # Clipped: evidence is for a person to recognise the habit, and completions may repeat text of the case.
             text = r.text[:CLIP_CHARS] if keep_completions else ""
             chosen.setdefault(r.case_id, Evidence(r.case_id, why, r.total, r.n_tokens, text))
             if len(chosen) == N_EVIDENCE:

@@ -180,6 +180,7 @@ def run_preflight(
         return _unencodable(cases, plan, str(error))
     # Not in the order of the rows: a reward that reads row i for rollout i looks right in that order alone.
     answers = [answers[i] for i in np.random.default_rng([options.seed, 4]).permutation(len(cases))]
+    # Scored as one batch, as GRPO does: a reward that mixes up rows shows only in a batch.
     own = pay(plan, [answer.rollout for answer in answers])
     others = pay(plan, swapped(contract, answers))
     sampled = observe(contract, plan, policy) if policy is not None else []

@@ -112,6 +112,7 @@ SIGNS: dict[str, Sign] = {
     ),
 }
 """Every finding, causes before what they explain."""
+# Groups of findings that one cause brings about together.
 _DEAD = frozenset({"no_spread", "constant_component", "zero_gradient", "entropy_collapse"})
 _BROKEN = _DEAD | {"truncated", "all_unparsed", "all_wrong", "label_lost"}
 _HACKED = _BROKEN | {"kl_runaway", "entropy_runaway"}

@@ -89,6 +89,7 @@ def check_targets(model: Any, lora: LoraSettings, key: str, *, name: str, head_i
 
     head_is_read_directly: TRL multiplies by the head's weight itself, and an adapter on the head would never be asked.
     """
+    # Our checks before PEFT's: it accepts a list as soon as one name fits, and says nothing of the others.
     modules = dict(model.named_modules())
     if not isinstance(lora.target_modules, str):
         for target in lora.target_modules:
@@ -118,6 +119,7 @@ def adapter_parameters(model: Any, lora: LoraSettings) -> int:
 
 
 def _with_adapter(model: Any, lora: LoraSettings) -> Any:
+    # A copy, since PEFT changes the model that it is given; on the meta device it costs no memory.
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return get_peft_model(copy.deepcopy(model), lora_config(lora))

@@ -51,6 +51,7 @@ def resolve(model: str | Path, revision: str | None = None, *, is_asked_for: boo
                 "Name a folder that `save_pretrained` wrote, such as RUN/sft/model."
             )
         return path
+    # A hub id has one slash; anything else that is no folder is a mistyped path, and not looked up on the hub.
     if path.exists() or str(model).count("/") != 1 or str(model).startswith((".", "/", "~")):
         raise ModelError(f"{model} is neither a model folder nor a hub id such as `Qwen/Qwen3-0.6B`. Check the path.")
     if (parent := Path(model).parent).is_dir():
@@ -184,6 +185,7 @@ def load_weights(
     try:
         return model.to(device)
     except (RuntimeError, AssertionError) as error:
+        # Its own message names the limits to lower; it is not a missing device.
         if type(error).__name__ == "OutOfMemoryError":
             raise
         raise ModelError(

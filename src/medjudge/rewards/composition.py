@@ -193,6 +193,7 @@ def rewardable(plan: RewardPlan, cases: Sequence[Case]) -> list[Case]:
 def build_plan(rewards: Mapping[str, float], gate: Sequence[str], context: RewardContext) -> RewardPlan:
     """The recipe's rewards, built: each one once, whatever number of terms names it."""
     terms = tuple(Term(name, weight) for name, weight in rewards.items())
+    # Once each: a reward that asks a judge model would otherwise pay for every term that names it.
     names = dict.fromkeys([*(factor for term in terms for factor in term.factors), *gate])
     return RewardPlan(terms, tuple(gate), {name: build_reward(name, context) for name in names})
 
@@ -289,8 +290,10 @@ class RewardPlan:
         """Terms and total of one rollout from its rewards."""
         gates = [rewards[name] for name in self.gate]
         terms: dict[str, float | None] = {term.name: product(rewards, term) for term in self.terms}
+        # None is the row's lack, not the policy's: a 0 here would teach the policy that it was wrong.
         if None in gates or None in terms.values():
             return ScoredRollout(rollout, rewards, terms, None)
+        # Penalties stand behind a closed gate: an unreadable answer must not escape the price of its length.
         is_gated = any(value is not None and value <= 0 for value in gates)
         if is_gated:
             terms = {term.name: _what_it_takes_away(terms[term.name], term.weight) for term in self.terms}

@@ -276,6 +276,8 @@ def _follow(names: Sequence[str], recipe: Recipe, run_dir: RunDir, console: Cons
 
     It takes no lock, and writes no recipe, manifest or result.
     """
+    # Trainers' arguments open the processes' connection to each other, where all of them have to meet.
+    _check_trainings(recipe, names)
     for name in names:
         enough = ("done", "runs") if STAGES[name].trains else ("done",)
         state = _wait(run_dir, name, enough)

@@ -45,6 +45,7 @@ class EndpointSettings(Settings):
     """Retries count too. Requests are spaced evenly."""
     tokens_per_minute: float | None = Field(None, gt=0)
     """Prompt and completion tokens, estimated before a request and corrected by the server's own count."""
+    # A reasoning model on a busy server may think for a minute before its first token.
     timeout_s: float = Field(120.0, gt=0)
     """For one whole request, answer included."""
     max_retries: int = Field(6, ge=0)

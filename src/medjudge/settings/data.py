@@ -72,6 +72,7 @@ class DataConfig(Settings):
 
     @model_validator(mode="after")
     def _one_form(self) -> DataConfig:
+        # Both forms at once could put one row on two sides.
         by_split = [name for name in SPLIT_SOURCES if getattr(self, name)]
         if self.source and by_split:
             raise ValueError(f"got `source` and {by_split}: give one `source` to be split, or a source per split")
@@ -84,6 +85,7 @@ class DataConfig(Settings):
         if tuple in kinds and len(kinds) > 1:
             raise ValueError("`splits` mixes index ranges with shares or counts: use one form")
         shares = [size for size in self.splits.values() if isinstance(size, float)]
+        # 0.7 + 0.1 + 0.2 is a little more than 1 in floating point.
         if sum(shares) > 1 + 1e-9:
             raise ValueError(f"`splits` shares add up to {sum(shares):g}, expected at most 1: lower them")
         for name, size in self.splits.items():

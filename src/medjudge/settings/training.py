@@ -140,6 +140,7 @@ class GrpoConfig(TrainingConfig):
     split: SplitName = "train"
     tuning: Literal["lora", "full"] = "lora"
     lora: LoraSettings = LoraSettings()
+    # A twentieth of SFT's: the policy starts from a judge that works already.
     learning_rate: float = Field(1e-5, gt=0)
     epochs: float = Field(1.0, gt=0)
     group_size: int = Field(8, ge=2)
@@ -166,6 +167,7 @@ class GrpoConfig(TrainingConfig):
     epsilon: float = Field(0.2, gt=0)
     epsilon_high: float | None = Field(None, gt=0)
     num_iterations: int = Field(1, ge=1)
+    # dapo, TRL's own default: a mean over tokens, not over completions (Yu et al. 2025).
     loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"] = "dapo"
     scale_rewards: Literal["group", "batch", "none"] = "group"
     importance_sampling_level: Literal["token", "sequence"] = "token"

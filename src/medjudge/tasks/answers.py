@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-from medjudge.records import Judgement, Unparsed
+from medjudge.records import Case, Judgement, Unparsed
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.text import naming_the_reader
 
@@ -21,6 +21,16 @@ class AnswerContract(TaskContract):
         if self.lenient and isinstance(judgement, Unparsed):
             return self._read_leniently(case_id, completion) or judgement
         return judgement
+
+    def _gold_of(self, case: Case) -> str:
+        """The expert's label of a case that is to be taught. Raises ValueError where it has none."""
+        if case.gold is None:
+            raise ValueError(
+                f"case {case.case_id} has no gold label, expected one of {', '.join(self.labels)}: there is no "
+                "answer to "
+                "teach. Leave it out of training."
+            )
+        return case.gold
 
     @abstractmethod
     def _read_strictly(self, case_id: str, completion: str) -> Judgement:

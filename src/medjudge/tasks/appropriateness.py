@@ -175,16 +175,15 @@ class AppropriatenessContract(AnswerContract):
         Citations of evidence that the prompt does not show are taken out: a judge that learns to write them has learned
         to make them up.
         """
-        if case.gold is None:
-            raise ValueError(f"case {case.case_id} has no gold label: there is no answer to teach")
-        answer = f"<answer>{case.gold}</answer>"
+        gold = self._gold_of(case)
+        answer = f"<answer>{gold}</answer>"
         if self.form == "answer_only":
             return answer
         reason = without_unseen(case.reason or "", given_ids(case.inputs.get("evidence", "")))
         reason = without_tags(reason, ["think", "answer"]).strip()
         if self.max_reason_chars is not None and len(reason) > self.max_reason_chars:
             reason = cut_at_word(reason, self.max_reason_chars)
-        return f"<think>{reason or self.missing_reason.replace('{label}', case.gold)}</think>\n{answer}"
+        return f"<think>{reason or self.missing_reason.replace('{label}', gold)}</think>\n{answer}"
 
     def _read_strictly(self, case_id: str, completion: str) -> Judgement:
         """The verdict of one think and one answer block in this order (or one answer block), and nothing else.
@@ -224,6 +223,7 @@ class AppropriatenessContract(AnswerContract):
         labels = {
             _BY_FOLDED[one_line(label).casefold()] for place in places for label in _LABEL_IN_PROSE.findall(place)
         }
+        # An answer block without a label is an answer that cannot be read, whatever stands beside it.
         if any(not _LABEL_IN_PROSE.search(block[1]) for block in blocks):
             return ambiguous(case_id, completion, {*labels, None}, LABELS) if labels else None
         if len(labels) > 1:

@@ -129,9 +129,8 @@ class EquivalenceContract(AnswerContract):
 
     def target(self, case: Case) -> str:
         """The digit; with thinking on, after a block that holds the row's reason (empty if it has none)."""
-        if case.gold is None:
-            raise ValueError(f"case {case.case_id} has no gold label: there is no answer to teach")
-        return with_thinking(self.thinking, case.reason, case.gold)
+        gold = self._gold_of(case)
+        return with_thinking(self.thinking, case.reason, gold)
 
     def _read_strictly(self, case_id: str, completion: str) -> Judgement:
         """The verdict of a completion that is `0` or `1` and nothing else but white space."""

@@ -21,6 +21,7 @@ from medjudge.tasks.text import (
     describe_label,
     is_missing,
     load_json,
+    object_problem,
     objects_within,
     optional_text,
     printable,
@@ -164,10 +165,9 @@ class McqContract(AnswerContract):
 
     def target(self, case: Case) -> str:
         """The JSON object with the gold letter, `target_confidence` and the shortened reason. Raises ValueError."""
-        if case.gold is None:
-            raise ValueError(f"case {case.case_id} has no gold label: there is no answer to teach")
-        reason = self._reason(case, case.gold)
-        answer = {"predicted_category": case.gold, "confidence": self.target_confidence}
+        gold = self._gold_of(case)
+        reason = self._reason(case, gold)
+        answer = {"predicted_category": gold, "confidence": self.target_confidence}
         answer = {"reason": reason, **answer} if self.reason_first else {**answer, "reason": reason}
         return with_thinking(self.thinking, reason, json.dumps(answer, ensure_ascii=False))
 
@@ -249,12 +249,8 @@ def _letters(pattern: re.Pattern[str], text: str) -> set[str]:
 
 
 def _schema_problem(content: Any) -> str | None:
-    if not isinstance(content, dict):
-        return f"expected a JSON object, found {type(content).__name__}"
-    if missing := [key for key in KEYS if key not in content]:
-        return f"the JSON object lacks {', '.join(missing)}"
-    if len(content) > len(KEYS):
-        return f"the JSON object has {len(content) - len(KEYS)} key(s) beside {', '.join(KEYS)}"
+    if (problem := object_problem(content, KEYS)) is not None:
+        return problem
     category, confidence, reason = (content[key] for key in KEYS)
     if not isinstance(category, str) or category not in LETTERS:
         return f"predicted_category is {_shape(category)}, expected one of A, B, C, D"

@@ -227,15 +227,14 @@ class RubricContract(AnswerContract):
 
     def target(self, case: Case) -> str:
         """Feedback (the row's, or `missing_reason`) and score; the score alone in the score-only form."""
-        if case.gold is None:
-            raise ValueError(f"case {case.case_id} has no gold label: there is no answer to teach")
-        score = f"<score>{case.gold}</score>"
+        gold = self._gold_of(case)
+        score = f"<score>{gold}</score>"
         if self.form == "score_only":
             return with_thinking(self.thinking, case.reason, score)
         reason = without_tags(case.reason or "", ["feedback", "score", "think"]).strip()
         if self.max_reason_chars is not None and len(reason) > self.max_reason_chars:
             reason = cut_at_word(reason, self.max_reason_chars)
-        reason = reason or self.missing_reason.replace("{label}", case.gold)
+        reason = reason or self.missing_reason.replace("{label}", gold)
         return with_thinking(self.thinking, reason, f"<feedback>{reason}</feedback>\n{score}")
 
     def _read_strictly(self, case_id: str, completion: str) -> Judgement:
@@ -251,6 +250,7 @@ class RubricContract(AnswerContract):
         if isinstance(blocks, str):
             return Unparsed(case_id, completion, blocks)
         score = blocks[-1]
+        # A number is shown, any other text only counted: it may be text of the case.
         if score not in self.labels:
             got = score if re.fullmatch(r"-?[0-9]{1,3}", score) else f"a text of {len(score)} characters"
             return Unparsed(case_id, completion, f"score is {got}, expected one of {self._scale()}", kind="schema")

@@ -290,6 +290,17 @@ def load_json(text: str) -> Any:
         raise JsonError(f"not one JSON object: {_complaint(error)}", "format") from None
 
 
+def object_problem(content: object, keys: Sequence[str]) -> str | None:
+    """Why a JSON value is not an object with these keys and no other; None if it is one. Repeats none of its text."""
+    if not isinstance(content, dict):
+        return f"expected a JSON object, found {type(content).__name__}"
+    if missing := [key for key in keys if key not in content]:
+        return f"the JSON object lacks {', '.join(missing)}"
+    if len(content) > len(keys):
+        return f"the JSON object has {len(content) - len(keys)} key(s) beside {', '.join(keys)}"
+    return None
+
+
 def objects_within(text: str) -> list[dict[str, Any]]:
     """The JSON objects that begin anywhere in `text`, also within others; at most 50 beginnings are tried.
 

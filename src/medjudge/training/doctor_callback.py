@@ -69,6 +69,7 @@ class DoctorWatch(TrainerCallback):  # type: ignore[misc]  # transformers ships 
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Measures held-out accuracy before the first step."""
+        # Step 0 is the reference of held-out accuracy; a resumed run has measured it already.
         if not self.doctor.steps and (flags := self._judge_held_out()) is not None:
             self.doctor.observe(StepFacts(step=0, batch=None, held_out=flags))
 
@@ -80,6 +81,7 @@ class DoctorWatch(TrainerCallback):  # type: ignore[misc]  # transformers ships 
             self._say(finding)
         if self.config.policy == "act":
             self._act(state.global_step)
+        # New ones only: a run that a person resumed after a stop is not stopped again for the same finding.
         severe = next((finding for finding in new if finding.severity == "severe"), None)
         if self.config.policy == "stop" and severe is not None:
             self.stopped_step = state.global_step

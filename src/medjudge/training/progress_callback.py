@@ -73,6 +73,7 @@ def clean_history(log_history: list[dict[str, Any]]) -> list[dict[str, Any]]:
         {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in entry.items()
+            # Times differ from run to run, and the log of a resumed run is to equal an uninterrupted one's.
             if not key.endswith(("_runtime", "_per_second")) and key != "step_time"
         }
         for entry in log_history

@@ -99,6 +99,7 @@ class Totals(TrainerCallback):  # type: ignore[misc]  # transformers ships no ty
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """An entry of the log before each checkpoint."""
+        # A checkpoint between two entries of the log would lose the first half of their average.
         if control.should_save:
             control.should_log = True
         if self.judges is not None:

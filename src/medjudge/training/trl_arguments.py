@@ -41,9 +41,12 @@ def _common(config: TrainingConfig, model: ModelConfig, work: Path, *, steps: in
         "optim": config.optimizer,
         "save_strategy": "steps",
         "save_steps": config.save_steps,
+        # Two, so that one is whole when the machine stops while the other is written.
         "save_total_limit": 2,
         "logging_steps": config.logging_steps,
+        # transformers would write the last finite loss in the place of nan, and the doctor would never see it.
         "logging_nan_inf_filter": False,
+        # Completions hold text of cases: nothing goes to a tracker.
         "report_to": "none",
         "disable_tqdm": True,
         "seed": seed,
@@ -52,6 +55,7 @@ def _common(config: TrainingConfig, model: ModelConfig, work: Path, *, steps: in
         "bf16": dtype == torch.bfloat16,
         "fp16": dtype == torch.float16,
         "activation_checkpointing": model.gradient_checkpointing,
+        # Rows are tokenised already; worker processes would only copy them.
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": device.type == "cuda",
     }
@@ -80,7 +84,9 @@ def sft_arguments(
         "per_device_eval_batch_size": config.micro_batch,
         "eval_strategy": "no" if eval_steps is None else "steps",
         "eval_steps": eval_steps,
+        # The order of rows is ours (`order.py`), so that a resumed run sees the rows that it would have seen.
         "train_sampling_strategy": "sequential",
+        # Lengths are settled by the contract; TRL would cut off the end, where the label stands.
         "max_length": None,
         "packing": False,
     }
@@ -98,6 +104,7 @@ def grpo_arguments(
         "steps_per_generation": config.completions_per_step // config.micro_batch,
         "num_generations": config.group_size,
         "num_iterations": config.num_iterations,
+        # As for SFT: `order.py` has laid out all epochs.
         "shuffle_dataset": False,
         "remove_unused_columns": False,
         "max_completion_length": max_tokens,
@@ -124,6 +131,7 @@ def all_action_arguments(
 ) -> TrainingArguments:
     """Arguments of all-action training: each optimiser step takes `prompts_per_step` prompts, in equal parts."""
     per_step = config.prompts_per_step
+    # The largest equal parts: a smaller last part would weigh its prompts more.
     micro_batch = max(n for n in range(1, min(per_step, config.micro_batch) + 1) if per_step % n == 0)
     return limit_to_one_device(
         TrainingArguments(
