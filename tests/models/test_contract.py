@@ -122,6 +122,7 @@ def test_another_kind_other_labels_and_another_form_are_refused(
         (McqContract(first_index=1), McqContract(), None),  # how rows are read is not what is asked
         (McqContract(thinking=True), McqContract(lenient=True), "thinking (asked: false, trained: true), lenient"),
         (EquivalenceContract(), EquivalenceContract(system_prompt="word " * 9), "system_prompt (texts differ)"),
+        (EquivalenceContract(), EquivalenceContract(system_prompt=""), 'system_prompt (asked: "", trained: none)'),
         (
             EquivalenceContract(instructions="terse"),
             EquivalenceContract(max_prompt_tokens=300),

@@ -212,7 +212,7 @@ def _shown(value: Any) -> str:
     """As a recipe writes it."""
     if value is None or isinstance(value, bool):
         return "none" if value is None else str(value).lower()
-    return str(value)
+    return str(value) or '""'
 
 
 # --- the form of an answer: what `parse` accepts ----------------------------------------------------------------------
