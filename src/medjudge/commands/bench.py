@@ -187,7 +187,7 @@ def _job(one: Chosen, recipe: Recipe, options: BenchOptions) -> _Job:
 
 
 def _identity(where: str) -> list[str | None]:
-    return [where, None if is_endpoint(where) else artifacts.path_signature(Path(local_name(where)).expanduser())]
+    return [where, None if is_endpoint(where) else artifacts.path_signature(Path(local_name(where)))]
 
 
 # --- judges -----------------------------------------------------------------------------------------------------------
