@@ -66,6 +66,7 @@ def test_two_questions_for_one_place_do_not_replace_each_other(tmp_path: Path) -
     with one.writing(INPUTS):
         with pytest.raises(RunError, match=r"out is in use by another medjudge process"), other.writing(INPUTS):
             pass
+        assert not other.work.exists()
         one.finish(Record(INPUTS))
     with pytest.raises(ConfigError, match=r"out is not an empty folder"), other.writing(INPUTS):
         pass

@@ -112,15 +112,14 @@ class OutputFolder:
         After an error or Ctrl-C the begun work is kept if the same command can go on from it, and removed otherwise.
         """
         with hold(self.work):
-            # Another command may have been told the same folder, for another question and so with other begun work.
-            _require_free(self.final)
-            if any(is_held(path) for path in self._work_of_others()):
-                raise _in_use(self.final)
-            work = self.begin(inputs)
             try:
-                yield work
+                # Another command may have been told the same folder, for another question and with work of its own.
+                _require_free(self.final)
+                if any(is_held(path) for path in self._work_of_others()):
+                    raise _in_use(self.final)
+                yield self.begin(inputs)
             except BaseException:
-                artifacts.note_sitting(work)
+                artifacts.note_sitting(self.work)
                 self.drop_useless_work()
                 raise
 
