@@ -58,10 +58,10 @@ def evaluate(
     evaluate_folder(
         contract, data, models, out, console(), data_config, rest, where=where or [], train=train, parent=base
     )
-    from medjudge.commands.report import rewrite
+    from medjudge.commands.report import first_page
     from medjudge.reporting.terminal import print_outcome
 
-    rewrite(out, console(), show_text=rest.report.show_text)
+    first_page(out, console(), show_text=rest.report.show_text)
     print_outcome(out, console())
 
 
@@ -147,10 +147,10 @@ def probe(
     from medjudge.commands.evaluate import evaluate_folder
 
     evaluate_folder(contract, data, models, out, console(), data_config, rest, where=where or [], parent=base)
-    from medjudge.commands.report import rewrite
+    from medjudge.commands.report import first_page
     from medjudge.reporting.terminal import print_outcome
 
-    rewrite(out, console(), show_text=rest.report.show_text)
+    first_page(out, console(), show_text=rest.report.show_text)
     print_outcome(out, console())
 
 
