@@ -127,6 +127,7 @@ class Judge:
 
         rows = load_cases(cases, self.contract) if isinstance(cases, str | Path) else list(cases)
         asked = self._asked(mode)
+        asked.check_saved_calibrator()
         judgements, answers = asked.judge(rows)
         calibrator = asked.saved_calibrator()
         if calibrator is not None:

@@ -59,6 +59,9 @@ def test_a_contract_is_read_as_it_was_written_and_agrees_with_itself(tmp_path: P
 
 def test_a_folder_without_one_says_what_its_lineage_does(tmp_path: Path) -> None:
     assert read_contract(tmp_path) is None
+    with pytest.raises(ModelError, match=r"without config\.json .* such as RUN/sft/model"):  # that of a stage
+        trained_under(str(tmp_path))
+    artifacts.write_json(tmp_path / "config.json", {})
     assert trained_under(str(tmp_path)) == TrainedUnder(str(tmp_path))
     artifacts.write_json(tmp_path / artifacts.LINEAGE, {"contract_sha256": "a" * 64})
     assert trained_under(str(tmp_path)).fingerprint == "a" * 64
@@ -169,7 +172,7 @@ def test_a_folder_of_an_earlier_version_is_held_to_its_fingerprint() -> None:
         ([trained(McqContract())], "equivalence", EquivalenceContract()),
         ([trained(EquivalenceContract(language="fr"))], "equivalence", None),
         ([trained(McqContract())], None, r"different contracts \(kind\)"),
-        ([trained(EquivalenceContract(language="fr"))], None, r"contracts \(language \(one: fr, other: en\)\)"),
+        ([trained(EquivalenceContract(language="fr"))], None, r"contracts \(language \(first: en, second: fr\)\)"),
     ],
 )
 def test_the_contracts_of_several_models_must_agree(
