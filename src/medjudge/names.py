@@ -9,6 +9,8 @@ from typing import Literal
 StageName = Literal["prepare", "base", "sft", "grpo", "merge", "evaluate", "report"]
 STAGE_NAMES: tuple[StageName, ...] = ("prepare", "base", "sft", "grpo", "merge", "evaluate", "report")
 """Stages of a run, in their order."""
+TRAINING_STAGES: tuple[StageName, ...] = ("sft", "grpo")
+"""Those that train the judge, for what lies below the table of stages, which is held to them by a test."""
 LONGEST = 64
 """Characters; with what is put around a name (`.NAME.work`), every file system has room for so many."""
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, ValidationError, model_validator
 
 from medjudge.errors import ConfigError, did_you_mean
 from medjudge.files import BUILTIN_DIR
-from medjudge.names import STAGE_NAMES, StageName, file_name_trouble, shown
+from medjudge.names import STAGE_NAMES, TRAINING_STAGES, StageName, file_name_trouble, shown
 from medjudge.records import Case
 from medjudge.rewards.composition import RewardContext, RewardPlan, build_plan, check_composition
 from medjudge.settings.base import Settings
@@ -85,7 +85,7 @@ class Recipe(Settings):
             raise ValueError("`stages` lacks prepare, which makes the splits and looks for leaks between them: add it")
         if self.model.base == SCRATCH_BASE and "base" not in self.stages and len(self.stages) > 1:
             raise ValueError(f"`stages` lacks base, which makes {SCRATCH_BASE}: add it, or set model.base")
-        learned = {getattr(self, stage).split for stage in ("sft", "grpo") if stage in self.stages}
+        learned = {getattr(self, stage).split for stage in TRAINING_STAGES if stage in self.stages}
         if "evaluate" in self.stages and self.evaluate.split in learned:
             raise ValueError(
                 f"`evaluate.split` is {self.evaluate.split!r}, which the run trains on: name a held-out split"
@@ -107,7 +107,7 @@ class Recipe(Settings):
             raise ValueError(
                 f"`evaluate.extra_models` names {', '.join(taken)}, which the run makes itself: take another name"
             )
-        unknown = sorted(set(self.evaluate.models) - {"base", "sft", "grpo"})
+        unknown = sorted(set(self.evaluate.models) - {"base", *TRAINING_STAGES})
         if unknown:
             raise ValueError(
                 f"`evaluate.models` names {', '.join(unknown)}; a run makes base, sft and grpo. "
@@ -124,7 +124,7 @@ class Recipe(Settings):
             )
         if self.evaluate.probes:
             self._probes_fit()
-        for stage in ("sft", "grpo"):
+        for stage in TRAINING_STAGES:
             if stage in self.stages and getattr(self, stage).tuning == "full":
                 if self.model.quantization != "none":
                     raise ValueError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 
-from medjudge.names import STAGE_NAMES
+from medjudge.names import STAGE_NAMES, TRAINING_STAGES
 from medjudge.recipe import Recipe, recipe_from_tree
 from medjudge.runs.model_paths import last_trained, training_split
 from medjudge.runs.stages import SECTIONS, STAGES, StageContext, reading_stages, training_stages
@@ -36,6 +36,7 @@ def test_facts_agree_with_the_settings() -> None:
         assert stage.trains == (isinstance(section, TrainingConfig) and hasattr(section, "split")), stage.name
         if stage.by_rewards:
             assert hasattr(section, "rewards"), stage.name
+    assert [stage.name for stage in training_stages(STAGES)] == list(TRAINING_STAGES)
     assert set(RECIPE.evaluate.models) <= {stage.name for stage in STAGES.values() if stage.makes_model}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from medjudge.models.adapters import base_skeleton, check_targets
+from medjudge.names import TRAINING_STAGES
 from medjudge.recipe import Recipe
 
 
@@ -14,7 +15,7 @@ def check_adapters(recipe: Recipe, stages: Collection[str], model: Any | None = 
 
     model: the skeleton of what the stages train on; without it the recipe's base, and no check where that is not here.
     """
-    trained = [stage for stage in ("sft", "grpo") if stage in stages and getattr(recipe, stage).tuning == "lora"]
+    trained = [stage for stage in TRAINING_STAGES if stage in stages and getattr(recipe, stage).tuning == "lora"]
     if not trained:
         return
     model = base_skeleton(recipe.model, recipe.base) if model is None else model

@@ -15,6 +15,7 @@ from medjudge import artifacts
 from medjudge.errors import ConfigError
 from medjudge.machine import pick_device
 from medjudge.models.load import pick_dtype
+from medjudge.names import TRAINING_STAGES
 from medjudge.recipe import Recipe
 from medjudge.settings.model import ModelConfig
 from medjudge.settings.training import BaseConfig, GrpoConfig, SftConfig, TrainingConfig
@@ -181,7 +182,6 @@ _BUILDERS: dict[str, Callable[[Recipe], Any]] = {
     ),
 }
 """Training -> its arguments: of a stage with several algorithms by that of the recipe."""
-TRAINING_STAGES = ("sft", "grpo")
 GRADIENT_SETTINGS: dict[type, tuple[str, ...]] = {
     GRPOConfig: (
         "use_bias_correction_kl",
