@@ -77,6 +77,7 @@ def evaluate_folder(
     folder = OutputFolder.new(out_dir, NAME, key=asked)
     if folder.has_kept_work:
         console.print("  goes on where an evaluation of the same models on the same cases was cut off")
+    files = data_files([data, train])  # as they are now: a long evaluation leaves time to change them
     inputs = {
         "asked": asked,
         "version": __version__,
@@ -107,7 +108,7 @@ def evaluate_folder(
                 console.print(f"  what was answered is kept in {work.name}: the same command goes on from there")
             raise
         config = {**recipe.model_dump(mode="json"), "data": data_config.model_dump(mode="json")}
-        files = data_files([data, train]) | weight_files([*models.values(), parent])
+        files |= weight_files([*models.values(), parent])
         folder.finish(Record(inputs, config=config, seed=recipe.evaluate.seed, files=files, summary=summary))
 
 
