@@ -278,8 +278,9 @@ def _check_columns(
     example = next(iter(gone.values()), contract.gold_field)
     raise DataError(
         f"{source}: {'; '.join(problems)}. Columns there: {', '.join(sorted(present))}. "
-        f'Name the right column, for a field in `[data.fields]` ({example} = "COLUMN") or with '
-        f"`--set data.fields.{example}=COLUMN`."
+        f"Name the right column of a field: `--map {example}=COLUMN` on the command line "
+        f'(`medjudge run` and `preflight`: `--set data.fields.{example}=COLUMN`), {example} = "COLUMN" under '
+        f'`[data.fields]` in a recipe, or fields={{"{example}": "COLUMN"}} of `load_cases` in Python.'
     )
 
 

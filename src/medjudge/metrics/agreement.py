@@ -30,6 +30,7 @@ from medjudge.metrics.intervals import (
     jackknife_interval,
     leave_one_out,
 )
+from medjudge.metrics.statistic import Statistic, hits_from_counts, value_from_counts
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -39,25 +40,6 @@ IntervalMethod = Literal["jackknife"] | BootstrapMethod
 
 MISSING = -1
 """The code of a gap in a ratings array."""
-
-
-@dataclass(frozen=True, slots=True)
-class Statistic:
-    """What a statistic is called and which rows and tasks it is for."""
-
-    title: str
-    rows: Literal["all", "read"] = "read"
-    """`all`: every row, an unreadable answer is wrong. `read`: the rows that hold a verdict."""
-    needs: Literal["", "positive", "ordered"] = ""
-    """The task must have a positive label, or ordered labels."""
-    low: float = -1.0
-    """The lowest value that it can take; the highest is 1. -inf where it depends on the number of rows or raters."""
-    proportion: bool = False
-    """Whether it is a share of rows."""
-    biased: bool = False
-    """Whether its jackknife interval is centred on the bias-corrected value."""
-    from_counts: Callable[[FloatArray], FloatArray] | None = None
-    """(..., K, K + 2) counts, see `classification.group_counts` -> (...) values; None for those computed below."""
 
 
 STATISTICS: dict[str, Statistic] = {
@@ -121,7 +103,7 @@ def agreement_statistics(outcomes: Outcomes) -> dict[str, float]:
     if outcomes.ordered:
         statistics |= _of_ordered_labels(gold, answer, n_labels)
     available = available_statistics(outcomes)
-    added = _added(group_counts(outcomes).sum(0), available)
+    added = _added(group_counts(outcomes).sum(0), available, outcomes.positive)
     statistics |= {name: float(value) for name, value in added.items()}
     return {name: statistics[name] for name in available}
 
@@ -187,7 +169,7 @@ def statistics_from_counts(
     table = counts[..., :n_labels]
     available = _available(positive is not None, ordered)
     wanted = list(available) if names is None else [name for name in names if name in available]
-    statistics: dict[str, FloatArray] = _added(counts, wanted)
+    statistics: dict[str, FloatArray] = _added(counts, wanted, positive)
     equal = _agreement_weights(n_labels, "identity")
     of_table: dict[str, Callable[[], FloatArray]] = {
         "kappa": lambda: _kappa_from_table(table, equal),
@@ -205,10 +187,10 @@ def statistics_from_counts(
     return {name: statistics[name] for name in wanted}
 
 
-def _added(counts: FloatArray, names: Sequence[str]) -> dict[str, FloatArray]:
+def _added(counts: FloatArray, names: Sequence[str], positive: int | None) -> dict[str, FloatArray]:
     """Of these statistics, those that carry their own function."""
-    functions = {name: STATISTICS[name].from_counts for name in names}
-    return {name: np.asarray(function(counts)) for name, function in functions.items() if function is not None}
+    own = {name: STATISTICS[name] for name in names if STATISTICS[name].from_counts is not None}
+    return {name: value_from_counts(name, statistic, counts, positive) for name, statistic in own.items()}
 
 
 def _all_rows_from_counts(counts: FloatArray, positive: int | None) -> dict[str, FloatArray]:
@@ -361,6 +343,8 @@ def _rows_behind(outcomes: Outcomes, name: str) -> NDArray[np.bool_]:
     if name in ("tpr", "tnr", "ppv", "npv") and outcomes.positive is not None:
         label = outcomes.positive if name in ("tpr", "ppv") else 1 - outcomes.positive
         return np.asarray((outcomes.gold if name in ("tpr", "tnr") else outcomes.predicted) == label)
+    if STATISTICS[name].proportion and STATISTICS[name].from_counts is not None:
+        return ~np.isnan(hits_from_counts(name, STATISTICS[name], outcomes))
     return outcomes.parsed if STATISTICS[name].rows == "read" else np.ones(len(outcomes.gold), dtype=bool)
 
 
@@ -427,7 +411,11 @@ def _estimate(outcomes: Outcomes, name: str, value: float, interval: Interval) -
 def share_estimate(outcomes: Outcomes, name: str, *, level: float) -> Estimate:
     """A statistic that is a share of rows, with Wilson's interval and the groups' design effect."""
     rows = _rows_behind(outcomes, name)
-    hits = np.abs(outcomes.gold - outcomes.predicted) <= 1 if name == "within_one" else outcomes.correct
+    hits: NDArray[np.float64 | np.bool_]
+    if STATISTICS[name].from_counts is not None:
+        hits = hits_from_counts(name, STATISTICS[name], outcomes)
+    else:
+        hits = np.abs(outcomes.gold - outcomes.predicted) <= 1 if name == "within_one" else outcomes.correct
     return clustered_wilson(hits[rows], outcomes.groups[rows], level=level)
 
 

@@ -175,7 +175,7 @@ class GrpoConfig(TrainingConfig):
     use_vllm: bool = False
     rewards: Mapping[str, float] = Field(default_factory=lambda: {"correctness": 1.0, "format": 0.5})
     """Reward name -> weight; the sum of weighted rewards is what is optimised. A name may be a product of rewards:
-    `"accuracy * embedding" = 1.0`. `rewards/composition.py` lists the names, and a recipe is checked against them."""
+    `"accuracy * embedding" = 1.0`. docs/rewards.md lists the names, and a recipe is checked against them."""
     reward_gate: tuple[str, ...] = ()
     """Rewards that must be above 0 before anything is paid: `["schema"]`. What takes away is taken all the same."""
     reward_settings: RewardSettings = RewardSettings()
