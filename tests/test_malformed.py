@@ -154,7 +154,10 @@ CASES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "stage before its inputs": (lambda f: [*set_case()(f), "--from", "grpo"], r"stage prepare has not run"),
     "stages in the wrong order": (lambda f: [*set_case()(f), "--from", "grpo", "--until", "sft"], r"holds no stage"),
     "base model that is nowhere": (set_case("model.base=./no-such-folder"), r"neither a model folder nor a hub id"),
-    "too few prompts for a step": (set_case("grpo.max_cases=2", "grpo.max_steps=-1"), r"fewer than one step|prompts"),
+    "too few prompts for a step": (
+        set_case("grpo.max_cases=2", "grpo.max_steps=-1"),
+        r"expected enough for one step|prompts",
+    ),
     # check-data, evaluate, report, lineage, init
     "check-data without a task": (check_case(lines(GOOD)), r"--task"),
     "check-data with a bad map": (

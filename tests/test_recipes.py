@@ -113,7 +113,7 @@ BASE = {"name": "x", "task": {"kind": "mcq"}}
         (BASE, ["sft.epochs=many"], "valid number"),
         (BASE, ["profile=tiny"], "profile 'tiny' is not defined"),
         (BASE, ["sft"], "--set takes section.key=value"),
-        (BASE, ["name.x=1"], "`name` is a value, not a section"),
+        (BASE, ["name.x=1"], "`name` is a value, expected a section"),
         ({**BASE, "profiles": {"p": {"sft": {"epoch": 1}}}}, [], r"\[profiles.p\]: unknown key `sft.epoch`"),
         (BASE, ["data.source=a", "data.train=b"], "one `source` to be split, or a source per split"),
         (BASE, ["data.splits={train=0.9, test=0.2}"], "add up to 1.1"),

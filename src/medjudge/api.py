@@ -59,7 +59,7 @@ def contract_of(task: str | TaskContract, settings: Mapping[str, Any] | None = N
     Raises ConfigError for a kind or a setting that there is not.
     """
     if not isinstance(task, TaskContract) and task not in TASKS:
-        raise ConfigError(f"no task is called {task!r}: expected one of {', '.join(TASKS)}.")
+        raise ConfigError(f"no task is called {task!r}: expected one of {', '.join(TASKS)}. Name one of these.")
     if isinstance(task, TaskContract) and not settings:
         return task
     own = task.model_dump(mode="json") if isinstance(task, TaskContract) else {"kind": task}
@@ -253,7 +253,9 @@ class Scores:
 
         audit = self.results.audit
         if audit is None:
-            raise DataError("these results hold no audit: they were written by an earlier program. Score them again.")
+            raise DataError(
+                "these results hold no audit, expected one: they were written by an earlier program. Score them again."
+            )
         return pd.DataFrame(
             [
                 {"judge": name, "statistic": statistic, **metric.model_dump()}
@@ -296,7 +298,10 @@ class Scores:
         """One of the report's pictures by its name. Raises ConfigError with the names there are."""
         pictures = {picture.name: picture for picture in self.plots()}
         if name not in pictures:
-            raise ConfigError(f"there is no picture {name!r} of these scores: choose from {', '.join(pictures)}.")
+            raise ConfigError(
+                f"there is no picture {name!r} of these scores: expected one of {', '.join(pictures)}. Choose one of "
+                "these."
+            )
         return pictures[name]
 
     def report(self, folder: str | Path, title: str = "") -> Path:
@@ -375,18 +380,24 @@ def score(
         verdicts = [verdicts]
     named = dict(verdicts) if isinstance(verdicts, Mapping) else None
     if not isinstance(verdicts, Mapping | Sequence):
-        raise ConfigError(f"{TAKES}, got {type(verdicts).__name__}.")
+        raise ConfigError(f"{TAKES}, got {type(verdicts).__name__}. Give one of these.")
     items: list[Any] = list(named.values()) if named is not None else list(verdicts)
     judged = [item for item in items if isinstance(item, Judged)]
     if judged:
         if len(judged) < len(items) or named is not None:
-            raise ConfigError("score takes verdicts from `Judge.judge` or files, not both at once.")
+            raise ConfigError(
+                "got verdicts of `Judge.judge` with files or under names, expected a list of one kind: score takes "
+                "verdicts from `Judge.judge` or files, not both at once. Score them apart."
+            )
         return _score_judged(judged, reference, level, n_resamples, seed)
     from medjudge.commands.score import label_scale
     from medjudge.commands.score import score as score_sources
 
     if (task is None) == (labels is None):
-        raise ConfigError("name the scale of the labels: `task` or `labels`, one of the two.")
+        raise ConfigError(
+            f"got {'neither' if task is None else 'both'} of `task` and `labels`, expected one: name the scale of the "
+            "labels."
+        )
     scale: TaskContract | LabelScale = (
         contract_of(task) if task is not None else label_scale(labels or (), ordered, positive)
     )
@@ -412,7 +423,7 @@ def _source(item: str | Path | pd.DataFrame, name: str) -> str | Rows:
     if isinstance(item, pd.DataFrame):
         return Rows(name, frame_rows(item, name))
     if not isinstance(item, str | Path):
-        raise ConfigError(f"{TAKES}, got {type(item).__name__}.")
+        raise ConfigError(f"{TAKES}, got {type(item).__name__}. Give one of these.")
     return str(item)
 
 
@@ -423,7 +434,9 @@ def _score_options(given: Mapping[str, Any]) -> ScoreOptions:
     known = {one.name for one in fields(ScoreOptions)}
     for name in given:
         if name not in known:
-            raise ConfigError(f"score has no option {name!r}: expected one of {', '.join(sorted(known))}.")
+            raise ConfigError(
+                f"score has no option {name!r}: expected one of {', '.join(sorted(known))}. Name one of these."
+            )
     where = given.get("where") or ()
     if isinstance(where, Mapping):
         where = [f"{column}={plain(value)}" for column, value in where.items()]
@@ -437,9 +450,11 @@ def _score_options(given: Mapping[str, Any]) -> ScoreOptions:
 def _score_judged(judged: Sequence[Judged], reference: str | None, level: float, n_resamples: int, seed: int) -> Scores:
     first = judged[0]
     if len({one.name for one in judged}) < len(judged):
-        raise ConfigError("two judges have one name: give each `Judge(.., name=..)`.")
+        raise ConfigError(
+            f"{len(judged)} judges share names, expected one name for each: give each `Judge(.., name=..)`."
+        )
     if any(one.contract.fingerprint() != first.contract.fingerprint() for one in judged):
-        raise ConfigError("the judges were asked under different contracts: score them apart.")
+        raise ConfigError("the judges were asked under different contracts, expected one: score them apart.")
     cases = {case.case_id: case for one in judged for case in one.cases}
     return Scores(
         summarise(

@@ -87,7 +87,9 @@ def read_json(path: Path, *, constants: bool = False) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=float if constants else _refuse_constant)
     except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"cannot read {path}: {_why_unreadable(error)}. {how_to_renew(path)}") from None
+        raise RunError(
+            f"cannot read {path}: {_why_unreadable(error)}, expected JSON as medjudge writes it. {how_to_renew(path)}"
+        ) from None
 
 
 def _refuse_constant(name: str) -> Any:
@@ -132,10 +134,12 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
             for number, line in enumerate(lines, start=1):
                 row = json.loads(line, parse_constant=_refuse_constant)
                 if not isinstance(row, dict):
-                    raise RunError(f"{path}:{number} holds no JSON object. {how_to_renew(path)}")
+                    raise RunError(f"{path}:{number} holds no JSON object, expected one per line. {how_to_renew(path)}")
                 yield row
     except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"cannot read {path}: {_why_unreadable(error)}. {how_to_renew(path)}") from None
+        raise RunError(
+            f"cannot read {path}: {_why_unreadable(error)}, expected JSON as medjudge writes it. {how_to_renew(path)}"
+        ) from None
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]], *, private: bool = True) -> None:

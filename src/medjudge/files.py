@@ -96,7 +96,8 @@ def make_folder(path: Path) -> None:
         path.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise RunError(
-            f"{path} cannot be made: a file is in its place or in that of a folder above. Move it."
+            f"{path} cannot be made: a file is in its place or in that of a folder above, expected folders or nothing. "
+            "Move it."
         ) from None
 
 
@@ -106,7 +107,7 @@ def write_bytes(path: Path, content: bytes, *, private: bool = True) -> None:
     Raises RunError where a folder lies in its place, OSError with the file's name where it cannot be written.
     """
     if path.is_dir():
-        raise RunError(f"{path} is a folder, where a file is to be written: move the folder, or run with --fresh.")
+        raise RunError(f"{path} is a folder, expected a file or nothing there: move the folder, or run with --fresh.")
     temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
     try:
         remove(temporary)
@@ -153,7 +154,10 @@ def remove(path: Path) -> None:
     else:
         path.unlink(missing_ok=True)
     if os.path.lexists(path):
-        raise RunError(f"{path} cannot be removed: check its permissions, or remove it by hand.")
+        raise RunError(
+            f"{path} cannot be removed, expected a folder that this account may change: check its permissions, or "
+            "remove it by hand."
+        )
 
 
 def _rmtree(path: Path, on_error: Any) -> None:
@@ -304,7 +308,7 @@ def check_outputs(folder: Path) -> None:
 def _require(stage: Path, manifest: Mapping[str, Any], names: list[str]) -> None:
     for name in names:
         if (trouble := output_trouble(stage, manifest, name)) is not None:
-            raise RunError(f"{stage}: {trouble}. {how_to_renew(stage)}")
+            raise RunError(f"{stage}: {trouble}; expected the files as the stage wrote them. {how_to_renew(stage)}")
 
 
 def how_to_renew(path: Path) -> str:
@@ -339,7 +343,8 @@ def _stage_of(path: Path) -> tuple[Path, Mapping[str, Any]] | None:
             return folder, manifest
         if _is_run(folder.parent):  # elsewhere it is another program's file of the same name
             raise RunError(
-                f"{manifest_path} is damaged, so what lies beside it cannot be checked. {how_to_renew(folder)}"
+                f"{manifest_path} is damaged, expected a manifest: what lies beside it cannot be checked. "
+                f"{how_to_renew(folder)}"
             )
     return None
 

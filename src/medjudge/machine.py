@@ -158,8 +158,8 @@ def pick_device(device: str | None) -> torch.device:
             return torch.device(device)
         except RuntimeError:
             raise ConfigError(
-                f"`model.device` is {device!r}: expected `cpu`, `cuda` or `cuda:N`. Without it a GPU is taken where "
-                "there is one."
+                f"`model.device` is {device!r}: expected `cpu`, `cuda` or `cuda:N`. Write one of these, or leave it "
+                "out: then a GPU is taken where there is one."
             ) from None
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -245,7 +245,7 @@ def test_a_changed_output_is_made_anew_and_fresh_helps_with_a_damaged_run_folder
     (run_dir / ".lock").symlink_to(tmp_path / "nowhere")
     (run_dir / ".base.work").write_text("a file")
     (run_dir / ".prepare.old").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(RunError, match="is a folder, where a file is to be written"):
+    with pytest.raises(RunError, match="is a folder, expected a file or nothing there"):
         run_recipe(short, CONSOLE)
     run_recipe(short, CONSOLE, fresh=True)
     assert weights(run_dir, "base") == weights(uninterrupted, "base")

@@ -105,7 +105,9 @@ def task_data_rest(
     if recipe is not None:
         loaded = load_recipe(recipe, overrides or [])
         if task is not None and task != loaded.task.kind:
-            raise ConfigError(f"--task is {task!r}, but {recipe} is for {loaded.task.kind!r}. Give one of the two.")
+            raise ConfigError(
+                f"--task is {task!r}, but {recipe} is for {loaded.task.kind!r}: expected one task. Give one of the two."
+            )
     else:
         settings = _settings_of(models or [], task, overrides) or {"kind": task}
         loaded = recipe_from_tree({"name": "cli", "task": settings}, overrides or [], where="--task/--set")
@@ -158,10 +160,10 @@ def named_pairs(pairs: list[str], option: str = "--model", form: str = "NAME=PAT
     for text in pairs:
         name, equals, where = text.partition("=")
         if not equals or not name or not where:
-            raise ConfigError(f"{option} takes {form}, got {text!r}.")
+            raise ConfigError(f"{option} takes {form}, got {text!r}. Write it in that form.")
         if option == "--model" and (why := model_name_trouble(name)) is not None:
-            raise ConfigError(f"{option} names a model {shown(name)}: {why}.")
+            raise ConfigError(f"{option} names a model {shown(name)}: {why}. Give it another name.")
         if name in named:
-            raise ConfigError(f"{option} names {name!r} twice: expected each name once.")
+            raise ConfigError(f"{option} names {name!r} twice: expected each name once. Rename one.")
         named[name] = where
     return named

@@ -85,7 +85,7 @@ def calibrate(
 ) -> None:
     """Fit a judge's confidences on a validation split; `evaluate`, `probe` and `Judge` then use the calibrator."""
     if kind not in ("temperature", "platt", "isotonic"):
-        raise ConfigError(f"--kind is {kind!r}: expected temperature, platt or isotonic.")
+        raise ConfigError(f"--kind is {kind!r}: expected temperature, platt or isotonic. Name one of these.")
     settings = [*(overrides or []), *asking(mode, engine)]
     _, data_config, rest = task_data_rest(task, recipe, mapping, settings, [str(model)])
     from medjudge.commands.calibrate import calibrate_model

@@ -48,7 +48,9 @@ def calibrate_model(
 ) -> Calibrated:
     """Judges the validation rows, fits, and writes `calibration.json` beside the weights."""
     if not model.is_dir():
-        raise ConfigError(f"{model} is no folder: a calibrator is saved with the weights. Name a local model folder.")
+        raise ConfigError(
+            f"{model} is no folder, expected one: a calibrator is saved with the weights. Name a local model folder."
+        )
     from medjudge.models.lineage import recorded_sha256
     from medjudge.models.load import quiet_libraries
 

@@ -77,7 +77,10 @@ def _compared(recipe: Recipe, variants: Mapping[str, Recipe]) -> dict[str, Compa
             key = name if model == trained else model
             found[key] = Compared(name, variant, results, model, by_model[model])
     if not found:
-        raise DataError(f"no variant of {recipe.name} was evaluated: there is nothing to lay side by side.")
+        raise DataError(
+            f"no variant of {recipe.name} was evaluated, expected at least one: there is nothing to compare. Run the "
+            "recipe first (medjudge run)."
+        )
     return found
 
 
@@ -94,8 +97,8 @@ def _cases(first: Compared, compared: Mapping[str, Compared]) -> list[Case]:
     for name, one in compared.items():
         if one.rows.keys() != first.rows.keys():
             raise DataError(
-                f"variant {name} was evaluated on other cases than {first.variant}: give variants the same `data`, "
-                "`evaluate.split`, `evaluate.max_cases` and `evaluate.seed`."
+                f"variant {name} was evaluated on other cases than {first.variant}, expected the same: give variants "
+                "the same `data`, `evaluate.split`, `evaluate.max_cases` and `evaluate.seed`."
             )
     split = RunDir(first.recipe.run_dir).split(first.recipe.evaluate.split)
     return [case for case in split.read() if case.case_id in first.rows]

@@ -53,7 +53,8 @@ def evaluate_folder(
     cases = seeded_sample(table.cases, recipe.evaluate.max_cases, recipe.evaluate.seed)
     if not any(case.gold is not None for case in cases):
         raise DataError(
-            f"{data}: no row has a gold label in {contract.gold_field!r}: there is nothing to measure against."
+            f"{data}: no row has a gold label in {contract.gold_field!r}, expected at least one: there is nothing to "
+            f"measure against. Map the column that holds the expert's label: --map {contract.gold_field}=COLUMN."
         )
     train_cases: Sequence[Case] = ()
     leakage = LeakageReport((), {}, data_config.leakage.near_duplicate_threshold)

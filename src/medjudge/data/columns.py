@@ -94,7 +94,10 @@ def load_table(source: str | Rows, where: Mapping[str, Plain] | None = None) -> 
     if bad:
         shown = "\n".join(f"  {one}" for one in bad[:N_SHOWN])
         what = "1 row" if len(bad) == 1 else f"{len(bad):,} rows"
-        raise DataError(f"{name}: {what} cannot be read:\n{shown}\nCorrect the file: no row is left out of verdicts.")
+        raise DataError(
+            f"{name}: {what} cannot be read, expected whole rows:\n{shown}\nCorrect the file: no row is left out of "
+            "verdicts."
+        )
     if not rows:
         raise DataError(f"{name}: it holds no rows. Expected one row per verdict: name another file.")
     present: dict[str, None] = {}
@@ -108,7 +111,10 @@ def load_table(source: str | Rows, where: Mapping[str, Plain] | None = None) -> 
         dropped = [row for row in rows if not _passes(row, known)]
     if not kept:
         there = "; ".join(f"{path}: {_values_there(rows, path)}" for path in known)
-        raise DataError(f"{name}: --where keeps none of {len(rows):,} rows. Values there: {there}. Take one of them.")
+        raise DataError(
+            f"{name}: --where keeps none of {len(rows):,} rows. Values there: {there}. Expected at least one row: take "
+            "one of them."
+        )
     return Table(name, kept, dropped, notes, present, tuple(known))
 
 
@@ -171,7 +177,7 @@ def settle_columns(
     """
     for name in mapped:
         if name not in known:
-            raise ConfigError(f"no field is called {name!r}: expected one of {', '.join(known)}.")
+            raise ConfigError(f"no field is called {name!r}: expected one of {', '.join(known)}. Name one of these.")
     values = [row.values for row in table.rows]
     columns: dict[str, str] = {}
     for name, path in mapped.items():

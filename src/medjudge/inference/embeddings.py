@@ -100,7 +100,8 @@ def find_model(name: str) -> str:
     """
     if importlib.util.find_spec("sentence_transformers") is None:
         raise ConfigError(
-            "sentence embeddings need sentence-transformers, which is missing: pip install 'medjudge[embeddings]'."
+            "sentence embeddings need sentence-transformers, which is missing. Install it: pip install "
+            "'medjudge[embeddings]'."
         )
     if Path(name).is_dir():
         return name

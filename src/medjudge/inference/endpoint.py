@@ -76,7 +76,8 @@ class EndpointClient:
             import openai
         except ImportError:
             raise ConfigError(
-                "endpoints need the `openai` package, which is not installed: pip install 'medjudge[endpoints]'."
+                "endpoints need the `openai` package, which is not installed. Install it: pip install "
+                "'medjudge[endpoints]'."
             ) from None
         for name in _CLIENT_LOGGERS:
             logging.getLogger(name).setLevel(logging.ERROR)

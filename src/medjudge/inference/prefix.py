@@ -194,7 +194,10 @@ class Prefill:
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """(n_rows, heads, n_queries, head_dim)."""
         if layer != len(self.keys):
-            raise ModelError(f"layer {layer} attends after {len(self.keys)} others: layers must come in order, once.")
+            raise ModelError(
+                f"layer {layer} attends after {len(self.keys)} others, expected layers in order, each once. This "
+                "model's attention cannot be shared: roll out without it."
+            )
         self.keys.append(key.contiguous())  # else every later matmul would copy them first
         self.values.append(value.contiguous())
         if self.before is not None:
@@ -309,7 +312,10 @@ def _attention(
 def refuse_extras(kwargs: dict[str, Any]) -> None:
     """Raises ModelError where a layer asks for more than plain attention (soft caps, sinks, position biases)."""
     if odd := [name for name in ("softcap", "s_aux", "position_bias", "cache") if kwargs.get(name) is not None]:
-        raise ModelError(f"the model's attention uses {', '.join(odd)}, which shared attention does not compute.")
+        raise ModelError(
+            f"the model's attention uses {', '.join(odd)}, which shared attention does not compute: expected plain "
+            "causal attention. Set `grpo.grouped = false`, or take another model."
+        )
 
 
 AttentionInterface.register(ATTENTION, _attention)

@@ -115,8 +115,9 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError, ValueError, TypeError, RecursionError, RunError) as error:
         raise RunError(
-            f"the cache of answers {path} cannot be used ({type(error).__name__}). Name another file "
-            "(`cache` of the endpoint's settings), on a local disk; or delete it, and every answer is asked for again."
+            f"the cache of answers {path} cannot be used ({type(error).__name__}), expected a database of this "
+            "program. Name another file (`cache` of the endpoint's settings), on a local disk; or delete it, and "
+            "every answer is asked for again."
         ) from None
 
 

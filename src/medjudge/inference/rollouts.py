@@ -101,7 +101,10 @@ def roll_out(
     """
     longest = max((len(ids) for ids in prompts), default=0) + max_new_tokens
     if reason := why_not(model, longest):
-        raise ModelError(f"prompts cannot be shared among rollouts: {reason}.")
+        raise ModelError(
+            f"prompts cannot be shared among rollouts: {reason}, expected plain causal attention. Roll out without "
+            "sharing."
+        )
     shape = (len(prompts), n_per_prompt, 1 if sampling.greedy else max_new_tokens)
     uniform = torch.zeros(shape) if sampling.greedy else torch.rand(shape, generator=generator)
     places: dict[tuple[int, ...], list[int]] = {}

@@ -100,7 +100,12 @@ def _calibrators(path: Path) -> dict[str, Any]:
     tree: Any = artifacts.read_json(path)
     calibrators = tree.get("calibrators") if isinstance(tree, Mapping) else None
     if not isinstance(calibrators, dict) or tree.get("version") != CALIBRATION_VERSION:
-        raise RunError(f"{path} is not a calibration of this version. Remove it and fit again: medjudge calibrate.")
+        raise RunError(
+            f"{path} has another form, expected a calibration of this version. Remove it and fit again: medjudge "
+            "calibrate."
+        )
     if not all(isinstance(entry, dict) for entry in calibrators.values()):
-        raise RunError(f"{path} is damaged. Remove it and fit again: medjudge calibrate.")
+        raise RunError(
+            f"{path} is damaged, expected one calibrator per mode. Remove it and fit again: medjudge calibrate."
+        )
     return calibrators

@@ -106,7 +106,8 @@ def open_judges(evaluation: Evaluation, store: AnswerStore) -> dict[str, Judge]:
     for name in evaluation.config.endpoints:
         if name not in evaluation.models:
             raise ConfigError(
-                f"`evaluate.endpoints` has settings for {name!r}, but the models are: {', '.join(evaluation.models)}."
+                f"`evaluate.endpoints` has settings for {name!r}, but the models are: {', '.join(evaluation.models)}. "
+                "Name one of these, or take the settings out."
             )
     check_mode(evaluation.config.mode, evaluation.models)
     judges = {}

@@ -290,8 +290,8 @@ def contract_for(models: Sequence[str], kind: str | None = None) -> TaskContract
     contract = agreed_contract(trained, kind)
     if contract is None and kind is None:
         raise ConfigError(
-            f"{', '.join(models)}: no {artifacts.CONTRACT} says what the task is. An endpoint, a hub id and a folder "
-            "from elsewhere hold none: name the task (--task KIND, or a recipe's [task])."
+            f"{', '.join(models)}: no {artifacts.CONTRACT} says what the task is, expected one. An endpoint, a hub id "
+            "and a folder from elsewhere hold none: name the task (--task KIND, or a recipe's [task])."
         )
     return contract
 

@@ -42,7 +42,10 @@ def calibration_measures(
     given, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
     stated = ~np.isnan(given)
     if not stated.any():
-        raise DataError(f"none of {len(given):,} verdicts has a confidence: there is no calibration to measure.")
+        raise DataError(
+            f"none of {len(given):,} verdicts has a confidence, expected at least one: there is no calibration to "
+            "measure. Ask in mode labels, or by a form of the task that states one."
+        )
     code = np.arange(len(given)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     n_without = int((~stated).sum())
     given, right, code = given[stated], right[stated], np.unique(code[stated], return_inverse=True)[1]

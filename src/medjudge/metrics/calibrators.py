@@ -81,8 +81,8 @@ class Calibrator:
                 raise ValueError
         except (KeyError, TypeError, ValueError):
             raise RunError(
-                f"a calibrator is one of {', '.join(_PARAMETERS)} with finite parameters: the file is damaged or of "
-                "another version. Fit it again on the validation split."
+                f"got another value, expected one of {', '.join(_PARAMETERS)} with finite parameters: the file is "
+                "damaged or of another version. Fit it again on the validation split."
             ) from None
         return cls(kind, parameters, n)
 
@@ -100,7 +100,10 @@ def fit_calibrator(kind: CalibratorKind, confidence: ArrayLike, correct: ArrayLi
     stated = ~np.isnan(given)
     given, right = checked(given[stated], right[stated])
     if len(given) < 2:
-        raise DataError(f"a calibrator needs verdicts with a confidence to learn from, got {len(given)}.")
+        raise DataError(
+            f"a calibrator needs two verdicts with a confidence or more to learn from, got {len(given)}. Ask in mode "
+            "labels, or by a form of the task that states one."
+        )
     match kind:
         case "temperature":
             odds = _logit(given)
@@ -125,7 +128,10 @@ def fit_label_temperature(probabilities: ArrayLike, gold: ArrayLike) -> Calibrat
     logits = np.log(np.clip(np.asarray(probabilities, dtype=np.float64), 1e-300, 1))
     codes = np.asarray(gold, dtype=np.int64)
     if not len(codes):
-        raise DataError("a temperature needs labelled rows to learn from, got none.")
+        raise DataError(
+            "a temperature needs labelled rows to learn from, expected at least one, got none. Map the column of the "
+            "expert's label."
+        )
     rows = np.arange(len(codes))
 
     def loss(temperature: float) -> float:

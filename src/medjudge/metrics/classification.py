@@ -124,8 +124,8 @@ def code_outcomes(
     n_missing = len(known) - len(answers)
     if due and not answers:
         raise DataError(
-            f"none of {len(judgements):,} answers belongs to a case with an expert label: there is nothing to measure. "
-            "Check that case ids mean the same on both sides."
+            f"none of {len(judgements):,} answers belongs to a case with an expert label, expected at least one: there "
+            "is nothing to measure. Check that case ids mean the same on both sides."
         )
     for case_id in known.keys() & due - answers.keys():
         answers[case_id], kinds[case_id] = len(code) + 1, ABSENT
@@ -153,7 +153,9 @@ def _rated(cases: Sequence[Case], code: Mapping[str, int]) -> dict[str, Case]:
         if case.gold is None:
             continue
         if case.case_id in known:
-            raise DataError(f"case {case.case_id!r} occurs twice. Metrics join by case id: give each case its own.")
+            raise DataError(
+                f"case {case.case_id!r} occurs twice, expected once. Metrics join by case id: give each case its own."
+            )
         if case.gold not in code:
             raise DataError(
                 f"case {case.case_id!r}: expert label {case.gold!r} is not one of {', '.join(map(repr, code))}. "
@@ -356,4 +358,7 @@ def count_options(outcomes: Outcomes) -> Mapping[str, Any]:
 
 def _check_rows(outcomes: Outcomes) -> None:
     if not len(outcomes.gold):
-        raise DataError("no judgement belongs to a case with an expert label: there is nothing to measure.")
+        raise DataError(
+            "no judgement belongs to a case with an expert label, expected at least one: there is nothing to measure. "
+            "Check that case ids mean the same on both sides."
+        )

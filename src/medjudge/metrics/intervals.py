@@ -70,7 +70,10 @@ def resample_sums(group_sums: FloatArray, n_resamples: int, rng: np.random.Gener
     """
     n_groups = group_sums.shape[0]
     if n_groups == 0:
-        raise DataError("no groups to resample: an interval needs at least one group of cases.")
+        raise DataError(
+            "got no groups to resample, expected at least one group of cases for an interval. Check that cases were "
+            "measured at all."
+        )
     # One matrix product per chunk serves every statistic: a table per group is all that they need.
     flat = np.ascontiguousarray(group_sums, dtype=np.float64).reshape(n_groups, -1)
     sums = np.empty((n_resamples, flat.shape[1]))

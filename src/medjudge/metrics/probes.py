@@ -145,10 +145,15 @@ def flip_rate(
     a group of its own. Raises DataError if there is no case, or one lacks an answer.
     """
     if not expected:
-        raise DataError("the probe changed no case: there are no flips to count.")
+        raise DataError(
+            "the probe changed no case, expected at least one: there are no flips to count. Leave this probe out for "
+            "these cases."
+        )
     for case_id in expected:
         if case_id not in before or case_id not in after:
-            raise DataError(f"case {case_id!r} was not answered both before and after the probe: judge it again.")
+            raise DataError(
+                f"case {case_id!r} was not answered both before and after the probe, expected both: judge it again."
+            )
     wanted: list[str] = []
     given: list[str] = []
     codes: list[str] = []
@@ -196,7 +201,10 @@ def self_consistency(
     """
     codes = np.asarray(samples)
     if codes.ndim != 2 or codes.shape[0] == 0 or codes.shape[1] < 2:
-        raise DataError(f"self-consistency needs two samples or more of each case, got an array of {codes.shape}.")
+        raise DataError(
+            f"self-consistency needs two samples or more of each case, got an array of {codes.shape}. Raise "
+            "`evaluate.samples`."
+        )
     n, k = codes.shape
     counts = np.stack([(codes == code).sum(1) for code in range(int(codes.max()) + 1)] or [np.zeros(n)], axis=1)
     agreement = (counts * (counts - 1)).sum(1) / (k * (k - 1))

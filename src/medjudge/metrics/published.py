@@ -96,7 +96,8 @@ class SuiteResults(Frozen):
         except ValidationError as error:
             place = ".".join(str(part) for part in error.errors()[0]["loc"])
             raise RunError(
-                f"the benchmark's results cannot be read at {place!r}. Run `medjudge bench rubric` again."
+                f"the benchmark's results cannot be read at {place!r}, expected what this version writes. Run "
+                "`medjudge bench rubric` again."
             ) from None
 
 

@@ -497,4 +497,6 @@ class Results(Frozen):
             return cls.model_validate(value)
         except ValidationError as error:
             place = ".".join(str(part) for part in error.errors()[0]["loc"])
-            raise RunError(f"results are damaged at {place!r}. Run `medjudge evaluate` again.") from None
+            raise RunError(
+                f"results are damaged at {place!r}, expected what this version writes. Run `medjudge evaluate` again."
+            ) from None

@@ -150,7 +150,10 @@ def selective_threshold(
     """
     given, right = _for_threshold(confidence, correct, max_error)
     if not 0 < delta < 1:
-        raise DataError(f"`delta` is the share of sets for which the promise may fail: got {delta:g}, not in (0, 1).")
+        raise DataError(
+            f"`delta` is the share of sets for which the promise may fail: got {delta:g}, expected a value in (0, 1). "
+            "Give one, such as 0.05."
+        )
     code = np.arange(len(given)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     n_groups = int(code.max()) + 1
     # By whole groups: rows of one group on both sides would let the proposing rows see the testing ones.
@@ -299,10 +302,15 @@ def abstention_rates(
 def _for_threshold(confidence: ArrayLike, correct: ArrayLike, max_error: float) -> tuple[FloatArray, FloatArray]:
     """Checked confidences, with -2 for a missing one: below every threshold."""
     if not 0 < max_error < 1:
-        raise DataError(f"a wanted error rate lies between 0 and 1, got {max_error:g}.")
+        raise DataError(
+            f"got a wanted error rate of {max_error:g}, expected one between 0 and 1. Give one, such as 0.05."
+        )
     given = np.asarray(confidence, dtype=np.float64)
     if not len(given):
-        raise DataError("a threshold needs verdicts of known correctness to be chosen on, got none.")
+        raise DataError(
+            "a threshold needs verdicts of known correctness to be chosen on, expected at least one, got none. Give "
+            "verdicts on cases with an expert label."
+        )
     missing = np.isnan(given)
     given, right = checked(np.where(missing, 0.0, given), correct)
     return np.where(missing, -2.0, given), right

@@ -97,9 +97,12 @@ class OutputFolder:
         """
         final = out_dir.absolute()
         if final.exists() and not final.is_dir():
-            raise ConfigError(f"--out {final} is a file: name a folder.")
+            raise ConfigError(f"--out {final} is a file, expected a folder: name another.")
         if final.exists() and any(final.iterdir()):
-            raise ConfigError(f"--out {final} is not an empty folder: name a new one, nothing is overwritten.")
+            raise ConfigError(
+                f"--out {final} is not an empty folder, expected a new or empty one: name another, nothing is "
+                "overwritten."
+            )
         work = final.with_name(f".{final.name}.{key}.work" if key else f".{final.name}.work")
         return cls(command, final, work, final)
 
@@ -188,7 +191,9 @@ class OutputFolder:
             return None
         manifest = as_manifest(read_json(path))
         if manifest is None or manifest["stage"] != self.name:
-            raise RunError(f"{path} is not the manifest of stage {self.name}. {how_to_renew(self.final)}")
+            raise RunError(
+                f"{path} holds something else, expected the manifest of stage {self.name}. {how_to_renew(self.final)}"
+            )
         return dict(manifest)
 
     def _is_whole(self) -> bool:
@@ -316,8 +321,8 @@ def hold(folder: Path, *, patience_s: float = 0.0) -> Iterator[None]:
                 time.sleep(0.05)
                 continue
             raise RunError(
-                f"{folder} is in use by another medjudge process. Wait for it, or give this run another `name` or "
-                "`--out`."
+                f"{folder} is in use by another medjudge process, expected a free folder. Wait for it, or give this "
+                "run another `name` or `--out`."
             )
         with private_files():
             yield

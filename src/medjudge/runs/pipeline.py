@@ -56,13 +56,14 @@ def active_stages(recipe: Recipe, first: str | None = None, last: str | None = N
     """The recipe's stages from `first` to `last`, in order. Raises ConfigError for a range that holds none."""
     for name in (first, last):
         if name is not None and name not in STAGES:
-            raise ConfigError(f"no stage is called {name!r}. Stages: {', '.join(STAGES)}.")
+            raise ConfigError(f"no stage is called {name!r}. Expected one of {', '.join(STAGES)}. Name one of these.")
     low = STAGE_NAMES.index(first) if first else 0
     high = STAGE_NAMES.index(last) if last else len(STAGE_NAMES) - 1
     names: list[str] = [name for name in STAGE_NAMES[low : high + 1] if is_active(name, recipe)]
     if not names:
         raise ConfigError(
-            f"--from {first or STAGE_NAMES[0]} --until {last or STAGE_NAMES[-1]} holds no stage of the recipe."
+            f"--from {first or STAGE_NAMES[0]} --until {last or STAGE_NAMES[-1]} holds no stage of the recipe, "
+            "expected at least one. Name a wider range, or add the stage to `stages`."
         )
     return names
 
@@ -72,10 +73,14 @@ def check_upstream(recipe: Recipe, run_dir: RunDir, first: str) -> None:
     for name in active_stages(recipe, None, first)[:-1]:
         current, why = run_dir.is_current(name, stage_inputs(name, recipe, run_dir))
         if why == NOT_RUN:
-            raise ConfigError(f"--from {first}: stage {name} has not run in {run_dir.path}. Take --from {name}.")
+            raise ConfigError(
+                f"--from {first}: stage {name} has not run in {run_dir.path}, expected its results there. Take --from "
+                f"{name}."
+            )
         if not current:
             raise ConfigError(
-                f"--from {first}: stage {name} of {run_dir.path} is not of this recipe ({why}). Take --from {name}."
+                f"--from {first}: stage {name} of {run_dir.path} is not of this recipe ({why}), expected the same "
+                f"settings. Take --from {name}."
             )
 
 
@@ -234,8 +239,8 @@ def _watched(name: str, run_dir: RunDir, console: Console) -> Iterator[None]:
             if type(error).__name__ != "OutOfMemoryError":
                 raise
             raise RunError(
-                f"{name}: out of GPU memory. Lower `sft.micro_batch`, `grpo.micro_batch`, `evaluate.batch_tokens`, or "
-                "set `model.gradient_checkpointing = true`."
+                f"{name}: out of GPU memory, expected batches that fit. Lower `sft.micro_batch`, `grpo.micro_batch`, "
+                "`evaluate.batch_tokens`, or set `model.gradient_checkpointing = true`."
             ) from None
         finally:
             artifacts.note_sitting(output.work)
@@ -297,7 +302,7 @@ def _wait(run_dir: RunDir, name: str, states: Collection[str]) -> str:
         elif time.monotonic() - seen_s > FIRST_RANK_S:
             raise RunError(
                 f"process {rank()} of {n_ranks()} waited {FIRST_RANK_S:.0f} s for the first process of {run_dir.path}, "
-                "which does not hold it: it has ended. Look at its message, and start all of them again."
+                "expected it to hold that folder: it has ended. Look at its message, and start all of them again."
             )
         time.sleep(POLL_S)
     return state

@@ -117,7 +117,10 @@ def outcome_rewards(
         rollouts.append(Rollout(case, Unparsed(case.case_id, "", "no label"), Completion("", 0, False)))
     scored = plan.score(rollouts)
     if lacking := [row.rollout.case.case_id for row in scored if row.total is None]:
-        raise DataError(f"case {lacking[0]} has no gold that the rewards compare with: leave it out of this split.")
+        raise DataError(
+            f"case {lacking[0]} has no gold that the rewards compare with, expected it on every case here: leave it "
+            "out of this split."
+        )
     shape = (len(cases), len(contract.labels) + 1)
     terms = {name: torch.tensor([row.terms[name] for row in scored]).view(shape) for name in plan.weights}
     return torch.tensor([row.total for row in scored]).view(shape), terms

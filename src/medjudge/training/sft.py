@@ -95,7 +95,10 @@ def train_sft(job: TrainingJob, config: SftConfig, taught: TaughtRows) -> Traine
     else:
         rows = tokenised_rows(encoded for _, encoded in taught.train)
     if not rows:
-        raise DataError(f"split {config.split!r} has no case with a gold label: SFT has nothing to learn from.")
+        raise DataError(
+            f"split {config.split!r} has no case with a gold label, expected at least one: SFT has nothing to learn "
+            "from. Map the column that holds it in `[data.fields]`, or name another split."
+        )
     check_context(model, max(len(row["input_ids"]) for row in rows))
     epochs = n_epochs(len(rows), config.epochs, config.completions_per_step, config.max_steps)
     order = length_grouped_order([len(row["input_ids"]) for row in rows], epochs, config.micro_batch, seed)

@@ -67,7 +67,10 @@ class ContractGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no ty
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int] | None], None, dict[str, Any]]:
         ids = [self.prompt_ids_by_text.get(text) for text in prompts]
         if None in ids:  # a KeyError would carry the prompt into the log
-            raise ModelError("the trainer asks for a prompt that the contract did not render. Run again with --fresh.")
+            raise ModelError(
+                "the trainer asks for a prompt that the contract did not render, expected only those of its rows. Run "
+                "again with --fresh."
+            )
         return ids, None, {}
 
 

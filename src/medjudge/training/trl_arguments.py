@@ -205,19 +205,20 @@ GRADIENT_SETTINGS: dict[type, tuple[str, ...]] = {
 def _build(kind: Any, section: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Any:
     if repeated := sorted(set(ours) & set(theirs)):
         raise ConfigError(
-            f"`{section}.trl` repeats what the recipe sets elsewhere: {', '.join(repeated)}. Remove it there."
+            f"`{section}.trl` repeats what the recipe sets elsewhere, expected other keys: {', '.join(repeated)}. "
+            "Remove it there."
         )
     if leaking := sorted(set(theirs) & _LEAKING):
         raise ConfigError(
-            f"`{section}.trl` sets {', '.join(leaking)}, which would print or upload prompts and "
+            f"`{section}.trl` sets {', '.join(leaking)}, expected them off: they would print or upload prompts and "
             "completions. Remove it there."
         )
     try:
         arguments = kind(**ours, **theirs)
     except (TypeError, ValueError) as error:
         raise ConfigError(
-            f"TRL refuses the {section} settings: {error}. Change the setting that it names, or take it out of "
-            f"`{section}.trl`."
+            f"TRL refuses the {section} settings, expected ones that it takes: {error}. Change the setting that it "
+            f"names, or take it out of `{section}.trl`."
         ) from None
     return limit_to_one_device(arguments)
 
