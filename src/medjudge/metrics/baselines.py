@@ -134,8 +134,8 @@ def _fitted_on(
 def without_names_of(baselines: Baselines, judges: Collection[str]) -> Baselines:
     """The baselines but those that a judge is called like: a judge keeps its name."""
     same = {name: "a judge has this name." for name in baselines.judgements if name in judges}
-    kept = {name: answers for name, answers in baselines.judgements.items() if name not in same}
-    return Baselines(kept, {**baselines.skipped, **same}, baselines.notes)
+    answers_by_name = {name: answers for name, answers in baselines.judgements.items() if name not in same}
+    return Baselines(answers_by_name, {**baselines.skipped, **same}, baselines.notes)
 
 
 def trivial_baselines(

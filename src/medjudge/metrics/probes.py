@@ -206,11 +206,14 @@ def self_consistency(
             "`evaluate.samples`."
         )
     n, k = codes.shape
+    # From 0: an unreadable answer (-1) is counted nowhere, and so agrees with nothing, not even its like.
     counts = np.stack([(codes == code).sum(1) for code in range(int(codes.max()) + 1)] or [np.zeros(n)], axis=1)
+    # Ordered pairs of samples that are equal, of all pairs of one case.
     agreement = (counts * (counts - 1)).sum(1) / (k * (k - 1))
     mean = partial(_mean, groups=groups, level=level, n_resamples=n_resamples, rng=rng)
     majority = single = None
     if gold is not None:
+        # argmax takes the lowest label of equals: a draw by lot would make the number differ from run to run.
         right = np.where(counts.max(1) > 0, counts.argmax(1), -1) == np.asarray(gold)
         majority = clustered_wilson(right, groups, level=level)
         single = mean((codes == np.asarray(gold)[:, None]).mean(1))
@@ -233,6 +236,7 @@ def _mean(
         return Estimate(np.nan, np.nan, np.nan, 0, "")
     _, code = np.unique(np.asarray(groups), return_inverse=True)
     sums = np.zeros((int(code.max()) + 1, 2))
+    # Sum and number of rows: groups of different sizes make the mean a ratio, in which both vary.
     np.add.at(sums, code, np.stack([values, np.ones(len(values))], axis=1))
     interval = bootstrap_sums(
         sums, lambda s: {"mean": s[..., 0] / s[..., 1]}, n_resamples=n_resamples, rng=rng, level=level

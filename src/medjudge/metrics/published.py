@@ -107,12 +107,12 @@ def last_score(completion: str, labels: Sequence[str]) -> str | None:
     return scores[-1] if scores and scores[-1] in labels else None
 
 
-def published_values(gold: Sequence[str], said: Sequence[str | None], labels: Sequence[str]) -> PublishedValues:
-    """The published scheme over rows in order; `said` is None where no score was read.
+def published_values(gold: Sequence[str], judged: Sequence[str | None], labels: Sequence[str]) -> PublishedValues:
+    """The published scheme over rows in order; `judged` holds None where no score was read.
 
     labels: the scale, lowest first. By scikit-learn and SciPy, as there.
     """
-    pairs = [(labels.index(g), labels.index(s)) for g, s in zip(gold, said, strict=True) if s is not None]
+    pairs = [(labels.index(g), labels.index(s)) for g, s in zip(gold, judged, strict=True) if s is not None]
     n_dropped = len(gold) - len(pairs)
     is_zeroed = not pairs or n_dropped > MAX_DROPPED * len(gold)
     metrics = dict.fromkeys(METRICS, 0.0) if is_zeroed else _metrics(np.array(pairs), len(labels))

@@ -489,14 +489,11 @@ class Results(Frozen):
         """The results in a parsed `results.json`. Raises RunError if it is of another version or damaged."""
         version = value.get("version") if isinstance(value, Mapping) else None
         if version != RESULTS_VERSION:
-            raise RunError(
-                f"results are of version {version!r}, this program reads version {RESULTS_VERSION}. "
-                "Run `medjudge evaluate` again."
-            )
+            message = f"results are of version {version!r}, expected {RESULTS_VERSION}"
+            raise RunError(f"{message}. Run `medjudge evaluate` again.")
         try:
             return cls.model_validate(value)
         except ValidationError as error:
             place = ".".join(str(part) for part in error.errors()[0]["loc"])
-            raise RunError(
-                f"results are damaged at {place!r}, expected what this version writes. Run `medjudge evaluate` again."
-            ) from None
+            wanted = "expected what this version writes. Run `medjudge evaluate` again."
+            raise RunError(f"results are damaged at {place!r}, {wanted}") from None
