@@ -45,12 +45,13 @@ class JudgeCounts:
 
     def resume(self, *, has_preflight: bool) -> None:
         """Goes on from an earlier session. has_preflight: its pre-flight counts, since it is not made again."""
-        kept = self._kept()
+        stored = self._kept()
         for name, judge in self.judges.items():
-            if judge.client is not None and name in kept.get("spent", {}):
-                judge.client.restore_spent(kept["spent"][name])
+            # Spent is spent: what an earlier session paid counts, also where its marks are asked for anew.
+            if judge.client is not None and name in stored.get("spent", {}):
+                judge.client.restore_spent(stored["spent"][name])
         if has_preflight:
-            self.restore(kept.get("states", {}))
+            self.restore(stored.get("states", {}))
 
     def states(self) -> dict[str, Any]:
         """The marks so far, by judge."""
@@ -83,6 +84,7 @@ class Totals(TrainerCallback):  # type: ignore[misc]  # transformers ships no ty
         path = checkpoint / artifacts.TOTALS if checkpoint is not None else None
         self.kept: dict[str, Any] = artifacts.read_json(path) if path is not None and path.exists() else {}
         self.judges = judges
+        # Marks of steps after the checkpoint are dropped with it: those steps are made again.
         if judges is not None and "judges" in self.kept:
             judges.restore(self.kept["judges"])
 
@@ -109,6 +111,8 @@ class Totals(TrainerCallback):  # type: ignore[misc]  # transformers ships no ty
         """Writes the sums into the checkpoint."""
         if not state.is_world_process_zero:
             return
+        # Neither sum comes back from a checkpoint of transformers or TRL: the mean loss of a resumed run would be that
+        # of its last session.
         checkpoints, loss = Path(args.output_dir), summed_loss(self.trainer)
         artifacts.write_json(
             checkpoints / f"checkpoint-{state.global_step}" / artifacts.TOTALS,

@@ -60,9 +60,16 @@ class ContractGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no ty
         def draw(texts: list[str]) -> Drawn:
             return _drawn(generate(texts))
 
-        kept = _drawn(drawn)
-        self.resampler.fill(self._rows, prompts, kept, draw, self.state.global_step)
-        return (kept.prompt_ids, kept.completion_ids, drawn[2], kept.completions, kept.log_probs, *drawn[5:])
+        sampled = _drawn(drawn)
+        self.resampler.fill(self._rows, prompts, sampled, draw, self.state.global_step)
+        return (
+            sampled.prompt_ids,
+            sampled.completion_ids,
+            drawn[2],
+            sampled.completions,
+            sampled.log_probs,
+            *drawn[5:],
+        )
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int] | None], None, dict[str, Any]]:
         ids = [self.prompt_ids_by_text.get(text) for text in prompts]
