@@ -390,17 +390,9 @@ def score(
                 "verdicts from `Judge.judge` or files, not both at once. Score them apart."
             )
         return _score_judged(judged, reference, level, n_resamples, seed)
-    from medjudge.commands.score import label_scale
     from medjudge.commands.score import score as score_sources
 
-    if (task is None) == (labels is None):
-        raise ConfigError(
-            f"got {'neither' if task is None else 'both'} of `task` and `labels`, expected one: name the scale of the "
-            "labels."
-        )
-    scale: TaskContract | LabelScale = (
-        contract_of(task) if task is not None else label_scale(labels or (), ordered, positive)
-    )
+    scale = _scale_of(task, labels, ordered, positive)
     given: dict[str, Any] = {"columns": columns or {}, "judges": judges or {}, "gold_columns": gold_columns or {}}
     given |= {"gold": None if gold is None else _source(gold, "gold frame")}
     given |= {"reference": reference, "level": level, "n_resamples": n_resamples, "seed": seed, **options}
@@ -410,6 +402,20 @@ def score(
         for name, item in zip(names, items, strict=True)
     ]
     return Scores(score_sources(sources, scale, _score_options(given)).results)
+
+
+def _scale_of(
+    task: str | TaskContract | None, labels: Sequence[str] | None, ordered: bool, positive: str | None
+) -> TaskContract | LabelScale:
+    """What the labels mean: by a task, or by their names. Raises ConfigError without either and with both."""
+    from medjudge.commands.score import label_scale
+
+    if (task is None) == (labels is None):
+        raise ConfigError(
+            f"got {'neither' if task is None else 'both'} of `task` and `labels`, expected one: name the scale of the "
+            "labels."
+        )
+    return contract_of(task) if task is not None else label_scale(labels or (), ordered, positive)
 
 
 def _frame_name(at: int, n: int) -> str:

@@ -79,8 +79,8 @@ def root(
 
 def asking(mode: str | None, engine: str | None) -> list[str]:
     """--mode and --engine as overrides."""
-    asked = {"evaluate.mode": mode, "evaluate.engine": engine}
-    return [f"{key}={value}" for key, value in asked.items() if value is not None]
+    options = {"evaluate.mode": mode, "evaluate.engine": engine}
+    return [f"{key}={value}" for key, value in options.items() if value is not None]
 
 
 def task_data_rest(
@@ -139,8 +139,8 @@ def bench_recipe(
     """The settings of a benchmark: a recipe's; or the models' own form and wording, and room for long passages."""
     from medjudge.recipe import load_recipe, recipe_from_tree
 
-    asked = {"evaluate.mode": mode, "evaluate.max_cases": max_cases}
-    settings = [*overrides, *(f"{key}={value}" for key, value in asked.items() if value is not None)]
+    options = {"evaluate.mode": mode, "evaluate.max_cases": max_cases}
+    settings = [*overrides, *(f"{key}={value}" for key, value in options.items() if value is not None)]
     if recipe is not None:
         return load_recipe(recipe, settings)
     room = {"max_prompt_tokens": 8192, "max_completion_tokens": 1024}

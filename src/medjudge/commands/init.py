@@ -102,7 +102,7 @@ def _settings(section: type[Settings], skip: tuple[str, ...] = ()) -> list[str]:
 
 def attribute_docstrings(section: type[Settings]) -> dict[str, str]:
     """Setting -> the text under it in its class, inherited ones included, on one line."""
-    found: dict[str, str] = {}
+    docstrings: dict[str, str] = {}
     for cls in reversed(section.__mro__):
         if not issubclass(cls, Settings) or cls is Settings:
             continue
@@ -116,8 +116,8 @@ def attribute_docstrings(section: type[Settings]) -> dict[str, str]:
                 and isinstance(text.value, ast.Constant)
                 and isinstance(text.value.value, str)
             ):
-                found[setting.target.id] = " ".join(text.value.value.split())
-    return found
+                docstrings[setting.target.id] = " ".join(text.value.value.split())
+    return docstrings
 
 
 def _section_type(annotation: Any) -> type[Settings] | None:

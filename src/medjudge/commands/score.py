@@ -277,11 +277,11 @@ def _joined(files: Mapping[str, VerdictFile], expert: GoldFile | None, gold_name
                 now = replace(now, group="")
             facts[case_id] = merged(case_id, before, now, path)
     judgements = _by_judge(files)
-    said = {judgement.case_id for answers in judgements.values() for judgement in answers}
+    judged_ids = {judgement.case_id for answers in judgements.values() for judgement in answers}
     if expert is not None:
         _check_partners(judgements, in_gold, expert.dropped, gold_name or "")
     # Who keeps a part of the verdicts measures that part: its other cases are not unanswered ones.
-    left_out = (dropped - said) & in_gold
+    left_out = (dropped - judged_ids) & in_gold
     for case_id in left_out:
         del facts[case_id]
     out_of_gold = expert.dropped if expert is not None else frozenset()
@@ -372,7 +372,7 @@ def _baselines(
         train = read_source(options.train, contract, config, where=parse_where(options.train_where)).cases
         if any(case.inputs for case in cases):
             leakage = check_leakage({"train": train}, {"evaluated": [case for case in cases if case.inputs]})
-    found = every_baseline(
+    baselines = every_baseline(
         train,
         cases,
         kind=contract.kind,
@@ -382,7 +382,7 @@ def _baselines(
         rng=np.random.default_rng(options.seed),
         embed=lambda: embed_or_why_not(EmbeddingSettings()),
     )
-    return found, leakage, len(train) or None
+    return baselines, leakage, len(train) or None
 
 
 def _train_fields(contract: TaskContract, gold_columns: Mapping[str, str]) -> dict[str, str]:
