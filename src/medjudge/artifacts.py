@@ -191,11 +191,11 @@ def sha256_json(value: Any) -> str:
 
 def package_versions() -> dict[str, str]:
     """Versions of what a result depends on; packages that are not installed are left out."""
-    found = {"medjudge": __version__, "python": platform.python_version()}
+    versions = {"medjudge": __version__, "python": platform.python_version()}
     for name in VERSIONED:
         with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            versions[name] = version(name)
+    return versions
 
 
 def git_revision() -> str | None:
@@ -283,8 +283,8 @@ def latest_checkpoint(work: Path) -> Path | None:
 
 def _checkpoints(work: Path) -> list[Path]:
     """What is called a checkpoint, in the order of the steps; files of other names are left alone."""
-    found = [path for path in (work / CHECKPOINTS).glob("checkpoint-*") if path.name.partition("-")[2].isdecimal()]
-    return sorted(found, key=lambda path: int(path.name.partition("-")[2]))
+    folders = [path for path in (work / CHECKPOINTS).glob("checkpoint-*") if path.name.partition("-")[2].isdecimal()]
+    return sorted(folders, key=lambda path: int(path.name.partition("-")[2]))
 
 
 def _checkpoint_trouble(checkpoint: Path) -> str | None:

@@ -233,9 +233,9 @@ def remember_output(run_folder: Path, path: Path, digest: str, stamp: tuple[int,
     """Notes the hash of a large file that had this inode, size, mtime and ctime before it was hashed."""
     if stamp[1] >= REMEMBERED_FROM and file_stamp(path) == stamp and _is_settled(stamp):
         remembered, place = _remembered(run_folder), os.path.relpath(path, run_folder)
-        kept = {name: value for name, value in remembered.items() if (run_folder / name).exists()}
+        remaining = {name: value for name, value in remembered.items() if (run_folder / name).exists()}
         with contextlib.suppress(OSError, RunError):  # a folder that cannot be written is hashed each time
-            write_json(run_folder / HASHES, {**kept, place: [*stamp, digest]})
+            write_json(run_folder / HASHES, {**remaining, place: [*stamp, digest]})
 
 
 def _remembered(run_folder: Path) -> dict[str, list[Any]]:
@@ -273,14 +273,14 @@ def output_trouble(stage: Path, manifest: Mapping[str, Any], relative: str) -> s
         if not stat.S_ISREG(path.stat().st_mode):
             return f"{relative} is not a file"
         # Beside a command's own folder lie the user's files: hashes are remembered in runs, and in the folder itself.
-        found = sha256_output(stage.parent if (stage.parent / LOCK).exists() else stage, path)
+        digest = sha256_output(stage.parent if (stage.parent / LOCK).exists() else stage, path)
     except FileNotFoundError:
         return f"{relative} is missing"
     except OSError as error:
         return f"{relative} cannot be read ({error.strerror or type(error).__name__})"
-    if found == entry["sha256"]:
+    if digest == entry["sha256"]:
         return None
-    return f"{relative} was changed: its sha256 is {found[:12]}, {MANIFEST} names {entry['sha256'][:12]}"
+    return f"{relative} was changed: its sha256 is {digest[:12]}, {MANIFEST} names {entry['sha256'][:12]}"
 
 
 def check_output(path: Path) -> None:

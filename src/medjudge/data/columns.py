@@ -105,17 +105,17 @@ def load_table(source: str | Rows, where: Mapping[str, Plain] | None = None) -> 
         if row.values.keys() - present.keys():
             present |= dict.fromkeys(map(str, row.values))
     known = {path: want for path, want in (where or {}).items() if has_path(rows, present, path)}
-    kept, dropped = rows, []
+    kept_rows, dropped = rows, []
     if known:
-        kept = [row for row in rows if _passes(row, known)]
+        kept_rows = [row for row in rows if _passes(row, known)]
         dropped = [row for row in rows if not _passes(row, known)]
-    if not kept:
+    if not kept_rows:
         there = "; ".join(f"{path}: {_values_there(rows, path)}" for path in known)
         raise DataError(
             f"{name}: --where keeps none of {len(rows):,} rows. Values there: {there}. Expected at least one row: take "
             "one of them."
         )
-    return Table(name, kept, dropped, notes, present, tuple(known))
+    return Table(name, kept_rows, dropped, notes, present, tuple(known))
 
 
 def _in_memory(source: Rows) -> Iterator[Row]:
@@ -150,11 +150,11 @@ def chosen_by(table: Table, columns: Mapping[str, str], judges: Mapping[str, str
 
 
 def _values_there(rows: Sequence[Row], path: str) -> str:
-    found = {tidy(plain(cell)) for row in rows if (cell := look_up(row.values, path)) is not MISSING}
-    closed = len(found) <= N_VALUES and all(
-        len(value) <= LONGEST_VALUE and value.count(" ") <= MOST_BLANKS for value in found
+    values = {tidy(plain(cell)) for row in rows if (cell := look_up(row.values, path)) is not MISSING}
+    closed = len(values) <= N_VALUES and all(
+        len(value) <= LONGEST_VALUE and value.count(" ") <= MOST_BLANKS for value in values
     )
-    return ", ".join(repr(value) for value in sorted(found)) if closed else f"{len(found):,} different"
+    return ", ".join(repr(value) for value in sorted(values)) if closed else f"{len(values):,} different"
 
 
 def check_where(tables: Sequence[Table], where: Mapping[str, Plain]) -> None:
@@ -284,12 +284,12 @@ def _id(row: Row, path: str, table: Table) -> str:
 
 def failure_paths(table: Table, is_filled: Sequence[bool]) -> dict[str, int]:
     """Paths inside of rows that say that a judge failed -> rows where they do although there is a verdict."""
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for row, filled in zip(table.rows, is_filled, strict=True):
         if filled:
             nested = {key: value for key, value in row.values.items() if isinstance(value, dict | list)}
-            found.update(set(_failures(nested, "", 0)))
-    return dict(found)
+            counts.update(set(_failures(nested, "", 0)))
+    return dict(counts)
 
 
 def _failures(node: Any, path: str, depth: int) -> Iterator[str]:

@@ -93,10 +93,10 @@ def _wanted(n_cases: int, sizes: Mapping[str, float | int]) -> dict[str, int]:
     exact = {name: size * n_cases if isinstance(size, float) else float(size) for name, size in sizes.items()}
     total = sum(exact.values())
     if total > n_cases + 1e-6:
-        asked = ", ".join(f"{name} {size:g}" for name, size in sizes.items())
+        sizes_shown = ", ".join(f"{name} {size:g}" for name, size in sizes.items())
         raise DataError(
-            f"`data.splits` asks for {total:g} cases ({asked}), but there are {n_cases}: expected no more than these. "
-            "Ask for fewer, or give shares."
+            f"`data.splits` asks for {total:g} cases ({sizes_shown}), but there are {n_cases}: expected no more "
+            "than these. Ask for fewer, or give shares."
         )
     wanted = {name: int(size + 1e-9) for name, size in exact.items()}
     # Largest remainders first: 0.7/0.1/0.2 of 11 cases is 8/1/2, not 7/1/2 and one left over.

@@ -34,6 +34,7 @@ def fit_on(kind: CalibratorKind, cases: Sequence[Case], judgements: Sequence[Jud
         for j in judgements
         if isinstance(j, Verdict) and j.confidence is not None and j.case_id in gold
     ]
+    # One point lies on every curve: nothing could be fitted.
     if len(stated) < 2:
         raise DataError(
             f"{len(stated)} of {len(judgements):,} validation verdicts state a confidence: a calibrator needs two or "
@@ -57,6 +58,7 @@ def save_calibrator(
 ) -> Path:
     """Writes it into the model's folder, beside that of the other mode. Returns the file."""
     path = folder / artifacts.CALIBRATION
+    # Written as a whole, with the other mode's entry: one of the two may be fitted long after the other.
     stored = _calibrators(path) if path.exists() else {}
     entry = {
         **calibrator.to_json(),
@@ -86,6 +88,8 @@ def read_calibrator(
         {"weights_sha256": weights_sha256} if weights_sha256 is not None else {}
     )
     for key, value in expected.items():
+        # Refused and not left out: without it confidences would be on another scale than those that thresholds were set
+        # on.
         if entry.get(key) != value:
             what = key.removesuffix("_sha256")
             raise ConfigError(

@@ -146,11 +146,11 @@ def _digests(folder: Path) -> tuple[str, str]:
     for name in ("config.json", "adapter_config.json"):
         if (folder / name).exists():
             config = artifacts.parsed(folder / name, artifacts.read_json(folder / name, constants=True), dict)
-            kept = {key: value for key, value in config.items() if key not in _NOT_THE_MODEL}
-            older.update(f"{name}\0{artifacts.sha256_json(kept)}\n".encode())
+            settings = {key: value for key, value in config.items() if key not in _NOT_THE_MODEL}
+            older.update(f"{name}\0{artifacts.sha256_json(settings)}\n".encode())
             if name == "adapter_config.json":
-                kept = _canonical(kept)
-            today.update(f"{name}\0{artifacts.sha256_json(kept)}\n".encode())
+                settings = _canonical(settings)
+            today.update(f"{name}\0{artifacts.sha256_json(settings)}\n".encode())
     for digest in (today, older):
         digest.update(tensors.encode())
     return today.hexdigest(), older.hexdigest()

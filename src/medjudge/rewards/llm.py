@@ -160,11 +160,11 @@ class LlmReward:
     def __call__(self, rollouts: Sequence[Rollout]) -> list[float | None]:
         """The mean mark per rollout in [0, 1]; None where the row has no reasons, or where the judge failed."""
         values: list[float | None] = [None if not rollout.case.reason else 0.0 for rollout in rollouts]
-        asked = [i for i, value in enumerate(values) if value is not None and _rationale(rollouts[i])]
+        to_mark = [i for i, value in enumerate(values) if value is not None and _rationale(rollouts[i])]
         self.n_without_gold += values.count(None)
-        self.n_unread += len(values) - values.count(None) - len(asked)
-        marks = self.scorer.mark([reasoning_case(rollouts[i]) for i in asked])
-        for i, mark in zip(asked, marks, strict=True):
+        self.n_unread += len(values) - values.count(None) - len(to_mark)
+        marks = self.scorer.mark([reasoning_case(rollouts[i]) for i in to_mark])
+        for i, mark in zip(to_mark, marks, strict=True):
             values[i] = mark.share if mark is not None else None
         return values
 

@@ -127,6 +127,7 @@ class OutputFolder:
         """The work folder: that of a cut-off run with the same inputs, or an empty one."""
         if os.path.lexists(self.work) and not self.work.is_dir():
             remove(self.work)
+        # A work folder from other inputs is emptied and not replaced: it holds the lock, which is held by this process.
         make_folder(self.work)
         if self.begun() != _as_json(inputs):
             for path in self.work.iterdir():
@@ -139,8 +140,10 @@ class OutputFolder:
     def finish(self, record: Record) -> None:
         """Writes the manifest, then moves the work folder into place. Checkpoints are not kept."""
         artifacts.note_sitting(self.work)
+        # Before hashing: a file that is written meanwhile has another stamp than its hash, and is hashed again later.
         stamps = {path: file_stamp(path) for path in self.work.rglob("*") if path.is_file()}
         outputs = self._outputs()
+        # Last of all files: a work folder with a manifest is whole and only waits to be moved (`_is_whole`).
         write_json(self.work / MANIFEST, self._manifest(record, outputs))
         self._move_into_place()
         for path, stamp in stamps.items():
@@ -172,6 +175,7 @@ class OutputFolder:
             remove(self.work / name)
         old = self.final.with_name(f".{self.final.name}.old")
         remove(old)
+        # Two renames, as no folder can be renamed over one with files in it; `.old` covers the moment between them.
         if os.path.lexists(self.final):
             self.final.rename(old)
         self.work.rename(self.final)
@@ -184,6 +188,7 @@ class OutputFolder:
 
         Raises RunError if it is damaged.
         """
+        # A process was killed between its manifest and the move: nothing is left to compute.
         if self._is_whole():
             self._move_into_place()
         path = self.final / MANIFEST
@@ -203,6 +208,7 @@ class OutputFolder:
             manifest = as_manifest(read_json(path)) if path.is_file() else None
         except RunError:
             return False
+        # A damaged manifest counts as none: the work is begun anew rather than published.
         return manifest is not None and manifest["stage"] == self.name
 
     def is_current(self, inputs: Mapping[str, Any]) -> tuple[bool, str]:
@@ -214,6 +220,7 @@ class OutputFolder:
             if begun is not None:
                 return False, f"begun with other settings, begins anew; changed: {_changed(begun, inputs)}"
             return False, f"changed: {_changed(manifest['inputs'], inputs)}" if manifest else "not run yet"
+        # Inputs first, hashes last: comparing settings is free, hashing weights is not.
         for relative in manifest["outputs"]:
             if (trouble := output_trouble(self.final, manifest, relative)) is not None:
                 return False, trouble
@@ -239,6 +246,7 @@ class OutputFolder:
         """Removes begun work that nothing can be gone on from: no checkpoint, no kept answer, no pre-flight."""
         drop_damaged_checkpoints(self.work)
         if self.work.is_dir() and not self.has_kept_work:
+            # Tidying up after an error must not hide that error.
             with contextlib.suppress(OSError, RunError):
                 remove(self.work)
 
@@ -253,6 +261,7 @@ class OutputFolder:
 
         Files are linked, as no finished folder is ever written to again.
         """
+        # Under another name first: a killed copy is never taken for a whole folder.
         copy = self.final.with_name(f".{self.final.name}.adopted")
         remove(copy)
         shutil.copytree(other.final, copy, copy_function=_link)
@@ -291,6 +300,7 @@ def renew_pages(folder: Path) -> None:
     manifest = as_manifest(read_json(path)) if path.exists() else None
     if manifest is None:
         return
+    # Only pages may change after the fact; a result that differs from its hash has to show.
     others = {name: entry for name, entry in manifest["outputs"].items() if Path(name).suffix not in PAGES}
     own = [path for path in folder.glob("*") if not (path / MANIFEST).exists()]  # not those of a benchmark's sets
     pages = {
@@ -312,10 +322,12 @@ def hold(folder: Path, *, patience_s: float = 0.0) -> Iterator[None]:
         remove(folder)  # nobody but this program makes a name like that
     make_folder(folder)
     with contextlib.suppress(OSError):
+        # Rows and answers may quote patients. Not every file system takes a mode.
         folder.chmod(0o700)
     descriptor = _open_lock(folder / LOCK)
     try:
         until_s = time.monotonic() + patience_s
+        # Polled, not waited for: a blocking flock could not be given up after `patience_s`.
         while not _take(descriptor, fcntl.LOCK_EX):
             if time.monotonic() < until_s:
                 time.sleep(0.05)
@@ -344,6 +356,7 @@ def is_held(folder: Path) -> bool:
 
 def _take(descriptor: int, kind: int) -> bool:
     try:
+        # flock and not a file that is made and removed: the kernel frees it when the process dies, however it dies.
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except OSError:
         return False
@@ -357,6 +370,7 @@ def _open_lock(path: Path) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except PermissionError:
+        # flock needs no right to write: the lock file of another account will do.
         return os.open(path, os.O_RDONLY)
 
 
@@ -368,6 +382,7 @@ def _link(source: str, target: str) -> None:
 
 
 def _as_json(value: Any) -> Any:
+    # As it will be read back: tuples become lists and paths texts, or equal inputs would differ.
     return json.loads(json.dumps(value, default=str))
 
 

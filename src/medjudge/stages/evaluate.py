@@ -32,10 +32,10 @@ def run(context: StageContext) -> dict[str, Any]:
             "Name one of these, or add it to `data.splits`."
         )
     cases = seeded_sample(split.read(), config.max_cases, config.seed)
-    found, missing = named_models(recipe, run_dir.path)
+    folders, missing = named_models(recipe, run_dir.path)
     for name, why in missing.items():
         console.print(f"          [dim]{name} is not compared: {why}[/]")
-    models = {**{name: str(folder) for name, folder in found.items()}, **config.extra_models}
+    models = {**{name: str(folder) for name, folder in folders.items()}, **config.extra_models}
     if not models:
         raise ConfigError(
             "`evaluate.models` and `evaluate.extra_models` leave no model to evaluate, expected at least one. Train "

@@ -234,9 +234,9 @@ def read_blocks(text: str, names: Sequence[str]) -> list[str] | str:
     return contents
 
 
-def ambiguous(case_id: str, completion: str, found: Iterable[str | None], labels: Sequence[str]) -> Unparsed:
+def ambiguous(case_id: str, completion: str, values: Iterable[str | None], labels: Sequence[str]) -> Unparsed:
     """For lenient reading: an answer that gives several verdicts. Names those on the scale and counts the others."""
-    verdicts = set(found)
+    verdicts = set(values)
     on_scale = [label for label in labels if label in verdicts]
     others = len(verdicts) - len(on_scale)
     named = ", ".join([*on_scale, *([f"{others} off the scale or unreadable"] if others else [])])

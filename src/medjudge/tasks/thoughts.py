@@ -65,8 +65,8 @@ def split_thoughts(text: str) -> ThoughtSplit:
     """
     thoughts: list[str] = []
     tag, at = "", 0
-    while (found := _opened(text, at)) is not None:
-        form, start = found
+    while (opened := _opened(text, at)) is not None:
+        form, start = opened
         tag = tag or form.opening
         close = form.closes.search(text, start)
         if close is None:
@@ -103,16 +103,16 @@ def _opened(text: str, at: int) -> tuple[_Form, int] | None:
 
 
 def _without(form: _Form, text: str) -> str:
-    kept, at = [], 0
+    pieces, at = [], 0
     while (start := form.opens.search(text, at)) is not None:
-        kept.append(text[at : start.start()])
+        pieces.append(text[at : start.start()])
         close = form.closes.search(text, start.end())
         if close is None:
             at = len(text)
             break
         at = close.end()
-    kept.append(text[at:])
-    rest = " ".join(kept)
+    pieces.append(text[at:])
+    rest = " ".join(pieces)
     closes = list(form.closes.finditer(rest))
     return rest[closes[-1].end() :] if closes else rest
 

@@ -60,8 +60,8 @@ def statements_known(model: Any, tokenizer: Any, part: Part, n: int, seed: int) 
         pairs = list(zip(heads[start : start + BATCH], values[start : start + BATCH], strict=True))
         hidden = _hidden(model, tokenizer, [head + value for head, value in pairs])
         for row, (head, value) in enumerate(pairs):
-            said = (hidden[row, len(head) - 1 : len(head) + len(value) - 1] @ model.lm_head.weight.T).argmax(-1)
-            known += said.tolist() == value
+            predicted = (hidden[row, len(head) - 1 : len(head) + len(value) - 1] @ model.lm_head.weight.T).argmax(-1)
+            known += predicted.tolist() == value
     return known / max(1, len(heads))
 
 
@@ -73,11 +73,11 @@ def skill(
     right = total = 0
     for _ in range(n):
         document = encode_document(draw(rng), tokenizer, answer_weight)
-        said = (_hidden(model, tokenizer, [document.ids])[0] @ model.lm_head.weight.T).argmax(-1).tolist()
+        predicted = (_hidden(model, tokenizer, [document.ids])[0] @ model.lm_head.weight.T).argmax(-1).tolist()
         most = max(document.weights)
-        asked = [place for place, weight in enumerate(document.weights) if weight == most and place]
-        right += sum(said[place - 1] == document.ids[place] for place in asked)
-        total += len(asked)
+        answer_places = [place for place, weight in enumerate(document.weights) if weight == most and place]
+        right += sum(predicted[place - 1] == document.ids[place] for place in answer_places)
+        total += len(answer_places)
     return right / total
 
 
