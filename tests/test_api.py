@@ -71,7 +71,7 @@ def test_what_a_notebook_and_a_terminal_show() -> None:
     assert html.count("<img") == len(scores.plots()) == html.count('alt="') >= 4
     assert scores.plot("reliability").png().startswith(b"\x89PNG")
     assert scores.plot()._repr_png_().startswith(b"\x89PNG")
-    with pytest.raises(ConfigError, match="no picture 'nothing' of these scores: choose from metrics, "):
+    with pytest.raises(ConfigError, match="no picture 'nothing' of these scores: expected one of metrics, "):
         scores.plot("nothing")
     terminal = io.StringIO()
     Console(width=140, file=terminal).print(scores)

@@ -107,7 +107,7 @@ BASE = {"name": "x", "task": {"kind": "mcq"}}
         ({**BASE, "task": {"kind": "mcq", "lenientt": True}}, [], r"`task.lenientt` \(did you mean `lenient`\?\)"),
         ({"name": "x", "task": {"kind": "mqc"}}, [], r"task.kind is 'mqc' \(did you mean `mcq`\?\)"),
         ({"name": "x"}, [], "`task` is missing"),
-        (BASE, ["sft.lora.rank=3"], r"unknown key `sft.lora.rank`.*Known here: alpha"),
+        (BASE, ["sft.lora.rank=3"], r"unknown key `sft.lora.rank`.*Expected one of alpha"),
         (BASE, ["sft.micro_batch=5"], "not a multiple of `micro_batch` = 5"),
         (BASE, ["grpo.rewards.acuracy=1"], r"unknown reward 'acuracy' \(did you mean `accuracy`\?\)"),
         (BASE, ["sft.epochs=many"], "valid number"),

@@ -154,7 +154,10 @@ def test_what_cannot_be_done_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
     broken = StandIn()
     broken.LLM = lambda **_: (_ for _ in ()).throw(ValueError("no GPU\nmore"))  # type: ignore[assignment,misc]
     install(monkeypatch, broken)
-    with pytest.raises(ModelError, match=r"vLLM cannot load .* \(ValueError\): no GPU Ask it without vllm:"):
+    with pytest.raises(
+        ModelError,
+        match=r"vLLM cannot load .* \(ValueError\): no GPU Expected a model that it serves. Ask it without vllm:",
+    ):
         LoadedWhenAsked(f"vllm:{folder}", LoadSettings(model=ON_CPU)).generate(CONTRACT, CASES)
 
 

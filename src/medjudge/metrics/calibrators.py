@@ -81,7 +81,7 @@ class Calibrator:
                 raise ValueError
         except (KeyError, TypeError, ValueError):
             raise RunError(
-                f"got another value, expected one of {', '.join(_PARAMETERS)} with finite parameters: the file is "
+                f"got no calibrator, expected one of {', '.join(_PARAMETERS)} with finite parameters: the file is "
                 "damaged or of another version. Fit it again on the validation split."
             ) from None
         return cls(kind, parameters, n)

@@ -62,8 +62,8 @@ def pair(a: Outcomes, b: Outcomes) -> Pairing:
     """Joins two judges' outcomes by case id. Both must have been coded from the same cases. Raises DataError if not."""
     if a.labels != b.labels or a.n_groups != b.n_groups:
         raise DataError(
-            "two judges were coded from different cases or labels, expected the same: only then can they be paired. "
-            "Code both from one list of cases."
+            "two judges were coded from other cases or labels, expected the same cases and labels. Code both from one "
+            "list."
         )
     row_b = {case_id: row for row, case_id in enumerate(b.case_ids)}
     rows = [(row, row_b[case_id]) for row, case_id in enumerate(a.case_ids) if case_id in row_b]
@@ -71,8 +71,8 @@ def pair(a: Outcomes, b: Outcomes) -> Pairing:
     paired_a, paired_b = take(a, [row for row, _ in rows]), take(b, [row for _, row in rows])
     if not np.array_equal(paired_a.gold, paired_b.gold) or not np.array_equal(paired_a.groups, paired_b.groups):
         raise DataError(
-            "two judges were coded from different cases or labels, expected the same: only then can they be paired. "
-            "Code both from one list of cases."
+            "two judges were coded from other cases or labels, expected the same cases and labels. Code both from one "
+            "list."
         )
     return Pairing(
         paired_a,

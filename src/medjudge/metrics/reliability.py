@@ -196,6 +196,6 @@ def checked(confidence: ArrayLike, correct: ArrayLike) -> tuple[FloatArray, Floa
         )
     if np.isnan(given).any() or (given < 0).any() or (given > 1).any():
         raise DataError(
-            "a confidence is missing or outside the expected range [0, 1]: leave such verdicts out, and count them."
+            "a confidence is missing or outside [0, 1], expected one within: leave such verdicts out, and count them."
         )
     return given, right

@@ -239,8 +239,7 @@ def locate(model: str | Path, *, parent: str | Path | None = None, revision: str
     if not (folder / "adapter_config.json").exists():
         if parent is not None:
             raise ModelError(
-                f"{folder} holds whole weights, expected an adapter: whole weights take no parent. Leave the parent "
-                "out (--base)."
+                f"{folder} holds whole weights, expected an adapter: whole weights take no parent. Name no parent."
             )
         return Located(folder, lineage, None)
     parent_folder = _parent_folder(folder, lineage, parent)
