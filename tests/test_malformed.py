@@ -268,7 +268,7 @@ def test_names_that_differ_in_capitals_only_and_models_named_twice(tmp_path: Pat
     tree = small_tree(tmp_path / "rows.jsonl", tmp_path / "runs")
     for over, message in (
         ({"data": {"source": "x", "splits": {"train": 0.5, "Train": 0.1, "test": 0.2}}}, "differ in capitals only"),
-        ({"variants": {"a": {}, "A": {}}}, "but for capitals"),
+        ({"variants": {"a": {}, "A": {}}}, "except for capitals"),
         ({"evaluate": {"extra_models": {"sft": "x"}}}, "names sft, which the run makes itself"),
         ({"evaluate": {"extra_models": {" ": "x"}}}, "it is empty"),
         ({"evaluate": {"extra_models": {"a\x1b[2J": "x"}}}, "cannot be printed"),

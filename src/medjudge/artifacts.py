@@ -215,9 +215,9 @@ _TRAINER_STATE = "trainer_state.json"
 
 
 def begin_sitting(work: Path) -> None:
-    """Notes that work on a stage begins, or goes on after it was cut off: its seconds are those of all sittings.
+    """Notes that work on a stage begins, or resumes after it was cut off: its seconds are those of all sessions.
 
-    A sitting that is killed counts up to its last checkpoint, one that is stopped by an error or Ctrl-C in full.
+    A session that is killed counts up to its last checkpoint, one that is stopped by an error or Ctrl-C in full.
     """
     (work / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     path = work / CHECKPOINTS / SITTINGS
@@ -227,19 +227,19 @@ def begin_sitting(work: Path) -> None:
 
 
 def note_sitting(work: Path) -> None:
-    """Notes the seconds of the sitting that runs; nothing where none was begun."""
+    """Notes the seconds of the session that runs; nothing where none was begun."""
     if noted := _sittings(work):
         *earlier, last = noted
         write_json(work / CHECKPOINTS / SITTINGS, [*earlier, {**last, "seconds": time.monotonic() - last["began"]}])
 
 
 def sittings(work: Path) -> list[float]:
-    """Seconds of each sitting, as they were last noted."""
+    """Seconds of each session, as they were last noted."""
     return [sitting["seconds"] for sitting in _sittings(work)]
 
 
 def _sittings(work: Path) -> list[dict[str, float]]:
-    """What is noted of each sitting; nothing where the note is damaged: a wrong time must not stop a training."""
+    """What is noted of each session; nothing where the note is damaged: a wrong time must not stop a training."""
     try:
         noted = read_json(work / CHECKPOINTS / SITTINGS)
         return [{key: float(sitting[key]) for key in ("began", "seconds")} for sitting in noted]
@@ -288,7 +288,7 @@ def _checkpoints(work: Path) -> list[Path]:
 
 
 def _checkpoint_trouble(checkpoint: Path) -> str | None:
-    """Why a checkpoint cannot be gone on from; None if it can."""
+    """Why a checkpoint cannot be resumed from; None if it can."""
     if not checkpoint.is_dir() or not (checkpoint / CHECKPOINT_COMPLETE).is_file():
         return "it was not written to its end"
     try:

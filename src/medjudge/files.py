@@ -312,18 +312,18 @@ def _require(stage: Path, manifest: Mapping[str, Any], names: list[str]) -> None
 
 
 def how_to_renew(path: Path) -> str:
-    """What makes a file or folder of a run anew."""
+    """The advice that renews a file or folder of a run."""
     from medjudge.names import STAGE_NAMES
 
     places = Path(os.path.abspath(path))  # noqa: PTH100
     for part in (places, *places.parents[:LEVELS]):
         name = part.name.removeprefix(".").removesuffix(".work")
         if name in STAGE_NAMES and (part.parent / LOCK).exists():
-            return f"To make it anew: medjudge run RECIPE --from {name} --fresh."
+            return f"To make it again: medjudge run RECIPE --from {name} --fresh."
         if (part / MANIFEST).exists():
-            return "To make it anew, run the command that wrote it again."
+            return "To make it again, repeat the command that wrote it."
         if _is_run(part):
-            return "To make it anew: medjudge run RECIPE --fresh."
+            return "To make it again: medjudge run RECIPE --fresh."
     return "Restore it from a copy, or run the command that wrote it again."
 
 

@@ -283,7 +283,7 @@ def _variants_of(
             raise ConfigError(f"{where}: a variant cannot be called {shown(name)}: {why}. Give it another name.")
         if name.lower() in {other.lower() for other in variants}:
             raise ConfigError(
-                f"{where}: two variants are called {shown(name)} but for capitals, expected different names: one "
+                f"{where}: two variants are called {shown(name)} except for capitals, expected different names: one "
                 "folder on some systems. Rename one."
             )
         trial = json.loads(json.dumps(merged))

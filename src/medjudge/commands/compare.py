@@ -1,4 +1,4 @@
-"""Lay the variants of a recipe side by side: the last step of `medjudge run` on a recipe with `[variants.*]`."""
+"""Compare the variants of a recipe: the last step of `medjudge run` on a recipe with `[variants.*]`."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def print_lineage(model_dir: Path, console: Console) -> bool:
         )
     if not path.exists():
         raise LineageError(
-            f"{model_dir} has no {artifacts.LINEAGE}: it was not made by medjudge, so its parents cannot be told. "
+            f"{model_dir} has no {artifacts.LINEAGE}: it was not made by medjudge, so its parents are not known. "
             "Name a folder that a stage wrote, such as RUN/sft/model."
         )
     from medjudge.models.lineage import holds_weights, read_lineage, weights_sha256

@@ -31,7 +31,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
 ONE_OF = ("label", "gold")
 """Fields that are not guessed at: where a file has two of the names, one must be mapped."""
 OF_ONE_JUDGE = ("confidence", "reason", "kind", "completion", "judge", "label")
-"""Fields of one judge: where several columns hold verdicts, they would be nobody's."""
+"""Fields of one judge: where several columns hold verdicts, their judge would be unclear."""
 QUESTIONS = ("question", "question_id", "prompt", "prompt_id", "query", "instruction", "input", "stem")
 """Names of columns with what several answers may share."""
 FAILED = ("error", "gradererror", "grader_error")
@@ -70,7 +70,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """Groups that nobody named: repeated texts."""
+    """Groups that no column names: repeated texts."""
 
     column: str = ""
     keys: Sequence[str] = ()

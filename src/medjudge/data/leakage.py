@@ -42,7 +42,7 @@ class Overlap:
     share: float
     """Of all held-out cases, in [0, 1]."""
     n_cases_same_label: int
-    """Held-out cases of which such a training case has the same label: the answer itself can be learned by heart."""
+    """Held-out cases of which such a training case has the same label: the answer itself can be memorised."""
     n_cases_other_label: int
     n_pairs: int
     n_pairs_same_label: int
@@ -62,7 +62,7 @@ class Comparison:
     n_train: int
     n_held_out: int
     enforced: bool
-    """False where an overlap is told but is no leak, as between `train` and `grpo`."""
+    """False where an overlap is reported but is no leak, as between `train` and `grpo`."""
     overlaps: Mapping[str, Overlap]
     """By kind, all of `KINDS`."""
     same_field: Mapping[str, int]

@@ -196,9 +196,9 @@ class _Alike:
     """Whether two cases whose whole texts are alike are alike in every unit.
 
     A unit in which training cases differ that agree in all others (the candidates for one question, the procedures for
-    one patient) must be the same but for accents, case and punctuation. A short unit may have a typing error, or words
-    that the other lacks, but no word in place of another one. A longer one must reach the threshold; one of more than
-    `LONG_WORDS` the shingles' threshold, since texts with one preamble have a high cosine whatever comes after it.
+    one patient) must be the same except for accents, case and punctuation. A short unit may have a typing error, or
+    words that the other lacks, but no word in place of another one. A longer one must reach the threshold; one of more
+    than `LONG_WORDS` the shingles' threshold, since texts with one preamble have a high cosine whatever comes after it.
     `LOOSE` is enough for short units, for lists and for the longest unit, because a word weighs more in a part than in
     the whole.
     """

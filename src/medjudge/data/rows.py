@@ -66,7 +66,7 @@ def iter_rows(source: str, notes: list[str] | None = None) -> Iterator[Row | Rej
     """The rows of `source` in order; a row that cannot be decoded comes as `Rejected`.
 
     JSON lines are streamed; other formats are read as their libraries read them. notes: where given, text that is no
-    UTF-8 and JSON that is no list of rows are read as far as they can be told, and a sentence for each is added to it;
+    UTF-8 and JSON that is no list of rows are read as far as possible, and a sentence for each is added to it;
     without it they are refused. Raises DataError for a source that is missing, empty, damaged or of an unknown format.
     """
     if source.startswith(HUB):

@@ -54,7 +54,7 @@ class LoadedWhenAsked:
         self.where, self.settings = where, settings
         self.on_progress: Callable[[int], None] = lambda n: None
         self.on_load: Callable[[Any], None] = lambda tokenizer: None
-        """Told the tokenizer of a local model once it is loaded."""
+        """Called with the tokenizer of a local model once it is loaded."""
         self.client: EndpointClient | None = None
         """Of an endpoint: its counts and its record."""
         self.uses_vllm = not is_endpoint(where) and (is_vllm(where) or settings.engine == "vllm")

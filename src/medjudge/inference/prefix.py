@@ -91,7 +91,7 @@ def _disproof(model: Any) -> str | None:
             for slot, row in zip(slots, new, strict=True)
         ]
         theirs = torch.stack([model(input_ids=row[None], use_cache=False).logits[0, -2:] for row in rows], dim=1)
-    except Exception as error:  # whatever it stumbles over, the model's own attention is there
+    except Exception as error:  # of any library: the model's own attention is used instead
         return f"its layers do not take shared attention ({type(error).__name__})"
     finally:
         model.train(was_training)
@@ -174,7 +174,7 @@ class Grid:
     def gather(self, rows: Tensor) -> Tensor:
         """(n_rows, kv_heads, n_queries, d) -> (n_slots, kv_heads, width * n_queries, d)."""
         if self.places is not None:
-            # Zeros in places without a row: their attention is computed and thrown away, and must not be nan.
+            # Zeros in places without a row: their attention is computed and dropped, and must not be nan.
             rows = rows.new_zeros(self.n_slots * self.width, *rows.shape[1:]).index_copy(0, self.places, rows)
         _, heads, queries, d = rows.shape
         grid = rows.view(self.n_slots, self.width, heads, queries, d).transpose(1, 2)
@@ -350,7 +350,7 @@ class Prompts:
         return Continuation(self.grids(slots), len(slots))
 
     def keep(self, slots: Sequence[int]) -> Prompts:
-        """These prompts only, numbered anew in the order given."""
+        """These prompts only, renumbered in the order given."""
         index = torch.tensor(slots, device=self.logits.device)
         stretches = [stretch if stretch.n_slots == 1 else stretch.keep(index) for stretch in self.stretches]
         return Prompts(stretches, [self.lengths[slot] for slot in slots], self.logits.index_select(0, index))

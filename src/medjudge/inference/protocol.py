@@ -17,7 +17,7 @@ class Engine(Protocol):
     """One model that is asked. Answers come in the order of the cases, one by one as if each were asked alone."""
 
     on_progress: Callable[[int], None]
-    """Told how many further cases are done."""
+    """Called with the number of further cases done."""
 
     def generate(self, contract: TaskContract, cases: Sequence[Case]) -> list[Completion]:
         """The likeliest completion of each case, token by token."""

@@ -156,7 +156,7 @@ class Usage:
     """Tokens of the answers that this run asked for."""
     new_completion_tokens: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
-    """Why calls failed for good."""
+    """Why calls failed after all retries."""
     models: Counter[str] = field(default_factory=Counter)
     """What the server calls the model that answered, with its fingerprint."""
     first_asked_at: str | None = None
@@ -187,7 +187,7 @@ class Usage:
         self.last_asked_at = max(self.last_asked_at or reply.asked_at, reply.asked_at)
 
     def count_failure(self, reason: str) -> None:
-        """Adds one prompt whose call failed for good."""
+        """Adds one prompt whose call failed after all retries."""
         self.n_failed += 1
         self.reasons[reason] += 1
 

@@ -1,6 +1,6 @@
 """Completions of many prompts, several of each: every distinct prompt is read once, and finished rows leave the batch.
 
-Tokens are drawn by inverting the distribution function at uniform numbers that are laid out beforehand, one for each
+Tokens are drawn by inverting the distribution function at uniform numbers that are drawn beforehand, one for each
 prompt, completion and position. So the same seed gives the same completions whatever the batches and the token budget;
 `torch.multinomial` would give others as soon as a row leaves.
 """
@@ -102,7 +102,7 @@ def roll_out(
     """Token ids of `n_per_prompt` completions of each prompt, in the order of the prompts. Equal prompts are read once.
 
     generator: a CPU generator; None draws from torch's global one. batch_tokens: tokens held at one time, prompts
-    (counted once, with padding) and the completions' room. on_progress is told prompts done.
+    (counted once, with padding) and the completions' room. on_progress is called with the number of prompts done.
     Raises ModelError where `why_not` finds the model unfit; `transformers.generate` serves those.
     """
     longest = max((len(ids) for ids in prompts), default=0) + limits.max_new_tokens

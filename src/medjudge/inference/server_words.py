@@ -89,8 +89,8 @@ def known_parameter(value: object, body: Mapping[str, Any]) -> str | None:
 def known_name(value: object, body: Mapping[str, Any], key: str) -> str:
     """What a server calls the model that answered, or its build; empty where it sent none.
 
-    Kept where it has the form of a name and holds neither the key nor a word of the prompt (but for words of the model
-    that was asked for). Another text is told by its hash, so that a change still shows.
+    Kept where it has the form of a name and holds neither the key nor a word of the prompt (except words of the model
+    that was asked for). Another text is represented by its hash, so that a change still shows.
     """
     if not isinstance(value, str) or not value.strip():
         return ""

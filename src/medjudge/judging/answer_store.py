@@ -41,7 +41,7 @@ class AnswerStore:
         self.folder = folder
 
     def parts(self, key: str, kind: Callable[..., Answer]) -> Iterator[Part]:
-        """The stored parts of one question up to the first that is missing or damaged, from which on is asked anew."""
+        """The stored parts of one question up to the first that is missing or damaged; the rest is asked again."""
         done = 0
         # The file's name holds the number of its first case, so a gap ends the parts: answers never move to other
         # cases.

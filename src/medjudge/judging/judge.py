@@ -69,7 +69,7 @@ class JudgeSettings:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a judge is asked at one go: every case under its contract, once or several times."""
+    """What a judge is asked in one call: every case under its contract, once or several times."""
 
     cases: Sequence[Case]
     contracts: Sequence[TaskContract] | None = None
@@ -222,7 +222,7 @@ class Judge:
         return parts
 
     def _ask(self, question: Question, start: int, end: int) -> list[list[Answer]]:
-        """(n_cases, n_samples) answers to the cases from `start` to `end`, those of each contract asked at one go."""
+        """(n_cases, n_samples) answers to the cases from `start` to `end`, one batch per contract."""
         contracts = (question.contracts or ())[start:end]
         places: dict[str, list[int]] = {}
         for i, contract in enumerate(contracts):

@@ -4,9 +4,9 @@ For one judge against gold labels all statistics are functions of one table, gol
 computes them from the labels, by a library where one has the estimator; `statistics_from_counts` computes the same
 numbers from many tables at once, which is what bootstrap and permutation need.
 
-Two families, told apart in `STATISTICS`: measures of being right (accuracy, F1, MCC) take all rows, and an unreadable
-answer is wrong; coefficients between two raters (kappa, AC, alpha, ICC, correlations) take the rows with a verdict,
-because an unreadable answer has no place on a scale. `statistic_n` says how many rows each rests on.
+Two families, distinguished in `STATISTICS`: measures of being right (accuracy, F1, MCC) take all rows, and an
+unreadable answer is wrong; coefficients between two raters (kappa, AC, alpha, ICC, correlations) take the rows with a
+verdict, because an unreadable answer has no place on a scale. `statistic_n` says how many rows each rests on.
 """
 
 from __future__ import annotations

@@ -34,8 +34,8 @@ _COCHRAN_ENTRIES = 24
 _EXPECTED_AT_LEAST = 5.0
 _WALD_EXPECTED_AT_LEAST = 50.0
 """Of hits and of misses of every generator, counted as independent rows. A variance that is estimated from each
-generator's own rows needs more than the rule of 5: at 9 expected misses, five generators of one rate were told apart in
-9 % of sets, at 28 in 8 %."""
+generator's own rows needs more than the rule of 5: at 9 expected misses, five generators of one rate were found
+different in 9 % of sets, at 28 in 8 %."""
 _WALD_GROUPS_EACH = 100
 
 

@@ -186,7 +186,7 @@ def _drawn_tables(rows: IntArray, columns: IntArray, n_resamples: int, rng: np.r
 
 
 def _drawn_within(cells: FloatArray, hit_cells: FloatArray, n_resamples: int, rng: np.random.Generator) -> FloatArray:
-    """(n_resamples, k) hits of each level with every group's hits dealt anew among its rows.
+    """(n_resamples, k) hits of each level with every group's hits permuted among its rows.
 
     Groups with the same rows per level and as many hits are drawn together: a few multinomial draws serve any number.
     """

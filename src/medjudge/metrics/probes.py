@@ -66,7 +66,7 @@ class ProbeResult(Frozen):
     n_probed: int
     """Cases that the probe could change."""
     n_unchanged: int
-    """Cases that it could not: no second text, an option that speaks of its place."""
+    """Cases that it could not: no second text, an option that refers to its position."""
     n_unreadable: int
     """Of those probed, answered unreadably at least once; they take no part in the flips."""
     n_became_unreadable: int

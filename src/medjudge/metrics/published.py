@@ -147,7 +147,7 @@ def honest_values(name: str, results: Results) -> dict[str, MetricResult]:
     """The same metrics of one judge with what could not be read counted as wrong; without an interval where the
     evaluation made none. Correlations are over the rows that were read, and say how many.
 
-    A label that nobody gave and nobody said has no part in a macro average.
+    A label that occurs neither in gold nor in verdicts has no part in a macro average.
     """
     model = results.models[name]
     statistics = results.audit.judges[name].statistics if results.audit is not None else {}

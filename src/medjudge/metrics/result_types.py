@@ -245,7 +245,7 @@ class Audit(Frozen):
     """In results of an earlier program: permutation tests, once a family of their own."""
     statements: tuple[str, ...] = ()
     about: tuple[tuple[str, ...], ...] = ()
-    """The judges that each statement speaks of; none where it speaks of the rows alone."""
+    """The judges that each statement is about; none where it is about the rows alone."""
 
 
 class Claim(Frozen):
@@ -253,7 +253,7 @@ class Claim(Frozen):
 
     kind: Kind
     about: tuple[str, ...]
-    """Whom it speaks of: the judge; of a difference both; none where it speaks of the rows alone."""
+    """What it is about: the judge; of a difference both; none where it is about the rows alone."""
     what: str
     """The statistic (`accuracy`, `macro_f1`, ...), of calibration `ece` or `direction`, of a probe the probe."""
     p: float | None
@@ -464,7 +464,7 @@ class Results(Frozen):
     reasoning: ReasoningResults | None = None
     """The reasoning beside the labels; None where the recipe did not ask for it."""
     probes: Probes | None = None
-    """How the judges bear changes that should not move them; None where none was asked for."""
+    """How the judges react to changes that should not affect them; None where none was asked for."""
     claims: tuple[Claim, ...] = ()
     """Every test of the page, corrected together, and what may be claimed; empty in results of an earlier program."""
     unpaired: tuple[UnpairedResult, ...] = ()

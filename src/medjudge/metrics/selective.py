@@ -133,7 +133,7 @@ def selective_threshold(
     groups: ArrayLike | None = None,
     rng: np.random.Generator,
 ) -> SelectiveRule:
-    """A low threshold at which at most `max_error` of the *accepted* verdicts are wrong, surely but for `delta`.
+    """A low threshold at which at most `max_error` of the *accepted* verdicts are wrong, with probability 1 - `delta`.
 
     The error among accepted verdicts does not fall monotonically with the threshold (raising it can remove more right
     verdicts than wrong ones), so conformal risk control, which needs a monotone loss, does not apply. Instead a fifth

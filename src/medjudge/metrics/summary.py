@@ -207,7 +207,7 @@ def _outcomes(
 def with_claims(results: Results) -> Results:
     """The results with every test of the page corrected together, and the sentences that this allows.
 
-    For results that are complete but for notes: whoever adds probes calls it again.
+    For results that are complete except for notes: code that adds probes calls it again.
     """
     claims = decide(tests_of(results), results.level)
     comparisons = tuple(

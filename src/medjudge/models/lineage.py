@@ -248,7 +248,7 @@ def locate(model: str | Path, *, parent: str | Path | None = None, revision: str
         raise LineageError(
             f"adapter {folder} was trained on weights {expected.weights_sha256}, but {parent_folder} holds "
             f"{weights_sha256(parent_folder)}. On other weights an adapter is noise. Load it on {expected.path}, or "
-            "train it anew."
+            "train it again."
         )
     return Located(folder, lineage, parent_folder)
 

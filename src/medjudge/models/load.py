@@ -20,7 +20,7 @@ from medjudge.settings.model import TINY_BASE, ModelConfig
 from medjudge.tasks.tokenizers import plain_chat_template, stop_token_ids
 
 TINY_DIR = BUILTIN_DIR / "tiny"
-"""The weights that ship with the package; `make tiny-base` makes them anew."""
+"""The weights that ship with the package; `make tiny-base` makes them again."""
 WEIGHT_PATTERNS = ("*.safetensors", "*.bin")
 _HUB_PATTERNS = ["*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja", "tokenizer*"]
 

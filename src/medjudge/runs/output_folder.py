@@ -1,8 +1,8 @@
 """A folder of results and its one life cycle, for stages and for commands.
 
-Work goes on in a folder beside the final one. Cut off, it is gone on with by the same inputs and dropped by others.
-When the results are whole, the manifest is written as the last file, and the folder is moved into place in one step:
-killed at any moment, there is either the whole folder or a work folder.
+Work goes on in a folder beside the final one. After a cut-off it is resumed with the same inputs and dropped with
+others. When the results are whole, the manifest is written as the last file, and the folder is moved into place in one
+step: killed at any moment, there is either the whole folder or a work folder.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from medjudge.runs.provenance import Files, command_line, file_entry
 NOT_OUTPUTS = (CHECKPOINTS, INPUTS, THREADS, LOCK)
 """What lies in a work folder for the work alone, and is removed before the folder moves into place."""
 WORTH_KEEPING = (f"{CHECKPOINTS}/checkpoint-*", f"{CHECKPOINTS}/{JUDGES}", f"{ANSWERS}*", PREFLIGHT)
-"""Begun work that the same command goes on from."""
+"""Begun work that the same command resumes from."""
 PAGES = (".html", ".png", ".md")
 
 
@@ -70,7 +70,7 @@ class Record:
     """Data, gold and weight files that were read."""
     summary: Mapping[str, Any] = field(default_factory=dict)
     trl: Mapping[str, Any] = field(default_factory=dict)
-    """TRL's own settings in force, of those that change gradients and whose defaults differ between its versions."""
+    """TRL's own settings in use, of those that change gradients and whose defaults differ between its versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class OutputFolder:
     def new(cls, out_dir: Path, command: str, key: str = "") -> OutputFolder:
         """The folder that a command writes. Raises ConfigError where something lies there: nothing is overwritten.
 
-        key: tells begun work of one question from that of another, where several may wait to be gone on with.
+        key: separates begun work of several questions, each of which may be resumed.
         """
         final = out_dir.absolute()
         if final.exists() and not final.is_dir():
@@ -208,7 +208,7 @@ class OutputFolder:
             manifest = as_manifest(read_json(path)) if path.is_file() else None
         except RunError:
             return False
-        # A damaged manifest counts as none: the work is begun anew rather than published.
+        # A damaged manifest counts as none: the work is begun again rather than published.
         return manifest is not None and manifest["stage"] == self.name
 
     def is_current(self, inputs: Mapping[str, Any]) -> tuple[bool, str]:
@@ -227,7 +227,7 @@ class OutputFolder:
         return True, "unchanged"
 
     def begun(self) -> dict[str, Any] | None:
-        """The inputs that cut-off work was begun from; None where none is begun, or it cannot be gone on with."""
+        """The inputs that cut-off work was begun from; None where none is begun, or it cannot be resumed."""
         path = self.work / INPUTS
         if not path.is_file() or (self.work / MANIFEST).exists():
             return None
@@ -239,11 +239,11 @@ class OutputFolder:
 
     @property
     def has_kept_work(self) -> bool:
-        """Whether there is begun work that the same command goes on from."""
+        """Whether there is begun work that the same command resumes from."""
         return any(path for pattern in WORTH_KEEPING for path in self.work.glob(pattern))
 
     def drop_useless_work(self) -> None:
-        """Removes begun work that nothing can be gone on from: no checkpoint, no kept answer, no pre-flight."""
+        """Removes begun work that holds nothing to resume from: no checkpoint, no kept answer, no pre-flight."""
         drop_damaged_checkpoints(self.work)
         if self.work.is_dir() and not self.has_kept_work:
             # Tidying up after an error must not hide that error.

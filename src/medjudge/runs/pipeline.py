@@ -219,7 +219,7 @@ def _run_stage(
         summary = importlib.import_module(STAGES[name].module).run(context)
     output.finish(_record(name, recipe, inputs, summary))
     manifest = output.manifest() or {}
-    several = f" in {manifest['sittings']} sittings" if manifest["sittings"] > 1 else ""
+    several = f" in {manifest['sittings']} sessions" if manifest["sittings"] > 1 else ""
     _note(f"{stage_sentence(name, summary)} It took {roughly(manifest['wall_s'])}{several}.", console)
 
 

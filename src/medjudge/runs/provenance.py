@@ -66,7 +66,7 @@ def weight_files(models: Iterable[str | Path | None], revision: str | None = Non
 def _folder(model: str, revision: str | None) -> Path | None:
     if (folder := Path(model).expanduser()).is_dir():
         return folder
-    from medjudge.models.load import resolve  # imports torch, which whoever asked a hub model has loaded
+    from medjudge.models.load import resolve  # imports torch, which is loaded already where a hub model was asked
 
     try:
         # Nothing is downloaded for a manifest.

@@ -31,7 +31,7 @@ STAGE = "grpo"
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """Proves that the rewards can be earned, then trains under the doctor's eyes.
+    """Proves that the rewards can be earned, then trains while the doctor watches.
 
     Writes `adapter/` or `model/`, `preflight.json`, `doctor.json` and the log.
     """

@@ -131,7 +131,7 @@ def _split(tables: Mapping[str, CaseTable], data: DataConfig) -> dict[str, tuple
 
 
 def _leakage(splits: Mapping[str, Sequence[Case]], recipe: Recipe) -> LeakageReport:
-    """Splits to learn from against those held out; among the former an overlap is told, not enforced."""
+    """Splits to learn from against those held out; among the former an overlap is reported, not enforced."""
     limits = recipe.data.leakage
     check = partial(
         check_leakage,

@@ -169,7 +169,7 @@ def with_thinking(thinking: bool, thought: str | None, answer: str) -> str:
 def split_thinking(completion: str, thinking: bool, *, switch: str = "`task.thinking = true`") -> tuple[str, str] | str:
     """(thought, answer) of a completion, both stripped, or a sentence that says why it has not the contract's form.
 
-    A block that nobody asked for is never taken off: stripping it in evaluation alone hides a prompt that was rendered
+    A block that was not asked for is never taken off: stripping it in evaluation alone hides a prompt that was rendered
     in another mode than the training text. The sentence names the setting that reads such an answer; `switch`: the one
     that asks for the block.
     """

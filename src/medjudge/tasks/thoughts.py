@@ -1,4 +1,4 @@
-"""Thoughts as models and servers write them, told from the answer that follows.
+"""Thoughts as models and servers write them, separated from the answer that follows.
 
 A contract holds completions to its own form and strips nothing in silence. Two readers go further: lenient reading, and
 the client of an endpoint, whose server alone decides whether thoughts come in the text, apart from it, or not at all.
@@ -61,7 +61,7 @@ def split_thoughts(text: str) -> ThoughtSplit:
     """The thoughts at the start of a completion, and what follows them.
 
     A single closing tag without an opening one ends a thought too, since some chat templates open it in the prompt.
-    Thoughts after the start are left where they are: the text before them is an answer, or nobody knows what.
+    Thoughts after the start are left where they are: the text before them is an answer, or cannot be interpreted.
     """
     thoughts: list[str] = []
     tag, at = "", 0

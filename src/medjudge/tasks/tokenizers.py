@@ -92,7 +92,7 @@ def tokenise(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
 
 
 def _n_added(ids: Sequence[int], bos_id: int, text: str, bos: str) -> int:
-    """BOS ids before those that the text itself spells: some tokenizers add one whatever they are told."""
+    """BOS ids before those that the text itself spells: some tokenizers add one whatever the arguments say."""
     n_ids = next((i for i, token in enumerate(ids) if token != bos_id), len(ids))
     n_spelt = 0
     while text.startswith(bos, n_spelt * len(bos)):

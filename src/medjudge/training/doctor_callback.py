@@ -90,7 +90,7 @@ class DoctorWatch(TrainerCallback):  # type: ignore[misc]  # transformers ships 
             self._record(state.global_step, f"stopped and saved: {SIGNS[severe.name].title}")
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Lays what the doctor knows into the checkpoint, so that a resumed run names the same at the same step."""
+        """Writes what the doctor knows into the checkpoint, so that a resumed run names the same at the same step."""
         if not state.is_world_process_zero:
             return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"

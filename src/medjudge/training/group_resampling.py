@@ -74,11 +74,11 @@ class Resampler:
                     if drawn.log_probs is not None and again.log_probs is not None:
                         drawn.log_probs[to] = again.log_probs[source]
             self.n_resampled += len(fresh)
-            # Only what was drawn anew is scored again; groups for which the reserve ran out stay as they are.
+            # Only what was drawn again is scored again; groups for which the reserve ran out stay as they are.
             flat = self._flat_groups(inputs, drawn.completion_ids, flat[: len(fresh)]) + flat[len(fresh) :]
 
     def take_count(self) -> int:
-        """Groups drawn anew since this was last asked."""
+        """Groups resampled since the last call."""
         n, self.n_resampled = self.n_resampled, 0
         return n
 

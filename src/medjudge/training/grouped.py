@@ -7,7 +7,7 @@ entropies come out in TRL's own layout, so that all of its losses and metrics ar
 gradient are those of the repeated batch up to rounding (`tests/training/test_grouped.py`).
 
 Cost per group is linear in P + G * C for a prompt of P and completions of C tokens, beside the attention of the prompt
-on itself and of the completions on the prompt, which nobody is spared. A plain 4-D mask over the packed row would make
+on itself and of the completions on the prompt, which no layout avoids. A plain 4-D mask over the packed row would make
 attention cost (P + G * C)^2: more than the G * (P + C)^2 of the repeated batch as soon as G * C is several times P. So
 the row is computed in blocks of whole completions, each against the prompt and itself alone.
 
@@ -198,9 +198,9 @@ def _completion_blocks(sizes: Sequence[int], prompt: tuple[int, int], device: to
     """The completions of one group in blocks of whole completions, of up to a quarter of the prompt's length.
 
     A block of b tokens computes b * (P + b) scores where b * (P + C) are needed, and copies the P keys of the prompt:
-    with b near P / 4, at most a quarter of the scores are in vain, and about 4 * G * C keys are copied. Both are linear
-    in G * C, which neither one block for all completions nor one for each would be. On a GPU blocks are up to the
-    prompt's length, since a launch there costs more than scores computed in vain.
+    with b near P / 4, at most a quarter of the scores are not needed, and about 4 * G * C keys are copied. Both are
+    linear in G * C, which neither one block for all completions nor one for each would be. On a GPU blocks are up to
+    the prompt's length, since a launch there costs more than scores that are not needed.
     """
     limit = (prompt[1] - prompt[0]) // (1 if device.type == "cuda" else 4)
     blocks: list[Block] = []
@@ -245,7 +245,7 @@ AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
 def _keep_predictors(module: Any, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
-    """Forward hook of the backbone: the LM head then sees nothing but what predicts a completion token."""
+    """Forward hook of the backbone: the LM head then sees only the positions that predict a completion token."""
     packed = kwargs.get("packed")
     if packed is not None:
         output.last_hidden_state = output.last_hidden_state.index_select(1, packed.predictors)
@@ -275,7 +275,7 @@ class GroupedGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no typ
     """TRL's GRPO trainer that reads each prompt once per group; where it cannot, it is TRL's and says why, once."""
 
     def __init__(self, *args: Any, on_stock: Callable[[str], None] | None = None, **kwargs: Any) -> None:
-        """As GRPOTrainer. `on_stock` is told, once per reason, why something is left to stock TRL."""
+        """As GRPOTrainer. `on_stock` is called, once per reason, with why something is left to stock TRL."""
         super().__init__(*args, **kwargs)
         self._on_stock = on_stock or logging.getLogger(__name__).warning
         self._told: set[str] = set()
@@ -316,7 +316,7 @@ class GroupedGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no typ
         try:
             theirs, _, _ = super()._get_per_token_logps_and_entropies(self.model, *rows)
             ours, _ = self._grouped_logps_and_entropies(self.model, *rows)
-        except Exception as error:  # whatever it stumbles over, stock TRL is there
+        except Exception as error:  # of any library: stock TRL is used instead
             return f"the model does not take packed groups ({type(error).__name__})"
         finally:
             self.model.train(was_training)
@@ -324,7 +324,7 @@ class GroupedGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no typ
         return disagreement(ours, theirs, is_exact=is_exact)
 
     def _stock_because(self, what: str, reason: str | None) -> bool:
-        """Whether there is a reason for stock TRL; a new one is told."""
+        """Whether there is a reason for stock TRL; a new one is reported."""
         if reason is not None and (message := f"{what} by stock TRL: {reason}.") not in self._told:
             self._told.add(message)
             self._on_stock(message)

@@ -102,7 +102,7 @@ def step_of(checkpoint: Path) -> int:
 
 
 def train_grpo(job: TrainingJob, config: GrpoConfig, rows: RewardedRows, beside: Beside) -> Trained:
-    """Trains under the doctor's eyes. Resumes from the last whole checkpoint of the job."""
+    """Trains while the doctor watches. Resumes from the last whole checkpoint of the job."""
     order, steps = _order(config, rows, beside, job.seed)
     # Before the trainer is made: a prompt that cannot fit stops here and not in the first long step.
     longest = max(len(row.prompt_ids) for row in rows.encoded)

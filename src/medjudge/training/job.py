@@ -28,7 +28,7 @@ class TrainingJob:
     tokenizer: Any
     model_config: ModelConfig
     work: Path
-    """The stage's work folder: checkpoints lie there, and the last whole one is gone on from."""
+    """The stage's work folder: checkpoints lie there, and training resumes from the last whole one."""
     seed: int
 
 

@@ -47,7 +47,7 @@ class JudgeCounts:
         """Goes on from an earlier session. has_preflight: its pre-flight counts, since it is not made again."""
         stored = self._kept()
         for name, judge in self.judges.items():
-            # Spent is spent: what an earlier session paid counts, also where its marks are asked for anew.
+            # What an earlier session paid counts, also where its marks are asked for again.
             if judge.client is not None and name in stored.get("spent", {}):
                 judge.client.restore_spent(stored["spent"][name])
         if has_preflight:

@@ -150,7 +150,7 @@ def limit_to_one_device(arguments: Any) -> Any:
 def head_on_labels_only() -> Iterator[None]:
     """TRL's fused LM head computes the positions that carry loss, and no others, on every device.
 
-    TRL does so where Triton runs and scores prompts too elsewhere, lest a compiler meet a new shape in each batch; on a
+    TRL does so where Triton runs; elsewhere it scores prompts too, so that a compiler sees one shape per batch; on a
     CPU nothing is compiled. The loss is the same sum.
     """
     before = trl.trainer.utils._use_triton

@@ -104,7 +104,7 @@ def grpo_arguments(
         "steps_per_generation": config.completions_per_step // config.micro_batch,
         "num_generations": config.group_size,
         "num_iterations": config.num_iterations,
-        # As for SFT: `order.py` has laid out all epochs.
+        # As for SFT: `order.py` has written out all epochs.
         "shuffle_dataset": False,
         "remove_unused_columns": False,
         "max_completion_length": max_tokens,
@@ -152,7 +152,7 @@ def check_arguments(recipe: Recipe) -> None:
 
 
 def settings_in_force(stage: str, recipe: Recipe) -> dict[str, Any]:
-    """TRL's own settings that change gradients and that the recipe leaves to TRL, with the values in force.
+    """TRL's own settings that change gradients and that the recipe leaves to TRL, with the values in use.
 
     Their defaults differ between versions of TRL, so the same recipe can train otherwise after an upgrade:
     `use_bias_correction_kl`, for one, is True in 1.16 and was False when it was added.
