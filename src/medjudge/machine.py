@@ -187,9 +187,9 @@ def hidden_size(folder: Path) -> int:
 def pick_threads(requested: int | None, width: int, *, kept: int | None = None) -> Threads:
     """Sets torch's thread count to what is fastest now, and says why.
 
-    requested: `model.threads`. kept: the count that a cut-off stage began with. width: the model's hidden size; a product of
-    that size is measured with different counts in turn, so that the load of the moment counts. The order of what takes
-    precedence: `model.threads`, OMP_NUM_THREADS, `kept`, the measurement.
+    requested: `model.threads`. kept: the count that a cut-off stage began with. width: the model's hidden size; a
+    product of that size is measured with different counts in turn, so that the load of the moment counts. The order of
+    what takes precedence: `model.threads`, OMP_NUM_THREADS, `kept`, the measurement.
     """
     import torch
 

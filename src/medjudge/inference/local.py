@@ -33,7 +33,7 @@ class LocalEngine:
     def __init__(
         self, model: Any, tokenizer: Any, *, batch_tokens: int = 16384, on_progress: Callable[[int], None] | None = None
     ) -> None:
-        """`batch_tokens`: prompt and completion tokens per batch with padding. `on_progress` is called with cases done."""
+        """`batch_tokens`: tokens of prompts and completions per batch. `on_progress` is called with cases done."""
         self.model, self.tokenizer = model.eval(), tokenizer
         self.batch_tokens = batch_tokens
         self.on_progress = on_progress or (lambda n: None)
