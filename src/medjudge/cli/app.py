@@ -162,7 +162,9 @@ def named_pairs(pairs: list[str], option: str = "--model", form: str = "NAME=PAT
         if not equals or not name or not where:
             raise ConfigError(f"{option} takes {form}, got {text!r}. Write it in that form.")
         if option == "--model" and (why := model_name_trouble(name)) is not None:
-            raise ConfigError(f"{option} names a model {shown(name)}: {why}. Give it another name.")
+            raise ConfigError(
+                f"{option} names a model {shown(name)}, expected a short printable one: {why}. Give it another name."
+            )
         if name in named:
             raise ConfigError(f"{option} names {name!r} twice: expected each name once. Rename one.")
         named[name] = where

@@ -164,7 +164,9 @@ def check_where(tables: Sequence[Table], where: Mapping[str, Plain]) -> None:
             continue
         rows = [row.values for table in tables for row in (*table.rows, *table.dropped)]
         sources = ", ".join(table.source for table in tables)
-        raise DataError(f"{sources}: --where {path}=..: {why_missing(path, rows)}.")
+        raise DataError(
+            f"{sources}: --where {path}=..: {why_missing(path, rows)}. Expected a column of these rows: name another."
+        )
 
 
 def settle_columns(

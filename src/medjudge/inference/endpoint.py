@@ -80,6 +80,7 @@ class EndpointClient:
                 "'medjudge[endpoints]'."
             ) from None
         for name in _CLIENT_LOGGERS:
+            # These loggers write whole URLs, and at lower levels requests.
             logging.getLogger(name).setLevel(logging.ERROR)
         self.endpoint, self.settings = endpoint, settings
         self.on_progress, self.on_note = on_progress, on_note
@@ -210,6 +211,7 @@ class EndpointClient:
         n_attempts = n_tries = 0
         outage_s = 0.0
         while True:
+            # Counted before the attempt: if another call is answered meanwhile, the server is not out of reach.
             n_answers = self.usage.n_new
             outcome = await self._attempt(body, batch)
             n_tries += 1
@@ -271,6 +273,7 @@ class EndpointClient:
         status, code = error.status_code, known_code(error.code, error.type)
         parameter = known_parameter(error.param, body)
         reason = f"HTTP {status}" + (f" {code}" if code else "")
+        # A content filter answers with an error: it is the model's refusal to judge, not a failed call.
         if code in _REFUSAL_CODES:
             return Reply("", "refusal", None, None, round(latency_s, 3), asked_at, self.endpoint.model)
         if (fatal := self._fatal(status, code, parameter)) is not None:

@@ -80,6 +80,7 @@ class LoadedWhenAsked:
 
     def generate(self, contract: TaskContract, cases: Sequence[Case]) -> list[Completion]:
         """As `Engine.generate`. Raises ModelError or LineageError where the model cannot be loaded."""
+        # Nothing asked, nothing loaded: a stored evaluation is read without torch.
         return self.load().generate(contract, cases) if cases else []
 
     def label_logprobs(self, contract: TaskContract, cases: Sequence[Case]) -> list[LabelScores]:
@@ -111,6 +112,7 @@ class LoadedWhenAsked:
         quiet_libraries()
         folder = resolve(local_name(self.where))
         is_adapter = (folder / "adapter_config.json").exists()
+        # One `--base` serves all models of a command; those with whole weights take none.
         parent = self.settings.parent if is_adapter else None
         engine: Any
         if self.uses_vllm:

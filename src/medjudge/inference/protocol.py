@@ -9,7 +9,8 @@ from medjudge.records import Case, Completion, LabelScores
 from medjudge.tasks.contract import TaskContract
 
 LABELS_NEED_A_LOCAL_MODEL = (
-    "`evaluate.mode` is labels, but an endpoint ({names}) gives no probabilities of labels: take generate."
+    "`evaluate.mode` is labels, but an endpoint ({names}) gives no probabilities of labels: expected local models. "
+    "Set the mode to generate."
 )
 
 

@@ -124,6 +124,7 @@ def evaluate_cases(evaluation: Evaluation, out_dir: Path, judges: Mapping[str, J
     """
     store = AnswerStore(out_dir)
     opened = judges if judges is not None else open_judges(evaluation, store)
+    # All before the first is asked: where texts are sent must be known before any is sent.
     for judge in opened.values():
         judge.announce()
     probing = plan_probes(evaluation.contract, evaluation.config, evaluation.cases)
@@ -244,6 +245,7 @@ def _summarise(evaluation: Evaluation, judged: Mapping[str, Judged], baselines: 
             {**evaluation.leakage.to_json(), "statement": evaluation.leakage.summary_line},
         ),
         options=AnalysisOptions(
+            # Against the base where there is one: the differences then say what training added.
             reference="base" if "base" in judged else next(iter(judged)),
             slices=evaluation.slices,
             level=config.level,
@@ -348,6 +350,7 @@ def _verdict_rows(
 
 
 def _without_carried(case: Case) -> Case:
+    # Rewritten texts for probes travel with a case as slices. They are text of the case, and no property of it.
     slices = {name: value for name, value in case.slices.items() if not name.startswith(CARRIED_PREFIXES)}
     return replace(case, slices=slices)
 

@@ -121,6 +121,7 @@ class Judge:
         self.contract = contract
         self.contract_note = check_contract(trained_under(where), contract, any_scale=self.settings.any_scale)
         """Names the settings that differ from those that the model was trained under; None where none does."""
+        # A missing key or library shows here, before any judge is asked.
         self.engine = engine or LoadedWhenAsked(where, self.settings.load)
         self.engine.on_load = self._tell_of_template
         self._store, self._doing = store, doing
@@ -206,6 +207,7 @@ class Judge:
         # Without a store nothing is saved on the way, and one batch of all cases is the fastest.
         size = answer_store.PART if store is not None else total
         parts = []
+        # Over all cases, those of earlier sessions included: the bar shows what is left of the whole.
         with Bar(self._title(question), total) as bar:
             bar.advance(done)
             self.engine.on_progress = bar.advance

@@ -74,6 +74,8 @@ def calibration_measures(
         accuracy=float(right.mean()),
         ece=ece,
         ece_if_calibrated=float(if_calibrated.mean()),
+        # 1e-12: a simulated set with the very same bins may differ in the last bits, and counts as equal. The observed
+        # set counts as one draw, so p is never 0 (Phipson & Smyth 2010).
         calibrated_p=float((1 + (if_calibrated >= ece - 1e-12).sum()) / (1 + len(if_calibrated))),
         rms_error=debiased_rms_error(given, right, n_bins=n_bins),
         brier=_with_ends(brier_score(given, right), means["brier"], n),

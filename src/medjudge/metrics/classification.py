@@ -118,6 +118,7 @@ def code_outcomes(
     known = _rated(cases, code)
     group_code: dict[str, int] = {}
     for case in known.values():
+        # Over all rated cases, answered or not, so that two judges' groups have the same codes.
         group_code.setdefault(_group(case), len(group_code))
 
     answers, kinds, n_unmatched = _coded(judgements, code, known)
@@ -194,8 +195,10 @@ def _coded(
                     "Correct the verdict, or the task's labels."
                 )
             case Unparsed(kind=kind):
+                # Two columns beyond the labels: readable outer form without a label, and nothing readable at all.
                 answer = len(code) + (kind != "schema")
                 kinds[judgement.case_id] = kind
+        # Counted and not refused: a file of verdicts may hold cases that no expert rated.
         if judgement.case_id in known:
             answers[judgement.case_id] = answer
         else:
@@ -257,6 +260,7 @@ def classification_metrics(outcomes: Outcomes) -> dict[str, float]:
         )
     if outcomes.ordered:
         x, y = gold[parsed], predicted[parsed]
+        # SciPy warns where a side is constant, and gives nan as here.
         varies = any_parsed and bool(np.ptp(x)) and bool(np.ptp(y))
         metrics["pearson"] = float(pearsonr(x, y).statistic) if varies else float("nan")
     return metrics
@@ -299,6 +303,7 @@ def group_counts(outcomes: Outcomes) -> FloatArray:
     """(n_groups, K, K + 2): the table of gold by answer, one per group. The sum over groups is that of all rows."""
     n_labels = len(outcomes.labels)
     n_columns = n_labels + 2
+    # One bincount over flat cells is an order of magnitude faster than np.add.at on three axes.
     cell = (outcomes.groups * n_labels + outcomes.gold) * n_columns + outcomes.predicted
     flat = np.bincount(cell, minlength=outcomes.n_groups * n_labels * n_columns)
     return flat.reshape(outcomes.n_groups, n_labels, n_columns).astype(np.float64)

@@ -99,6 +99,7 @@ def mcnemar(only_a: int, only_b: int, *, method: Literal["auto", "exact", "mid-p
     from scipy.stats import binom
 
     fewer = min(only_a, only_b)
+    # Mid-p: half of the observed outcome's probability counts. The exact test is too cautious with few pairs.
     p = 2 * float(binom.cdf(fewer, discordant, 0.5)) - float(binom.pmf(fewer, discordant, 0.5))
     return McNemar(only_a, only_b, p, "mid-p")
 
@@ -116,6 +117,7 @@ def paired_differences(pairing: Pairing, metrics: tuple[str, ...], *, level: flo
             "ids agree."
         )
     both = np.stack([counts_by_group(a), counts_by_group(b)], axis=1)
+    # Leaving out an empty group changes nothing, but counts as a block and would narrow the interval.
     both = both[both[:, 0].sum((1, 2)) > 0]
     without = leave_one_out(both, lambda sums: metrics_from_counts(sums, **count_options(a)))
     values = metrics_from_counts(both.sum(0), **count_options(a))
@@ -283,13 +285,16 @@ def permutation_of_rows(
             swap[apart] = row
             keep = (swap[code] > 0).reshape(-1, *(1,) * (rows_a.ndim - 1))
             draws.append(statistic(np.where(keep, rows_a, rows_b)) - statistic(np.where(keep, rows_b, rows_a)))
+    # By the same function on the same rows as the draws, so that an equal value compares as equal.
     difference = statistic(rows_a) - statistic(rows_b)
     return _permutation(difference, np.array(draws), exact, n_groups)
 
 
 def _assignments(n_groups: int, n_resamples: int, rng: np.random.Generator) -> tuple[Iterator[FloatArray], bool]:
     """Chunks of rows of +1 (as observed) and -1 (swapped), (m, n_groups), and whether they are all that there are."""
+    # The first condition spares a power of thousands of bits.
     if n_groups < 60 and 2**n_groups <= n_resamples:
+        # All subsets as binary numbers, the observed one (no swap) first.
         bits = (np.arange(2**n_groups)[:, None] >> np.arange(n_groups)) & 1
         return iter([(1 - 2 * bits).astype(np.float64)]), True
     step = max(1, min(_CHUNK_ENTRIES // max(n_groups, 1), FIRST_LOOK))

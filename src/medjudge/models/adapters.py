@@ -99,8 +99,8 @@ def check_targets(model: Any, lora: LoraSettings, key: str, *, name: str, head_i
             if partner := _tied_partner(matched, model):
                 raise ConfigError(
                     f"`{key}` names `{target}`, but {name} has `tie_word_embeddings = true`: {' and '.join(partner)} "
-                    "are one matrix. An adapter on one of them cannot be merged without changing the other. Take "
-                    f'`{target}` out of the list; "all-linear" leaves both alone.'
+                    "are one matrix. An adapter on one of them cannot be merged without changing the other: expected "
+                    f'neither. Take `{target}` out of the list; "all-linear" leaves both alone.'
                 )
             if odd := {path: m for path, m in matched.items() if not isinstance(m, ADAPTABLE)}:
                 raise ConfigError(f"`{key}` {_cannot_be_adapted(target, odd)}")
