@@ -126,21 +126,21 @@ class Judge:
         from medjudge.judging.calibrated import apply_to
 
         rows = load_cases(cases, self.contract) if isinstance(cases, str | Path) else list(cases)
-        asked = self._asked(mode)
-        judgements, answers = asked.judge(rows)
-        calibrator = asked.saved_calibrator()
+        judge = self._in_mode(mode)
+        judgements, answers = judge.judge(rows)
+        calibrator = judge.saved_calibrator()
         if calibrator is not None:
             judgements = apply_to(calibrator, judgements)
         cut = tuple(answer.n_words_cut for answer in answers)
-        return Judged(asked.name, rows, judgements, self.contract, cut)
+        return Judged(judge.name, rows, judgements, self.contract, cut)
 
-    def _asked(self, mode: Literal["generate", "labels"]) -> judging.Judge:
+    def _in_mode(self, mode: Literal["generate", "labels"]) -> judging.Judge:
         settings = judging.JudgeSettings(self._load, mode)
-        asked = judging.Judge(
+        judge = judging.Judge(
             self.name or _short_name(str(self.model)), str(self.model), self.contract, settings, engine=self._engine
         )
-        asked.announce()
-        return asked
+        judge.announce()
+        return judge
 
     @cached_property
     def _load(self) -> LoadSettings:
@@ -148,7 +148,7 @@ class Judge:
 
     @cached_property
     def _engine(self) -> LoadedWhenAsked:
-        """Shared by all that is asked, so that weights are loaded once."""
+        """Shared by both modes, so that weights are loaded once."""
         return LoadedWhenAsked(str(self.model), self._load)
 
     def __repr__(self) -> str:

@@ -278,7 +278,7 @@ class GroupedGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no typ
         """As GRPOTrainer. `on_stock` is called, once per reason, with why something is left to stock TRL."""
         super().__init__(*args, **kwargs)
         self._on_stock = on_stock or logging.getLogger(__name__).warning
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._never = self._unfit()
         if self._never is None:
             for model in (self.model, self.ref_model):
@@ -325,8 +325,8 @@ class GroupedGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no typ
 
     def _stock_because(self, what: str, reason: str | None) -> bool:
         """Whether there is a reason for stock TRL; a new one is reported."""
-        if reason is not None and (message := f"{what} by stock TRL: {reason}.") not in self._told:
-            self._told.add(message)
+        if reason is not None and (message := f"{what} by stock TRL: {reason}.") not in self._reported:
+            self._reported.add(message)
             self._on_stock(message)
         return reason is not None
 
