@@ -87,7 +87,9 @@ def read_json(path: Path, *, constants: bool = False) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=float if constants else _refuse_constant)
     except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"cannot read {path}: {_why_unreadable(error)}. {how_to_renew(path)}") from None
+        raise RunError(
+            f"cannot read {path}: {_why_unreadable(error)}, expected JSON as medjudge writes it. {how_to_renew(path)}"
+        ) from None
 
 
 def _refuse_constant(name: str) -> Any:
@@ -132,10 +134,12 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
             for number, line in enumerate(lines, start=1):
                 row = json.loads(line, parse_constant=_refuse_constant)
                 if not isinstance(row, dict):
-                    raise RunError(f"{path}:{number} holds no JSON object. {how_to_renew(path)}")
+                    raise RunError(f"{path}:{number} holds no JSON object, expected one per line. {how_to_renew(path)}")
                 yield row
     except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"cannot read {path}: {_why_unreadable(error)}. {how_to_renew(path)}") from None
+        raise RunError(
+            f"cannot read {path}: {_why_unreadable(error)}, expected JSON as medjudge writes it. {how_to_renew(path)}"
+        ) from None
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]], *, private: bool = True) -> None:
@@ -169,14 +173,17 @@ def read_kept(path: Path) -> Any:
 def path_signature(path: Path) -> str | None:
     """What tells that a path changed: a file's content, size and time of a folder's files; None where nothing is."""
     if path.is_dir():
-        return sha256_json(
-            [
-                (str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns)
-                for p in sorted(path.rglob("*"))
-                if p.is_file()
-            ]
-        )
+        return sha256_json(folder_files(path))
     return sha256_file(path) if path.is_file() else None
+
+
+def folder_files(folder: Path) -> list[tuple[str, int, int]]:
+    """(place, size, time) of each file of a model's folder. Its calibrator is left out: that changes no answer."""
+    return [
+        (str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in (CALIBRATION, CALIBRATION_MANIFEST)
+    ]
 
 
 def sha256_json(value: Any) -> str:
@@ -187,22 +194,32 @@ def sha256_json(value: Any) -> str:
 
 def package_versions() -> dict[str, str]:
     """Versions of what a result depends on; packages that are not installed are left out."""
-    found = {"medjudge": __version__, "python": platform.python_version()}
+    versions = {"medjudge": __version__, "python": platform.python_version()}
     for name in VERSIONED:
         with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            versions[name] = version(name)
+    return versions
 
 
-def git_revision() -> str | None:
-    """The revision of the checkout that this code lies in, with `-dirty` where it has changes; None outside of one."""
-    here = Path(__file__).resolve().parent
+def git_revision(file: Path | None = None) -> str | None:
+    """The revision of the checkout that this code lies in, with `-dirty` where it has changes; None outside of one.
+
+    file: another one than this.
+    """
+    here = (file or Path(__file__)).resolve()
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments], cwd=here.parent, capture_output=True, text=True, timeout=5, check=True
+        )
+        return done.stdout.strip()
+
     try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5)
-        status = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, timeout=5)
+        # Installed into an environment inside somebody's own repository, this code is no part of that.
+        git("ls-files", "--error-unmatch", here.name)
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain") else "")
     except (OSError, subprocess.SubprocessError):
         return None
-    return head.stdout.strip() + ("-dirty" if status.stdout.strip() else "") if head.returncode == 0 else None
 
 
 # --- checkpoints ------------------------------------------------------------------------------------------------------
@@ -211,9 +228,9 @@ _TRAINER_STATE = "trainer_state.json"
 
 
 def begin_sitting(work: Path) -> None:
-    """Notes that work on a stage begins, or goes on after it was cut off: its seconds are those of all sittings.
+    """Notes that work on a stage begins, or resumes after it was cut off: its seconds are those of all sessions.
 
-    A sitting that is killed counts up to its last checkpoint, one that is stopped by an error or Ctrl-C in full.
+    A session that is killed counts up to its last checkpoint, one that is stopped by an error or Ctrl-C in full.
     """
     (work / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     path = work / CHECKPOINTS / SITTINGS
@@ -223,19 +240,19 @@ def begin_sitting(work: Path) -> None:
 
 
 def note_sitting(work: Path) -> None:
-    """Notes the seconds of the sitting that runs; nothing where none was begun."""
+    """Notes the seconds of the session that runs; nothing where none was begun."""
     if noted := _sittings(work):
         *earlier, last = noted
         write_json(work / CHECKPOINTS / SITTINGS, [*earlier, {**last, "seconds": time.monotonic() - last["began"]}])
 
 
 def sittings(work: Path) -> list[float]:
-    """Seconds of each sitting, as they were last noted."""
+    """Seconds of each session, as they were last noted."""
     return [sitting["seconds"] for sitting in _sittings(work)]
 
 
 def _sittings(work: Path) -> list[dict[str, float]]:
-    """What is noted of each sitting; nothing where the note is damaged: a wrong time must not stop a training."""
+    """What is noted of each session; nothing where the note is damaged: a wrong time must not stop a training."""
     try:
         noted = read_json(work / CHECKPOINTS / SITTINGS)
         return [{key: float(sitting[key]) for key in ("began", "seconds")} for sitting in noted]
@@ -279,12 +296,12 @@ def latest_checkpoint(work: Path) -> Path | None:
 
 def _checkpoints(work: Path) -> list[Path]:
     """What is called a checkpoint, in the order of the steps; files of other names are left alone."""
-    found = [path for path in (work / CHECKPOINTS).glob("checkpoint-*") if path.name.partition("-")[2].isdecimal()]
-    return sorted(found, key=lambda path: int(path.name.partition("-")[2]))
+    folders = [path for path in (work / CHECKPOINTS).glob("checkpoint-*") if path.name.partition("-")[2].isdecimal()]
+    return sorted(folders, key=lambda path: int(path.name.partition("-")[2]))
 
 
 def _checkpoint_trouble(checkpoint: Path) -> str | None:
-    """Why a checkpoint cannot be gone on from; None if it can."""
+    """Why a checkpoint cannot be resumed from; None if it can."""
     if not checkpoint.is_dir() or not (checkpoint / CHECKPOINT_COMPLETE).is_file():
         return "it was not written to its end"
     try:

@@ -127,9 +127,7 @@ def test_the_harness_gives_our_verdicts_row_by_row(
         folders.append(tmp_path / f"export-{kind}")
         export_lm_eval(recipe, recipe, options(source, str(taught)), folders[-1], Console(quiet=True))
         out = tmp_path / kind
-        evaluate_folder(
-            recipe.contract, source, {"m": str(taught)}, out, Console(quiet=True), recipe.data, recipe, where=()
-        )
+        evaluate_folder(recipe.contract, source, {"m": str(taught)}, out, Console(quiet=True), recipe.data, recipe)
         verdicts = [json.loads(line) for line in (out / artifacts.VERDICTS).read_text(encoding="utf-8").splitlines()]
         ours[f"medjudge_{kind}"] = {row["case_id"]: row for row in verdicts}
     found = harness(taught, folders, monkeypatch)
@@ -201,6 +199,7 @@ def test_the_four_tasks_and_sets_of_the_benchmark(tmp_path: Path) -> None:
     export_lm_eval(None, base, options(max_cases=3), tmp_path / "four", Console(quiet=True))
     assert sorted(path.name for path in (tmp_path / "four").iterdir()) == [
         "README.md",
+        "manifest.json",
         *(f"medjudge_{kind}" for kind in sorted(TASKS)),
     ]
     rows = tmp_path / "halubench.jsonl"

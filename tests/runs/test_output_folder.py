@@ -31,7 +31,7 @@ def test_a_folder_appears_whole_with_a_manifest_of_how_it_came_to_be(tmp_path: P
         artifacts.write_json(work / artifacts.RESULTS, {})
         assert not folder.final.exists()
         files = data_files([str(rows), None, "hub:owner/name", str(tmp_path / "gone.jsonl")])
-        files |= weight_files([model, "openai:judge@http://localhost:1/v1", None])
+        files |= weight_files([model, f"vllm:{model}", "openai:judge@http://localhost:1/v1", None])
         folder.finish(Record(INPUTS, config={"level": 0.95}, seed=3, files=files))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "out", "rows.jsonl"]
     assert sorted(path.name for path in folder.final.iterdir()) == [artifacts.MANIFEST, artifacts.RESULTS]
@@ -50,14 +50,34 @@ def test_a_folder_appears_whole_with_a_manifest_of_how_it_came_to_be(tmp_path: P
 
 def test_what_lies_there_is_not_overwritten(tmp_path: Path) -> None:
     write(OutputFolder.new(tmp_path / "out", "score"))
-    with pytest.raises(ConfigError, match=r"out is not an empty folder: name a new one"):
+    with pytest.raises(ConfigError, match=r"out is not an empty folder, expected a new or empty one: name another"):
         OutputFolder.new(tmp_path / "out", "score")
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ConfigError, match=r"file is a file: name a folder"):
+    with pytest.raises(ConfigError, match=r"file is a file, expected a folder: name another"):
         OutputFolder.new(tmp_path / "file", "score")
     (tmp_path / "empty").mkdir()
     write(OutputFolder.new(tmp_path / "empty", "score"))
     assert (tmp_path / "empty" / artifacts.MANIFEST).exists()
+
+
+def test_two_questions_for_one_place_do_not_replace_each_other(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    one, other = (OutputFolder.new(out, "evaluate", key=key * 12) for key in "ab")
+    with one.writing(INPUTS):
+        with pytest.raises(RunError, match=r"out is in use by another medjudge process"), other.writing(INPUTS):
+            pass
+        assert not other.work.exists()
+        one.finish(Record(INPUTS))
+    with pytest.raises(ConfigError, match=r"out is not an empty folder"), other.writing(INPUTS):
+        pass
+    neighbour = OutputFolder.new(tmp_path / "out.x", "evaluate", key="c" * 12)
+    with neighbour.writing(INPUTS):
+        write(OutputFolder.new(tmp_path / "x", "score"))
+
+
+def test_weights_asked_by_vllm_are_hashed_as_those_of_their_folder(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    assert weight_files([f"vllm:{tmp_path}"]) == weight_files([tmp_path]) != {}
 
 
 def test_cut_off_work_is_kept_where_it_is_worth_something(tmp_path: Path) -> None:

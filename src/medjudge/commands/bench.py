@@ -127,21 +127,42 @@ def _write_suite(suite: SuiteResults, jobs: Sequence[_Job], run_dir: RunDir) -> 
     path = run_dir.path
     artifacts.remove(path / artifacts.MANIFEST)  # of an earlier command: it names another table
     artifacts.write_json(path / artifacts.SUITE, suite.model_dump(mode="json"))
-    write_suite_page(suite, path, artifacts.read_commands(path / artifacts.COMMANDS), artifacts.package_versions())
-    manifests = {name: run_dir.manifest(name) for name in suite.sets}
-    inputs = {name: manifest["inputs_sha256"] for name, manifest in manifests.items() if manifest is not None}
-    record = Record(inputs, seed=jobs[0].recipe.evaluate.seed, summary={"sets": list(suite.sets)})
+    manifests = {name: manifest for name in suite.sets if (manifest := run_dir.manifest(name)) is not None}
+    versions = _measured_by(manifests)
+    write_suite_page(suite, path, artifacts.read_commands(path / artifacts.COMMANDS), versions)
+    record = Record(
+        {name: manifest["inputs_sha256"] for name, manifest in manifests.items()},
+        config={name: manifest["config"] for name, manifest in manifests.items()},
+        seed=jobs[0].recipe.evaluate.seed,
+        files={place: entry for manifest in manifests.values() for place, entry in manifest.get("files", {}).items()},
+        summary={"sets": list(suite.sets)},
+    )
     outputs = {artifacts.SUITE: file_entry(path / artifacts.SUITE)}
-    artifacts.write_json(path / artifacts.MANIFEST, manifest_of("bench", record, outputs))
+    artifacts.write_json(path / artifacts.MANIFEST, manifest_of("bench", record, outputs) | {"versions": versions})
     renew_pages(path)
+
+
+def _measured_by(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Package -> the version that the sets were measured with; all of them where an update came between two sets.
+
+    What is installed today measured only those sets that this command did not skip.
+    """
+    versions: dict[str, dict[str, None]] = {}
+    for manifest in manifests.values():
+        for package, version in manifest["versions"].items():
+            versions.setdefault(package, {})[version] = None
+    return {package: ", ".join(several) for package, several in versions.items()}
 
 
 def _check_folder(out_dir: Path) -> None:
     if out_dir.exists() and not out_dir.is_dir():
-        raise ConfigError(f"--out {out_dir} is a file: name a folder.")
+        raise ConfigError(f"--out {out_dir} is a file, expected a folder: name another.")
     begun = (out_dir / artifacts.COMMANDS).exists() and (out_dir / ".lock").exists()
     if out_dir.exists() and any(out_dir.iterdir()) and not begun:
-        raise ConfigError(f"--out {out_dir} is not empty and holds no benchmark: name a new folder.")
+        raise ConfigError(
+            f"--out {out_dir} is not empty and holds no benchmark, expected a new folder or one of a benchmark: name "
+            "another."
+        )
 
 
 # --- rows and contracts -----------------------------------------------------------------------------------------------
@@ -152,24 +173,36 @@ def _choose(options: BenchOptions) -> list[Chosen]:
     own = {name for name in copies if name not in SETS and name in rubrics}
     for name in own:
         if (why := file_name_trouble(name, RESERVED_SETS)) is not None:
-            raise ConfigError(f"--data: a set cannot be called {shown(name)}: {why}.")
+            raise ConfigError(f"--data: a set cannot be called {shown(name)}: {why}. Give it another name.")
     chosen = choose_sets(options.only, copies, own)
     if unused := [name for name in rubrics if name not in {one.name for one in chosen}]:
-        raise ConfigError(f"--rubric names {', '.join(unused)}, which is not among the sets that are judged.")
+        raise ConfigError(
+            f"--rubric names {', '.join(unused)}, which is not among the sets that are judged: expected one of "
+            f"{', '.join(one.name for one in chosen)}. Leave it out, or judge that set too (--only)."
+        )
     if both := [one.name for one in chosen if one.name in rubrics and one.benchmark.preset is None and not one.is_own]:
-        raise ConfigError(f"--rubric {both[0]}: each row of this set brings a rubric of its own.")
+        raise ConfigError(
+            f"--rubric {both[0]}: each row of this set brings a rubric of its own, expected none here. Leave the "
+            "option out."
+        )
     return chosen
 
 
 def _job(one: Chosen, recipe: Recipe, options: BenchOptions) -> _Job:
     if not isinstance(recipe.task, RubricContract):
-        raise ConfigError(f"the recipe is for {recipe.task.kind!r}: this benchmark is for rubric judges.")
+        raise ConfigError(
+            f"the recipe is for {recipe.task.kind!r}, expected 'rubric': this benchmark is for rubric judges. Name "
+            "another recipe."
+        )
     contract = set_contract(one, recipe.task, options.rubrics.get(one.name))
     own = recipe.model_copy(update={"name": one.name, "task": contract})
     rows = read_benchmark(one, contract)
     rated = [case for case in rows.table.cases if case.gold is not None]
     if not rated:
-        raise DataError(f"{one.source}: no row has a score, there is nothing to measure {one.name} against.")
+        raise DataError(
+            f"{one.source}: no row has a score, expected at least one to measure {one.name} against. Take a file that "
+            "holds the experts' scores, or leave the set out."
+        )
     cases = seeded_sample(rated, recipe.evaluate.max_cases, recipe.evaluate.seed)
     tree = without_transport(own.model_dump(mode="json"))
     inputs = {
@@ -187,7 +220,7 @@ def _job(one: Chosen, recipe: Recipe, options: BenchOptions) -> _Job:
 
 
 def _identity(where: str) -> list[str | None]:
-    return [where, None if is_endpoint(where) else artifacts.path_signature(Path(local_name(where)).expanduser())]
+    return [where, None if is_endpoint(where) else artifacts.path_signature(Path(local_name(where)))]
 
 
 # --- judges -----------------------------------------------------------------------------------------------------------

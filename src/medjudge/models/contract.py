@@ -64,7 +64,7 @@ def read_contract(folder: Path) -> TaskContract | None:
     if not path.exists():
         return None
     tree = artifacts.read_json(path)
-    if not isinstance(tree, Mapping) or tree.get("version") != FILE_VERSION or tree.get("kind") not in TASKS:
+    if not isinstance(tree, Mapping) or tree.get("version") != FILE_VERSION or str(tree.get("kind")) not in TASKS:
         raise RunError(
             f"{path} is not a contract of this version: expected version {FILE_VERSION} and one of "
             f"{', '.join(TASKS)}. Train again, or remove the file and name the task."
@@ -73,8 +73,8 @@ def read_contract(folder: Path) -> TaskContract | None:
         contract = TASKS[str(tree["kind"])].model_validate(tree["settings"])
     except (ValidationError, KeyError) as error:
         raise RunError(
-            f"{path} holds settings that this version does not know ({type(error).__name__}). Train again, or remove "
-            "the file and name the task with its settings."
+            f"{path} holds settings that this version does not know ({type(error).__name__}), expected its own. Train "
+            "again, or remove the file and name the task with its settings."
         ) from None
     if contract.fingerprint() != tree.get("fingerprint"):
         raise ModelError(

@@ -12,6 +12,7 @@ from medjudge import artifacts
 from medjudge.data.rows import source_files
 from medjudge.errors import MedjudgeError
 from medjudge.settings.endpoint import is_endpoint
+from medjudge.settings.engine import local_name
 
 WEIGHT_FILES = ("*.safetensors", "*.bin")
 Files = dict[str, dict[str, Any]]
@@ -27,6 +28,7 @@ def record_command(folder: Path) -> None:
     """Keeps the commands that touched a folder, the newest last, for its page."""
     path = folder / artifacts.COMMANDS
     commands = artifacts.read_commands(path)
+    # Each command once, where it was typed last, and only the newest: a page is to show them.
     artifacts.write_json(path, list(dict.fromkeys([*commands, command_line()]))[-20:])
 
 
@@ -43,6 +45,7 @@ def data_files(sources: Iterable[str | None]) -> Files:
     paths: list[Path] = []
     for source in sources:
         try:
+            # A gone file is no error here: what was read of it stands in the inputs by its hash.
             paths += source_files(source) if source else ()
         except MedjudgeError:
             continue
@@ -55,17 +58,18 @@ def weight_files(models: Iterable[str | Path | None], revision: str | None = Non
     for model in models:
         if model is None or is_endpoint(str(model)):
             continue
-        folder = _folder(model, revision)
+        folder = _folder(local_name(str(model)), revision)
         paths += [path for pattern in WEIGHT_FILES for path in sorted(folder.glob(pattern))] if folder else []
     return _entries(paths)
 
 
-def _folder(model: str | Path, revision: str | None) -> Path | None:
+def _folder(model: str, revision: str | None) -> Path | None:
     if (folder := Path(model).expanduser()).is_dir():
         return folder
-    from medjudge.models.load import resolve  # imports torch, which whoever asked a hub model has loaded
+    from medjudge.models.load import resolve  # imports torch, which is loaded already where a hub model was asked
 
     try:
+        # Nothing is downloaded for a manifest.
         return resolve(model, revision, is_asked_for=False)
     except MedjudgeError:
         return None

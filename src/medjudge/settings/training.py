@@ -115,7 +115,7 @@ class DoctorConfig(Settings):
     window_groups: int = Field(32, ge=1)
     """Groups that those steps hold, at least: of 32 groups none differs by chance only where hardly any does."""
     held_out_split: SplitName = "validation"
-    """Cases that no gradient sees. Without this split nothing is measured, and hacking cannot be told from learning."""
+    """Cases that no gradient sees. Without this split nothing is measured, and reward hacking looks like learning."""
     held_out_cases: int = Field(64, ge=0)
     """Cases of it, drawn by the seed; 0 measures nothing."""
     held_out_every: int = Field(20, ge=1)
