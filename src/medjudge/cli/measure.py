@@ -22,7 +22,8 @@ from medjudge.cli.app import (
 from medjudge.errors import ConfigError
 
 ASKED_TASK = (
-    "The task. Not needed for models that medjudge trained: their folders say it, with its settings (contract.json)."
+    "The task, such as equivalence. Not needed for models that medjudge trained: their folders say it, with its "
+    "settings (contract.json)."
 )
 
 
