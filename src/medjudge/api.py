@@ -127,6 +127,7 @@ class Judge:
 
         rows = load_cases(cases, self.contract) if isinstance(cases, str | Path) else list(cases)
         judge = self._in_mode(mode)
+        judge.check_saved_calibrator()
         judgements, answers = judge.judge(rows)
         calibrator = judge.saved_calibrator()
         if calibrator is not None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from rich.console import Console
 
 from medjudge import artifacts
+from medjudge.commands import report
 from medjudge.commands.evaluate import evaluate_folder
 from medjudge.commands.report import rewrite
 from medjudge.commands.score import ScoreOptions, label_scale, score_files
+from medjudge.errors import RunError
 from medjudge.recipe import recipe_from_tree
 from tests.models.small_models import save_base
 from tests.small_runs import write_rows
@@ -77,3 +81,12 @@ def test_of_an_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert artifacts.REPORT in manifest["outputs"]
     assert (manifest["stage"], manifest["config"]["evaluate"]["mode"]) == ("evaluate", "labels")
     pages_name_what_measured(folder, folder / artifacts.REPORT, numpy, monkeypatch)
+
+
+def test_a_first_page_that_finds_no_room_leaves_the_results_and_says_how_to_write_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "index.html"))
+    monkeypatch.setattr(report, "rewrite", Mock(side_effect=full))
+    with pytest.raises(RunError, match=r"results stand whole in .*index.html cannot be written: the disk is full"):
+        report.first_page(tmp_path, Console(quiet=True))

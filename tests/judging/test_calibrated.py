@@ -18,6 +18,7 @@ from medjudge.cli import main
 from medjudge.commands.calibrate import calibrate_model
 from medjudge.data.leakage import LeakageReport
 from medjudge.errors import ConfigError, DataError, RunError
+from medjudge.inference.loader import LoadedWhenAsked
 from medjudge.judging import evaluate_cases
 from medjudge.judging import judge as judging
 from medjudge.judging.answer_store import model_identity
@@ -128,6 +129,12 @@ def test_calibrate_then_evaluate_and_judge(
     cases = load_cases(rows, "appropriateness", fields={"condition": "topic"}, settings=SETTINGS)
     judged = Judge(model, "appropriateness", SETTINGS).judge(cases, mode="labels")
     assert judged.to_frame()["confidence"].tolist() == pytest.approx(confidences("fitted"))
+    # Under another contract it would mean nothing, which is said before a model has answered for hours.
+    monkeypatch.setattr(LoadedWhenAsked, "load", Mock(side_effect=AssertionError))
+    with pytest.raises(ConfigError, match="fitted for contract"):
+        Judge(model, "appropriateness", {**SETTINGS, "system_prompt": "Other"}).judge(cases, mode="labels")
+    with pytest.raises(AssertionError, match="fitted for contract"):
+        command("evaluate", *given, "--out", str(tmp_path / "other"), *task, "--set", "task.system_prompt=Other")
 
 
 def recipe_of(rows: Path, folder: Path, **evaluate: object) -> object:

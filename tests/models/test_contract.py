@@ -28,7 +28,7 @@ from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.marks import ReasoningContract
 from medjudge.tasks.mcq import McqContract
 from medjudge.tasks.rubric import RubricContract
-from medjudge.training.save import save_trained
+from medjudge.training.save import Origin, save_trained
 from tests.models.small_models import save_base
 from tests.small_runs import small_tree
 
@@ -59,6 +59,9 @@ def test_a_contract_is_read_as_it_was_written_and_agrees_with_itself(tmp_path: P
 
 def test_a_folder_without_one_says_what_its_lineage_does(tmp_path: Path) -> None:
     assert read_contract(tmp_path) is None
+    with pytest.raises(ModelError, match=r"without config\.json .* such as RUN/sft/model"):  # that of a stage
+        trained_under(str(tmp_path))
+    artifacts.write_json(tmp_path / "config.json", {})
     assert trained_under(str(tmp_path)) == TrainedUnder(str(tmp_path))
     artifacts.write_json(tmp_path / artifacts.LINEAGE, {"contract_sha256": "a" * 64})
     assert trained_under(str(tmp_path)).fingerprint == "a" * 64
@@ -169,7 +172,7 @@ def test_a_folder_of_an_earlier_version_is_held_to_its_fingerprint() -> None:
         ([trained(McqContract())], "equivalence", EquivalenceContract()),
         ([trained(EquivalenceContract(language="fr"))], "equivalence", None),
         ([trained(McqContract())], None, r"different contracts \(kind\)"),
-        ([trained(EquivalenceContract(language="fr"))], None, r"contracts \(language \(one: fr, other: en\)\)"),
+        ([trained(EquivalenceContract(language="fr"))], None, r"contracts \(language \(first: en, second: fr\)\)"),
     ],
 )
 def test_the_contracts_of_several_models_must_agree(
@@ -187,16 +190,14 @@ def test_the_contracts_of_several_models_must_agree(
 @pytest.mark.parametrize("tuning", ["lora", "full"])
 def test_every_folder_that_training_and_merging_write_holds_it(tmp_path: Path, tuning: str) -> None:
     recipe = recipe_from_tree(small_tree(tmp_path / "rows.jsonl", tmp_path / "runs"))
-    start, run_dir = save_base(tmp_path / "base"), tmp_path / "run"
-    (run_dir / "prepare").mkdir(parents=True)
-    (run_dir / "prepare" / "train.jsonl").write_text("")
+    start = save_base(tmp_path / "base")
     tokenizer = load_tokenizer(start)
     model = load_weights(start, recipe.model, tokenizer)
     if tuning == "lora":
         model = get_peft_model(model, lora_config(recipe.sft.lora))
     out = tmp_path / "out"
-    options: dict[str, Any] = {"merge_now": True, "prompts": [[3, 4, 5]]}
-    save_trained("sft", model, tokenizer, recipe, start, str(start), out, run_dir, **options)
+    origin = Origin("sft", recipe, start, str(start), tmp_path / "run" / "sft", "0" * 64)
+    save_trained(model, tokenizer, out, origin, proof=[[3, 4, 5]])
     folders = [out / artifacts.ADAPTER, out / artifacts.MODEL] if tuning == "lora" else [out / artifacts.MODEL]
     copy_model(out / artifacts.MODEL, tmp_path / "copy")
     for folder in (*folders, tmp_path / "copy"):

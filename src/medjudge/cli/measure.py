@@ -58,10 +58,10 @@ def evaluate(
 
     options = EvaluateOptions(where or (), train, base)
     evaluate_folder(contract, data, models, out, console(), data_config, rest, options)
-    from medjudge.commands.report import rewrite
+    from medjudge.commands.report import first_page
     from medjudge.reporting.terminal import print_outcome
 
-    rewrite(out, console(), show_text=rest.report.show_text)
+    first_page(out, console(), show_text=rest.report.show_text)
     print_outcome(out, console())
 
 
@@ -148,10 +148,10 @@ def probe(
 
     options = EvaluateOptions(where or (), parent=base)
     evaluate_folder(contract, data, models, out, console(), data_config, rest, options)
-    from medjudge.commands.report import rewrite
+    from medjudge.commands.report import first_page
     from medjudge.reporting.terminal import print_outcome
 
-    rewrite(out, console(), show_text=rest.report.show_text)
+    first_page(out, console(), show_text=rest.report.show_text)
     print_outcome(out, console())
 
 

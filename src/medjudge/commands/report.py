@@ -8,7 +8,7 @@ from rich.console import Console
 
 from medjudge import artifacts
 from medjudge.errors import RunError
-from medjudge.files import make_folder
+from medjudge.files import make_folder, write_failure
 from medjudge.metrics.published import SuiteResults
 from medjudge.reporting.card import write_card
 from medjudge.reporting.gather import gather, versions_of
@@ -17,6 +17,24 @@ from medjudge.reporting.suite import write_suite_page
 from medjudge.runs.output_folder import renew_pages
 from medjudge.runs.run_dir import RunDir
 from medjudge.settings.evaluate import ReportConfig
+
+
+def first_page(folder: Path, console: Console, *, show_text: bool = False) -> None:
+    """The page of results that a command has just written.
+
+    Raises RunError where it cannot be written, as on a full disk: the results are whole then, and the command that
+    made them need not run again.
+    """
+    try:
+        rewrite(folder, console, show_text=show_text)
+    except OSError as error:
+        if (message := write_failure(error)) is None:
+            raise
+        why = message.partition(". ")[0]
+        raise RunError(
+            f"the results stand whole in {folder}, but their page does not: {why}. Make room, then: medjudge report "
+            f"{folder}"
+        ) from None
 
 
 @artifacts.private_files()

@@ -79,6 +79,11 @@ class Evaluation:
     uses_saved_calibrators: bool = True
     """Whether a calibrator that lies with a model is applied where none is fitted here."""
 
+    @property
+    def takes_saved_calibrators(self) -> bool:
+        """Whether no calibrator is fitted here and those that lie with the models are applied."""
+        return self.uses_saved_calibrators and (self.config.calibrator == "none" or not self.validation)
+
 
 @dataclass(frozen=True, slots=True)
 class Judged:
@@ -117,6 +122,8 @@ def open_judges(evaluation: Evaluation, store: AnswerStore) -> dict[str, Judge]:
     for name, where in evaluation.models.items():
         settings = JudgeSettings.of(name, evaluation.model, evaluation.config, evaluation.parent)
         judges[name] = Judge(name, where, evaluation.contract, settings, store=store, doing="evaluate")
+        if evaluation.takes_saved_calibrators:
+            judges[name].check_saved_calibrator()
     return judges
 
 
@@ -193,7 +200,7 @@ def _calibrator(judge: Judge, evaluation: Evaluation) -> tuple[Calibrator | None
         if judge.folder is not None and judge.lineage is not None:  # not into a hub's cache
             _save(judge, judge.folder, calibrator, evaluation)
         return calibrator, _calibrated_sentence(judge.name, calibrator, f"the split {config.calibration_split!r}")
-    calibrator_or_none = judge.saved_calibrator() if evaluation.uses_saved_calibrators else None
+    calibrator_or_none = judge.saved_calibrator() if evaluation.takes_saved_calibrators else None
     if calibrator_or_none is None:
         return None, ""
     rows = "the rows named in its calibration.json"

@@ -193,6 +193,11 @@ class Judge:
             self.folder, mode=self.settings.mode, weights_sha256=self.weights_sha256, contract=self.contract
         )
 
+    def check_saved_calibrator(self) -> None:
+        """Raises ConfigError for a saved calibrator of another contract, before anything is asked or loaded."""
+        if self.folder is not None:
+            read_calibrator(self.folder, mode=self.settings.mode, weights_sha256=None, contract=self.contract)
+
     def announce(self) -> None:
         """Logs what a person may want to stop for: where texts go, and settings other than those of the training."""
         if self.engine.client is not None and not self.engine.client.endpoint.is_loopback:

@@ -28,6 +28,8 @@ SHORT = 24
 """A setting's value of at most so many characters is shown in a message; of a longer one only the name is."""
 SCALE_SETTINGS = ("points", "criteria", "rubric")
 """What a set of the rubric benchmark brings of its own: a judge is asked on scales that it was not trained on."""
+MODEL_FILES = ("config.json", "adapter_config.json", artifacts.CONTRACT, artifacts.LINEAGE)
+"""A folder with one of these is taken for a model's; `resolve` says of others what is missing."""
 _PLACEHOLDER = "text"
 
 
@@ -93,8 +95,8 @@ def trained_under(where: str) -> TrainedUnder:
     if is_endpoint(where):
         return TrainedUnder(where)
     folder = Path(local_name(where))
-    if not folder.is_dir():
-        from medjudge.models.load import resolve  # torch: only for what is no folder
+    if not any((folder / name).exists() for name in MODEL_FILES):
+        from medjudge.models.load import resolve  # torch: only for what is no model's folder
 
         folder = resolve(local_name(where))
     contract = read_contract(folder)
@@ -178,7 +180,9 @@ def agreed_contract(models: Sequence[TrainedUnder], kind: str | None = None) -> 
             continue
         if kind is not None:
             return None
-        differing = "kind" if own.kind != first.kind else _listed(first, own, _differing(first, own), ("one", "other"))
+        differing = (
+            "kind" if own.kind != first.kind else _listed(own, first, _differing(first, own), ("first", "second"))
+        )
         raise ConfigError(
             f"{known[0].where} and {other.where} were trained under different contracts ({differing}): expected one "
             "contract for all models. Name the task and its settings that all are asked under, or ask them one by one."
