@@ -115,7 +115,7 @@ class Judge:
 
     def calibrator(self, mode: Literal["generate", "labels"] = "generate") -> Calibrator | None:
         """What `medjudge calibrate` saved with the model for this way of asking; `judge` applies it to confidences."""
-        return self._asked(mode).saved_calibrator()
+        return self._in_mode(mode).saved_calibrator()
 
     def judge(self, cases: Sequence[Case] | str | Path, mode: Literal["generate", "labels"] = "generate") -> Judged:
         """Verdicts on these cases, one per case and in their order.
