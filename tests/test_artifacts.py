@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,20 @@ def test_write_is_whole_or_not_at_all(tmp_path: Path) -> None:
         artifacts.write_json(path, {"x": float("nan")})
     assert artifacts.read_json(path) == {"x": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_the_revision_is_that_of_this_code_and_not_of_a_repository_that_it_is_installed_into(tmp_path: Path) -> None:
+    (installed := tmp_path / "lib" / "artifacts.py").parent.mkdir()
+    installed.write_text("")
+    assert artifacts.git_revision(installed) is None
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)
+    assert artifacts.git_revision(installed) is None
+    subprocess.run([*git, "add", "-f", str(installed)], check=True)
+    assert str(artifacts.git_revision(installed)).endswith("-dirty")
+    subprocess.run([*git, "commit", "-q", "-m", "ours"], check=True)
+    assert re.fullmatch("[0-9a-f]{40}", str(artifacts.git_revision(installed)))
 
 
 def test_finished_stage_is_current_only_for_its_inputs(tmp_path: Path) -> None:

@@ -173,14 +173,17 @@ def read_kept(path: Path) -> Any:
 def path_signature(path: Path) -> str | None:
     """What tells that a path changed: a file's content, size and time of a folder's files; None where nothing is."""
     if path.is_dir():
-        return sha256_json(
-            [
-                (str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns)
-                for p in sorted(path.rglob("*"))
-                if p.is_file()
-            ]
-        )
+        return sha256_json(folder_files(path))
     return sha256_file(path) if path.is_file() else None
+
+
+def folder_files(folder: Path) -> list[tuple[str, int, int]]:
+    """(place, size, time) of each file of a model's folder. Its calibrator is left out: that changes no answer."""
+    return [
+        (str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in (CALIBRATION, CALIBRATION_MANIFEST)
+    ]
 
 
 def sha256_json(value: Any) -> str:
@@ -198,15 +201,25 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
-def git_revision() -> str | None:
-    """The revision of the checkout that this code lies in, with `-dirty` where it has changes; None outside of one."""
-    here = Path(__file__).resolve().parent
+def git_revision(file: Path | None = None) -> str | None:
+    """The revision of the checkout that this code lies in, with `-dirty` where it has changes; None outside of one.
+
+    file: another one than this.
+    """
+    here = (file or Path(__file__)).resolve()
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments], cwd=here.parent, capture_output=True, text=True, timeout=5, check=True
+        )
+        return done.stdout.strip()
+
     try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5)
-        status = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, timeout=5)
+        # Installed into an environment inside somebody's own repository, this code is no part of that.
+        git("ls-files", "--error-unmatch", here.name)
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain") else "")
     except (OSError, subprocess.SubprocessError):
         return None
-    return head.stdout.strip() + ("-dirty" if status.stdout.strip() else "") if head.returncode == 0 else None
 
 
 # --- checkpoints ------------------------------------------------------------------------------------------------------

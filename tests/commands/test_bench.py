@@ -14,6 +14,7 @@ from medjudge import artifacts
 from medjudge.cli import main
 from medjudge.inference.loader import LoadedWhenAsked
 from medjudge.judging import answer_store
+from medjudge.runs import output_folder
 from tests.inference.scripted_endpoint import Action, Say, Status, scripted
 from tests.models.small_models import save_base
 from tests.shared_data import require_shared
@@ -194,11 +195,21 @@ def test_an_endpoint_that_fails_stops_the_run_and_loses_nothing(tmp_path: Path, 
     assert judge["honest"]["accuracy"]["value"] == judge["published"]["metrics"]["accuracy"] == 1.0
 
 
-def test_sets_of_earlier_commands_stay_on_the_page(tmp_path: Path, run: Any) -> None:
+def test_sets_of_earlier_commands_stay_on_the_page(tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = write_halubench(tmp_path / "rows.jsonl")
     model = ("--mode", "labels", "--model", f"a={save_base(tmp_path / 'a')}")
     assert run(*model, "--data", f"halubench-drop={rows}")[0] == 0
+    old = artifacts.package_versions()["numpy"]
+    for module in (artifacts, output_folder):  # NumPy is updated between the two commands
+        monkeypatch.setattr(module, "package_versions", lambda: {"numpy": "99.9"})
+    assert "unchanged" in run(*model, "--data", f"halubench-drop={rows}")[1]
+    assert artifacts.read_json(tmp_path / "out" / artifacts.MANIFEST)["versions"]["numpy"] == old
+    assert "99.9" not in (tmp_path / "out" / artifacts.REPORT).read_text(encoding="utf-8")
     assert run(*model, "--data", f"halubench-covidqa={rows}")[0] == 0
+    manifest = artifacts.read_json(tmp_path / "out" / artifacts.MANIFEST)
+    assert manifest["versions"]["numpy"] == f"99.9, {old}"
+    assert set(manifest["files"]) == {str(rows), str(tmp_path / "a" / "model.safetensors")}
+    assert list(manifest["config"]) == ["halubench-covidqa", "halubench-drop"]
     assert list(suite(tmp_path)["sets"]) == ["halubench-covidqa", "halubench-drop"]
     other = ("--mode", "labels", "--model", f"b={save_base(tmp_path / 'b', seed=1)}")
     assert run(*other, "--data", f"halubench-covidqa={rows}")[0] == 0

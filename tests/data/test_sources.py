@@ -23,7 +23,7 @@ TASK = EquivalenceContract(language="fr")
 ROWS: list[dict[str, Any]] = [
     {"question": "Quel vaccin ?", "reference": "ROR", "candidate": "Le ROR", "label": 1, "generator": "a"},
     {"question": "Quel vaccin ?", "reference": "ROR", "candidate": "BCG", "label": 0, "generator": "b"},
-    {"question": "Quelle dose ?", "reference": "5 mg", "candidate": '5\nmg, "oui"', "label": 1, "generator": "a"},
+    {"question": "Quelle dose ?", "reference": "5 mg", "candidate": '5\nmg,\u2028"oui"', "label": 1, "generator": "a"},
 ]
 
 
@@ -31,6 +31,11 @@ def json_lines(path: Path, rows: list[dict[str, Any]], *, end: str = "\n", bom: 
     text = end.join(json.dumps(row, ensure_ascii=False) for row in rows) + end
     path.write_bytes((b"\xef\xbb\xbf" if bom else b"") + text.encode())
     return path
+
+
+def test_json_lines_in_a_json_file_end_at_newlines_alone(tmp_path: Path) -> None:
+    rows = list(rows_module._json_rows(json_lines(tmp_path / "r.json", ROWS), []))
+    assert [row.values for row in rows if isinstance(row, rows_module.Row)] == ROWS
 
 
 def with_csv(path: Path, delimiter: str = ",", encoding: str = "utf-8") -> Path:

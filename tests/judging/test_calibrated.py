@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,15 +15,21 @@ from rich.console import Console
 
 from medjudge import Judge, artifacts, load_cases
 from medjudge.cli import main
+from medjudge.commands.calibrate import calibrate_model
 from medjudge.data.leakage import LeakageReport
 from medjudge.errors import ConfigError, DataError, RunError
+from medjudge.judging import evaluate_cases
+from medjudge.judging import judge as judging
+from medjudge.judging.answer_store import model_identity
 from medjudge.judging.calibrated import apply_to, fit_on, read_calibrator, save_calibrator
 from medjudge.metrics.calibrators import Calibrator
 from medjudge.models.lineage import weights_sha256
+from medjudge.models.load import TINY_DIR
 from medjudge.recipe import recipe_from_tree
 from medjudge.records import Case, Unparsed, Verdict
 from medjudge.runs.run_dir import RunDir
 from medjudge.runs.stages import StageContext
+from medjudge.settings.data import DataConfig
 from medjudge.stages.evaluate import run
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.mcq import McqContract
@@ -60,6 +69,20 @@ def test_it_belongs_to_one_way_of_asking_one_contract_and_one_set_of_weights(tmp
         read_calibrator(tmp_path, mode="labels", **ours)
 
 
+def test_a_new_fit_takes_the_manifest_of_the_last_one_away_and_makes_no_other_model(tmp_path: Path) -> None:
+    model = save_base(tmp_path / "model")
+    identity, signature = model_identity(str(model)), artifacts.path_signature(model)
+    artifacts.write_json(model / artifacts.CALIBRATION_MANIFEST, {"outputs": {}})
+    save_calibrator(model, HALF, mode="labels", data="v", weights_sha256="a" * 64, contract=CONTRACT)
+    assert not (model / artifacts.CALIBRATION_MANIFEST).exists()
+    artifacts.write_json(model / artifacts.CALIBRATION_MANIFEST, {"outputs": {}})
+    assert (model_identity(str(model)), artifacts.path_signature(model)) == (identity, signature)
+
+
+def test_nothing_is_saved_with_the_weights_of_the_package() -> None:
+    assert judging.Judge("tiny", str(TINY_DIR), CONTRACT).folder is None
+
+
 def test_calibrate_then_evaluate_and_judge(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -79,6 +102,10 @@ def test_calibrate_then_evaluate_and_judge(
     options = ["--set", "evaluate.n_resamples=100", "--set", "evaluate.baselines=false"]
     given = ["--data", str(rows), "--model", f"m={model}", *options]
     command("evaluate", *given, "--out", str(tmp_path / "raw"), *task)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: False)
+        with pytest.raises(ConfigError, match="model cannot be written, and a calibrator is saved with the weights"):
+            calibrate_model(model, str(rows), DataConfig(), recipe_of(rows, tmp_path), "platt", Console(quiet=True))
     assert "platt, fitted on 24 verdicts" in command("calibrate", str(model), "--data", str(rows), *task)
     beside = artifacts.read_json(model / artifacts.CALIBRATION_MANIFEST)
     assert (beside["stage"], list(beside["outputs"])) == ("calibrate", [artifacts.CALIBRATION])
@@ -110,7 +137,10 @@ def recipe_of(rows: Path, folder: Path, **evaluate: object) -> object:
     return recipe_from_tree(tree)
 
 
-def test_a_run_fits_on_its_validation_split_and_saves_with_the_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize("can_save", [True, False])
+def test_a_run_fits_on_its_validation_split_and_saves_with_the_model(
+    tmp_path: Path, can_save: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     rows = write_rows(tmp_path / "rows.jsonl", 10)
     model = save_base(tmp_path / "model")
     settings = {"mode": "labels", "calibrator": "temperature", "models": [], "extra_models": {"m": str(model)}}
@@ -123,9 +153,15 @@ def test_a_run_fits_on_its_validation_split_and_saves_with_the_model(tmp_path: P
         text = "".join(json.dumps(case.to_json()) + "\n" for case in some)
         (run_dir / "prepare" / f"{split}.jsonl").write_text(text)
     artifacts.write_json(run_dir / "prepare" / artifacts.LEAKAGE, LeakageReport((), {}, 0.9).to_json())
+    if not can_save:
+        refused = PermissionError(errno.EACCES, "Permission denied")
+        monkeypatch.setattr(evaluate_cases, "save_calibrator", Mock(side_effect=refused))
     run(StageContext(recipe, out, RunDir(run_dir), Console(quiet=True)))
-    saved = artifacts.read_json(model / artifacts.CALIBRATION)["calibrators"]["labels"]
-    assert (saved["kind"], saved["n"], saved["fitted_on"]) == ("temperature", 15, "validation")
+    if can_save:
+        saved = artifacts.read_json(model / artifacts.CALIBRATION)["calibrators"]["labels"]
+        assert (saved["kind"], saved["n"], saved["fitted_on"]) == ("temperature", 15, "validation")
+    else:
+        assert f"m: its calibrator is used here, but not saved in {model}: Permission denied" in caplog.text
     lines = [json.loads(line) for line in (out / artifacts.VERDICTS).read_text().splitlines()]
     assert all(row["confidence"] < row["confidence_as_stated"] for row in lines)  # too sure by far
     assert list(out.glob(".answers-*")) == []

@@ -75,9 +75,10 @@ def test_a_damaged_file_and_one_of_another_wording_are_refused(tmp_path: Path) -
     artifacts.write_json(path, {**tree, "settings": {**tree["settings"], "colour": 1}})
     with pytest.raises(RunError, match="settings that this version does not know"):
         read_contract(tmp_path)
-    artifacts.write_json(path, [])
-    with pytest.raises(RunError, match="not a contract of this version"):
-        read_contract(tmp_path)
+    for other in ([], {"name": "of another program"}, {**tree, "kind": ["mcq"]}, {**tree, "version": 9}):
+        artifacts.write_json(path, other)
+        with pytest.raises(RunError, match="not a contract of this version"):
+            read_contract(tmp_path)
 
 
 KIND = RubricContract(criteria="kind?", rubric="a text", points=5)

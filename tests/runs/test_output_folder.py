@@ -60,6 +60,26 @@ def test_what_lies_there_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "empty" / artifacts.MANIFEST).exists()
 
 
+def test_two_questions_for_one_place_do_not_replace_each_other(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    one, other = (OutputFolder.new(out, "evaluate", key=key * 12) for key in "ab")
+    with one.writing(INPUTS):
+        with pytest.raises(RunError, match=r"out is in use by another medjudge process"), other.writing(INPUTS):
+            pass
+        assert not other.work.exists()
+        one.finish(Record(INPUTS))
+    with pytest.raises(ConfigError, match=r"out is not an empty folder"), other.writing(INPUTS):
+        pass
+    neighbour = OutputFolder.new(tmp_path / "out.x", "evaluate", key="c" * 12)
+    with neighbour.writing(INPUTS):
+        write(OutputFolder.new(tmp_path / "x", "score"))
+
+
+def test_weights_asked_by_vllm_are_hashed_as_those_of_their_folder(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    assert weight_files([f"vllm:{tmp_path}"]) == weight_files([tmp_path]) != {}
+
+
 def test_cut_off_work_is_kept_where_it_is_worth_something(tmp_path: Path) -> None:
     folder = OutputFolder.new(tmp_path / "out", "evaluate", key="k")
     with pytest.raises(RuntimeError), folder.writing(INPUTS):

@@ -127,13 +127,31 @@ def _write_suite(suite: SuiteResults, jobs: Sequence[_Job], run_dir: RunDir) -> 
     path = run_dir.path
     artifacts.remove(path / artifacts.MANIFEST)  # of an earlier command: it names another table
     artifacts.write_json(path / artifacts.SUITE, suite.model_dump(mode="json"))
-    write_suite_page(suite, path, artifacts.read_commands(path / artifacts.COMMANDS), artifacts.package_versions())
-    manifests = {name: run_dir.manifest(name) for name in suite.sets}
-    inputs = {name: manifest["inputs_sha256"] for name, manifest in manifests.items() if manifest is not None}
-    record = Record(inputs, seed=jobs[0].recipe.evaluate.seed, summary={"sets": list(suite.sets)})
+    manifests = {name: manifest for name in suite.sets if (manifest := run_dir.manifest(name)) is not None}
+    versions = _measured_by(manifests)
+    write_suite_page(suite, path, artifacts.read_commands(path / artifacts.COMMANDS), versions)
+    record = Record(
+        {name: manifest["inputs_sha256"] for name, manifest in manifests.items()},
+        config={name: manifest["config"] for name, manifest in manifests.items()},
+        seed=jobs[0].recipe.evaluate.seed,
+        files={place: entry for manifest in manifests.values() for place, entry in manifest.get("files", {}).items()},
+        summary={"sets": list(suite.sets)},
+    )
     outputs = {artifacts.SUITE: file_entry(path / artifacts.SUITE)}
-    artifacts.write_json(path / artifacts.MANIFEST, manifest_of("bench", record, outputs))
+    artifacts.write_json(path / artifacts.MANIFEST, manifest_of("bench", record, outputs) | {"versions": versions})
     renew_pages(path)
+
+
+def _measured_by(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Package -> the version that the sets were measured with; all of them where an update came between two sets.
+
+    What is installed today measured only those sets that this command did not skip.
+    """
+    versions: dict[str, dict[str, None]] = {}
+    for manifest in manifests.values():
+        for package, version in manifest["versions"].items():
+            versions.setdefault(package, {})[version] = None
+    return {package: ", ".join(several) for package, several in versions.items()}
 
 
 def _check_folder(out_dir: Path) -> None:
@@ -202,7 +220,7 @@ def _job(one: Chosen, recipe: Recipe, options: BenchOptions) -> _Job:
 
 
 def _identity(where: str) -> list[str | None]:
-    return [where, None if is_endpoint(where) else artifacts.path_signature(Path(local_name(where)).expanduser())]
+    return [where, None if is_endpoint(where) else artifacts.path_signature(Path(local_name(where)))]
 
 
 # --- judges -----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,11 @@ def calibrate_model(
         raise ConfigError(
             f"{model} is no folder, expected one: a calibrator is saved with the weights. Name a local model folder."
         )
+    if not os.access(model, os.W_OK):
+        raise ConfigError(
+            f"{model} cannot be written, and a calibrator is saved with the weights: expected a folder that you may "
+            "write to. Copy it, and calibrate the copy."
+        )
     from medjudge.models.lineage import recorded_sha256
     from medjudge.models.load import quiet_libraries
 
@@ -64,7 +70,6 @@ def calibrate_model(
     judgements, _ = judge.judge(cases)
     judge.close()
     calibrator = fit_on(kind, cases, judgements)
-    artifacts.remove(model / artifacts.CALIBRATION_MANIFEST)  # of an earlier fit
     path = save_calibrator(
         model,
         calibrator,

@@ -15,13 +15,14 @@ from medjudge.data.rows import Row, iter_rows
 from medjudge.data.sources import parse_where, read_source
 from medjudge.data.splits import seeded_sample
 from medjudge.errors import DataError
+from medjudge.judging.answer_store import model_identity
 from medjudge.judging.evaluate_cases import Evaluation, evaluate_cases
 from medjudge.judging.probing import ALL
 from medjudge.machine import fit_threads
 from medjudge.network import offline
 from medjudge.recipe import Recipe
 from medjudge.records import Case
-from medjudge.runs.output_folder import OutputFolder, Record
+from medjudge.runs.output_folder import KEY_LENGTH, OutputFolder, Record
 from medjudge.runs.provenance import data_files, record_command, weight_files
 from medjudge.settings.data import DataConfig
 from medjudge.settings.endpoint import is_endpoint
@@ -96,9 +97,7 @@ def evaluate_folder(
                 console.print(f"  answers so far are stored in {work.name}: the same command goes on from there")
             raise
         config = {**recipe.model_dump(mode="json"), "data": data_config.model_dump(mode="json")}
-        files = data_files([data, options.train]) | weight_files(
-            [*models.values(), options.parent], recipe.model.revision
-        )
+        files = data_files([data, options.train]) | weight_files([*models.values(), options.parent])
         folder.finish(Record(inputs, config=config, seed=recipe.evaluate.seed, files=files, summary=summary))
 
 
@@ -155,19 +154,11 @@ def _key_of(recipe: Recipe, models: Mapping[str, str], cases: Sequence[Case], pa
             recipe.contract.fingerprint(),
             recipe.model.model_dump(mode="json"),
             [config.mode, config.seed, config.probe_cases, config.batch_tokens],
-            {name: [where, _files_of(where)] for name, where in models.items()},
-            [parent, _files_of(parent or "")],
+            {name: model_identity(where) for name, where in models.items()},
+            model_identity(parent) if parent is not None else None,
             [case.to_json() for case in cases],
         ]
-    )[:12]
-
-
-def _files_of(where: str) -> list[tuple[str, int, int]]:
-    """Size and time of a model folder's files; nothing of what is no folder."""
-    folder = Path(local_name(where))
-    if is_endpoint(where) or not folder.is_dir():
-        return []
-    return [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.iterdir()) if p.is_file()]
+    )[:KEY_LENGTH]
 
 
 def _with_carried(data: str, contract: TaskContract, config: DataConfig, recipe: Recipe) -> tuple[str, ...]:

@@ -228,7 +228,7 @@ def _json_rows(path: Path, notes: list[str] | None) -> Iterator[Row | Rejected]:
         lines = error.msg == "Extra data"
         if lines and notes is not None:
             notes.append(f"{path}: it holds a JSON object per line and is read so.")
-            for number, line in enumerate(text.splitlines(), start=1):
+            for number, line in enumerate(text.split("\n"), start=1):
                 if line.strip():
                     yield _json_row(line.encode("utf-8", "surrogatepass"), f"{path}:{number}")
             return

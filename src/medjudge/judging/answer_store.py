@@ -6,7 +6,7 @@ it stale, and no other model's answers are taken for it. Endpoints keep theirs i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -82,16 +82,8 @@ def model_identity(where: str) -> list[Any]:
 
     Its calibrator is left out: it changes no answer, and a run writes it between its own answers.
     """
-    folder = Path(local_name(where)).expanduser()
+    folder = Path(local_name(where))
     if not folder.is_dir():
         return [where]
-    files: Sequence[Path] = sorted(path for path in folder.rglob("*") if path.is_file())
-    return [
-        where,
-        [
-            # Not hashes: reading tens of gigabytes would take longer than the answers that it may save.
-            (str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns)
-            for path in files
-            if path.name != artifacts.CALIBRATION
-        ],
-    ]
+    # Sizes and times, not hashes: reading tens of gigabytes would take longer than the answers that it may save.
+    return [where, artifacts.folder_files(folder)]

@@ -56,7 +56,10 @@ def apply_to(calibrator: Calibrator, judgements: Sequence[Judgement]) -> list[Ju
 def save_calibrator(
     folder: Path, calibrator: Calibrator, *, mode: Mode, weights_sha256: str, contract: TaskContract, data: str
 ) -> Path:
-    """Writes it into the model's folder, beside that of the other mode. Returns the file."""
+    """Writes it into the model's folder, beside that of the other mode. Returns the file.
+
+    The manifest of an earlier fit is removed: it names another file.
+    """
     path = folder / artifacts.CALIBRATION
     # Written as a whole, with the other mode's entry: one of the two may be fitted long after the other.
     stored = _calibrators(path) if path.exists() else {}
@@ -66,6 +69,7 @@ def save_calibrator(
         "contract_sha256": contract.fingerprint(),
         "fitted_on": data,
     }
+    artifacts.remove(folder / artifacts.CALIBRATION_MANIFEST)
     artifacts.write_json(path, {"version": CALIBRATION_VERSION, "calibrators": {**stored, mode: entry}})
     return path
 

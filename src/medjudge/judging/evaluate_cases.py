@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,6 +37,8 @@ from medjudge.settings.model import ModelConfig
 from medjudge.settings.rewards import RewardSettings
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.text import prompt_text
+
+log = logging.getLogger(__name__)
 
 CARRIED_PREFIXES = tuple(f"{kind}_" for kind in CARRIED)
 """Of slices that hold rewritten texts for a probe: text of a case, which the file of verdicts leaves out."""
@@ -188,20 +191,29 @@ def _calibrator(judge: Judge, evaluation: Evaluation) -> tuple[Calibrator | None
         except DataError as error:
             return None, f"{judge.name}'s confidences were not calibrated: {error}"
         if judge.folder is not None and judge.lineage is not None:  # not into a hub's cache
-            save_calibrator(
-                judge.folder,
-                calibrator,
-                mode=config.mode,
-                weights_sha256=judge.weights_sha256,
-                contract=evaluation.contract,
-                data=config.calibration_split,
-            )
+            _save(judge, judge.folder, calibrator, evaluation)
         return calibrator, _calibrated_sentence(judge.name, calibrator, f"the split {config.calibration_split!r}")
     calibrator_or_none = judge.saved_calibrator() if evaluation.uses_saved_calibrators else None
     if calibrator_or_none is None:
         return None, ""
     rows = "the rows named in its calibration.json"
     return calibrator_or_none, _calibrated_sentence(judge.name, calibrator_or_none, rows)
+
+
+def _save(judge: Judge, folder: Path, calibrator: Calibrator, evaluation: Evaluation) -> None:
+    """With the model, for later commands. These results need no file, so a model that cannot be written is no error."""
+    try:
+        save_calibrator(
+            folder,
+            calibrator,
+            mode=evaluation.config.mode,
+            weights_sha256=judge.weights_sha256,
+            contract=evaluation.contract,
+            data=evaluation.config.calibration_split,
+        )
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        log.warning("%s: its calibrator is used here, but not saved in %s: %s", judge.name, folder, why)
 
 
 def _calibrated_sentence(name: str, calibrator: Calibrator, rows: str) -> str:

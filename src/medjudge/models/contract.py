@@ -64,7 +64,7 @@ def read_contract(folder: Path) -> TaskContract | None:
     if not path.exists():
         return None
     tree = artifacts.read_json(path)
-    if not isinstance(tree, Mapping) or tree.get("version") != FILE_VERSION or tree.get("kind") not in TASKS:
+    if not isinstance(tree, Mapping) or tree.get("version") != FILE_VERSION or str(tree.get("kind")) not in TASKS:
         raise RunError(
             f"{path} is not a contract of this version: expected version {FILE_VERSION} and one of "
             f"{', '.join(TASKS)}. Train again, or remove the file and name the task."

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -55,6 +56,8 @@ NOT_OUTPUTS = (CHECKPOINTS, INPUTS, THREADS, LOCK)
 WORTH_KEEPING = (f"{CHECKPOINTS}/checkpoint-*", f"{CHECKPOINTS}/{JUDGES}", f"{ANSWERS}*", PREFLIGHT)
 """Begun work that the same command resumes from."""
 PAGES = (".html", ".png", ".md")
+KEY_LENGTH = 12
+"""Hexadecimal digits of the key that tells begun work of one question from that of another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +99,7 @@ class OutputFolder:
         key: separates begun work of several questions, each of which may be resumed.
         """
         final = out_dir.absolute()
-        if final.exists() and not final.is_dir():
-            raise ConfigError(f"--out {final} is a file, expected a folder: name another.")
-        if final.exists() and any(final.iterdir()):
-            raise ConfigError(
-                f"--out {final} is not an empty folder, expected a new or empty one: name another, nothing is "
-                "overwritten."
-            )
+        _require_free(final)
         work = final.with_name(f".{final.name}.{key}.work" if key else f".{final.name}.work")
         return cls(command, final, work, final)
 
@@ -115,13 +112,21 @@ class OutputFolder:
         After an error or Ctrl-C the begun work is kept if the same command can go on from it, and removed otherwise.
         """
         with hold(self.work):
-            work = self.begin(inputs)
             try:
-                yield work
+                # Another command may have been told the same folder, for another question and with work of its own.
+                _require_free(self.final)
+                if any(is_held(path) for path in self._work_of_others()):
+                    raise _in_use(self.final)
+                yield self.begin(inputs)
             except BaseException:
-                artifacts.note_sitting(work)
+                artifacts.note_sitting(self.work)
                 self.drop_useless_work()
                 raise
+
+    def _work_of_others(self) -> Iterator[Path]:
+        """Begun work of other questions that is to move to the same place."""
+        name = re.compile(rf"\.{re.escape(self.final.name)}(\.[0-9a-f]{{{KEY_LENGTH}}})?\.work")
+        return (path for path in self.final.parent.iterdir() if name.fullmatch(path.name) and path != self.work)
 
     def begin(self, inputs: Mapping[str, Any]) -> Path:
         """The work folder: that of a cut-off run with the same inputs, or an empty one."""
@@ -332,10 +337,7 @@ def hold(folder: Path, *, patience_s: float = 0.0) -> Iterator[None]:
             if time.monotonic() < until_s:
                 time.sleep(0.05)
                 continue
-            raise RunError(
-                f"{folder} is in use by another medjudge process, expected a free folder. Wait for it, or give this "
-                "run another `name` or `--out`."
-            )
+            raise _in_use(folder)
         with private_files():
             yield
     finally:
@@ -352,6 +354,23 @@ def is_held(folder: Path) -> bool:
         return not _take(descriptor, fcntl.LOCK_SH)
     finally:
         os.close(descriptor)
+
+
+def _in_use(folder: Path) -> RunError:
+    return RunError(
+        f"{folder} is in use by another medjudge process, expected a free folder. Wait for it, or give this run "
+        "another `name` or `--out`."
+    )
+
+
+def _require_free(final: Path) -> None:
+    """Raises ConfigError where something lies in the place that a command is to write."""
+    if final.exists() and not final.is_dir():
+        raise ConfigError(f"--out {final} is a file, expected a folder: name another.")
+    if final.exists() and any(final.iterdir()):
+        raise ConfigError(
+            f"--out {final} is not an empty folder, expected a new or empty one: name another, nothing is overwritten."
+        )
 
 
 def _take(descriptor: int, kind: int) -> bool:

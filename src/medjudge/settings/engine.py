@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 EngineName = Literal["transformers", "vllm"]
@@ -15,5 +16,6 @@ def is_vllm(where: str) -> bool:
 
 
 def local_name(where: str) -> str:
-    """The folder or hub id without the engine."""
-    return where.removeprefix(VLLM_SCHEME)
+    """The folder or hub id without the engine, a leading `~` being the home folder: no shell expands `NAME=~/DIR`."""
+    name = where.removeprefix(VLLM_SCHEME)
+    return str(Path(name).expanduser()) if name.startswith("~") else name

@@ -7,7 +7,6 @@ written for training and testing judges: they are no guideline and not for use o
 
 from __future__ import annotations
 
-import json
 import random
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from medjudge import artifacts
 from medjudge.errors import DataError
 from medjudge.files import BUILTIN_DIR
 from medjudge.synthetic.partition import Part, set_aside
@@ -246,7 +246,7 @@ def _inside(procedure: str) -> str:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return list(artifacts.read_lines(path))
 
 
 def _count(principles: dict[str, Principle], number: str) -> int:
