@@ -73,7 +73,7 @@ def test_same_seed_same_samples_whatever_the_batches() -> None:
             n_per_prompt=4,
             sampling=sampling,
             limits=Limits(STOPS, 12),
-            generator=torch.Generator().manual_seed(seed),
+            rng=torch.Generator().manual_seed(seed),
             batch_tokens=batch_tokens,
         )
 
@@ -123,7 +123,7 @@ def test_samples_follow_the_distribution_that_generate_draws_from(sampling: Samp
         n_per_prompt=n,
         sampling=sampling,
         limits=Limits(STOPS, 1),
-        generator=torch.Generator().manual_seed(3),
+        rng=torch.Generator().manual_seed(3),
     )
     counts = torch.bincount(torch.tensor(drawn).flatten(), minlength=VOCAB)
     assert not counts[probabilities == 0].any()

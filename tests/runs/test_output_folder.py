@@ -123,7 +123,7 @@ def test_damage_is_named_when_the_results_are_read(tmp_path: Path) -> None:
     folder = OutputFolder.new(tmp_path / "out", "score")
     write(folder)
     (folder.final / artifacts.RESULTS).write_text("{}")
-    with pytest.raises(RunError, match=r"results\.json was changed.*run the command that wrote it again"):
+    with pytest.raises(RunError, match=r"results\.json was changed.*repeat the command that wrote it"):
         artifacts.read_json(folder.final / artifacts.RESULTS)
 
 

@@ -38,7 +38,8 @@ def preflight(recipe: Recipe, console: Console, *, force: bool = False) -> Prefl
     quiet_libraries()
     if not any(stage.by_rewards for stage in training_stages(recipe.stages)):
         raise ConfigError(
-            "`stages` has no grpo, expected it: without it there is no reward to prove. Add grpo to `stages`."
+            "`stages` has no grpo, which this check needs: without it there is no reward to prove. Add grpo "
+            "to `stages`."
         )
     started = time.monotonic()
     run_dir = RunDir(recipe.run_dir)

@@ -56,8 +56,7 @@ def check_split(name: str, cases: Sequence[Case]) -> None:
     if not cases:
         raise DataError(
             f"split {name!r} has no cases, expected at least one. Whole groups stay together: give it a larger "
-            "share, or group by a finer "
-            f"column."
+            "share, or group by a finer column."
         )
     if name in TRAIN_LIKE:
         labels = sorted({case.gold for case in cases if case.gold is not None})

@@ -46,8 +46,8 @@ class LocalEngine:
         self, contract: TaskContract, cases: Sequence[Case], n_per_case: int, *, temperature: float, seed: int
     ) -> list[list[Completion]]:
         """(n_cases, n_per_case) completions at this temperature; one seed gives the same for the same cases."""
-        generator = torch.Generator().manual_seed(seed)
-        return self.draw(contract, cases, n_per_case, Sampling(temperature=temperature), generator)
+        rng = torch.Generator().manual_seed(seed)
+        return self.draw(contract, cases, n_per_case, Sampling(temperature=temperature), rng)
 
     @torch.inference_mode()
     def draw(
@@ -56,11 +56,11 @@ class LocalEngine:
         cases: Sequence[Case],
         n_per_case: int,
         sampling: Sampling,
-        generator: torch.Generator | None = None,
+        rng: torch.Generator | None = None,
     ) -> list[list[Completion]]:
         """`n_per_case` completions of each case, in the order of the cases, ended by the stop token or the limit.
 
-        generator: a CPU generator for sampling; None draws from torch's global one.
+        rng: a CPU generator for sampling; None draws from torch's global one.
         """
         encoded = encode_all(contract, cases, self.tokenizer, with_target=False)
         prompts = [row.prompt_ids for row in encoded]
@@ -74,13 +74,13 @@ class LocalEngine:
                 n_per_prompt=n_per_case,
                 sampling=sampling,
                 limits=Limits(stop_ids, n_new),
-                generator=generator,
+                rng=rng,
                 batch_tokens=self.batch_tokens,
                 on_progress=self.on_progress,
             )
         else:
             repeated = [ids for ids in prompts for _ in range(n_per_case)]
-            rows = self._generate_plainly(repeated, n_new, sampling, generator)
+            rows = self._generate_plainly(repeated, n_new, sampling, rng)
             drawn = [rows[i : i + n_per_case] for i in range(0, len(rows), n_per_case)]
         return [[self._read(row, ids, stop_ids) for ids in own] for row, own in zip(encoded, drawn, strict=True)]
 
@@ -139,7 +139,7 @@ class LocalEngine:
                 yield part, label_log_probs(self.model, chosen, tree, prefix=prefix, temperature=temperature)
 
     def _generate_plainly(
-        self, prompts: Sequence[Sequence[int]], n_new: int, sampling: Sampling, generator: torch.Generator | None
+        self, prompts: Sequence[Sequence[int]], n_new: int, sampling: Sampling, rng: torch.Generator | None
     ) -> list[list[int]]:
         """transformers' own generation, on batches padded on the left."""
         rope = getattr(self.model.config.get_text_config(), "rope_parameters", None) or {}
@@ -147,11 +147,11 @@ class LocalEngine:
         alone = rope.get("rope_type") in ("longrope", "dynamic")
         pad, device = self.tokenizer.pad_token_id, device_of(self.model)
         completions: dict[int, list[int]] = {}
-        with torch.random.fork_rng(enabled=generator is not None):
-            if generator is not None:
+        with torch.random.fork_rng(enabled=rng is not None):
+            if rng is not None:
                 # `generate` draws from torch's global generator alone: it is seeded from ours, inside a fork, so
                 # nothing outside sees it.
-                torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+                torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
             for batch in batches(
                 [len(ids) for ids in prompts], [n_new] * len(prompts), 0 if alone else self.batch_tokens
             ):

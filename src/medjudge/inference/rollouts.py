@@ -95,13 +95,13 @@ def roll_out(
     n_per_prompt: int = 1,
     sampling: Sampling = GREEDY,
     limits: Limits,
-    generator: torch.Generator | None = None,
+    rng: torch.Generator | None = None,
     batch_tokens: int = 16384,
     on_progress: Callable[[int], None] | None = None,
 ) -> list[list[list[int]]]:
     """Token ids of `n_per_prompt` completions of each prompt, in the order of the prompts. Equal prompts are read once.
 
-    generator: a CPU generator; None draws from torch's global one. batch_tokens: tokens held at one time, prompts
+    rng: a CPU generator; None draws from torch's global one. batch_tokens: tokens held at one time, prompts
     (counted once, with padding) and the completions' room. on_progress is called with the number of prompts done.
     Raises ModelError where `why_not` finds the model unfit; `transformers.generate` serves those.
     """
@@ -113,7 +113,7 @@ def roll_out(
         )
     shape = (len(prompts), n_per_prompt, 1 if sampling.greedy else limits.max_new_tokens)
     # All draws at once, in the order of the prompts: batches of any size then give the same completions.
-    uniform = torch.zeros(shape) if sampling.greedy else torch.rand(shape, generator=generator)
+    uniform = torch.zeros(shape) if sampling.greedy else torch.rand(shape, generator=rng)
     places: dict[tuple[int, ...], list[int]] = {}
     for i, ids in enumerate(prompts):
         # Equal prompts are read once, and their completions drawn side by side.

@@ -244,7 +244,7 @@ def _baselines(evaluation: Evaluation) -> Baselines:
         labels=contract.labels,
         positive=contract.positive,
         question_fields=contract.group_fields,
-        # A fresh generator: baselines must not move with what was drawn before them.
+        # A fresh rng: baselines must not move with what was drawn before them.
         rng=np.random.default_rng(config.seed),
         embed=lambda: embed_or_why_not(config.embedding, evaluation.model.device),
     )

@@ -68,7 +68,7 @@ def plan_probes(contract: TaskContract, config: EvaluateConfig, cases: Sequence[
     names = list(probes_for(contract)) if ALL in config.probes else list(dict.fromkeys(config.probes))
     probed, skipped = {}, {}
     for name in names:
-        # A generator of its own for each probe: naming one probe more must not change the others' cases.
+        # An rng of its own for each probe: naming one probe more must not change the others' cases.
         changed = probe_cases(name, chosen, contract, rng=np.random.default_rng(config.seed))
         if changed:
             probed[name] = changed

@@ -82,8 +82,8 @@ class SpacyEntities:
         except (ImportError, OSError) as error:
             missing = "spaCy" if isinstance(error, ImportError) else f"the pipeline {self.pipeline!r}"
             raise ConfigError(
-                f"entities by {self.name!r} need {missing}, which is not installed here, expected it. Install it by "
-                'its own instructions, or set `evaluate.entities = "builtin"`.'
+                f"entities by {self.name!r} need {missing}, which is not installed here. Install it by its own "
+                'instructions, or set `evaluate.entities = "builtin"`.'
             ) from None
 
     def __call__(self, texts: Sequence[str]) -> list[frozenset[str]]:

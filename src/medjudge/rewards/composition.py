@@ -221,7 +221,7 @@ def build_reward(name: str, context: RewardContext) -> BatchReward:
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"reward {name!r} needs {error.name}, which is not installed. "
-            "Expected it beside medjudge: `medjudge info` says how to install it. Or take another reward."
+            "Install it as `medjudge info` says, or take another reward."
         ) from None
     reward: BatchReward = build(context)
     return reward

@@ -223,7 +223,7 @@ class OutputFolder:
             if begun == _as_json(inputs):
                 return False, "resumes where it was cut off"
             if begun is not None:
-                return False, f"begun with other settings, begins anew; changed: {_changed(begun, inputs)}"
+                return False, f"begun with other settings, starts over; changed: {_changed(begun, inputs)}"
             return False, f"changed: {_changed(manifest['inputs'], inputs)}" if manifest else "not run yet"
         # Inputs first, hashes last: comparing settings is free, hashing weights is not.
         for relative in manifest["outputs"]:
