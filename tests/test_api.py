@@ -53,7 +53,7 @@ def test_two_judges_and_what_cannot_be_scored() -> None:
     assert audit is not None
     assert audit.pairs[0].only_b == 20
     assert audit.pairs[0].p == pytest.approx(2 * 0.5**20)
-    with pytest.raises(ConfigError, match="two judges have one name"):
+    with pytest.raises(ConfigError, match="2 judges share names"):
         score([right, right])
     with pytest.raises(ConfigError, match="not both at once"):
         score([right, "file.csv"])  # type: ignore[list-item]
@@ -71,7 +71,7 @@ def test_what_a_notebook_and_a_terminal_show() -> None:
     assert html.count("<img") == len(scores.plots()) == html.count('alt="') >= 4
     assert scores.plot("reliability").png().startswith(b"\x89PNG")
     assert scores.plot()._repr_png_().startswith(b"\x89PNG")
-    with pytest.raises(ConfigError, match="no picture 'nothing' of these scores: choose from metrics, "):
+    with pytest.raises(ConfigError, match="no picture 'nothing' of these scores: expected one of metrics, "):
         scores.plot("nothing")
     terminal = io.StringIO()
     Console(width=140, file=terminal).print(scores)
@@ -89,7 +89,7 @@ def test_files(tmp_path: Path) -> None:
     rows = [{"id": str(i), "label": "yes", "gold": "yes" if i < 3 else "no"} for i in range(4)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     assert score(path, labels=["no", "yes"], n_resamples=100).results.models["v"].metrics["accuracy"].value == 0.75
-    with pytest.raises(ConfigError, match="one of the two"):
+    with pytest.raises(ConfigError, match="got neither of `task` and `labels`, expected one"):
         score(path)
 
 

@@ -40,6 +40,14 @@ SECTIONS = {
     title: blocks_of(body) for title, body in re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, flags=re.S | re.M)
 }
 
+TABLE_TESTS = {
+    "A task": ["tests/tasks/test_quiet_reasons.py", "tests/test_recipes.py", "-k", "repeats_nothing or init"],
+    "A reward": ["tests/rewards/test_rules.py", "-k", "gold_verdict"],
+    "A metric": ["tests/metrics/test_agreement.py", "-m", "not slow", "-k", "random_cases or all_unreadable"],
+    "An algorithm": ["tests/training/test_algorithms.py"],
+}
+"""Tests that go over a table, and so over a line that somebody adds to it: they hold for what a section adds."""
+
 
 def lay(block: Block, source: Path, folder: Path) -> None:
     """Writes a block where its first line says: a file of the package or the folder, or a place within a file."""
@@ -103,6 +111,8 @@ def test_what_a_section_adds_works(title: str, source: Path, tmp_path: Path) -> 
         elif block.language == "text":
             lines = [line.rstrip() for line in printed.splitlines()]
             assert [line for line in block.text.splitlines() if line.rstrip() not in lines] == [], printed
+    if title in TABLE_TESTS:
+        runs([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TABLE_TESTS[title]], source, ROOT)
 
 
 def test_every_kind_of_extension_has_a_section() -> None:

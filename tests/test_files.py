@@ -247,7 +247,7 @@ def test_a_cache_of_models_that_people_share_keeps_the_users_own_mask(tmp_path: 
 
 def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.json").mkdir()
-    with pytest.raises(RunError, match=r"a\.json is a folder, where a file is to be written"):
+    with pytest.raises(RunError, match=r"a\.json is a folder, expected a file or nothing there"):
         artifacts.write_json(tmp_path / "a.json", 1)
     (tmp_path / "file").write_text("x")
     with pytest.raises(RunError, match="a file is in its place"):

@@ -49,7 +49,7 @@ PRINTED_BY = {
     "commands/score.py": ("score",),
 }
 """File, or file and option -> the commands that print its messages, where the message names no command itself."""
-OF_OTHER_PROGRAMS = {"git": "--porcelain", "lm_eval": "--model --tasks", "inspect log convert": "--to"}
+OF_OTHER_PROGRAMS = {"git": "--porcelain --error-unmatch", "lm_eval": "--model --tasks", "inspect log convert": "--to"}
 
 
 def commands() -> dict[str, set[str]]:

@@ -154,7 +154,10 @@ CASES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "stage before its inputs": (lambda f: [*set_case()(f), "--from", "grpo"], r"stage prepare has not run"),
     "stages in the wrong order": (lambda f: [*set_case()(f), "--from", "grpo", "--until", "sft"], r"holds no stage"),
     "base model that is nowhere": (set_case("model.base=./no-such-folder"), r"neither a model folder nor a hub id"),
-    "too few prompts for a step": (set_case("grpo.max_cases=2", "grpo.max_steps=-1"), r"fewer than one step|prompts"),
+    "too few prompts for a step": (
+        set_case("grpo.max_cases=2", "grpo.max_steps=-1"),
+        r"expected enough for one step|prompts",
+    ),
     # check-data, evaluate, report, lineage, init
     "check-data without a task": (check_case(lines(GOOD)), r"--task"),
     "check-data with a bad map": (
@@ -265,7 +268,7 @@ def test_names_that_differ_in_capitals_only_and_models_named_twice(tmp_path: Pat
     tree = small_tree(tmp_path / "rows.jsonl", tmp_path / "runs")
     for over, message in (
         ({"data": {"source": "x", "splits": {"train": 0.5, "Train": 0.1, "test": 0.2}}}, "differ in capitals only"),
-        ({"variants": {"a": {}, "A": {}}}, "but for capitals"),
+        ({"variants": {"a": {}, "A": {}}}, "except for capitals"),
         ({"evaluate": {"extra_models": {"sft": "x"}}}, "names sft, which the run makes itself"),
         ({"evaluate": {"extra_models": {" ": "x"}}}, "it is empty"),
         ({"evaluate": {"extra_models": {"a\x1b[2J": "x"}}}, "cannot be printed"),

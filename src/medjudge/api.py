@@ -59,7 +59,7 @@ def contract_of(task: str | TaskContract, settings: Mapping[str, Any] | None = N
     Raises ConfigError for a kind or a setting that there is not.
     """
     if not isinstance(task, TaskContract) and task not in TASKS:
-        raise ConfigError(f"no task is called {task!r}: expected one of {', '.join(TASKS)}.")
+        raise ConfigError(f"no task is called {task!r}: expected one of {', '.join(TASKS)}. Name one of these.")
     if isinstance(task, TaskContract) and not settings:
         return task
     own = task.model_dump(mode="json") if isinstance(task, TaskContract) else {"kind": task}
@@ -115,7 +115,7 @@ class Judge:
 
     def calibrator(self, mode: Literal["generate", "labels"] = "generate") -> Calibrator | None:
         """What `medjudge calibrate` saved with the model for this way of asking; `judge` applies it to confidences."""
-        return self._asked(mode).saved_calibrator()
+        return self._in_mode(mode).saved_calibrator()
 
     def judge(self, cases: Sequence[Case] | str | Path, mode: Literal["generate", "labels"] = "generate") -> Judged:
         """Verdicts on these cases, one per case and in their order.
@@ -126,22 +126,22 @@ class Judge:
         from medjudge.judging.calibrated import apply_to
 
         rows = load_cases(cases, self.contract) if isinstance(cases, str | Path) else list(cases)
-        asked = self._asked(mode)
-        asked.check_saved_calibrator()
-        judgements, answers = asked.judge(rows)
-        calibrator = asked.saved_calibrator()
+        judge = self._in_mode(mode)
+        judge.check_saved_calibrator()
+        judgements, answers = judge.judge(rows)
+        calibrator = judge.saved_calibrator()
         if calibrator is not None:
             judgements = apply_to(calibrator, judgements)
         cut = tuple(answer.n_words_cut for answer in answers)
-        return Judged(asked.name, rows, judgements, self.contract, cut)
+        return Judged(judge.name, rows, judgements, self.contract, cut)
 
-    def _asked(self, mode: Literal["generate", "labels"]) -> judging.Judge:
+    def _in_mode(self, mode: Literal["generate", "labels"]) -> judging.Judge:
         settings = judging.JudgeSettings(self._load, mode)
-        asked = judging.Judge(
+        judge = judging.Judge(
             self.name or _short_name(str(self.model)), str(self.model), self.contract, settings, engine=self._engine
         )
-        asked.announce()
-        return asked
+        judge.announce()
+        return judge
 
     @cached_property
     def _load(self) -> LoadSettings:
@@ -149,7 +149,7 @@ class Judge:
 
     @cached_property
     def _engine(self) -> LoadedWhenAsked:
-        """Shared by all that is asked, so that weights are loaded once."""
+        """Shared by both modes, so that weights are loaded once."""
         return LoadedWhenAsked(str(self.model), self._load)
 
     def __repr__(self) -> str:
@@ -254,7 +254,9 @@ class Scores:
 
         audit = self.results.audit
         if audit is None:
-            raise DataError("these results hold no audit: they were written by an earlier program. Score them again.")
+            raise DataError(
+                "these results hold no audit, expected one: they were written by an earlier program. Score them again."
+            )
         return pd.DataFrame(
             [
                 {"judge": name, "statistic": statistic, **metric.model_dump()}
@@ -297,7 +299,10 @@ class Scores:
         """One of the report's pictures by its name. Raises ConfigError with the names there are."""
         pictures = {picture.name: picture for picture in self.plots()}
         if name not in pictures:
-            raise ConfigError(f"there is no picture {name!r} of these scores: choose from {', '.join(pictures)}.")
+            raise ConfigError(
+                f"there is no picture {name!r} of these scores: expected one of {', '.join(pictures)}. Choose one of "
+                "these."
+            )
         return pictures[name]
 
     def report(self, folder: str | Path, title: str = "") -> Path:
@@ -376,21 +381,19 @@ def score(
         verdicts = [verdicts]
     named = dict(verdicts) if isinstance(verdicts, Mapping) else None
     if not isinstance(verdicts, Mapping | Sequence):
-        raise ConfigError(f"{TAKES}, got {type(verdicts).__name__}.")
+        raise ConfigError(f"{TAKES}, got {type(verdicts).__name__}. Give one of these.")
     items: list[Any] = list(named.values()) if named is not None else list(verdicts)
     judged = [item for item in items if isinstance(item, Judged)]
     if judged:
         if len(judged) < len(items) or named is not None:
-            raise ConfigError("score takes verdicts from `Judge.judge` or files, not both at once.")
+            raise ConfigError(
+                "got verdicts of `Judge.judge` with files or under names, expected a list of one kind: score takes "
+                "verdicts from `Judge.judge` or files, not both at once. Score them apart."
+            )
         return _score_judged(judged, reference, level, n_resamples, seed)
-    from medjudge.commands.score import label_scale
     from medjudge.commands.score import score as score_sources
 
-    if (task is None) == (labels is None):
-        raise ConfigError("name the scale of the labels: `task` or `labels`, one of the two.")
-    scale: TaskContract | LabelScale = (
-        contract_of(task) if task is not None else label_scale(labels or (), ordered, positive)
-    )
+    scale = _scale_of(task, labels, ordered, positive)
     given: dict[str, Any] = {"columns": columns or {}, "judges": judges or {}, "gold_columns": gold_columns or {}}
     given |= {"gold": None if gold is None else _source(gold, "gold frame")}
     given |= {"reference": reference, "level": level, "n_resamples": n_resamples, "seed": seed, **options}
@@ -400,6 +403,20 @@ def score(
         for name, item in zip(names, items, strict=True)
     ]
     return Scores(score_sources(sources, scale, _score_options(given)).results)
+
+
+def _scale_of(
+    task: str | TaskContract | None, labels: Sequence[str] | None, ordered: bool, positive: str | None
+) -> TaskContract | LabelScale:
+    """What the labels mean: by a task, or by their names. Raises ConfigError without either and with both."""
+    from medjudge.commands.score import label_scale
+
+    if (task is None) == (labels is None):
+        raise ConfigError(
+            f"got {'neither' if task is None else 'both'} of `task` and `labels`, expected one: name the scale of the "
+            "labels."
+        )
+    return contract_of(task) if task is not None else label_scale(labels or (), ordered, positive)
 
 
 def _frame_name(at: int, n: int) -> str:
@@ -413,7 +430,7 @@ def _source(item: str | Path | pd.DataFrame, name: str) -> str | Rows:
     if isinstance(item, pd.DataFrame):
         return Rows(name, frame_rows(item, name))
     if not isinstance(item, str | Path):
-        raise ConfigError(f"{TAKES}, got {type(item).__name__}.")
+        raise ConfigError(f"{TAKES}, got {type(item).__name__}. Give one of these.")
     return str(item)
 
 
@@ -424,7 +441,9 @@ def _score_options(given: Mapping[str, Any]) -> ScoreOptions:
     known = {one.name for one in fields(ScoreOptions)}
     for name in given:
         if name not in known:
-            raise ConfigError(f"score has no option {name!r}: expected one of {', '.join(sorted(known))}.")
+            raise ConfigError(
+                f"score has no option {name!r}: expected one of {', '.join(sorted(known))}. Name one of these."
+            )
     where = given.get("where") or ()
     if isinstance(where, Mapping):
         where = [f"{column}={plain(value)}" for column, value in where.items()]
@@ -438,9 +457,11 @@ def _score_options(given: Mapping[str, Any]) -> ScoreOptions:
 def _score_judged(judged: Sequence[Judged], reference: str | None, level: float, n_resamples: int, seed: int) -> Scores:
     first = judged[0]
     if len({one.name for one in judged}) < len(judged):
-        raise ConfigError("two judges have one name: give each `Judge(.., name=..)`.")
+        raise ConfigError(
+            f"{len(judged)} judges share names, expected one name for each: give each `Judge(.., name=..)`."
+        )
     if any(one.contract.fingerprint() != first.contract.fingerprint() for one in judged):
-        raise ConfigError("the judges were asked under different contracts: score them apart.")
+        raise ConfigError("the judges were asked under different contracts, expected one: score them apart.")
     cases = {case.case_id: case for one in judged for case in one.cases}
     return Scores(
         summarise(

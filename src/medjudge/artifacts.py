@@ -87,7 +87,9 @@ def read_json(path: Path, *, constants: bool = False) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=float if constants else _refuse_constant)
     except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"cannot read {path}: {_why_unreadable(error)}. {how_to_renew(path)}") from None
+        raise RunError(
+            f"cannot read {path}: {_why_unreadable(error)}, expected JSON as medjudge writes it. {how_to_renew(path)}"
+        ) from None
 
 
 def _refuse_constant(name: str) -> Any:
@@ -132,10 +134,12 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
             for number, line in enumerate(lines, start=1):
                 row = json.loads(line, parse_constant=_refuse_constant)
                 if not isinstance(row, dict):
-                    raise RunError(f"{path}:{number} holds no JSON object. {how_to_renew(path)}")
+                    raise RunError(f"{path}:{number} holds no JSON object, expected one per line. {how_to_renew(path)}")
                 yield row
     except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"cannot read {path}: {_why_unreadable(error)}. {how_to_renew(path)}") from None
+        raise RunError(
+            f"cannot read {path}: {_why_unreadable(error)}, expected JSON as medjudge writes it. {how_to_renew(path)}"
+        ) from None
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]], *, private: bool = True) -> None:
@@ -190,11 +194,11 @@ def sha256_json(value: Any) -> str:
 
 def package_versions() -> dict[str, str]:
     """Versions of what a result depends on; packages that are not installed are left out."""
-    found = {"medjudge": __version__, "python": platform.python_version()}
+    versions = {"medjudge": __version__, "python": platform.python_version()}
     for name in VERSIONED:
         with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            versions[name] = version(name)
+    return versions
 
 
 def git_revision(file: Path | None = None) -> str | None:
@@ -224,9 +228,9 @@ _TRAINER_STATE = "trainer_state.json"
 
 
 def begin_sitting(work: Path) -> None:
-    """Notes that work on a stage begins, or goes on after it was cut off: its seconds are those of all sittings.
+    """Notes that work on a stage begins, or resumes after it was cut off: its seconds are those of all sessions.
 
-    A sitting that is killed counts up to its last checkpoint, one that is stopped by an error or Ctrl-C in full.
+    A session that is killed counts up to its last checkpoint, one that is stopped by an error or Ctrl-C in full.
     """
     (work / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     path = work / CHECKPOINTS / SITTINGS
@@ -236,19 +240,19 @@ def begin_sitting(work: Path) -> None:
 
 
 def note_sitting(work: Path) -> None:
-    """Notes the seconds of the sitting that runs; nothing where none was begun."""
+    """Notes the seconds of the session that runs; nothing where none was begun."""
     if noted := _sittings(work):
         *earlier, last = noted
         write_json(work / CHECKPOINTS / SITTINGS, [*earlier, {**last, "seconds": time.monotonic() - last["began"]}])
 
 
 def sittings(work: Path) -> list[float]:
-    """Seconds of each sitting, as they were last noted."""
+    """Seconds of each session, as they were last noted."""
     return [sitting["seconds"] for sitting in _sittings(work)]
 
 
 def _sittings(work: Path) -> list[dict[str, float]]:
-    """What is noted of each sitting; nothing where the note is damaged: a wrong time must not stop a training."""
+    """What is noted of each session; nothing where the note is damaged: a wrong time must not stop a training."""
     try:
         noted = read_json(work / CHECKPOINTS / SITTINGS)
         return [{key: float(sitting[key]) for key in ("began", "seconds")} for sitting in noted]
@@ -292,12 +296,12 @@ def latest_checkpoint(work: Path) -> Path | None:
 
 def _checkpoints(work: Path) -> list[Path]:
     """What is called a checkpoint, in the order of the steps; files of other names are left alone."""
-    found = [path for path in (work / CHECKPOINTS).glob("checkpoint-*") if path.name.partition("-")[2].isdecimal()]
-    return sorted(found, key=lambda path: int(path.name.partition("-")[2]))
+    folders = [path for path in (work / CHECKPOINTS).glob("checkpoint-*") if path.name.partition("-")[2].isdecimal()]
+    return sorted(folders, key=lambda path: int(path.name.partition("-")[2]))
 
 
 def _checkpoint_trouble(checkpoint: Path) -> str | None:
-    """Why a checkpoint cannot be gone on from; None if it can."""
+    """Why a checkpoint cannot be resumed from; None if it can."""
     if not checkpoint.is_dir() or not (checkpoint / CHECKPOINT_COMPLETE).is_file():
         return "it was not written to its end"
     try:

@@ -96,7 +96,8 @@ def make_folder(path: Path) -> None:
         path.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise RunError(
-            f"{path} cannot be made: a file is in its place or in that of a folder above. Move it."
+            f"{path} cannot be made: a file is in its place or in that of a folder above, expected folders or nothing. "
+            "Move it."
         ) from None
 
 
@@ -106,7 +107,7 @@ def write_bytes(path: Path, content: bytes, *, private: bool = True) -> None:
     Raises RunError where a folder lies in its place, OSError with the file's name where it cannot be written.
     """
     if path.is_dir():
-        raise RunError(f"{path} is a folder, where a file is to be written: move the folder, or run with --fresh.")
+        raise RunError(f"{path} is a folder, expected a file or nothing there: move the folder, or run with --fresh.")
     temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
     try:
         remove(temporary)
@@ -153,7 +154,10 @@ def remove(path: Path) -> None:
     else:
         path.unlink(missing_ok=True)
     if os.path.lexists(path):
-        raise RunError(f"{path} cannot be removed: check its permissions, or remove it by hand.")
+        raise RunError(
+            f"{path} cannot be removed, expected a folder that this account may change: check its permissions, or "
+            "remove it by hand."
+        )
 
 
 def _rmtree(path: Path, on_error: Any) -> None:
@@ -229,9 +233,9 @@ def remember_output(run_folder: Path, path: Path, digest: str, stamp: tuple[int,
     """Notes the hash of a large file that had this inode, size, mtime and ctime before it was hashed."""
     if stamp[1] >= REMEMBERED_FROM and file_stamp(path) == stamp and _is_settled(stamp):
         remembered, place = _remembered(run_folder), os.path.relpath(path, run_folder)
-        kept = {name: value for name, value in remembered.items() if (run_folder / name).exists()}
+        remaining = {name: value for name, value in remembered.items() if (run_folder / name).exists()}
         with contextlib.suppress(OSError, RunError):  # a folder that cannot be written is hashed each time
-            write_json(run_folder / HASHES, {**kept, place: [*stamp, digest]})
+            write_json(run_folder / HASHES, {**remaining, place: [*stamp, digest]})
 
 
 def _remembered(run_folder: Path) -> dict[str, list[Any]]:
@@ -269,14 +273,14 @@ def output_trouble(stage: Path, manifest: Mapping[str, Any], relative: str) -> s
         if not stat.S_ISREG(path.stat().st_mode):
             return f"{relative} is not a file"
         # Beside a command's own folder lie the user's files: hashes are remembered in runs, and in the folder itself.
-        found = sha256_output(stage.parent if (stage.parent / LOCK).exists() else stage, path)
+        digest = sha256_output(stage.parent if (stage.parent / LOCK).exists() else stage, path)
     except FileNotFoundError:
         return f"{relative} is missing"
     except OSError as error:
         return f"{relative} cannot be read ({error.strerror or type(error).__name__})"
-    if found == entry["sha256"]:
+    if digest == entry["sha256"]:
         return None
-    return f"{relative} was changed: its sha256 is {found[:12]}, {MANIFEST} names {entry['sha256'][:12]}"
+    return f"{relative} was changed: its sha256 is {digest[:12]}, {MANIFEST} names {entry['sha256'][:12]}"
 
 
 def check_output(path: Path) -> None:
@@ -304,22 +308,22 @@ def check_outputs(folder: Path) -> None:
 def _require(stage: Path, manifest: Mapping[str, Any], names: list[str]) -> None:
     for name in names:
         if (trouble := output_trouble(stage, manifest, name)) is not None:
-            raise RunError(f"{stage}: {trouble}. {how_to_renew(stage)}")
+            raise RunError(f"{stage}: {trouble}; expected the files as the stage wrote them. {how_to_renew(stage)}")
 
 
 def how_to_renew(path: Path) -> str:
-    """What makes a file or folder of a run anew."""
+    """The advice that renews a file or folder of a run."""
     from medjudge.names import STAGE_NAMES
 
     places = Path(os.path.abspath(path))  # noqa: PTH100
     for part in (places, *places.parents[:LEVELS]):
         name = part.name.removeprefix(".").removesuffix(".work")
         if name in STAGE_NAMES and (part.parent / LOCK).exists():
-            return f"To make it anew: medjudge run RECIPE --from {name} --fresh."
+            return f"To make it again: medjudge run RECIPE --from {name} --fresh."
         if (part / MANIFEST).exists():
-            return "To make it anew, run the command that wrote it again."
+            return "To make it again, repeat the command that wrote it."
         if _is_run(part):
-            return "To make it anew: medjudge run RECIPE --fresh."
+            return "To make it again: medjudge run RECIPE --fresh."
     return "Restore it from a copy, or run the command that wrote it again."
 
 
@@ -339,7 +343,8 @@ def _stage_of(path: Path) -> tuple[Path, Mapping[str, Any]] | None:
             return folder, manifest
         if _is_run(folder.parent):  # elsewhere it is another program's file of the same name
             raise RunError(
-                f"{manifest_path} is damaged, so what lies beside it cannot be checked. {how_to_renew(folder)}"
+                f"{manifest_path} is damaged, expected a manifest: what lies beside it cannot be checked. "
+                f"{how_to_renew(folder)}"
             )
     return None
 

@@ -60,7 +60,7 @@ def prepare_process() -> None:
     """Settings of the C libraries under torch; to be called before torch is imported. What the user has set stays.
 
     Threads that wait sleep soon (`SPIN_COUNT`). Freed memory stays with the process: glibc gives large blocks back
-    after every training step and faults them in anew, which took an eighth of the demo's processor time.
+    after every training step and faults them in again, which took an eighth of the demo's processor time.
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT
@@ -158,22 +158,22 @@ def pick_device(device: str | None) -> torch.device:
             return torch.device(device)
         except RuntimeError:
             raise ConfigError(
-                f"`model.device` is {device!r}: expected `cpu`, `cuda` or `cuda:N`. Without it a GPU is taken where "
-                "there is one."
+                f"`model.device` is {device!r}: expected `cpu`, `cuda` or `cuda:N`. Write one of these, or leave it "
+                "out: then a GPU is taken where there is one."
             ) from None
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def fit_threads(
-    device: str | None, wish: int | None, model: int | str | Path, *, kept: int | None = None
+    device: str | None, requested: int | None, model: int | str | Path, *, kept: int | None = None
 ) -> Threads | None:
     """`pick_threads` for a model, given by its folder or hidden size; None where a GPU computes.
 
-    device, wish: `model.device` and `model.threads` of the recipe.
+    device, requested: `model.device` and `model.threads` of the recipe.
     """
     if pick_device(device).type != "cpu":
         return None
-    return pick_threads(wish, model if isinstance(model, int) else hidden_size(Path(model)), kept=kept)
+    return pick_threads(requested, model if isinstance(model, int) else hidden_size(Path(model)), kept=kept)
 
 
 def hidden_size(folder: Path) -> int:
@@ -184,18 +184,18 @@ def hidden_size(folder: Path) -> int:
         return 1024
 
 
-def pick_threads(wish: int | None, width: int, *, kept: int | None = None) -> Threads:
+def pick_threads(requested: int | None, width: int, *, kept: int | None = None) -> Threads:
     """Sets torch's thread count to what is fastest now, and says why.
 
-    wish: `model.threads`. kept: the count that a cut-off stage began with. width: the model's hidden size; a product of
-    that size is measured with different counts in turn, so that the load of the moment counts. The order of what takes
-    precedence: `model.threads`, OMP_NUM_THREADS, `kept`, the measurement.
+    requested: `model.threads`. kept: the count that a cut-off stage began with. width: the model's hidden size; a
+    product of that size is measured with different counts in turn, so that the load of the moment counts. The order of
+    what takes precedence: `model.threads`, OMP_NUM_THREADS, `kept`, the measurement.
     """
     import torch
 
     n = n_processors()
-    if wish is not None:
-        picked = Threads(wish, n, "set by `model.threads`")
+    if requested is not None:
+        picked = Threads(requested, n, "set by `model.threads`")
     elif os.environ.get("OMP_NUM_THREADS"):
         picked = Threads(torch.get_num_threads(), n, "set by OMP_NUM_THREADS")
     elif kept is not None:

@@ -18,7 +18,7 @@ FIRST_LINE_S = 20.0
 def training_bar(console: Console) -> Progress:
     """A progress bar that fits on one line of `console`.
 
-    Tasks need a field `info` and may have one `first`: what was done in an earlier sitting.
+    Tasks need a field `info` and may have one `first`: what was done in an earlier session.
     """
     return Progress(_Line(console), console=console, transient=True)
 
@@ -99,7 +99,7 @@ class LogLines:
     def __init__(
         self, title: str, total: int, console: Console | None = None, *, done: int = 0, unit: str = "step"
     ) -> None:
-        """`done`: steps of an earlier sitting, which tell nothing about the speed of this one."""
+        """`done`: steps of an earlier session, which tell nothing about the speed of this one."""
         self.title, self.total, self.console, self.unit = title, total, console or shown_on(), unit
         self.first = done
         self.started_s = self.last_s = time.monotonic()

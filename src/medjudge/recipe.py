@@ -191,7 +191,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
         raise ConfigError(
-            f"cannot read recipe {path}: {reason}. `medjudge init KIND` writes one to start from."
+            f"cannot read recipe {path}: {reason}, expected a TOML file. Check the path; `medjudge init KIND` writes "
+            "one to start from."
         ) from None
     try:
         return tomllib.loads(text)
@@ -205,7 +206,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def demo_recipe(task: str, seed: int, runs_dir: Path, overrides: Sequence[str] = ()) -> Recipe:
     """The shipped recipe for one task, `runs_dir/demo-TASK` unless `seed` is not its own. Raises ConfigError."""
     if task not in DEMO_TASKS:
-        raise ConfigError(f"--task is {task!r}{did_you_mean(task, DEMO_TASKS)}. Known: {', '.join(DEMO_TASKS)}.")
+        raise ConfigError(
+            f"--task is {task!r}{did_you_mean(task, DEMO_TASKS)}. Expected one of {', '.join(DEMO_TASKS)}. Name one of "
+            "these."
+        )
     profile = [] if task == "mcq" else [f"profile={task}"]
     # Only another seed than the shipped one gets a folder of its own, so that the documented commands find theirs.
     shipped = load_recipe(DEMO_RECIPE, profile)
@@ -239,7 +243,7 @@ def variants_from_tree(
         if not isinstance(profile, str) or profile not in profiles:
             raise ConfigError(
                 f"{where}: profile {shown(profile)} is not defined{did_you_mean(str(profile), profiles)}. "
-                f"The recipe has: {', '.join(profiles) or 'none'}."
+                f"Expected one of the recipe's: {', '.join(profiles) or 'none'}. Name one of these, or write its table."
             )
         lay_over(merged, profiles[profile])
     drop_other_sources(merged, {tuple(keys) for keys, _ in settings})
@@ -248,7 +252,8 @@ def variants_from_tree(
     kind = merged.get("task", {}).get("kind") if isinstance(merged.get("task"), dict) else None
     if kind is not None and (not isinstance(kind, str) or kind not in TASKS):
         raise ConfigError(
-            f"{where}: task.kind is {shown(kind)}{did_you_mean(str(kind), TASKS)}. Known: {', '.join(TASKS)}."
+            f"{where}: task.kind is {shown(kind)}{did_you_mean(str(kind), TASKS)}. Expected one of {', '.join(TASKS)}. "
+            "Name one of these."
         )
     overlays = merged.pop("variants", {})
     if isinstance(overlays, dict):
@@ -275,11 +280,11 @@ def _variants_of(
     variants: dict[str, Recipe] = {}
     for name, overlay in overlays.items():
         if (why := file_name_trouble(name, RESERVED_VARIANTS)) is not None:
-            raise ConfigError(f"{where}: a variant cannot be called {shown(name)}: {why}.")
+            raise ConfigError(f"{where}: a variant cannot be called {shown(name)}: {why}. Give it another name.")
         if name.lower() in {other.lower() for other in variants}:
             raise ConfigError(
-                f"{where}: two variants are called {shown(name)} but for capitals: one folder on some systems. "
-                "Rename one."
+                f"{where}: two variants are called {shown(name)} except for capitals, expected different names: one "
+                "folder on some systems. Rename one."
             )
         trial = json.loads(json.dumps(merged))
         lay_over(trial, overlay)
@@ -308,7 +313,8 @@ def _name_judges(tree: dict[str, Any], earlier: Mapping[str, Recipe], *, where: 
         if name not in earlier:
             raise ConfigError(
                 f"{where}: `{'.'.join(place)}.judge` is {judge!r}, but no variant before it has that name: "
-                f"{', '.join(earlier) or 'it is the first'}."
+                f"{', '.join(earlier) or 'it is the first'}. Expected one of an earlier variant: name it, or move this "
+                "variant down."
             )
         section["judge"] = str(earlier[name].run_dir / "sft" / "model")
 
@@ -342,7 +348,9 @@ def _with_preset(tree: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     if not isinstance(task, dict) or task.get("kind") != "rubric" or task.get("preset") is None:
         return tree
     if taken := [key for key in ("criteria", "rubric") if task.get(key) is not None]:
-        raise ConfigError(f"{where}: `task.preset` and `task.{taken[0]}` both say what to judge: give one of the two.")
+        raise ConfigError(
+            f"{where}: `task.preset` and `task.{taken[0]}` both say what to judge, expected one: give one of the two."
+        )
     rest = {key: value for key, value in task.items() if key != "preset"}
     return {**tree, "task": {**rest, **rubric_text(str(task["preset"])).task_settings()}}
 
@@ -353,11 +361,14 @@ def _explain(tree: Mapping[str, Any], item: Any) -> str:
     key = ".".join(loc)
     if item["type"] == "extra_forbidden":
         known = _keys_at(loc[:-1], tree)
-        return f"unknown key `{key}`{did_you_mean(loc[-1], known)}. Known here: {', '.join(sorted(known))}."
+        return (
+            f"unknown key `{key}`{did_you_mean(loc[-1], known)}. Expected one of {', '.join(sorted(known))}."
+            " Rename it, or take it out."
+        )
     if item["type"] == "missing":
-        return f"`{key}` is missing."
+        return f"`{key}` is missing, expected it here. Add it."
     if item["type"] == "union_tag_not_found":
-        return f"`task.kind` is missing. Known: {', '.join(TASKS)}."
+        return f"`task.kind` is missing, expected one of {', '.join(TASKS)}. Add it."
     message = item["msg"].removeprefix("Value error, ")
     value = item.get("input")
     # Tables are not repeated: they may be long, and their key says where they stand.

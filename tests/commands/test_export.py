@@ -127,9 +127,7 @@ def test_the_harness_gives_our_verdicts_row_by_row(
         folders.append(tmp_path / f"export-{kind}")
         export_lm_eval(recipe, recipe, options(source, str(taught)), folders[-1], Console(quiet=True))
         out = tmp_path / kind
-        evaluate_folder(
-            recipe.contract, source, {"m": str(taught)}, out, Console(quiet=True), recipe.data, recipe, where=()
-        )
+        evaluate_folder(recipe.contract, source, {"m": str(taught)}, out, Console(quiet=True), recipe.data, recipe)
         verdicts = [json.loads(line) for line in (out / artifacts.VERDICTS).read_text(encoding="utf-8").splitlines()]
         ours[f"medjudge_{kind}"] = {row["case_id"]: row for row in verdicts}
     found = harness(taught, folders, monkeypatch)

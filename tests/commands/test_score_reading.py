@@ -501,7 +501,7 @@ def test_files_as_programs_write_them(tmp_path: Path, name: str, content: bytes,
 def test_a_file_with_two_lists_or_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:
     two = tmp_path / "two.json"
     two.write_text(json.dumps({"a": rows(), "b": rows()}))
-    assert "several lists of rows: a (10), b (10)" in refusal(str(two))
+    assert "several lists of rows, expected one: a (10), b (10)" in refusal(str(two))
     twice = tmp_path / "twice.csv"
     twice.write_text("id,label,label\n1,yes,no\n")
     assert "got twice: 'label'" in refusal(str(twice))

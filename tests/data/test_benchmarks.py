@@ -231,7 +231,7 @@ def test_sets_are_chosen_by_name() -> None:
     own = choose_sets(["mine", "flow-3"], {"mine": "m.jsonl"}, ["mine"])
     assert [(one.name, one.is_own) for one in own] == [("flow-3", False), ("mine", True)]
     for only, copies, message in (
-        (["flow-4"], {}, "no set 'flow-4' in the benchmark. Sets: flow-binary"),
+        (["flow-4"], {}, "no set 'flow-4' in the benchmark: expected one of flow-binary"),
         (["feedbackqa"], {}, "--data feedbackqa=PATH"),
         (["flow-3"], {"halubench": "h"}, "--data names halubench, which --only leaves out"),
     ):

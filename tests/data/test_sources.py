@@ -413,7 +413,9 @@ def test_hub_sources_go_through_datasets(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(read_source("hub:owner/two:test", TASK).cases) == 3
     assert len(read_source("hub:owner/one", TASK).cases) == 3
     assert asked == [("owner/two", "test"), ("owner/one", None)]
-    with pytest.raises(DataError, match=r"has 2 splits. Name one: hub:owner/two:train, hub:owner/two:test"):
+    with pytest.raises(
+        DataError, match=r"has 2 splits, expected one. Name it: hub:owner/two:train, hub:owner/two:test"
+    ):
         read_source("hub:owner/two", TASK)
     with pytest.raises(DataError, match=r"cannot load hub:owner/gone .*DatasetNotFoundError"):
         read_source("hub:owner/gone", TASK)

@@ -10,7 +10,7 @@ from transformers import GenerationConfig
 
 from medjudge.errors import ModelError
 from medjudge.inference import prefix
-from medjudge.inference.rollouts import GREEDY, Sampling, batches, invert_cdf, roll_out
+from medjudge.inference.rollouts import GREEDY, Limits, Sampling, batches, invert_cdf, roll_out
 from tests.models.random_models import VOCAB, random_ids, random_model
 
 STOPS = list(range(2, VOCAB, 9))
@@ -43,9 +43,7 @@ def test_greedy_rollouts_are_those_of_generate(shape: str, prompts: list[list[in
         assert len({len(ids[0]) for ids in expected}) > 1  # rows leave at different steps
     for batch_tokens in (40, 150, 100_000):
         done: list[int] = []
-        drawn = roll_out(
-            model, prompts, stop_ids=STOPS, max_new_tokens=12, batch_tokens=batch_tokens, on_progress=done.append
-        )
+        drawn = roll_out(model, prompts, limits=Limits(STOPS, 12), batch_tokens=batch_tokens, on_progress=done.append)
         assert drawn == expected
         assert sum(done) == len(prompts)
 
@@ -58,11 +56,10 @@ def test_penalty_and_suppressed_tokens_are_those_of_generate() -> None:
         model,
         prompts,
         sampling=Sampling(greedy=True, repetition_penalty=1.7, suppress=(STOPS[1], 40, 41)),
-        stop_ids=STOPS,
-        max_new_tokens=12,
+        limits=Limits(STOPS, 12),
     )
     assert drawn == [[generated(model, ids, **settings)] for ids in prompts]
-    assert drawn != roll_out(model, prompts, stop_ids=STOPS, max_new_tokens=12)
+    assert drawn != roll_out(model, prompts, limits=Limits(STOPS, 12))
 
 
 def test_same_seed_same_samples_whatever_the_batches() -> None:
@@ -75,9 +72,8 @@ def test_same_seed_same_samples_whatever_the_batches() -> None:
             PROMPT_SETS["with a common beginning"],
             n_per_prompt=4,
             sampling=sampling,
-            stop_ids=STOPS,
-            max_new_tokens=12,
-            generator=torch.Generator().manual_seed(seed),
+            limits=Limits(STOPS, 12),
+            rng=torch.Generator().manual_seed(seed),
             batch_tokens=batch_tokens,
         )
 
@@ -126,9 +122,8 @@ def test_samples_follow_the_distribution_that_generate_draws_from(sampling: Samp
         [ids],
         n_per_prompt=n,
         sampling=sampling,
-        stop_ids=STOPS,
-        max_new_tokens=1,
-        generator=torch.Generator().manual_seed(3),
+        limits=Limits(STOPS, 1),
+        rng=torch.Generator().manual_seed(3),
     )
     counts = torch.bincount(torch.tensor(drawn).flatten(), minlength=VOCAB)
     assert not counts[probabilities == 0].any()
@@ -202,17 +197,17 @@ def test_continuations_of_several_tokens_have_the_logits_of_the_whole_row() -> N
 def test_what_would_come_out_wrong_is_refused(shape: str, over: dict[str, Any], reason: str) -> None:
     model = random_model(shape, **over)
     with pytest.raises(ModelError, match=reason):
-        roll_out(model, [ALONE[1]], stop_ids=STOPS, max_new_tokens=0)
+        roll_out(model, [ALONE[1]], limits=Limits(STOPS, 0))
     assert prefix.why_not(model, 8) is None  # short rows do not meet the difference
 
 
 @pytest.mark.parametrize("shape", ["phi3", "qwen3"])
 def test_a_window_wider_than_the_row_is_no_window(shape: str) -> None:
     model = random_model(shape, sliding_window=64, **({"use_sliding_window": True} if shape == "qwen3" else {}))
-    assert roll_out(model, ALONE, stop_ids=STOPS, max_new_tokens=12) == [[generated(model, ids)] for ids in ALONE]
+    assert roll_out(model, ALONE, limits=Limits(STOPS, 12)) == [[generated(model, ids)] for ids in ALONE]
 
 
 def test_training_mode_survives() -> None:
     model = random_model("llama").train()
-    roll_out(model, ALONE[:1], sampling=GREEDY, stop_ids=STOPS, max_new_tokens=2)
+    roll_out(model, ALONE[:1], sampling=GREEDY, limits=Limits(STOPS, 2))
     assert model.training

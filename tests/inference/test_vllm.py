@@ -147,14 +147,17 @@ def test_what_cannot_be_done_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
         LoadedWhenAsked(f"vllm:{folder}", LoadSettings(model=ON_CPU))
     install(monkeypatch, StandIn(tells_prompts=False))
     engine = LoadedWhenAsked(f"vllm:{folder}", LoadSettings(model=ON_CPU))
-    with pytest.raises(ModelError, match="tells no log-probabilities of prompt tokens"):
+    with pytest.raises(ModelError, match="gives no log-probabilities of prompt tokens"):
         engine.label_logprobs(CONTRACT, CASES)
     with pytest.raises(ConfigError, match="the model's context holds"):
         engine.generate(CONTRACT.model_copy(update={"max_completion_tokens": 9000}), CASES)
     broken = StandIn()
     broken.LLM = lambda **_: (_ for _ in ()).throw(ValueError("no GPU\nmore"))  # type: ignore[assignment,misc]
     install(monkeypatch, broken)
-    with pytest.raises(ModelError, match=r"vLLM cannot load .* \(ValueError\): no GPU Ask it without vllm:"):
+    with pytest.raises(
+        ModelError,
+        match=r"vLLM cannot load .* \(ValueError\): no GPU Expected a model that it serves. Ask it without vllm:",
+    ):
         LoadedWhenAsked(f"vllm:{folder}", LoadSettings(model=ON_CPU)).generate(CONTRACT, CASES)
 
 

@@ -66,7 +66,7 @@ def test_it_belongs_to_one_way_of_asking_one_contract_and_one_set_of_weights(tmp
     with pytest.raises(ConfigError, match="fitted for contract"):
         read_calibrator(tmp_path, mode="labels", weights_sha256=None, contract=McqContract())
     path.write_text("{}")
-    with pytest.raises(RunError, match="not a calibration of this version"):
+    with pytest.raises(RunError, match="expected a calibration of this version"):
         read_calibrator(tmp_path, mode="labels", **ours)
 
 

@@ -130,7 +130,7 @@ def test_a_cut_off_probe_of_local_models_goes_on_where_it_stopped(
     code, printed = probe(monkeypatch, capsys, rows, tmp_path / "out", *task, *models)
     assert code == 1, printed
     (work,) = tmp_path.glob(".out.*.work")
-    assert f"what was answered is kept in {work.name}" in printed.replace("\n", "")
+    assert f"answers so far are stored in {work.name}" in printed.replace("\n", "")
     assert len(list(work.glob(".answers-*.json"))) == 3  # a: the cases, the probe, the samples
     assert not (tmp_path / "out").exists()
     # Only b is loaded now: what a said is on disk. (Its files differ, so the rest of b's folder must not.)

@@ -114,9 +114,11 @@ def test_five_hundred_random_cases_agree_with_libraries_and_the_textbook(block):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # libraries warn where a statistic is undefined
             library = library_statistics(gold, said, n_labels, positive)
-        assert set(found) == set(counted) == set(slow)
+        assert set(found) == set(counted)
+        # One with a function of its own is that function both times: its test holds it against something else.
+        assert set(slow) == {name for name in found if STATISTICS[name].from_counts is None}
         for name, value in found.items():
-            assert value == pytest.approx(slow[name], abs=1e-10, nan_ok=True), (seed, name)
+            assert name not in slow or value == pytest.approx(slow[name], abs=1e-10, nan_ok=True), (seed, name)
             assert float(counted[name]) == pytest.approx(value, abs=1e-10, nan_ok=True), (seed, name)
             if name in library:
                 expected = library[name]

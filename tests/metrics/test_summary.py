@@ -316,7 +316,7 @@ def test_one_group_gives_values_without_intervals():
     ("keywords", "message"),
     [
         ({"judgements": {}}, "no model's judgements"),
-        ({"options": AnalysisOptions(reference="nobody")}, "'nobody' is not among the models: m"),
+        ({"options": AnalysisOptions(reference="nobody")}, "'nobody' is not among the models, expected one of m"),
         ({"baselines": Baselines({"m": []})}, "names a model and a baseline"),
         ({"cases": []}, "none of 0 cases"),
     ],

@@ -52,7 +52,7 @@ def lora(*targets: str) -> LoraSettings:
         ("untied", "qproj", r"names `qproj` \(did you mean `q_proj`\?\), which is no module of .*gate_proj, k_proj"),
         ("untied", "attention", "names `attention`, which is no module"),
         ("untied", ".*_proj", "not as patterns"),
-        ("conv", "q_proj", "Its linear layers are c_attn, c_fc, c_proj"),
+        ("conv", "q_proj", "Expected one of its linear layers: c_attn, c_fc, c_proj"),
         ("untied", "self_attn", r"is a LlamaAttention, which LoRA has no layer for.*: k_proj, o_proj, q_proj, v_proj"),
         ("untied", "input_layernorm", r"is a LlamaRMSNorm, which LoRA has no layer for.*Take it out of the list"),
         ("experts", "experts", "is a Qwen3MoeExperts, which LoRA has no layer for"),

@@ -241,7 +241,7 @@ def test_lineage_round_trips_and_a_damaged_one_is_refused(tmp_path: Path) -> Non
     artifacts.write_json(adapter / artifacts.LINEAGE, tree)
     assert read_lineage(adapter) == lineage
     artifacts.write_json(adapter / artifacts.LINEAGE, {"kind": "adapter"})
-    with pytest.raises(LineageError, match="not a lineage file of this version"):
+    with pytest.raises(LineageError, match="expected a lineage file of this version"):
         read_lineage(adapter)
 
 

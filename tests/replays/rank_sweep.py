@@ -22,7 +22,7 @@ from peft import get_peft_model
 from rich.console import Console
 
 from medjudge import artifacts
-from medjudge.commands.evaluate import evaluate_folder
+from medjudge.commands.evaluate import EvaluateOptions, evaluate_folder
 from medjudge.metrics import sentences as statements
 from medjudge.models.adapters import lora_config
 from medjudge.recipe import recipe_from_tree
@@ -92,7 +92,14 @@ def caught(folder: Path) -> list[str]:
     recipe = recipe_from_tree(tree)
     data = DataConfig(fields={"condition": "topic"})
     evaluate_folder(
-        recipe.contract, str(rows), models, folder / "compared", Console(quiet=True), data, recipe, where=["topic=Pain"]
+        recipe.contract,
+        str(rows),
+        models,
+        folder / "compared",
+        Console(quiet=True),
+        data,
+        recipe,
+        EvaluateOptions(where=["topic=Pain"]),
     )
     said = artifacts.read_json(folder / "compared" / artifacts.RESULTS)["statements"]
     about_rank = [sentence for sentence in said if "rank" in sentence and "learning rate" in sentence]

@@ -132,7 +132,7 @@ def test_missing_parts_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> N
             find_model(OFFLINE_EMBEDDING)
     missing = "sentence_transformers"
     with pytest.raises(
-        ConfigError, match=r"sentence-transformers, which is missing: pip install 'medjudge\[embeddings\]'"
+        ConfigError, match=r"sentence-transformers, which is missing. Install it: pip install 'medjudge\[embeddings\]'"
     ):
         find_model(OFFLINE_EMBEDDING)
 

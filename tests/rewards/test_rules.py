@@ -9,8 +9,8 @@ import pytest
 from medjudge.diagnostics.preflight import check_gold, require_earnable
 from medjudge.errors import DataError
 from medjudge.records import Case, Completion, Judgement, Rollout, Unparsed, Verdict
-from medjudge.rewards.composition import RewardContext, RewardPlan, build_plan
-from medjudge.rewards.rules import REWARDS
+from medjudge.rewards.composition import KNOWN, RewardContext, RewardPlan, build_plan
+from medjudge.rewards.rules import REWARDS, RewardRule
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.mcq import McqContract
@@ -59,7 +59,20 @@ def test_none_is_for_rows_without_gold_never_for_a_failed_policy() -> None:
 
 @pytest.mark.parametrize("name", REWARDS)
 def test_gold_verdict_earns_the_stated_maximum(name: str) -> None:
-    assert REWARDS[name].function(rollout(RIGHT)) == REWARDS[name].maximum
+    case = Case("c", {"question": "q"}, gold="A", reason="because")
+    assert REWARDS[name].function(rollout(Verdict("c", "A", rationale="because"), case)) == REWARDS[name].maximum
+
+
+@pytest.mark.parametrize("number", [1.5, -0.5, float("nan"), None])
+def test_what_the_line_of_a_rule_does_not_state_is_refused(
+    number: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pays(rollout: Rollout) -> float | None:
+        return number
+
+    monkeypatch.setitem(KNOWN, "own", RewardRule(pays, 0.0, 1.0, "what it likes"))
+    with pytest.raises(ValueError, match=rf"pays paid {number} for case c, expected 0 to 1, as its line in REWARDS"):
+        plan_of({"own": 1.0}).score([rollout(RIGHT)])
 
 
 def orders(n: int = 12) -> list[Case]:

@@ -50,10 +50,10 @@ def test_a_folder_appears_whole_with_a_manifest_of_how_it_came_to_be(tmp_path: P
 
 def test_what_lies_there_is_not_overwritten(tmp_path: Path) -> None:
     write(OutputFolder.new(tmp_path / "out", "score"))
-    with pytest.raises(ConfigError, match=r"out is not an empty folder: name a new one"):
+    with pytest.raises(ConfigError, match=r"out is not an empty folder, expected a new or empty one: name another"):
         OutputFolder.new(tmp_path / "out", "score")
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ConfigError, match=r"file is a file: name a folder"):
+    with pytest.raises(ConfigError, match=r"file is a file, expected a folder: name another"):
         OutputFolder.new(tmp_path / "file", "score")
     (tmp_path / "empty").mkdir()
     write(OutputFolder.new(tmp_path / "empty", "score"))
@@ -123,7 +123,7 @@ def test_damage_is_named_when_the_results_are_read(tmp_path: Path) -> None:
     folder = OutputFolder.new(tmp_path / "out", "score")
     write(folder)
     (folder.final / artifacts.RESULTS).write_text("{}")
-    with pytest.raises(RunError, match=r"results\.json was changed.*run the command that wrote it again"):
+    with pytest.raises(RunError, match=r"results\.json was changed.*repeat the command that wrote it"):
         artifacts.read_json(folder.final / artifacts.RESULTS)
 
 

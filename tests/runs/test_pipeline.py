@@ -218,10 +218,10 @@ def test_a_judge_in_python_is_not_loaded_from_changed_files(finished: tuple[Reci
     whole, path = flip_one_bit(model / "tokenizer.json")
     try:
         with pytest.raises(RunError, match=r"model/tokenizer\.json was changed"):
-            _ = Judge(model, "appropriateness", settings).engine
+            _ = Judge(model, "appropriateness", settings)._engine
     finally:
         path.write_bytes(whole)
-    assert Judge(model, "appropriateness", settings).engine is not None
+    assert Judge(model, "appropriateness", settings)._engine is not None
 
 
 def test_a_changed_output_is_made_anew_and_fresh_helps_with_a_damaged_run_folder(
@@ -245,7 +245,7 @@ def test_a_changed_output_is_made_anew_and_fresh_helps_with_a_damaged_run_folder
     (run_dir / ".lock").symlink_to(tmp_path / "nowhere")
     (run_dir / ".base.work").write_text("a file")
     (run_dir / ".prepare.old").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(RunError, match="is a folder, where a file is to be written"):
+    with pytest.raises(RunError, match="is a folder, expected a file or nothing there"):
         run_recipe(short, CONSOLE)
     run_recipe(short, CONSOLE, fresh=True)
     assert weights(run_dir, "base") == weights(uninterrupted, "base")

@@ -138,7 +138,7 @@ def test_stratification_by_a_column_that_is_no_slice(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "more", "error", "message"),
     [
-        ({}, {}, ConfigError, "names no rows: set `data.source`"),
+        ({}, {}, ConfigError, "names no rows, expected a source: set `data.source`"),
         ({"source": "gone.jsonl"}, {}, DataError, "gone.jsonl does not exist"),
         (
             {"source": "gone.jsonl"},

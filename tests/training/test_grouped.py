@@ -127,7 +127,7 @@ def assert_equal(shape: str, tuning: str, has_checkpointing: bool, layout: str, 
     stock = loss_and_gradient(trainer(GRPOTrainer, shape, tuning, has_checkpointing), inputs, settings)
     ours = trainer(GroupedGrpoTrainer, shape, tuning, has_checkpointing)
     grouped = loss_and_gradient(ours, inputs, settings)
-    assert not ours._told  # else stock was compared with stock
+    assert not ours._reported  # else stock was compared with stock
     assert stock[1].norm() > 0 or layout == "all masked"
     torch.testing.assert_close(grouped[0], stock[0], rtol=1e-5, atol=1e-6)
     assert (grouped[1] - stock[1]).norm() <= 1e-5 * stock[1].norm() + 1e-9
@@ -301,7 +301,7 @@ def test_rollouts_of_the_trainer_hang_on_its_seed_and_keep_their_prompts(tmp_pat
 
     completions, one = drawn()
     assert completions == drawn()[0]
-    assert not one._told
+    assert not one._reported
     assert len(completions) == 2 * G
     assert all(len(ids) == C and not {1, 2} & set(ids) for ids in completions)  # nothing stops, so all are full
     assert len({tuple(ids) for ids in completions[:G]}) > 1

@@ -96,7 +96,10 @@ def test_settings_reach_trl(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("trl", "message"),
-    [({"beta": 0.5}, "repeats what the recipe sets elsewhere: beta"), ({"bta": 1}, "TRL refuses the grpo settings")],
+    [
+        ({"beta": 0.5}, "repeats what the recipe sets elsewhere, expected other keys: beta"),
+        ({"bta": 1}, "TRL refuses the grpo settings"),
+    ],
 )
 def test_wrong_passthrough_is_refused(tmp_path: Path, trl: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):

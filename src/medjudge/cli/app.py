@@ -79,8 +79,8 @@ def root(
 
 def asking(mode: str | None, engine: str | None) -> list[str]:
     """--mode and --engine as overrides."""
-    asked = {"evaluate.mode": mode, "evaluate.engine": engine}
-    return [f"{key}={value}" for key, value in asked.items() if value is not None]
+    options = {"evaluate.mode": mode, "evaluate.engine": engine}
+    return [f"{key}={value}" for key, value in options.items() if value is not None]
 
 
 def task_data_rest(
@@ -105,7 +105,9 @@ def task_data_rest(
     if recipe is not None:
         loaded = load_recipe(recipe, overrides or [])
         if task is not None and task != loaded.task.kind:
-            raise ConfigError(f"--task is {task!r}, but {recipe} is for {loaded.task.kind!r}. Give one of the two.")
+            raise ConfigError(
+                f"--task is {task!r}, but {recipe} is for {loaded.task.kind!r}: expected one task. Give one of the two."
+            )
     else:
         settings = _settings_of(models or [], task, overrides) or {"kind": task}
         loaded = recipe_from_tree({"name": "cli", "task": settings}, overrides or [], where="--task/--set")
@@ -137,8 +139,8 @@ def bench_recipe(
     """The settings of a benchmark: a recipe's; or the models' own form and wording, and room for long passages."""
     from medjudge.recipe import load_recipe, recipe_from_tree
 
-    asked = {"evaluate.mode": mode, "evaluate.max_cases": max_cases}
-    settings = [*overrides, *(f"{key}={value}" for key, value in asked.items() if value is not None)]
+    options = {"evaluate.mode": mode, "evaluate.max_cases": max_cases}
+    settings = [*overrides, *(f"{key}={value}" for key, value in options.items() if value is not None)]
     if recipe is not None:
         return load_recipe(recipe, settings)
     room = {"max_prompt_tokens": 8192, "max_completion_tokens": 1024}
@@ -158,10 +160,12 @@ def named_pairs(pairs: list[str], option: str = "--model", form: str = "NAME=PAT
     for text in pairs:
         name, equals, where = text.partition("=")
         if not equals or not name or not where:
-            raise ConfigError(f"{option} takes {form}, got {text!r}.")
+            raise ConfigError(f"{option} takes {form}, got {text!r}. Write it in that form.")
         if option == "--model" and (why := model_name_trouble(name)) is not None:
-            raise ConfigError(f"{option} names a model {shown(name)}: {why}.")
+            raise ConfigError(
+                f"{option} names a model {shown(name)}, expected a short printable one: {why}. Give it another name."
+            )
         if name in named:
-            raise ConfigError(f"{option} names {name!r} twice: expected each name once.")
+            raise ConfigError(f"{option} names {name!r} twice: expected each name once. Rename one.")
         named[name] = where
     return named

@@ -22,7 +22,8 @@ from medjudge.cli.app import (
 from medjudge.errors import ConfigError
 
 ASKED_TASK = (
-    "The task. Not needed for models that medjudge trained: their folders say it, with its settings (contract.json)."
+    "The task, such as equivalence. Not needed for models that medjudge trained: their folders say it, with its "
+    "settings (contract.json)."
 )
 
 
@@ -53,11 +54,10 @@ def evaluate(
     models = named_pairs(model)
     settings = [*(overrides or []), *asking(mode, engine)]
     contract, data_config, rest = task_data_rest(task, recipe, mapping, settings, list(models.values()))
-    from medjudge.commands.evaluate import evaluate_folder
+    from medjudge.commands.evaluate import EvaluateOptions, evaluate_folder
 
-    evaluate_folder(
-        contract, data, models, out, console(), data_config, rest, where=where or [], train=train, parent=base
-    )
+    options = EvaluateOptions(where or (), train, base)
+    evaluate_folder(contract, data, models, out, console(), data_config, rest, options)
     from medjudge.commands.report import first_page
     from medjudge.reporting.terminal import print_outcome
 
@@ -85,7 +85,7 @@ def calibrate(
 ) -> None:
     """Fit a judge's confidences on a validation split; `evaluate`, `probe` and `Judge` then use the calibrator."""
     if kind not in ("temperature", "platt", "isotonic"):
-        raise ConfigError(f"--kind is {kind!r}: expected temperature, platt or isotonic.")
+        raise ConfigError(f"--kind is {kind!r}: expected temperature, platt or isotonic. Name one of these.")
     settings = [*(overrides or []), *asking(mode, engine)]
     _, data_config, rest = task_data_rest(task, recipe, mapping, settings, [str(model)])
     from medjudge.commands.calibrate import calibrate_model
@@ -144,9 +144,10 @@ def probe(
         samples = 0 if unsampled.evaluate.mode == "labels" else 5
     settings.append(f"evaluate.samples={samples}")
     contract, data_config, rest = task_data_rest(task, recipe, mapping, settings, list(models.values()))
-    from medjudge.commands.evaluate import evaluate_folder
+    from medjudge.commands.evaluate import EvaluateOptions, evaluate_folder
 
-    evaluate_folder(contract, data, models, out, console(), data_config, rest, where=where or [], parent=base)
+    options = EvaluateOptions(where or (), parent=base)
+    evaluate_folder(contract, data, models, out, console(), data_config, rest, options)
     from medjudge.commands.report import first_page
     from medjudge.reporting.terminal import print_outcome
 
@@ -206,12 +207,11 @@ def bench_rubric(
         )
     models = named_pairs(model)
     settings = bench_recipe(recipe, mode, max_cases, [*(overrides or []), *asking(None, engine)], models)
-    names = [name.strip() for one in only or [] for name in one.split(",") if name.strip()]
     from medjudge.commands.bench import BenchOptions, run_benchmark
 
     options = BenchOptions(
         models=models,
-        only=names,
+        only=[name.strip() for one in only or [] for name in one.split(",") if name.strip()],
         copies=named_pairs(data or [], "--data", "NAME=PATH"),
         rubrics=named_pairs(rubric or [], "--rubric", "NAME=PRESET_OR_TOML"),
         parent=base,

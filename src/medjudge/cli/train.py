@@ -27,7 +27,12 @@ _STAGES = "prepare, base, sft, grpo, merge, evaluate or report"
 
 @app.command(rich_help_panel=TRAIN)
 def init(
-    kind: Annotated[str, typer.Argument(help="mcq, equivalence, rubric or appropriateness.")],
+    kind: Annotated[
+        str,
+        typer.Argument(
+            help="The task: mcq, equivalence, rubric, appropriateness, or one of your own (docs/extend.md)."
+        ),
+    ],
     out: Annotated[Path | None, typer.Option(help="Where to write it; default KIND.toml.")] = None,
 ) -> None:
     """Write a commented recipe to start from."""

@@ -156,10 +156,13 @@ def _measured_by(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 def _check_folder(out_dir: Path) -> None:
     if out_dir.exists() and not out_dir.is_dir():
-        raise ConfigError(f"--out {out_dir} is a file: name a folder.")
+        raise ConfigError(f"--out {out_dir} is a file, expected a folder: name another.")
     begun = (out_dir / artifacts.COMMANDS).exists() and (out_dir / ".lock").exists()
     if out_dir.exists() and any(out_dir.iterdir()) and not begun:
-        raise ConfigError(f"--out {out_dir} is not empty and holds no benchmark: name a new folder.")
+        raise ConfigError(
+            f"--out {out_dir} is not empty and holds no benchmark, expected a new folder or one of a benchmark: name "
+            "another."
+        )
 
 
 # --- rows and contracts -----------------------------------------------------------------------------------------------
@@ -170,24 +173,36 @@ def _choose(options: BenchOptions) -> list[Chosen]:
     own = {name for name in copies if name not in SETS and name in rubrics}
     for name in own:
         if (why := file_name_trouble(name, RESERVED_SETS)) is not None:
-            raise ConfigError(f"--data: a set cannot be called {shown(name)}: {why}.")
+            raise ConfigError(f"--data: a set cannot be called {shown(name)}: {why}. Give it another name.")
     chosen = choose_sets(options.only, copies, own)
     if unused := [name for name in rubrics if name not in {one.name for one in chosen}]:
-        raise ConfigError(f"--rubric names {', '.join(unused)}, which is not among the sets that are judged.")
+        raise ConfigError(
+            f"--rubric names {', '.join(unused)}, which is not among the sets that are judged: expected one of "
+            f"{', '.join(one.name for one in chosen)}. Leave it out, or judge that set too (--only)."
+        )
     if both := [one.name for one in chosen if one.name in rubrics and one.benchmark.preset is None and not one.is_own]:
-        raise ConfigError(f"--rubric {both[0]}: each row of this set brings a rubric of its own.")
+        raise ConfigError(
+            f"--rubric {both[0]}: each row of this set brings a rubric of its own, expected none here. Leave the "
+            "option out."
+        )
     return chosen
 
 
 def _job(one: Chosen, recipe: Recipe, options: BenchOptions) -> _Job:
     if not isinstance(recipe.task, RubricContract):
-        raise ConfigError(f"the recipe is for {recipe.task.kind!r}: this benchmark is for rubric judges.")
+        raise ConfigError(
+            f"the recipe is for {recipe.task.kind!r}, expected 'rubric': this benchmark is for rubric judges. Name "
+            "another recipe."
+        )
     contract = set_contract(one, recipe.task, options.rubrics.get(one.name))
     own = recipe.model_copy(update={"name": one.name, "task": contract})
     rows = read_benchmark(one, contract)
     rated = [case for case in rows.table.cases if case.gold is not None]
     if not rated:
-        raise DataError(f"{one.source}: no row has a score, there is nothing to measure {one.name} against.")
+        raise DataError(
+            f"{one.source}: no row has a score, expected at least one to measure {one.name} against. Take a file that "
+            "holds the experts' scores, or leave the set out."
+        )
     cases = seeded_sample(rated, recipe.evaluate.max_cases, recipe.evaluate.seed)
     tree = without_transport(own.model_dump(mode="json"))
     inputs = {

@@ -49,7 +49,9 @@ def calibrate_model(
 ) -> Calibrated:
     """Judges the validation rows, fits, and writes `calibration.json` beside the weights."""
     if not model.is_dir():
-        raise ConfigError(f"{model} is no folder: a calibrator is saved with the weights. Name a local model folder.")
+        raise ConfigError(
+            f"{model} is no folder, expected one: a calibrator is saved with the weights. Name a local model folder."
+        )
     if not os.access(model, os.W_OK):
         raise ConfigError(
             f"{model} cannot be written, and a calibrator is saved with the weights: expected a folder that you may "

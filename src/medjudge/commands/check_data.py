@@ -77,8 +77,8 @@ def check_data(
     `where` that of `data` holds for `path`. Bad rows are collected, never refused, whatever `data.bad_rows` says.
     Raises DataError where a source as a whole cannot be read or no row of it can be used.
     """
-    kept = parse_where(where) if where else data.where
-    rows = _checked(path, contract, data, kept)
+    filters = parse_where(where) if where else data.where
+    rows = _checked(path, contract, data, filters)
     if against is None:
         return CheckReport(rows, None, None, data.leakage.max_share, data.leakage.allow)
     held_out = _checked(against, contract, data, parse_where(against_where))

@@ -1,4 +1,4 @@
-"""Lay the variants of a recipe side by side: the last step of `medjudge run` on a recipe with `[variants.*]`."""
+"""Compare the variants of a recipe: the last step of `medjudge run` on a recipe with `[variants.*]`."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def compare_variants(recipe: Recipe, variants: Mapping[str, Recipe], not_trained
 
 def _compared(recipe: Recipe, variants: Mapping[str, Recipe]) -> dict[str, Compared]:
     """The variants' trained models by variant name; before them the untrained models that the first one evaluated."""
-    found: dict[str, Compared] = {}
+    compared: dict[str, Compared] = {}
     for name, variant in variants.items():
         path = variant.run_dir / "evaluate" / artifacts.RESULTS
         if variant.task.kind != recipe.task.kind or not path.exists():
@@ -72,13 +72,16 @@ def _compared(recipe: Recipe, variants: Mapping[str, Recipe]) -> dict[str, Compa
         by_model = _verdict_rows(path.with_name(artifacts.VERDICTS))
         made = [stage.name for stage in training_stages(results.models)]
         trained = made[-1] if made else None  # the model that a variant stands for: the one trained last
-        before = [model for model in results.of_role("model") if model != trained] if not found else []
+        before = [model for model in results.of_role("model") if model != trained] if not compared else []
         for model in [*before, trained] if trained else before:
             key = name if model == trained else model
-            found[key] = Compared(name, variant, results, model, by_model[model])
-    if not found:
-        raise DataError(f"no variant of {recipe.name} was evaluated: there is nothing to lay side by side.")
-    return found
+            compared[key] = Compared(name, variant, results, model, by_model[model])
+    if not compared:
+        raise DataError(
+            f"no variant of {recipe.name} was evaluated, expected at least one: there is nothing to compare. Run the "
+            "recipe first (medjudge run)."
+        )
+    return compared
 
 
 def _verdict_rows(path: Path) -> dict[str, dict[str, VerdictRow]]:
@@ -94,8 +97,8 @@ def _cases(first: Compared, compared: Mapping[str, Compared]) -> list[Case]:
     for name, one in compared.items():
         if one.rows.keys() != first.rows.keys():
             raise DataError(
-                f"variant {name} was evaluated on other cases than {first.variant}: give variants the same `data`, "
-                "`evaluate.split`, `evaluate.max_cases` and `evaluate.seed`."
+                f"variant {name} was evaluated on other cases than {first.variant}, expected the same: give variants "
+                "the same `data`, `evaluate.split`, `evaluate.max_cases` and `evaluate.seed`."
             )
     split = RunDir(first.recipe.run_dir).split(first.recipe.evaluate.split)
     return [case for case in split.read() if case.case_id in first.rows]
@@ -180,7 +183,7 @@ def _table(results: Results, compared: Mapping[str, Compared], not_trained: Mapp
     rows = []
     for name, one in compared.items():
         model = results.models[name]
-        told = results.reasoning.models[name] if results.reasoning is not None else {}
+        reasoning = results.reasoning.models[name] if results.reasoning is not None else {}
         labels = {metric: model.metrics[metric] for metric in ("macro_f1", "weighted_f1")}
         per_step, relative = times.get(name, (None, None))
         rows.append(
@@ -189,7 +192,7 @@ def _table(results: Results, compared: Mapping[str, Compared], not_trained: Mapp
                 n=model.n,
                 n_unparsed=model.n_unparsed,
                 unanswered=model.unanswered,
-                metrics={**labels, **told},
+                metrics={**labels, **reasoning},
                 seconds_per_step=per_step,
                 relative_time=relative,
                 rewards=dict(one.recipe.grpo.rewards) if name in trained else {},

@@ -87,8 +87,8 @@ def estimate(works: Sequence[StageWork], recipe: Recipe) -> Estimate | None:
     speeds: list[float] = []
     free = free_processors(lambda: speeds.append(matmul_flops()))
     n = n_processors()
-    asked = recipe.model.threads or _from_environment()
-    n_threads = asked or max(1, min(n, round(free)))
+    n_wanted = recipe.model.threads or _from_environment()
+    n_threads = n_wanted or max(1, min(n, round(free)))
     # Threads beyond the processors only wait for each other, so they add nothing.
     speed = speeds[0] * (1 + THREAD_GAIN * (min(n_threads, n) - 1))
     seconds = {

@@ -205,7 +205,7 @@ def _tasks(recipe: Recipe | None, base: Recipe, options: ExportOptions, console:
     tasks = []
     if recipe is not None:
         if options.source is None:
-            raise ConfigError("name the rows with --data: a file, a hub or a builtin data set.")
+            raise ConfigError("got a recipe without rows, expected --data: name a file, a hub or a builtin data set.")
         tasks.append(_own_rows(recipe, options))
     if options.sets:
         tasks += _benchmark(base, options)
@@ -231,7 +231,10 @@ def _own_rows(recipe: Recipe, options: ExportOptions) -> _Task:
 
 def _benchmark(base: Recipe, options: ExportOptions) -> list[_Task]:
     if not isinstance(base.task, RubricContract):
-        raise ConfigError(f"the recipe is for {base.task.kind!r}: the benchmark's sets are for rubric judges.")
+        raise ConfigError(
+            f"the recipe is for {base.task.kind!r}, expected 'rubric': the benchmark's sets are for rubric judges. "
+            "Name another recipe, or leave the sets out."
+        )
     copies = {name: path for name, path in options.sets.items() if path is not None}
     own = {name for name in copies if name not in SETS and name in options.rubrics}
     tasks = []
@@ -248,7 +251,10 @@ def _rated(
 ) -> _Task:
     rated = [case for case in cases if case.gold is not None]
     if not rated:
-        raise DataError(f"{source}: no row has a gold label, so the harness could not score any.")
+        raise DataError(
+            f"{source}: no row has a gold label, expected at least one: the harness could not score any. Name rows "
+            "that experts labelled."
+        )
     return _Task(name, contract, seeded_sample(rated, options.max_cases, recipe.evaluate.seed), source)
 
 
@@ -325,7 +331,10 @@ def _choices(contract: TaskContract, cases: Sequence[Case], tokenizer: Any) -> l
     """Label by label, the completion up to where the label is closed: with a tokenizer, up to our own last token."""
     frame = contract.label_frame()
     if frame is None:
-        raise ConfigError(f"the {contract.kind} task here reasons before its label: labels alone cannot be scored.")
+        raise ConfigError(
+            f"the {contract.kind} task here reasons before its label, expected a form that answers with the label "
+            "alone: labels cannot be scored after a text. Take such a form, or leave labels out."
+        )
     if tokenizer is not None and not frame.ends:
         [scored] = encode_labels(contract, encode_all(contract, cases[:1], tokenizer, with_target=False), tokenizer)
         return [decode(tokenizer, [*scored.forced, *ids], ()) for ids in scored.labels]

@@ -27,9 +27,13 @@ def write_recipe(kind: str, path: Path) -> Path:
     Raises ConfigError for an unknown task or a file that is there already.
     """
     if kind not in TASKS:
-        raise ConfigError(f"no task is called {kind!r}{did_you_mean(kind, TASKS)}. Tasks: {', '.join(TASKS)}.")
+        raise ConfigError(
+            f"no task is called {kind!r}{did_you_mean(kind, TASKS)}. Name one of these: {', '.join(TASKS)}."
+        )
     if path.exists():
-        raise ConfigError(f"{path} is there already; nothing is overwritten. Name another file with --out.")
+        raise ConfigError(
+            f"{path} is there already, expected a new file; nothing is overwritten. Name another file with --out."
+        )
     if not path.parent.is_dir():
         raise ConfigError(f"the folder {path.parent} does not exist. Make it, or name another file with --out.")
     artifacts.write_text(path, recipe_text(kind), private=False)
@@ -98,7 +102,7 @@ def _settings(section: type[Settings], skip: tuple[str, ...] = ()) -> list[str]:
 
 def attribute_docstrings(section: type[Settings]) -> dict[str, str]:
     """Setting -> the text under it in its class, inherited ones included, on one line."""
-    found: dict[str, str] = {}
+    docstrings: dict[str, str] = {}
     for cls in reversed(section.__mro__):
         if not issubclass(cls, Settings) or cls is Settings:
             continue
@@ -112,8 +116,8 @@ def attribute_docstrings(section: type[Settings]) -> dict[str, str]:
                 and isinstance(text.value, ast.Constant)
                 and isinstance(text.value.value, str)
             ):
-                found[setting.target.id] = " ".join(text.value.value.split())
-    return found
+                docstrings[setting.target.id] = " ".join(text.value.value.split())
+    return docstrings
 
 
 def _section_type(annotation: Any) -> type[Settings] | None:

@@ -17,10 +17,12 @@ def print_lineage(model_dir: Path, console: Console) -> bool:
     """Prints the chain of a model folder and re-hashes what is at hand. Returns whether everything still fits."""
     path = model_dir / artifacts.LINEAGE
     if not model_dir.is_dir():
-        raise ModelError(f"{model_dir} is not a folder. Name a model folder, such as runs/demo/merge/model.")
+        raise ModelError(
+            f"{model_dir} is not a folder, expected a model folder. Name one, such as runs/demo/merge/model."
+        )
     if not path.exists():
         raise LineageError(
-            f"{model_dir} has no {artifacts.LINEAGE}: it was not made by medjudge, so its parents cannot be told. "
+            f"{model_dir} has no {artifacts.LINEAGE}: it was not made by medjudge, so its parents are not known. "
             "Name a folder that a stage wrote, such as RUN/sft/model."
         )
     from medjudge.models.lineage import holds_weights, read_lineage, weights_sha256

@@ -48,8 +48,8 @@ def base_folder(recipe: Recipe) -> Path:
             return Path(snapshot_download(base, revision=recipe.model.revision, allow_patterns=patterns))
     except Exception as error:  # as in `resolve`: some twenty types, all meaning that it cannot be had
         raise ConfigError(
-            f"cannot get {base!r} from the hub ({type(error).__name__}): check the name and the network, or name a "
-            "folder"
+            f"cannot get {base!r} from the hub ({type(error).__name__}), expected a model there: check the name and "
+            "the network, or name a folder"
         ) from None
 
 

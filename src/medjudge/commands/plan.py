@@ -441,7 +441,7 @@ def _print_time(
 
 
 def _last_marked(work: Path) -> Path | None:
-    """The last checkpoint that bears the mark of a whole one; nothing is removed."""
+    """The last checkpoint that is marked as whole; nothing is removed."""
     marked = [
         path.parent for path in (work / artifacts.CHECKPOINTS).glob(f"checkpoint-*/{artifacts.CHECKPOINT_COMPLETE}")
     ]

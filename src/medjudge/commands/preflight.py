@@ -37,7 +37,10 @@ def preflight(recipe: Recipe, console: Console, *, force: bool = False) -> Prefl
     """Proves, prints, and leaves `preflight.json` in the run folder; `force` is recorded there."""
     quiet_libraries()
     if not any(stage.by_rewards for stage in training_stages(recipe.stages)):
-        raise ConfigError("`stages` has no grpo: without it there is no reward to prove. Add grpo to `stages`.")
+        raise ConfigError(
+            "`stages` has no grpo, which this check needs: without it there is no reward to prove. Add grpo "
+            "to `stages`."
+        )
     started = time.monotonic()
     run_dir = RunDir(recipe.run_dir)
     splits = _splits(recipe, run_dir)

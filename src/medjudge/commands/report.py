@@ -60,8 +60,8 @@ def rewrite(folder: Path, console: Console, *, show_text: bool | None = None) ->
         return
     if not (folder / "evaluate" / artifacts.RESULTS).exists():
         raise RunError(
-            f"{folder} holds no {artifacts.RESULTS}. Name a run folder that was evaluated, such as runs/demo, "
-            "or the --out folder of `medjudge evaluate` or `medjudge bench`."
+            f"{folder} holds no {artifacts.RESULTS}, expected one. Name a run folder that was evaluated, such as "
+            "runs/demo, or the --out folder of `medjudge evaluate` or `medjudge bench`."
         )
     config = artifacts.read_as(
         folder / artifacts.RECIPE, lambda tree: ReportConfig.model_validate(tree.get("report", {}))

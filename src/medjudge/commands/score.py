@@ -157,8 +157,8 @@ def score(
     rated = sum(case.gold is not None for case in cases)
     if not rated:
         raise DataError(
-            f"no case has an expert label: {read.gold_place} holds none for {len(cases):,} cases. Name the column or "
-            "the file with --gold."
+            f"no case has an expert label: {read.gold_place} holds none for {len(cases):,} cases, expected at least "
+            "one. Name the column or the file with --gold."
         )
     baselines, leakage, n_train = _baselines(cases, contract, options)
     own = {name: read.judgements.pop(name) for name in list(read.judgements) if name in read.baselines}
@@ -205,7 +205,7 @@ class _Read:
 def _read(sources: Sequence[str | Rows], contract: TaskContract | LabelScale, options: ScoreOptions) -> _Read:
     """Raises DataError and ConfigError as `score`."""
     if not sources:
-        raise ConfigError("name one file of verdicts or more.")
+        raise ConfigError("got no file of verdicts, expected one or more. Name them before the options.")
     inputs, group_fields = _task_fields(contract)
     scale = Scale(contract.labels, options.aliases, options.threshold, contract.positive)
     gold_scale = Scale(contract.labels, options.aliases, options.gold_threshold, contract.positive)
@@ -255,7 +255,9 @@ def _gold_source(options: ScoreOptions) -> tuple[str | Rows | None, dict[str, st
     if isinstance(gold, Rows) or Path(gold).expanduser().exists() or Path(gold).suffix in FILE_ENDINGS:
         return gold, columns
     if columns.setdefault("gold", gold) != gold:
-        raise ConfigError(f"--gold names column {gold!r} and --map gold={columns['gold']}: give one of the two.")
+        raise ConfigError(
+            f"--gold names column {gold!r} and --map gold={columns['gold']}: expected one column. Give one of the two."
+        )
     return None, columns
 
 
@@ -275,11 +277,11 @@ def _joined(files: Mapping[str, VerdictFile], expert: GoldFile | None, gold_name
                 now = replace(now, group="")
             facts[case_id] = merged(case_id, before, now, path)
     judgements = _by_judge(files)
-    said = {judgement.case_id for answers in judgements.values() for judgement in answers}
+    judged_ids = {judgement.case_id for answers in judgements.values() for judgement in answers}
     if expert is not None:
         _check_partners(judgements, in_gold, expert.dropped, gold_name or "")
     # Who keeps a part of the verdicts measures that part: its other cases are not unanswered ones.
-    left_out = (dropped - said) & in_gold
+    left_out = (dropped - judged_ids) & in_gold
     for case_id in left_out:
         del facts[case_id]
     out_of_gold = expert.dropped if expert is not None else frozenset()
@@ -343,7 +345,8 @@ def _by_judge(files: Mapping[str, VerdictFile]) -> dict[str, list[Judgement]]:
         for name, answers in file.judgements.items():
             if name in judgements:
                 raise DataError(
-                    f"{path}: a judge {name!r} stands in an earlier file too. Give each file's judge a name: NAME=PATH."
+                    f"{path}: a judge {name!r} stands in an earlier file too, expected one name for each. Give each "
+                    "file's judge a name: NAME=PATH."
                 )
             judgements[name] = answers
     return judgements
@@ -362,12 +365,14 @@ def _baselines(
     train: Sequence[Case] = ()
     if options.train is not None:
         if not isinstance(contract, TaskContract):
-            raise ConfigError("--train holds rows of a task: name it with --task.")
+            raise ConfigError(
+                "got --train with --labels, expected --task: --train holds rows of a task. Name it with --task."
+            )
         config = DataConfig(fields=_train_fields(contract, options.gold_columns))
         train = read_source(options.train, contract, config, where=parse_where(options.train_where)).cases
         if any(case.inputs for case in cases):
             leakage = check_leakage({"train": train}, {"evaluated": [case for case in cases if case.inputs]})
-    found = every_baseline(
+    baselines = every_baseline(
         train,
         cases,
         kind=contract.kind,
@@ -377,7 +382,7 @@ def _baselines(
         rng=np.random.default_rng(options.seed),
         embed=lambda: embed_or_why_not(EmbeddingSettings()),
     )
-    return found, leakage, len(train) or None
+    return baselines, leakage, len(train) or None
 
 
 def _train_fields(contract: TaskContract, gold_columns: Mapping[str, str]) -> dict[str, str]:
@@ -423,7 +428,10 @@ def parse_judges(pairs: Sequence[str]) -> dict[str, str]:
         name, equals, column = (part.strip() for part in pair.partition("="))
         column = column if equals else name
         if not name or not column or name in judges:
-            raise ConfigError(f"--judge takes NAME=COLUMN or COLUMN, each name once; got {pair!r}.")
+            raise ConfigError(
+                f"--judge takes NAME=COLUMN or COLUMN, each name once; got {pair!r}. Write it in that form, and rename "
+                "a second one."
+            )
         judges[name] = column
     return judges
 
@@ -436,4 +444,7 @@ def label_scale(labels: str | Sequence[str], ordered: bool = False, positive: st
     try:
         return LabelScale(labels=names, ordered=ordered, positive=positive)
     except ValidationError as error:
-        raise ConfigError(f"--labels: {error.errors()[0]['msg'].removeprefix('Value error, ')}.") from None
+        raise ConfigError(
+            f"--labels: {error.errors()[0]['msg'].removeprefix('Value error, ')}. Name the labels of one scale, such "
+            "as --labels no,yes."
+        ) from None

@@ -1,4 +1,4 @@
-"""Runs every variant of a recipe, what they share once, and lays the results side by side.
+"""Runs every variant of a recipe, what they share once, and compares the results.
 
 runs/NAME/VARIANT/     a whole run each; stages made from the same inputs are taken over, not made again
 runs/NAME/compare/     results of all variants on the same cases, `compare.json`, and the page

@@ -84,8 +84,8 @@ def join_ragtruth(responses: Iterable[Row | Rejected], sources: Iterable[Row | R
         if source_row is None:
             yield Rejected(response.place, "source_id", f"got an id that {SOURCES} lacks, expected one of its rows")
         else:
-            kept = {key: source_row.get(key) for key in ("task_type", "source", "source_info")}
-            yield Row(response.place, {**response.values, **kept})
+            source_fields = {key: source_row.get(key) for key in ("task_type", "source", "source_info")}
+            yield Row(response.place, {**response.values, **source_fields})
 
 
 def _unmarked(row: Values) -> object:

@@ -252,13 +252,19 @@ def choose_sets(only: Sequence[str], copies: Mapping[str, str], own: Iterable[st
     for name in dict.fromkeys([*names, *copies]):
         if name not in SETS and name not in own:
             raise ConfigError(
-                f"no set {name!r} in the benchmark. Sets: {', '.join(SETS)}. Rows of your own, in the rubric task's "
-                f"fields, take part in `medjudge bench rubric` with --data {name}=PATH and --rubric {name}=FILE."
+                f"no set {name!r} in the benchmark: expected one of {', '.join(SETS)}. Rows of your own, in the rubric "
+                f"task's fields, take part in `medjudge bench rubric` with --data {name}=PATH and --rubric {name}=FILE."
             )
         if name in own and name not in SETS and name not in copies:
-            raise ConfigError(f"the set {name!r} is your own: say where its rows are, --data {name}=PATH.")
+            raise ConfigError(
+                f"the set {name!r} is none of the benchmark's and comes without rows, expected their place: --data "
+                f"{name}=PATH."
+            )
     if unused := [name for name in copies if name not in names]:
-        raise ConfigError(f"--data names {', '.join(unused)}, which --only leaves out: name it in both, or in neither.")
+        raise ConfigError(
+            f"--data names {', '.join(unused)}, which --only leaves out: expected the same sets. Name it in both, or "
+            "in neither."
+        )
     chosen = []
     for name in [*(name for name in SETS if name in names), *(name for name in dict.fromkeys(names) if name in own)]:
         if name in SETS:
@@ -266,7 +272,8 @@ def choose_sets(only: Sequence[str], copies: Mapping[str, str], own: Iterable[st
             source = copies.get(name) or benchmark.source
             if source is None:
                 raise ConfigError(
-                    f"the set {name!r} has no copy on the hub that can be read as it is: {_local_copy(name)}."
+                    f"the set {name!r} has no copy on the hub that can be read as it is, expected a local one: "
+                    f"{_local_copy(name)}."
                 )
             chosen.append(Chosen(name, benchmark, source))
         else:

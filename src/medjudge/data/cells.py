@@ -382,11 +382,11 @@ class Values:
         (`yes, because ..`), or the same side of a pair of words. None where that is open."""
         labels, word, amount = self.scale.labels, _bare(value), number(value)
         names = {label: _bare(label) for label in labels}
-        found = None
+        guess = None
         if amount is not None:
             word = f"{amount:g}"
         elif word:
-            found = (
+            guess = (
                 _only(labels, lambda label: names[label] == word)
                 or _only(labels, lambda label: names[label].startswith(word))
                 or _begins_with(word, names)
@@ -394,10 +394,10 @@ class Values:
         # inspect_ai writes I and C for incorrect and correct.
         sides = {one: side for pair in PAIRS for side, one in enumerate(pair)}
         sides |= {"i": 0, "c": 1}
-        if found is None and len(labels) == 2 and word in sides:
+        if guess is None and len(labels) == 2 and word in sides:
             by_side = {sides.get(names[label]): label for label in labels}
-            found = by_side.get(sides[word]) if set(by_side) == {0, 1} else None
-        return found
+            guess = by_side.get(sides[word]) if set(by_side) == {0, 1} else None
+        return guess
 
 
 def _bare(text: str) -> str:

@@ -31,7 +31,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
 ONE_OF = ("label", "gold")
 """Fields that are not guessed at: where a file has two of the names, one must be mapped."""
 OF_ONE_JUDGE = ("confidence", "reason", "kind", "completion", "judge", "label")
-"""Fields of one judge: where several columns hold verdicts, they would be nobody's."""
+"""Fields of one judge: where several columns hold verdicts, their judge would be unclear."""
 QUESTIONS = ("question", "question_id", "prompt", "prompt_id", "query", "instruction", "input", "stem")
 """Names of columns with what several answers may share."""
 FAILED = ("error", "gradererror", "grader_error")
@@ -70,7 +70,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """Groups that nobody named: repeated texts."""
+    """Groups that no column names: repeated texts."""
 
     column: str = ""
     keys: Sequence[str] = ()
@@ -94,7 +94,10 @@ def load_table(source: str | Rows, where: Mapping[str, Plain] | None = None) -> 
     if bad:
         shown = "\n".join(f"  {one}" for one in bad[:N_SHOWN])
         what = "1 row" if len(bad) == 1 else f"{len(bad):,} rows"
-        raise DataError(f"{name}: {what} cannot be read:\n{shown}\nCorrect the file: no row is left out of verdicts.")
+        raise DataError(
+            f"{name}: {what} cannot be read, expected whole rows:\n{shown}\nCorrect the file: no row is left out of "
+            "verdicts."
+        )
     if not rows:
         raise DataError(f"{name}: it holds no rows. Expected one row per verdict: name another file.")
     present: dict[str, None] = {}
@@ -102,14 +105,17 @@ def load_table(source: str | Rows, where: Mapping[str, Plain] | None = None) -> 
         if row.values.keys() - present.keys():
             present |= dict.fromkeys(map(str, row.values))
     known = {path: want for path, want in (where or {}).items() if has_path(rows, present, path)}
-    kept, dropped = rows, []
+    kept_rows, dropped = rows, []
     if known:
-        kept = [row for row in rows if _passes(row, known)]
+        kept_rows = [row for row in rows if _passes(row, known)]
         dropped = [row for row in rows if not _passes(row, known)]
-    if not kept:
+    if not kept_rows:
         there = "; ".join(f"{path}: {_values_there(rows, path)}" for path in known)
-        raise DataError(f"{name}: --where keeps none of {len(rows):,} rows. Values there: {there}. Take one of them.")
-    return Table(name, kept, dropped, notes, present, tuple(known))
+        raise DataError(
+            f"{name}: --where keeps none of {len(rows):,} rows. Values there: {there}. Expected at least one row: take "
+            "one of them."
+        )
+    return Table(name, kept_rows, dropped, notes, present, tuple(known))
 
 
 def _in_memory(source: Rows) -> Iterator[Row]:
@@ -144,11 +150,11 @@ def chosen_by(table: Table, columns: Mapping[str, str], judges: Mapping[str, str
 
 
 def _values_there(rows: Sequence[Row], path: str) -> str:
-    found = {tidy(plain(cell)) for row in rows if (cell := look_up(row.values, path)) is not MISSING}
-    closed = len(found) <= N_VALUES and all(
-        len(value) <= LONGEST_VALUE and value.count(" ") <= MOST_BLANKS for value in found
+    values = {tidy(plain(cell)) for row in rows if (cell := look_up(row.values, path)) is not MISSING}
+    closed = len(values) <= N_VALUES and all(
+        len(value) <= LONGEST_VALUE and value.count(" ") <= MOST_BLANKS for value in values
     )
-    return ", ".join(repr(value) for value in sorted(found)) if closed else f"{len(found):,} different"
+    return ", ".join(repr(value) for value in sorted(values)) if closed else f"{len(values):,} different"
 
 
 def check_where(tables: Sequence[Table], where: Mapping[str, Plain]) -> None:
@@ -158,7 +164,9 @@ def check_where(tables: Sequence[Table], where: Mapping[str, Plain]) -> None:
             continue
         rows = [row.values for table in tables for row in (*table.rows, *table.dropped)]
         sources = ", ".join(table.source for table in tables)
-        raise DataError(f"{sources}: --where {path}=..: {why_missing(path, rows)}.")
+        raise DataError(
+            f"{sources}: --where {path}=..: {why_missing(path, rows)}. Expected a column of these rows: name another."
+        )
 
 
 def settle_columns(
@@ -171,7 +179,7 @@ def settle_columns(
     """
     for name in mapped:
         if name not in known:
-            raise ConfigError(f"no field is called {name!r}: expected one of {', '.join(known)}.")
+            raise ConfigError(f"no field is called {name!r}: expected one of {', '.join(known)}. Name one of these.")
     values = [row.values for row in table.rows]
     columns: dict[str, str] = {}
     for name, path in mapped.items():
@@ -278,12 +286,12 @@ def _id(row: Row, path: str, table: Table) -> str:
 
 def failure_paths(table: Table, is_filled: Sequence[bool]) -> dict[str, int]:
     """Paths inside of rows that say that a judge failed -> rows where they do although there is a verdict."""
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for row, filled in zip(table.rows, is_filled, strict=True):
         if filled:
             nested = {key: value for key, value in row.values.items() if isinstance(value, dict | list)}
-            found.update(set(_failures(nested, "", 0)))
-    return dict(found)
+            counts.update(set(_failures(nested, "", 0)))
+    return dict(counts)
 
 
 def _failures(node: Any, path: str, depth: int) -> Iterator[str]:

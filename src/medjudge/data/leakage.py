@@ -42,7 +42,7 @@ class Overlap:
     share: float
     """Of all held-out cases, in [0, 1]."""
     n_cases_same_label: int
-    """Held-out cases of which such a training case has the same label: the answer itself can be learned by heart."""
+    """Held-out cases of which such a training case has the same label: the answer itself can be memorised."""
     n_cases_other_label: int
     n_pairs: int
     n_pairs_same_label: int
@@ -62,7 +62,7 @@ class Comparison:
     n_train: int
     n_held_out: int
     enforced: bool
-    """False where an overlap is told but is no leak, as between `train` and `grpo`."""
+    """False where an overlap is reported but is no leak, as between `train` and `grpo`."""
     overlaps: Mapping[str, Overlap]
     """By kind, all of `KINDS`."""
     same_field: Mapping[str, int]
@@ -75,16 +75,16 @@ class Comparison:
 
     def line(self) -> str:
         """The comparison as one sentence."""
-        found = [_phrase(kind, over) for kind, over in self.overlaps.items() if over.n_cases]
+        phrases = [_phrase(kind, over) for kind, over in self.overlaps.items() if over.n_cases]
         head = f"{self.train} vs {self.held_out}: "
-        if not found:
+        if not phrases:
             return head + f"{NOTHING_FOUND} in {self.n_held_out} held-out cases against {self.n_train}"
         n_hit = len(self.case_ids())
         what = "leak" if self.enforced else "overlap (allowed here)"
         return (
             head
             + f"{n_hit} of {self.n_held_out} held-out cases {what} ({_percent(n_hit, self.n_held_out)}): "
-            + ("; ".join(found))
+            + ("; ".join(phrases))
         )
 
 
@@ -186,12 +186,12 @@ def enforce_leakage(report: LeakageReport, *, max_share: float = 0.0, allow: Col
         if not comparison.enforced or len(leaked) <= max_share * comparison.n_held_out:
             continue
         kinds = [kind for kind, over in comparison.overlaps.items() if over.n_cases and kind not in allow]
-        found = "; ".join(_phrase(kind, comparison.overlaps[kind]) for kind in kinds)
+        overlaps = "; ".join(_phrase(kind, comparison.overlaps[kind]) for kind in kinds)
         named = ", ".join(f'"{kind}"' for kind in sorted({*kinds, *allow}, key=KINDS.index))
         raise DataError(
             f"{len(leaked)} of {comparison.n_held_out} cases of {comparison.held_out!r} "
             f"({_percent(len(leaked), comparison.n_held_out)}) leak from {comparison.train!r}; the limit is "
-            f"{max_share:.1%} (`data.leakage.max_share`). Found: {found}.\n"
+            f"{max_share:.1%} (`data.leakage.max_share`). Found: {overlaps}.\n"
             f"Ways out: split one `data.source` by group (`data.group_by`), so that whole questions, variants or "
             f"patients stay on one side; remove these cases (`medjudge check-data PATH --against PATH` lists them); or "
             f"allow the kinds by name, which every report then says: `data.leakage.allow = [{named}]`."
@@ -281,10 +281,10 @@ def _labels_differ(one: Case, other: Case) -> bool:
 
 
 def _index(keys: Iterable[K]) -> dict[K, list[int]]:
-    found: dict[K, list[int]] = {}
+    places: dict[K, list[int]] = {}
     for position, key in enumerate(keys):
-        found.setdefault(key, []).append(position)
-    return found
+        places.setdefault(key, []).append(position)
+    return places
 
 
 def _overlap(held_out: Sequence[Case], train: Sequence[Case], partners: Sequence[Sequence[int]]) -> Overlap:

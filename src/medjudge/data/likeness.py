@@ -161,21 +161,21 @@ class _Shingles:
         return self.known[text]
 
 
-def varying_units(found: Sequence[Mapping[str, str]]) -> frozenset[str]:
+def varying_units(records: Sequence[Mapping[str, str]]) -> frozenset[str]:
     """The units in which at least `VARYING_SHARE` of the cases differ from another one that agrees in all others.
 
     Agreeing in "yes" says nothing: the others count from `_TELLING_LETTERS` on.
     """
-    names = {name for one in found for name in one}
+    names = {name for one in records for name in one}
     varying = set()
     for name in names:
         seen: dict[tuple[tuple[str, str], ...], set[str]] = {}
-        for one in found:
+        for one in records:
             rest = tuple(item for item in one.items() if item[0] != name)
             if name in one and sum(len(text) for _, text in rest) >= _TELLING_LETTERS:
                 seen.setdefault(rest, set()).add(one[name])
         n_differing = sum(len(texts) for texts in seen.values() if len(texts) > 1 and _unlike(sorted(texts)))
-        if n_differing >= VARYING_SHARE * len(found):
+        if n_differing >= VARYING_SHARE * len(records):
             varying.add(name)
     return frozenset(varying)
 
@@ -196,9 +196,9 @@ class _Alike:
     """Whether two cases whose whole texts are alike are alike in every unit.
 
     A unit in which training cases differ that agree in all others (the candidates for one question, the procedures for
-    one patient) must be the same but for accents, case and punctuation. A short unit may have a typing error, or words
-    that the other lacks, but no word in place of another one. A longer one must reach the threshold; one of more than
-    `LONG_WORDS` the shingles' threshold, since texts with one preamble have a high cosine whatever comes after it.
+    one patient) must be the same except for accents, case and punctuation. A short unit may have a typing error, or
+    words that the other lacks, but no word in place of another one. A longer one must reach the threshold; one of more
+    than `LONG_WORDS` the shingles' threshold, since texts with one preamble have a high cosine whatever comes after it.
     `LOOSE` is enough for short units, for lists and for the longest unit, because a word weighs more in a part than in
     the whole.
     """
@@ -259,13 +259,13 @@ class _Alike:
 def _only_in(one: str, other: str) -> list[str]:
     """Words of `one` that `other` has not, or not as often, in their order."""
     left = Counter(other.split())
-    found = []
+    units = []
     for word in one.split():
         if left[word]:
             left[word] -= 1
         else:
-            found.append(word)
-    return found
+            units.append(word)
+    return units
 
 
 def _one_edit(one: str, other: str) -> bool:

@@ -107,7 +107,7 @@ def _position(case: Case, contract: TaskContract, rng: np.random.Generator) -> P
 
 
 def _turn_options(case: Case, contract: TaskContract, rng: np.random.Generator) -> ProbedCase | None:
-    """The options moved on by one to three places; None where an option speaks of its place."""
+    """The options moved on by one to three places; None where an option refers to its position."""
     texts = [case.inputs[name] for name in OPTIONS]
     # "All of the above" or "A and C" would be false in another order.
     if any(_POINTS_AT_OPTIONS.search(text) for text in texts):

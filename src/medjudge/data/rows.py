@@ -66,7 +66,7 @@ def iter_rows(source: str, notes: list[str] | None = None) -> Iterator[Row | Rej
     """The rows of `source` in order; a row that cannot be decoded comes as `Rejected`.
 
     JSON lines are streamed; other formats are read as their libraries read them. notes: where given, text that is no
-    UTF-8 and JSON that is no list of rows are read as far as they can be told, and a sentence for each is added to it;
+    UTF-8 and JSON that is no list of rows are read as far as possible, and a sentence for each is added to it;
     without it they are refused. Raises DataError for a source that is missing, empty, damaged or of an unknown format.
     """
     if source.startswith(HUB):
@@ -91,7 +91,7 @@ def iter_rows(source: str, notes: list[str] | None = None) -> Iterator[Row | Rej
             return _parquet_rows(path)
         case ".eval" if notes is not None:
             return (_object_row(value, place, escapes=True) for place, value in archived_objects(path))
-    raise DataError(f"{path}: unknown kind of file {path.suffix!r}. Expected {FORMATS}.")
+    raise DataError(f"{path}: unknown kind of file {path.suffix!r}. Expected {FORMATS}. Save the rows as one of these.")
 
 
 def source_path(source: str) -> Path:
@@ -163,10 +163,13 @@ def _lines(path: Path) -> Generator[bytes, None, None]:
         with _open(path) as file:
             yield from file
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: damaged gzip file ({type(error).__name__}). Copy it again from its source.") from None
+        raise DataError(
+            f"{path}: damaged gzip file ({type(error).__name__}), expected a whole one. Copy it again from its source."
+        ) from None
     except OSError as error:
         raise DataError(
-            f"cannot read {path}: {error.strerror or type(error).__name__}. Expected a file that this account may read."
+            f"cannot read {path}: {error.strerror or type(error).__name__}. Expected a file that this account may "
+            "read: change its permissions, or copy it."
         ) from None
 
 
@@ -271,7 +274,10 @@ def _csv_rows(path: Path, notes: list[str] | None) -> Iterator[Row | Rejected]:
                 line = n_skipped + reader.line_num + 1
         except csv.Error as error:
             at = n_skipped + reader.line_num
-            raise DataError(f"{path}:{at}: broken CSV ({error}). Check the quotes from there back.") from None
+            raise DataError(
+                f"{path}:{at}: broken CSV ({error}), expected a header and rows of as many cells. Check the quotes "
+                "from there back."
+            ) from None
 
     return _table_rows(path, lines())
 
@@ -314,7 +320,8 @@ def _parquet_rows(path: Path) -> Iterator[Row | Rejected]:
                 yield Row(f"{path}:row {index}", values)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise DataError(
-            f"{path}: not a readable parquet file ({type(error).__name__}). Copy or write it again."
+            f"{path}: not a readable parquet file ({type(error).__name__}), expected a whole one. Copy or write it "
+            "again."
         ) from None
 
 
@@ -327,12 +334,13 @@ def _saved_rows(path: Path) -> Iterator[Row | Rejected]:
         saved = datasets.load_from_disk(str(path))
     except Exception as error:  # a damaged folder fails in many ways inside the library; all mean the same to the user
         raise DataError(
-            f"{path}: not a readable folder of `datasets` ({type(error).__name__}). Write it again with `save_to_disk`."
+            f"{path}: not a readable folder of `datasets` ({type(error).__name__}), expected a whole one. Write it "
+            "again with `save_to_disk`."
         ) from None
     if isinstance(saved, datasets.DatasetDict):
         if len(saved) != 1:
             folders = ", ".join(str(path / name) for name in saved)
-            raise DataError(f"{path} holds {len(saved)} splits. Name one of them as the source: {folders}.")
+            raise DataError(f"{path} holds {len(saved)} splits, expected one. Name it as the source: {folders}.")
         saved = next(iter(saved.values()))
     return _dataset_rows(saved, str(path))
 
@@ -348,13 +356,14 @@ def _hub_rows(source: str) -> Iterator[Row | Rejected]:
             loaded = datasets.load_dataset(name, split=split or None, trust_remote_code=False)
     except Exception as error:  # network, missing set, missing split, gated access, rows that cannot be read
         raise DataError(
-            f"cannot load {source} from the hub: {_hub_trouble(error)} ({type(error).__name__}). "
-            f"Check the name and the split, log in if it is gated, or download it and give the path."
+            f"cannot load {source} from the hub: {_hub_trouble(error)} ({type(error).__name__}). Expected a data set "
+            "that this account may read. Check the name and the split, log in if it is gated, or download it and give "
+            "the path."
         ) from None
     if isinstance(loaded, Mapping):
         if len(loaded) != 1:
             choices = ", ".join(f"{HUB}{name}:{part}" for part in loaded)
-            raise DataError(f"{source} has {len(loaded)} splits. Name one: {choices}.")
+            raise DataError(f"{source} has {len(loaded)} splits, expected one. Name it: {choices}.")
         loaded = next(iter(loaded.values()))
     return _dataset_rows(loaded, source)
 
@@ -395,7 +404,7 @@ def _text(path: Path, notes: list[str] | None) -> str:
         try:
             text = raw.decode("utf-16")
         except UnicodeDecodeError:
-            raise DataError(f"{path}: damaged UTF-16. Save the file again as UTF-8.") from None
+            raise DataError(f"{path}: damaged UTF-16, expected UTF-8. Save the file again as UTF-8.") from None
         notes.append(f"{path}: read as UTF-16.")
         return text
     _refuse_utf16(path, raw)

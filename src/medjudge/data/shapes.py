@@ -30,7 +30,9 @@ def rows_of_tree(tree: Mapping[str, Any], name: str, notes: list[str]) -> list[A
         return rows
     if lists:
         choices = ", ".join(f"{path} ({len(rows):,})" for path, rows in lists.items())
-        raise DataError(f"{name}: it holds several lists of rows: {choices}. Save the one you mean as a file of rows.")
+        raise DataError(
+            f"{name}: it holds several lists of rows, expected one: {choices}. Save the one you mean as a file of rows."
+        )
     if (columns := _columns(tree)) is not None:
         n = max(len(column) for column in columns.values())
         notes.append(f"{name}: {len(columns)} columns of {n:,} values are read as rows.")
@@ -43,7 +45,7 @@ def rows_of_tree(tree: Mapping[str, Any], name: str, notes: list[str]) -> list[A
             return [{"id": key, **value} for key, value in tree.items()]
     raise DataError(
         f'{name}: got an object with keys {listed(tree)}, expected a list of objects, {{"data": [...]}} or '
-        '{"results": [...]}, columns of one length, or records under their ids.'
+        '{"results": [...]}, columns of one length, or records under their ids. Save the rows as one of these.'
     )
 
 
@@ -84,10 +86,13 @@ def sheet_rows(path: Path, notes: list[str] | None) -> Iterator[tuple[str, list[
         book.close()
     except Exception as error:  # a damaged archive fails in many ways inside the library; all mean the same to the user
         raise DataError(
-            f"{path}: not a readable Excel file ({type(error).__name__}). Save it again, or as CSV."
+            f"{path}: not a readable Excel file ({type(error).__name__}), expected a whole one. Save it again, or as "
+            "CSV."
         ) from None
     if len(names) > 1 and notes is None:
-        raise DataError(f"{path} has {len(names)} sheets. Save the one that holds the rows as a file of its own.")
+        raise DataError(
+            f"{path} has {len(names)} sheets, expected one. Save the one that holds the rows as a file of its own."
+        )
     if len(names) > 1 and notes is not None:
         notes.append(f"{path}: the first of {len(names)} sheets is read ({names[0]!r}).")
     width = max(map(len, rows), default=0)
@@ -113,14 +118,20 @@ def archived_objects(path: Path) -> Iterator[tuple[str, Any]]:
         with zipfile.ZipFile(path) as archive:
             names = sorted(name for name in archive.namelist() if name.startswith("samples/"))
             if not names:
-                raise DataError(f"{path}: an archive without samples. Expected an evaluation log of inspect_ai.")
+                raise DataError(
+                    f"{path}: an archive without samples. Expected an evaluation log of inspect_ai. Name a file of one "
+                    "that ended."
+                )
             for name in names:
                 yield f"{path}:{name}", json.loads(archive.read(name))
     # OSError: a damaged directory points outside of the file.
     except (zipfile.BadZipFile, NotImplementedError, zlib.error, EOFError, RuntimeError, OSError) as error:
-        raise DataError(f"{path}: not a readable archive ({type(error).__name__}). {again}") from None
+        raise DataError(
+            f"{path}: not a readable archive ({type(error).__name__}), expected an evaluation log of inspect_ai. "
+            f"{again}"
+        ) from None
     except (ValueError, RecursionError):
-        raise DataError(f"{path}: a sample in it is broken JSON. {again}") from None
+        raise DataError(f"{path}: a sample in it is broken JSON, expected a whole log. {again}") from None
 
 
 def frame_rows(frame: pd.DataFrame, name: str) -> list[dict[str, Any]]:

@@ -128,7 +128,7 @@ def parse_fields(pairs: Iterable[str]) -> dict[str, str]:
     form = "--map takes field=column"
     parsed = _parse_pairs(pairs, form)
     if empty := [name for name, column in parsed.items() if not column]:
-        raise ConfigError(f"{form}; got no column for {empty[0]!r}.")
+        raise ConfigError(f"{form}; got no column for {empty[0]!r}. Name it after the `=`.")
     return parsed
 
 
@@ -150,7 +150,9 @@ def _parse_pairs(pairs: Iterable[str], form: str) -> dict[str, str]:
     for pair in pairs:
         name, equals, value = (part.strip() for part in pair.partition("="))
         if not (name and equals) or name in parsed:
-            raise ConfigError(f"{form}, each name once; got {pair!r}.")
+            raise ConfigError(
+                f"{form}, each name once; got {pair!r}. Write it in that form, and leave a second one out."
+            )
         parsed[name] = value
     return parsed
 
@@ -187,7 +189,7 @@ def _columns_by_field(
             if name not in known:
                 raise ConfigError(
                     f"`{section}` names {name!r}, which task {contract.kind!r} does not have"
-                    f"{did_you_mean(name, known)}. Its fields: {', '.join(known)}."
+                    f"{did_you_mean(name, known)}. Expected one of its fields: {', '.join(known)}. Name one of these."
                 )
     return {name: fields.get(name, name) for name in known}
 
@@ -278,8 +280,9 @@ def _check_columns(
     example = next(iter(gone.values()), contract.gold_field)
     raise DataError(
         f"{source}: {'; '.join(problems)}. Columns there: {', '.join(sorted(present))}. "
-        f'Name the right column, for a field in `[data.fields]` ({example} = "COLUMN") or with '
-        f"`--set data.fields.{example}=COLUMN`."
+        f"Name the right column of a field: `--map {example}=COLUMN` on the command line "
+        f'(`medjudge run` and `preflight`: `--set data.fields.{example}=COLUMN`), {example} = "COLUMN" under '
+        f'`[data.fields]` in a recipe, or fields={{"{example}": "COLUMN"}} of `load_cases` in Python.'
     )
 
 
@@ -311,7 +314,8 @@ def _settle_duplicates(
     if repeats and duplicates == "refuse":
         shown = "; ".join(f"{again.place} repeats {earlier.place}" for again, earlier in repeats[:N_SHOWN])
         raise DataError(
-            f"{source}: {len(repeats)} of {len(read)} rows repeat another row's inputs and label: {shown}. "
+            f"{source}: {len(repeats)} of {len(read)} rows repeat another row's inputs and label, expected each once: "
+            f"{shown}. "
             f'Remove them, or set `data.duplicates` to "drop" or "keep".'
         )
     return kept, len(repeats)
@@ -324,8 +328,8 @@ def _settle_ids(source: str, rows: Sequence[_Read], case_id: str | None) -> list
             repeated = [row.place for row in rows if counts[row.case.case_id] > 1]
             raise DataError(
                 f"{source}: column {case_id!r} should name each case once, but {len(repeated)} rows share "
-                f"{sum(n > 1 for n in counts.values())} ids: {', '.join(repeated[:N_SHOWN])}. Name another column in "
-                f"`data.case_id`, or none: ids are then made from the inputs."
+                f"{sum(n > 1 for n in counts.values())} ids: {', '.join(repeated[:N_SHOWN])}. Expected an id for each: "
+                "name another column in `data.case_id`, or none: ids are then made from the inputs."
             )
         return [row.case for row in rows]
     seen: Counter[str] = Counter()

@@ -56,15 +56,14 @@ def check_split(name: str, cases: Sequence[Case]) -> None:
     if not cases:
         raise DataError(
             f"split {name!r} has no cases, expected at least one. Whole groups stay together: give it a larger "
-            "share, or group by a finer "
-            f"column."
+            "share, or group by a finer column."
         )
     if name in TRAIN_LIKE:
         labels = sorted({case.gold for case in cases if case.gold is not None})
         if len(labels) < 2:
             got = f"only the label {labels[0]!r}" if labels else "no label at all"
             raise DataError(
-                f"split {name!r} has {got} in {len(cases)} cases; a judge learns from at least two. Check the "
+                f"split {name!r} has {got} in {len(cases)} cases, expected at least two. Check the "
                 f'label column (`[data.fields]`) and `data.where`, or set `data.stratify_by = "label"`.'
             )
 
@@ -75,15 +74,15 @@ def _cut_ranges(cases: Sequence[Case], ranges: Mapping[str, tuple[int, int]], se
         if not 0 <= first < past_last <= len(cases):
             raise DataError(
                 f"`splits.{name}` is [{first}, {past_last}], but there are {len(cases)} cases. "
-                f"Expected 0 <= first < past_last <= {len(cases)}."
+                f"Expected 0 <= first < past_last <= {len(cases)}: correct the range."
             )
     by_start = sorted(ranges.items(), key=lambda item: item[1])
     for (name, (_, end)), (other, (start, _)) in itertools.pairwise(by_start):
         # GRPO may go on with cases that SFT has seen; nothing else may share cases.
         if start < end and not {name, other} <= set(TRAIN_LIKE):
             raise DataError(
-                f"`splits.{name}` and `splits.{other}` overlap: the same case would be in both. Begin one range "
-                "where the other ends."
+                f"`splits.{name}` and `splits.{other}` overlap: the same case would be in both, expected each in one. "
+                "Begin one range where the other ends."
             )
     return {name: tuple(cases[i] for i in order[first:past]) for name, (first, past) in ranges.items()}
 
@@ -93,9 +92,10 @@ def _wanted(n_cases: int, sizes: Mapping[str, float | int]) -> dict[str, int]:
     exact = {name: size * n_cases if isinstance(size, float) else float(size) for name, size in sizes.items()}
     total = sum(exact.values())
     if total > n_cases + 1e-6:
-        asked = ", ".join(f"{name} {size:g}" for name, size in sizes.items())
+        sizes_shown = ", ".join(f"{name} {size:g}" for name, size in sizes.items())
         raise DataError(
-            f"`data.splits` asks for {total:g} cases ({asked}), but there are {n_cases}. Ask for fewer, or give shares."
+            f"`data.splits` asks for {total:g} cases ({sizes_shown}), but there are {n_cases}: expected no more "
+            "than these. Ask for fewer, or give shares."
         )
     wanted = {name: int(size + 1e-9) for name, size in exact.items()}
     # Largest remainders first: 0.7/0.1/0.2 of 11 cases is 8/1/2, not 7/1/2 and one left over.
@@ -104,7 +104,10 @@ def _wanted(n_cases: int, sizes: Mapping[str, float | int]) -> dict[str, int]:
         wanted[name] += 1
     for name, number in wanted.items():
         if number == 0:
-            raise DataError(f"`splits.{name}` is {sizes[name]:g} of {n_cases} cases, which is none. Give it more.")
+            raise DataError(
+                f"`splits.{name}` is {sizes[name]:g} of {n_cases} cases, which is none: expected at least one. Give it "
+                "more."
+            )
     return {**wanted, _REST: n_cases - sum(wanted.values())}
 
 

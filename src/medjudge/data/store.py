@@ -51,7 +51,9 @@ def write_split(path: Path, cases: Iterable[Case]) -> None:
 def read_split(path: Path) -> tuple[Case, ...]:
     """The cases of a split as `write_split` wrote them. Raises DataError if the file is missing or damaged."""
     if not path.exists():
-        raise DataError(f"{path} does not exist. Run the prepare stage first.")
+        raise DataError(
+            f"{path} does not exist, expected the split that the prepare stage writes. Run the prepare stage first."
+        )
     try:
         return tuple(artifacts.parsed(path, row, _case) for row in artifacts.read_lines(path))
     except RunError as error:

@@ -82,11 +82,11 @@ class Reader:
     def facts(self, row: Row, inputs: Sequence[str]) -> Facts:
         """What the row says of its case."""
         gold = self.gold_values.add(self.cell(row, "gold")) if "gold" in self.columns else None
-        kept: Mapping[str, str] = _NOTHING
+        texts: Mapping[str, str] = _NOTHING
         for name in inputs:
             if text := plain(self.at(row, self.columns.get(name, name))):
-                kept = {**kept, name: text}
-        return Facts(gold, self.text(row, "generator"), self.text(row, "group"), kept, self.id_parts(row))
+                texts = {**texts, name: text}
+        return Facts(gold, self.text(row, "generator"), self.text(row, "group"), texts, self.id_parts(row))
 
     def id_parts(self, row: Row) -> Mapping[str, str]:
         """What the columns say that together name the case, but those of its group; nothing where one column does."""

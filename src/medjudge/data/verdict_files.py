@@ -340,7 +340,7 @@ def _selects(table: Table, name: str) -> bool:
 
 
 def _check_failures(table: Table, reader: Reader, judges: Mapping[str, str], reading: Reading) -> None:
-    """Raises DataError where rows say that a judge failed, hold a verdict all the same, and nobody said what counts."""
+    """Raises DataError where rows say that a judge failed, hold a verdict all the same, and no option decides."""
     if "error" in reading.columns or not any(
         isinstance(value, dict | list) for row in table.rows[:N_SHOWN] for value in row.values.values()
     ):

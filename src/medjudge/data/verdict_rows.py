@@ -106,7 +106,7 @@ class VerdictRow:
         Raises DataError that names the field, what it holds by kind, and what it should hold.
         """
         if missing := [name for name in _REQUIRED if name not in tree]:
-            raise DataError(f"the row lacks {', '.join(missing)}")
+            raise DataError(f"the row lacks {', '.join(missing)}, expected {', '.join(_REQUIRED)}")
         known = {name: tree[name] for name in _CHECKS if name in tree}
         for name, value in known.items():
             is_right, expected = _CHECKS[name]

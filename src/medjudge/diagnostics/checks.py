@@ -63,7 +63,7 @@ class PolicySample:
     policy: str
     """Which weights were asked, in words: "the sft model"."""
     is_start: bool
-    """Whether GRPO starts from these very weights; a stand-in's failures are told, not held against the run."""
+    """Whether GRPO starts from these very weights; a stand-in's failures are reported, and do not fail the run."""
     cases: tuple[Case, ...]
     completions: tuple[tuple[Completion, ...], ...]
     """(n_cases, G)."""

@@ -127,7 +127,7 @@ class StepFacts:
     not_finite: tuple[str, ...] = ()
     """Which of these were no numbers."""
     n_resampled: int = 0
-    """Groups that were drawn anew because the first ones had no spread."""
+    """Groups that were resampled because the first ones had no spread."""
     held_out: str | None = None
     """One character per held-out case, `1` right and `0` wrong; None where none was judged at this step."""
 

@@ -134,7 +134,7 @@ class Preflight:
 
 
 def require_earnable(result: Preflight) -> None:
-    """Raises DataError where a check failed and nobody forced the run."""
+    """Raises DataError where a check failed and the run was not forced."""
     if result.passed or result.forced:
         return
     why = " ".join(" ".join([check.told, *check.causes[:3]]) for check in result.failures)

@@ -31,11 +31,11 @@ def embedder(settings: EmbeddingSettings, device: str | None = None) -> LazyEmbe
 def embed_or_why_not(settings: EmbeddingSettings, device: str | None = None) -> Embedder | str:
     """The embedder, or in words why there is none here: for what can do without, such as the embedding baseline."""
     try:
-        found = embedder(settings, device)
-        found(["a text"])  # a hub's model may be out of reach
+        embed = embedder(settings, device)
+        embed(["a text"])  # a hub's model may be out of reach
     except (ConfigError, ModelError) as error:
         return str(error)
-    return found
+    return embed
 
 
 class LazyEmbedder:
@@ -100,7 +100,8 @@ def find_model(name: str) -> str:
     """
     if importlib.util.find_spec("sentence_transformers") is None:
         raise ConfigError(
-            "sentence embeddings need sentence-transformers, which is missing: pip install 'medjudge[embeddings]'."
+            "sentence embeddings need sentence-transformers, which is missing. Install it: pip install "
+            "'medjudge[embeddings]'."
         )
     if Path(name).is_dir():
         return name

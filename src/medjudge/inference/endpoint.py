@@ -1,10 +1,10 @@
 """Any OpenAI-compatible chat endpoint as a judge: `openai:MODEL@URL`.
 
 Calls run in parallel within the endpoint's limits, are retried within bounds, and each answer is kept on disk before
-anyone uses it. A call that fails for good is a `Failure` among the answers, never an empty text and never an exception
-that loses the others. Retries are ours and not the `openai` client's, because each attempt has to pass the rate limit
-and to be counted. No prompt goes into an error or a log, and of a server's own words, which may quote one, only what
-`server_words.py` lets through.
+anyone uses it. A call that fails after all retries is a `Failure` among the answers, never an empty text and never an
+exception that loses the others. Retries are ours and not the `openai` client's, because each attempt has to pass the
+rate limit and to be counted. No prompt goes into an error or a log, and of a server's own words, which may quote one,
+only what `server_words.py` lets through.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A call that failed for good."""
+    """A call that failed after all retries."""
 
     reason: str
     """Status, error code or kind of the last attempt, without text of the prompt."""
@@ -68,7 +68,7 @@ class EndpointClient:
         on_progress: Callable[[int], None] | None = None,
         on_note: Callable[[str], None] | None = None,
     ) -> None:
-        """on_progress is told how many prompts are done; on_note what is being waited for, in a few words.
+        """on_progress is called with the number of prompts done; on_note what is being waited for, in a few words.
 
         Raises ConfigError if the `openai` package is not there, or a remote endpoint has no key.
         """
@@ -76,9 +76,11 @@ class EndpointClient:
             import openai
         except ImportError:
             raise ConfigError(
-                "endpoints need the `openai` package, which is not installed: pip install 'medjudge[endpoints]'."
+                "endpoints need the `openai` package, which is not installed. Install it: pip install "
+                "'medjudge[endpoints]'."
             ) from None
         for name in _CLIENT_LOGGERS:
+            # These loggers write whole URLs, and at lower levels requests.
             logging.getLogger(name).setLevel(logging.ERROR)
         self.endpoint, self.settings = endpoint, settings
         self.on_progress, self.on_note = on_progress, on_note
@@ -102,7 +104,8 @@ class EndpointClient:
         sample: numbers independent answers to the same prompts; each has a seed and a place in the cache of its own.
         temperature: takes the place of the settings', unless they send none.
         Raises EndpointError if the endpoint cannot be reached at all, refuses key, model or parameters, or more calls
-        fail for good than the settings bear. What was answered until then is on disk and is not asked for again.
+        fail after all retries than the settings allow. What was answered until then is on disk and is not asked for
+        again.
         """
         keys, bodies = [], {}
         for messages in prompts:
@@ -114,7 +117,7 @@ class EndpointClient:
         return [answers[key] for key in keys]
 
     def record(self) -> dict[str, Any]:
-        """What can be said of a model that nobody here holds: names, dates, parameters. No weights are hashed."""
+        """What can be said of a model that lies elsewhere: names, dates, parameters. No weights are hashed."""
         settings = self.settings.model_dump(mode="json", include=set(ANSWER_SETTINGS))
         return {
             "kind": "endpoint",
@@ -190,8 +193,8 @@ class EndpointClient:
 
     def _open_api(self) -> Any:
         timeout = self._openai.Timeout(self.settings.timeout_s, connect=min(10.0, self.settings.timeout_s))
-        # A redirect would take the text of a case to an address that nobody named. A proxy of the environment is for
-        # other hosts, also where nobody thought of `no_proxy`.
+        # A redirect would take the text of a case to an address that no setting names. A proxy of the environment is
+        # for other hosts, also where `no_proxy` was forgotten.
         http_client = self._openai.DefaultAsyncHttpxClient(
             follow_redirects=False, trust_env=not self.endpoint.is_loopback
         )
@@ -208,6 +211,7 @@ class EndpointClient:
         n_attempts = n_tries = 0
         outage_s = 0.0
         while True:
+            # Counted before the attempt: if another call is answered meanwhile, the server is not out of reach.
             n_answers = self.usage.n_new
             outcome = await self._attempt(body, batch)
             n_tries += 1
@@ -269,6 +273,7 @@ class EndpointClient:
         status, code = error.status_code, known_code(error.code, error.type)
         parameter = known_parameter(error.param, body)
         reason = f"HTTP {status}" + (f" {code}" if code else "")
+        # A content filter answers with an error: it is the model's refusal to judge, not a failed call.
         if code in _REFUSAL_CODES:
             return Reply("", "refusal", None, None, round(latency_s, 3), asked_at, self.endpoint.model)
         if (fatal := self._fatal(status, code, parameter)) is not None:
@@ -333,7 +338,7 @@ class EndpointClient:
             why = "; ".join(f"{count} x {text}" for text, count in usage.reasons.most_common(3))
             batch.give_up(
                 f"{usage.n_failed:,} of {batch.n_expected:,} calls to {self._name()} failed for good, more than the "
-                f"share of {settings.max_failed_share:g} that `max_failed_share` bears: {why}. The answers that came "
+                f"share of {settings.max_failed_share:g} that `max_failed_share` allows: {why}. The answers that came "
                 "are kept: the same command asks only for the rest. Lower `concurrency`, set `requests_per_minute`, "
                 "or raise `timeout_s` or `max_retries`."
             )

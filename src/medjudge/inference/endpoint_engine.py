@@ -23,7 +23,7 @@ class EndpointEngine:
         self.on_progress: Callable[[int], None] = lambda n: None
 
     def generate(self, contract: TaskContract, cases: Sequence[Case]) -> list[Completion]:
-        """One completion per case; a call that failed for good is one with a `failure`.
+        """One completion per case; a call that failed after all retries is one with a `failure`.
 
         No prompt is shortened here, whatever `max_prompt_tokens` says.
         """

@@ -57,10 +57,10 @@ class LabelTree:
     @property
     def depths(self) -> tuple[int, ...]:
         """Depth of each inner node, 1 for a child of the root."""
-        found = [0]
+        depths_so_far = [0]
         for parent in self.parents:
-            found.append(found[parent] + 1)
-        return tuple(found[1:])
+            depths_so_far.append(depths_so_far[parent] + 1)
+        return tuple(depths_so_far[1:])
 
     @property
     def n_tokens(self) -> int:

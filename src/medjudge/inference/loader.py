@@ -54,7 +54,7 @@ class LoadedWhenAsked:
         self.where, self.settings = where, settings
         self.on_progress: Callable[[int], None] = lambda n: None
         self.on_load: Callable[[Any], None] = lambda tokenizer: None
-        """Told the tokenizer of a local model once it is loaded."""
+        """Called with the tokenizer of a local model once it is loaded."""
         self.client: EndpointClient | None = None
         """Of an endpoint: its counts and its record."""
         self.uses_vllm = not is_endpoint(where) and (is_vllm(where) or settings.engine == "vllm")
@@ -80,6 +80,7 @@ class LoadedWhenAsked:
 
     def generate(self, contract: TaskContract, cases: Sequence[Case]) -> list[Completion]:
         """As `Engine.generate`. Raises ModelError or LineageError where the model cannot be loaded."""
+        # Nothing asked, nothing loaded: a stored evaluation is read without torch.
         return self.load().generate(contract, cases) if cases else []
 
     def label_logprobs(self, contract: TaskContract, cases: Sequence[Case]) -> list[LabelScores]:
@@ -111,6 +112,7 @@ class LoadedWhenAsked:
         quiet_libraries()
         folder = resolve(local_name(self.where))
         is_adapter = (folder / "adapter_config.json").exists()
+        # One `--base` serves all models of a command; those with whole weights take none.
         parent = self.settings.parent if is_adapter else None
         engine: Any
         if self.uses_vllm:

@@ -16,7 +16,7 @@ import torch
 
 from medjudge.inference.labels import LabelTree, label_log_probs, label_log_probs_apart, read_cache
 from medjudge.inference.prefix import common_prefix, device_of, why_not
-from medjudge.inference.rollouts import GREEDY, MIN_PREFIX, Sampling, batches, roll_out
+from medjudge.inference.rollouts import GREEDY, MIN_PREFIX, Limits, Sampling, batches, roll_out
 from medjudge.models.load import check_context
 from medjudge.records import Case, Completion, LabelScores
 from medjudge.tasks.contract import TaskContract
@@ -33,7 +33,7 @@ class LocalEngine:
     def __init__(
         self, model: Any, tokenizer: Any, *, batch_tokens: int = 16384, on_progress: Callable[[int], None] | None = None
     ) -> None:
-        """`batch_tokens`: prompt and completion tokens per batch, padding counted. `on_progress` is told cases done."""
+        """`batch_tokens`: tokens of prompts and completions per batch. `on_progress` is called with cases done."""
         self.model, self.tokenizer = model.eval(), tokenizer
         self.batch_tokens = batch_tokens
         self.on_progress = on_progress or (lambda n: None)
@@ -46,8 +46,8 @@ class LocalEngine:
         self, contract: TaskContract, cases: Sequence[Case], n_per_case: int, *, temperature: float, seed: int
     ) -> list[list[Completion]]:
         """(n_cases, n_per_case) completions at this temperature; one seed gives the same for the same cases."""
-        generator = torch.Generator().manual_seed(seed)
-        return self.draw(contract, cases, n_per_case, Sampling(temperature=temperature), generator)
+        rng = torch.Generator().manual_seed(seed)
+        return self.draw(contract, cases, n_per_case, Sampling(temperature=temperature), rng)
 
     @torch.inference_mode()
     def draw(
@@ -56,11 +56,11 @@ class LocalEngine:
         cases: Sequence[Case],
         n_per_case: int,
         sampling: Sampling,
-        generator: torch.Generator | None = None,
+        rng: torch.Generator | None = None,
     ) -> list[list[Completion]]:
         """`n_per_case` completions of each case, in the order of the cases, ended by the stop token or the limit.
 
-        generator: a CPU generator for sampling; None draws from torch's global one.
+        rng: a CPU generator for sampling; None draws from torch's global one.
         """
         encoded = encode_all(contract, cases, self.tokenizer, with_target=False)
         prompts = [row.prompt_ids for row in encoded]
@@ -73,15 +73,14 @@ class LocalEngine:
                 prompts,
                 n_per_prompt=n_per_case,
                 sampling=sampling,
-                stop_ids=stop_ids,
-                max_new_tokens=n_new,
-                generator=generator,
+                limits=Limits(stop_ids, n_new),
+                rng=rng,
                 batch_tokens=self.batch_tokens,
                 on_progress=self.on_progress,
             )
         else:
             repeated = [ids for ids in prompts for _ in range(n_per_case)]
-            rows = self._generate_plainly(repeated, n_new, sampling, generator)
+            rows = self._generate_plainly(repeated, n_new, sampling, rng)
             drawn = [rows[i : i + n_per_case] for i in range(0, len(rows), n_per_case)]
         return [[self._read(row, ids, stop_ids) for ids in own] for row, own in zip(encoded, drawn, strict=True)]
 
@@ -105,20 +104,22 @@ class LocalEngine:
         prompts = [row.prompt_ids for row in encoded]
         alike: dict[LabelIds, list[int]] = {}
         for i, ids in enumerate(encode_labels(contract, encoded, self.tokenizer)):
+            # By tokens, not by label: a tokenizer may join a label with the end of one prompt and not of another.
             alike.setdefault(ids, []).append(i)
-        found: dict[int, LabelScores] = {}
+        scores: dict[int, LabelScores] = {}
         for ids, numbers in alike.items():
             check_context(self.model, max(len(prompts[i]) for i in numbers) + len(ids.forced) + _longest(ids))
             for batch, log_probs in self._score([prompts[i] for i in numbers], ids, temperature):
                 for k, row in zip(batch, log_probs.tolist(), strict=True):
-                    found[numbers[k]] = label_scores(contract.labels, row, encoded[numbers[k]].n_words_cut)
+                    scores[numbers[k]] = label_scores(contract.labels, row, encoded[numbers[k]].n_words_cut)
                 self.on_progress(len(batch))
-        return [found[i] for i in range(len(cases))]
+        return [scores[i] for i in range(len(cases))]
 
     def _score(
         self, prompts: Sequence[Sequence[int]], ids: LabelIds, temperature: float
     ) -> Iterator[tuple[list[int], torch.Tensor]]:
         """(prompt numbers, their label log-probabilities) by batch."""
+        # Labels share their first tokens: each distinct beginning is computed once per prompt.
         tree = LabelTree.of(ids)
         if why_not(self.model, max(map(len, prompts)) + len(ids.forced) + _longest(ids)) is not None:
             for i, prompt in enumerate(prompts):
@@ -127,6 +128,8 @@ class LocalEngine:
         n_prefix = common_prefix(prompts)
         prefix = read_cache(self.model, prompts[0][:n_prefix]) if n_prefix >= MIN_PREFIX else None
         n_read = n_prefix if prefix is not None else 0
+        # Logits are (prompts, label tokens, vocabulary): with 150,000 tokens they need more memory than the model's
+        # activations do.
         vocabulary = self.model.get_output_embeddings().weight.shape[0]
         most = max(1, MAX_LOGITS // ((len(tree.tokens) + 1) * vocabulary))
         lengths = [len(prompt) - n_read + tree.n_tokens for prompt in prompts]
@@ -136,22 +139,25 @@ class LocalEngine:
                 yield part, label_log_probs(self.model, chosen, tree, prefix=prefix, temperature=temperature)
 
     def _generate_plainly(
-        self, prompts: Sequence[Sequence[int]], n_new: int, sampling: Sampling, generator: torch.Generator | None
+        self, prompts: Sequence[Sequence[int]], n_new: int, sampling: Sampling, rng: torch.Generator | None
     ) -> list[list[int]]:
         """transformers' own generation, on batches padded on the left."""
         rope = getattr(self.model.config.get_text_config(), "rope_parameters", None) or {}
         # Such a rotary embedding follows the longest row of a batch, so a row's answer would depend on its neighbours.
         alone = rope.get("rope_type") in ("longrope", "dynamic")
         pad, device = self.tokenizer.pad_token_id, device_of(self.model)
-        found: dict[int, list[int]] = {}
-        with torch.random.fork_rng(enabled=generator is not None):
-            if generator is not None:
-                torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        completions: dict[int, list[int]] = {}
+        with torch.random.fork_rng(enabled=rng is not None):
+            if rng is not None:
+                # `generate` draws from torch's global generator alone: it is seeded from ours, inside a fork, so
+                # nothing outside sees it.
+                torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
             for batch in batches(
                 [len(ids) for ids in prompts], [n_new] * len(prompts), 0 if alone else self.batch_tokens
             ):
                 width = max(len(prompts[i]) for i in batch)
                 padding = [width - len(prompts[i]) for i in batch]
+                # On the left: generation goes on from the last position, where a right-padded row would have padding.
                 ids = torch.tensor([[pad] * n + list(prompts[i]) for i, n in zip(batch, padding, strict=True)])
                 mask = torch.arange(width) >= torch.tensor(padding)[:, None]
                 out = self.model.generate(
@@ -160,9 +166,9 @@ class LocalEngine:
                     max_new_tokens=n_new,
                     **_generation_settings(sampling),
                 )
-                found |= dict(zip(batch, out[:, width:].tolist(), strict=True))
+                completions |= dict(zip(batch, out[:, width:].tolist(), strict=True))
                 self.on_progress(len(batch))
-        return [found[i] for i in range(len(prompts))]
+        return [completions[i] for i in range(len(prompts))]
 
 
 def fit_for_inference(model: Any) -> Any:
@@ -178,6 +184,7 @@ def fit_for_inference(model: Any) -> Any:
         torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
         torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,
     }[dtype]()
+    # Bytes in float32.
     needed = 4 * sum(parameter.numel() for parameter in model.parameters())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return model if is_fast or needed > memory / 2 else model.float()
@@ -205,12 +212,15 @@ def _generation_settings(sampling: Sampling) -> dict[str, Any]:
 
 def label_scores(labels: Sequence[str], log_probs: Sequence[float], n_words_cut: int) -> LabelScores:
     """Probabilities among the labels, and their sum, from the log-probability of each, in the order of `labels`."""
+    # The largest is taken out before exp: a label with log-probability -800 would otherwise underflow, and 0 / 0 is
+    # nan.
     highest = max(log_probs)
     weights = [math.exp(value - highest) for value in log_probs]
     total = sum(weights)
     return LabelScores(
         dict(zip(labels, log_probs, strict=True)),
         {label: weight / total for label, weight in zip(labels, weights, strict=True)},
+        # Rounding may lift a sum of probabilities above 1.
         min(1.0, total * math.exp(highest)),
         n_words_cut,
     )

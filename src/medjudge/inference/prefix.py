@@ -76,6 +76,8 @@ def _disproof(model: Any) -> str | None:
     n_vocabulary = model.get_input_embeddings().weight.shape[0]
     ids = [(7 * i + 3) % n_vocabulary for i in range(14)]
     prompts = [ids[:7], ids[:5] + ids[9:]]
+    # Two prompts of different lengths with a common beginning, continued by one row and by two: padding, prefix and
+    # grid all take part.
     slots, new = [0, 1, 1], torch.tensor([ids[7:9], ids[:2], ids[2:4]], device=device_of(model))
     was_training = model.training
     model.eval()
@@ -89,7 +91,7 @@ def _disproof(model: Any) -> str | None:
             for slot, row in zip(slots, new, strict=True)
         ]
         theirs = torch.stack([model(input_ids=row[None], use_cache=False).logits[0, -2:] for row in rows], dim=1)
-    except Exception as error:  # whatever it stumbles over, the model's own attention is there
+    except Exception as error:  # of any library: the model's own attention is used instead
         return f"its layers do not take shared attention ({type(error).__name__})"
     finally:
         model.train(was_training)
@@ -101,7 +103,9 @@ def disagreement(ours: Tensor, theirs: Tensor, *, is_exact: bool) -> str | None:
 
     is_exact: they were computed in float32 throughout (TF32 counts as such), not in a type of 16 bits.
     """
+    # Far above rounding, and far below a wrong mask or position, whose error is of the order of the spread itself.
     bound = 0.01 if is_exact else 0.1
+    # Against the spread, since the scale of logits differs a hundredfold between models.
     error = float((ours.float() - theirs.float()).abs().max() / theirs.float().std().clamp(min=1e-6))
     return None if error <= bound else f"on short rows it differs from the model's own attention by {error:.2g}"
 
@@ -114,6 +118,7 @@ def _base(model: Any) -> Any:
 @contextmanager
 def attention_of(model: Any, name: str) -> Iterator[None]:
     """The model with another attention function for the duration of the block."""
+    # On the config, where each layer looks it up at every call.
     config = _base(model).config
     before = config._attn_implementation
     config._attn_implementation = name
@@ -169,6 +174,7 @@ class Grid:
     def gather(self, rows: Tensor) -> Tensor:
         """(n_rows, kv_heads, n_queries, d) -> (n_slots, kv_heads, width * n_queries, d)."""
         if self.places is not None:
+            # Zeros in places without a row: their attention is computed and dropped, and must not be nan.
             rows = rows.new_zeros(self.n_slots * self.width, *rows.shape[1:]).index_copy(0, self.places, rows)
         _, heads, queries, d = rows.shape
         grid = rows.view(self.n_slots, self.width, heads, queries, d).transpose(1, 2)
@@ -194,7 +200,10 @@ class Prefill:
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """(n_rows, heads, n_queries, head_dim)."""
         if layer != len(self.keys):
-            raise ModelError(f"layer {layer} attends after {len(self.keys)} others: layers must come in order, once.")
+            raise ModelError(
+                f"layer {layer} attends after {len(self.keys)} others, expected layers in order, each once. This "
+                "model's attention cannot be shared: roll out without it."
+            )
         self.keys.append(key.contiguous())  # else every later matmul would copy them first
         self.values.append(value.contiguous())
         if self.before is not None:
@@ -235,15 +244,17 @@ class Continuation:
         n_rows, heads, n_queries, d = query.shape
         kv_heads, repeats = key.shape[1], heads // key.shape[1]
         keys, values = self._with_new(layer, key, value)
+        # Query heads that share a key head become more queries of it: no key is repeated in memory.
         query = query.reshape(n_rows, kv_heads, repeats * n_queries, d)
         bias = None
         if n_queries > 1:
+            # New tokens see all earlier ones of their row and themselves, hence the shift of the diagonal by n_own.
             allowed = torch.ones(n_queries, keys.shape[2], dtype=torch.bool, device=query.device).tril(self.n_own)
             bias = torch.zeros_like(allowed, dtype=torch.float32).masked_fill(~allowed, -torch.inf).repeat(repeats, 1)
         parts = [_attend_part(query, keys, values, bias, scale)]
         for stretch, grid in self.shared:
-            found = _attend_part(grid.gather(query), stretch.keys[layer], stretch.values[layer], stretch.bias, scale)
-            parts.append((grid.scatter(found[0], repeats * n_queries), grid.scatter(found[1], repeats * n_queries)))
+            part = _attend_part(grid.gather(query), stretch.keys[layer], stretch.values[layer], stretch.bias, scale)
+            parts.append((grid.scatter(part[0], repeats * n_queries), grid.scatter(part[1], repeats * n_queries)))
         return _join(parts).to(query.dtype).view(n_rows, heads, n_queries, d)
 
     def _with_new(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -271,6 +282,7 @@ def _attend_part(
     query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
     """(attention over these keys alone, log-sum-exp of their scores (..., 1)), float32."""
+    # float32 from here to the sum, as fused kernels do inside: bfloat16 keeps less than three digits.
     scores = (query @ keys.transpose(-1, -2)).float() * scale
     if bias is not None:
         scores = scores + bias
@@ -282,6 +294,8 @@ def _join(parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """One softmax over the keys of all parts."""
     if len(parts) == 1:
         return parts[0][0]
+    # exp(log-sum-exp) of a part is its share of the softmax's denominator: the parts joined are one softmax over all
+    # keys.
     weights = torch.cat([total for _, total in parts], dim=-1).softmax(-1)
     joined = parts[0][0] * weights[..., :1]
     for i, (out, _) in enumerate(parts[1:], start=1):
@@ -309,7 +323,10 @@ def _attention(
 def refuse_extras(kwargs: dict[str, Any]) -> None:
     """Raises ModelError where a layer asks for more than plain attention (soft caps, sinks, position biases)."""
     if odd := [name for name in ("softcap", "s_aux", "position_bias", "cache") if kwargs.get(name) is not None]:
-        raise ModelError(f"the model's attention uses {', '.join(odd)}, which shared attention does not compute.")
+        raise ModelError(
+            f"the model's attention uses {', '.join(odd)}, which shared attention does not compute: expected plain "
+            "causal attention. Set `grpo.grouped = false`, or take another model."
+        )
 
 
 AttentionInterface.register(ATTENTION, _attention)
@@ -333,7 +350,7 @@ class Prompts:
         return Continuation(self.grids(slots), len(slots))
 
     def keep(self, slots: Sequence[int]) -> Prompts:
-        """These prompts only, numbered anew in the order given."""
+        """These prompts only, renumbered in the order given."""
         index = torch.tensor(slots, device=self.logits.device)
         stretches = [stretch if stretch.n_slots == 1 else stretch.keep(index) for stretch in self.stretches]
         return Prompts(stretches, [self.lengths[slot] for slot in slots], self.logits.index_select(0, index))
@@ -373,12 +390,16 @@ def read_prompts(model: Any, prompts: Sequence[Sequence[int]], prefix: Stretch |
     rests = [list(ids[n_prefix:]) for ids in prompts]
     lengths = torch.tensor([len(rest) for rest in rests])
     width = int(lengths.max())
+    # Any token does for padding, as nothing attends to it: the row's own first needs no pad token, which some
+    # tokenizers lack.
     padded = torch.tensor([[rest[0]] * (width - len(rest)) + rest for rest in rests])
     place = torch.arange(width)
     is_real = place >= (width - lengths)[:, None]
+    # Clamped: padding has no position, and a negative one would index outside of a table of positions.
     positions = (place - (width - lengths)[:, None]).clamp(min=0) + n_prefix
     has_padding = not bool(is_real.all())
     mask = bias = None
+    # Without either, SDPA's causal kernel needs no mask and is faster.
     if has_padding or n_prefix:
         causal = place[:, None] >= place
         # A padding token sees itself: a row of the softmax without any key would be nan, and nan spreads.
@@ -412,6 +433,7 @@ def forward(
             shared_kv=shared_kv,
         ).logits
     if isinstance(shared_kv, Continuation):
+        # After the pass, not in a layer: every layer of one pass has to see the same count.
         shared_kv.n_own += ids.shape[1]
     return logits
 

@@ -9,7 +9,8 @@ from medjudge.records import Case, Completion, LabelScores
 from medjudge.tasks.contract import TaskContract
 
 LABELS_NEED_A_LOCAL_MODEL = (
-    "`evaluate.mode` is labels, but an endpoint ({names}) gives no probabilities of labels: take generate."
+    "`evaluate.mode` is labels, but an endpoint ({names}) gives no probabilities of labels: expected local models. "
+    "Set the mode to generate."
 )
 
 
@@ -17,7 +18,7 @@ class Engine(Protocol):
     """One model that is asked. Answers come in the order of the cases, one by one as if each were asked alone."""
 
     on_progress: Callable[[int], None]
-    """Told how many further cases are done."""
+    """Called with the number of further cases done."""
 
     def generate(self, contract: TaskContract, cases: Sequence[Case]) -> list[Completion]:
         """The likeliest completion of each case, token by token."""

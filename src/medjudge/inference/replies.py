@@ -62,19 +62,21 @@ class ReplyCache:
     def get(self, keys: Iterable[str]) -> dict[str, Reply]:
         """The replies that are known, by key. Raises RunError if the file is damaged."""
         wanted = list(keys)
-        found: dict[str, Reply] = {}
+        replies: dict[str, Reply] = {}
         for start in range(0, len(wanted), _KEYS_PER_QUERY):
+            # SQLite limits the parameters of one statement.
             some = wanted[start : start + _KEYS_PER_QUERY]
             marks = ",".join("?" * len(some))
             with _readable(self._path):
                 rows = self._db.execute(f"SELECT key, reply FROM replies WHERE key IN ({marks})", some).fetchall()
-                found.update({key: _reply_from(json.loads(reply)) for key, reply in rows})
-        return found
+                replies.update({key: _reply_from(json.loads(reply)) for key, reply in rows})
+        return replies
 
     def put(self, key: str, reply: Reply) -> None:
         """Keeps a reply, on disk when this returns. A key that has one keeps the first."""
         with _readable(self._path):
             text = json.dumps(asdict(reply), ensure_ascii=False)
+            # The first reply stays: results that were made from it have to come out the same from the cache.
             self._db.execute("INSERT OR IGNORE INTO replies (key, reply) VALUES (?, ?)", (key, text))
 
 
@@ -83,6 +85,7 @@ def _reply_from(tree: Any) -> Reply:
     reply = Reply(**tree)
     texts = (reply.text, reply.asked_at, reply.reported_model, reply.thought, reply.fingerprint or "")
     counts = (reply.n_prompt_tokens or 0, reply.n_completion_tokens or 0)
+    # Checked when read: SQLite would give back whatever another program wrote, and it would stand in results.
     if not all(isinstance(text, str) for text in texts) or not all(isinstance(count, int) for count in counts):
         raise TypeError
     if reply.finish not in ("stop", "length", "refusal") or not isinstance(reply.latency_s, int | float):
@@ -96,12 +99,18 @@ def open_cache(path: Path) -> Iterator[ReplyCache]:
     with _readable(path):
         make_folder(path.parent)
         path.touch(mode=PRIVATE_FILE)  # an answer may quote its prompt
+        # `touch` leaves the mode of a file that was there.
         if path.is_file() and path.stat().st_mode & 0o077:
             path.chmod(PRIVATE_FILE)
+        # isolation_level=None commits each statement by itself: a killed run loses no reply that was paid for. 60 s:
+        # several runs may share one file.
         db = sqlite3.connect(path, timeout=60.0, isolation_level=None)
     try:
         with _readable(path):
+            # Readers and one writer at a time do not block each other. WAL needs shared memory, hence no network
+            # drives.
             db.execute("PRAGMA journal_mode=WAL")
+            # In WAL mode NORMAL survives a killed process; only a power cut may lose the last replies, never the file.
             db.execute("PRAGMA synchronous=NORMAL")
             db.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
         yield ReplyCache(db, path)
@@ -115,8 +124,9 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError, ValueError, TypeError, RecursionError, RunError) as error:
         raise RunError(
-            f"the cache of answers {path} cannot be used ({type(error).__name__}). Name another file "
-            "(`cache` of the endpoint's settings), on a local disk; or delete it, and every answer is asked for again."
+            f"the cache of answers {path} cannot be used ({type(error).__name__}), expected a database of this "
+            "program. Name another file (`cache` of the endpoint's settings), on a local disk; or delete it, and "
+            "every answer is asked for again."
         ) from None
 
 
@@ -146,7 +156,7 @@ class Usage:
     """Tokens of the answers that this run asked for."""
     new_completion_tokens: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
-    """Why calls failed for good."""
+    """Why calls failed after all retries."""
     models: Counter[str] = field(default_factory=Counter)
     """What the server calls the model that answered, with its fingerprint."""
     first_asked_at: str | None = None
@@ -177,7 +187,7 @@ class Usage:
         self.last_asked_at = max(self.last_asked_at or reply.asked_at, reply.asked_at)
 
     def count_failure(self, reason: str) -> None:
-        """Adds one prompt whose call failed for good."""
+        """Adds one prompt whose call failed after all retries."""
         self.n_failed += 1
         self.reasons[reason] += 1
 

@@ -1,6 +1,6 @@
 """Completions of many prompts, several of each: every distinct prompt is read once, and finished rows leave the batch.
 
-Tokens are drawn by inverting the distribution function at uniform numbers that are laid out beforehand, one for each
+Tokens are drawn by inverting the distribution function at uniform numbers that are drawn beforehand, one for each
 prompt, completion and position. So the same seed gives the same completions whatever the batches and the token budget;
 `torch.multinomial` would give others as soon as a row leaves.
 """
@@ -59,6 +59,14 @@ class Sampling:
 GREEDY = Sampling(greedy=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Where a completion ends: with the first stop token, which it keeps, or after `max_new_tokens`."""
+
+    stop_ids: Collection[int]
+    max_new_tokens: int
+
+
 def logits_processors(sampling: Sampling, device: torch.device) -> LogitsProcessorList:
     """transformers' own processors and warpers, in the order in which `generate` applies them."""
     chosen = LogitsProcessorList()
@@ -86,26 +94,29 @@ def roll_out(
     *,
     n_per_prompt: int = 1,
     sampling: Sampling = GREEDY,
-    stop_ids: Collection[int],
-    max_new_tokens: int,
-    generator: torch.Generator | None = None,
+    limits: Limits,
+    rng: torch.Generator | None = None,
     batch_tokens: int = 16384,
     on_progress: Callable[[int], None] | None = None,
 ) -> list[list[list[int]]]:
-    """Token ids of `n_per_prompt` completions of each prompt, in the order of the prompts.
+    """Token ids of `n_per_prompt` completions of each prompt, in the order of the prompts. Equal prompts are read once.
 
-    A completion ends with the first stop token, which it keeps, or after `max_new_tokens`. Equal prompts are read once.
-    generator: a CPU generator; None draws from torch's global one. batch_tokens: tokens held at one time, prompts
-    (counted once, with padding) and the completions' room. on_progress is told prompts done.
+    rng: a CPU generator; None draws from torch's global one. batch_tokens: tokens held at one time, prompts
+    (counted once, with padding) and the completions' room. on_progress is called with the number of prompts done.
     Raises ModelError where `why_not` finds the model unfit; `transformers.generate` serves those.
     """
-    longest = max((len(ids) for ids in prompts), default=0) + max_new_tokens
+    longest = max((len(ids) for ids in prompts), default=0) + limits.max_new_tokens
     if reason := why_not(model, longest):
-        raise ModelError(f"prompts cannot be shared among rollouts: {reason}.")
-    shape = (len(prompts), n_per_prompt, 1 if sampling.greedy else max_new_tokens)
-    uniform = torch.zeros(shape) if sampling.greedy else torch.rand(shape, generator=generator)
+        raise ModelError(
+            f"prompts cannot be shared among rollouts: {reason}, expected plain causal attention. Roll out without "
+            "sharing."
+        )
+    shape = (len(prompts), n_per_prompt, 1 if sampling.greedy else limits.max_new_tokens)
+    # All draws at once, in the order of the prompts: batches of any size then give the same completions.
+    uniform = torch.zeros(shape) if sampling.greedy else torch.rand(shape, generator=rng)
     places: dict[tuple[int, ...], list[int]] = {}
     for i, ids in enumerate(prompts):
+        # Equal prompts are read once, and their completions drawn side by side.
         places.setdefault(tuple(ids), []).append(i)
     distinct = list(places)
     n_prefix = common_prefix(distinct)
@@ -114,7 +125,7 @@ def roll_out(
     try:
         prefix = read_prefix(model, distinct[0][:n_prefix]) if n_prefix >= MIN_PREFIX else None
         completions: list[list[list[int]]] = [[] for _ in prompts]
-        room = [len(places[ids]) * n_per_prompt * max_new_tokens for ids in distinct]
+        room = [len(places[ids]) * n_per_prompt * limits.max_new_tokens for ids in distinct]
         for batch in batches([len(ids) for ids in distinct], room, batch_tokens):
             chosen = [distinct[k] for k in batch]
             rows = [(slot, i) for slot, ids in enumerate(chosen) for i in places[ids]]
@@ -125,8 +136,7 @@ def roll_out(
                 chosen,
                 slots,
                 sampling,
-                stop_ids,
-                max_new_tokens,
+                limits,
                 torch.cat([uniform[i] for _, i in rows]),
             ).run()
             for (_, i), start in zip(rows, range(0, len(drawn), n_per_prompt), strict=True):
@@ -143,15 +153,15 @@ def batches(lengths: Sequence[int], room: Sequence[int], batch_tokens: int) -> l
 
     room: tokens that each prompt needs beside its own, which are padded to the longest of the batch.
     """
-    found: list[list[int]] = []
+    numbers: list[list[int]] = []
     widest = used = 0
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if not found or (len(found[-1]) + 1) * widest + used + room[i] > batch_tokens:
-            found.append([])
+        if not numbers or (len(numbers[-1]) + 1) * widest + used + room[i] > batch_tokens:
+            numbers.append([])
             widest, used = lengths[i], 0
-        found[-1].append(i)
+        numbers[-1].append(i)
         used += room[i]
-    return found
+    return numbers
 
 
 class _Decoding:
@@ -164,19 +174,18 @@ class _Decoding:
         prompt_ids: Sequence[Sequence[int]],
         slots: Sequence[int],
         sampling: Sampling,
-        stop_ids: Collection[int],
-        max_new_tokens: int,
+        limits: Limits,
         uniform: Tensor,
     ) -> None:
         device = device_of(model)
         self.model, self.prompts, self.sampling = model, prompts, sampling
-        self.max_new_tokens = max_new_tokens
-        self.stops = torch.tensor(sorted(stop_ids), device=device)
+        self.max_new_tokens = limits.max_new_tokens
+        self.stops = torch.tensor(sorted(limits.stop_ids), device=device)
         self.slots = list(slots)
         """The prompt of each row still in the batch; `rows` are their numbers at the start."""
         self.rows = torch.arange(len(slots), device=device)
         self.uniform = uniform.to(device)
-        self.tokens = torch.zeros(len(slots), max_new_tokens, dtype=torch.long, device=device)
+        self.tokens = torch.zeros(len(slots), limits.max_new_tokens, dtype=torch.long, device=device)
         self.is_done = torch.zeros(len(slots), dtype=torch.bool, device=device)
         self.positions = torch.tensor([prompts.lengths[slot] for slot in slots], device=device)[:, None]
         self.processors = logits_processors(sampling, device)
@@ -212,6 +221,7 @@ class _Decoding:
                 self.seen = torch.cat([self.seen, drawn[:, None]], dim=1)
             if step + 1 == self.max_new_tokens:
                 break
+            # `bool` waits for the GPU, which is why it is not asked at each step.
             if (step + 1) % check_every == 0 and bool(self.is_done.any()):
                 live = (~self.is_done).nonzero()[:, 0]
                 if not len(live):
@@ -222,6 +232,7 @@ class _Decoding:
             self.positions = self.positions + 1
 
     def _draw(self, logits: Tensor, step: int) -> Tensor:
+        # float32, as `generate` casts too: penalties and softmax in bfloat16 would make unequal scores equal.
         scores = self.processors(self.unseen if self.seen is None else self.seen, logits.float())
         return scores.argmax(-1) if self.sampling.greedy else invert_cdf(scores, self.uniform[self.rows, step])
 
@@ -232,6 +243,7 @@ class _Decoding:
         if self.seen is not None:
             self.seen = self.seen[live]
         still = sorted(set(self.slots))
+        # Half: each time copies what is left, so that all copies together are no larger than the whole.
         if 2 * len(still) <= len(self.prompts.lengths):
             self.prompts = self.prompts.keep(still)
             place = {slot: k for k, slot in enumerate(still)}

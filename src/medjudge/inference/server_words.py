@@ -89,14 +89,15 @@ def known_parameter(value: object, body: Mapping[str, Any]) -> str | None:
 def known_name(value: object, body: Mapping[str, Any], key: str) -> str:
     """What a server calls the model that answered, or its build; empty where it sent none.
 
-    Kept where it has the form of a name and holds neither the key nor a word of the prompt (but for words of the model
-    that was asked for). Another text is told by its hash, so that a change still shows.
+    Kept where it has the form of a name and holds neither the key nor a word of the prompt (except words of the model
+    that was asked for). Another text is represented by its hash, so that a change still shows.
     """
     if not isinstance(value, str) or not value.strip():
         return ""
-    asked = str(body.get("model", ""))
+    name = str(body.get("model", ""))
     prompt = " ".join(str(turn.get("content", "")) for turn in body.get("messages", ())).lower()
-    own = set(_WORD.findall(asked.lower()))
+    # A model may be called by a word that the prompt holds too, such as `medical`.
+    own = set(_WORD.findall(name.lower()))
     quoted = set(_WORD.findall(prompt)) & (set(_WORD.findall(value.lower())) - own)
     holds_key = (key != "none" and key in value) or value.lower().startswith(("sk-", "bearer"))
     if _NAME.fullmatch(value) and not quoted and not holds_key:
@@ -106,6 +107,7 @@ def known_name(value: object, body: Mapping[str, Any], key: str) -> str:
 
 def known_count(value: object) -> int | None:
     """A number of tokens; None for anything else."""
+    # True is an int in Python, and would count as one token.
     is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS
     return value if is_count else None  # type: ignore[return-value]
 

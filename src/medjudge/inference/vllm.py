@@ -56,8 +56,8 @@ class VllmEngine:
         except (ValueError, RuntimeError, OSError, NotImplementedError) as error:
             first_line = str(error).strip().partition("\n")[0]
             raise ModelError(
-                f"vLLM cannot load {located.folder} ({type(error).__name__}): {first_line} Ask it without vllm: to use "
-                "transformers."
+                f"vLLM cannot load {located.folder} ({type(error).__name__}): {first_line} Expected a model that it "
+                "serves. Ask it without vllm: to use transformers."
             ) from None
 
     def generate(self, contract: TaskContract, cases: Sequence[Case]) -> list[Completion]:
@@ -132,8 +132,9 @@ class VllmEngine:
         positions = output.prompt_logprobs
         if positions is None or len(positions) != len(ids):
             raise ModelError(
-                f"vLLM {getattr(self._vllm, '__version__', '(version unknown)')} tells no log-probabilities of prompt "
-                "tokens here: labels cannot be scored. Take `evaluate.mode` generate, or ask without vllm:."
+                f"vLLM {getattr(self._vllm, '__version__', '(version unknown)')} gives no log-probabilities of prompt "
+                "tokens here, expected them: labels cannot be scored without. Take `evaluate.mode` generate, or ask "
+                "without vllm:."
             )
         return sum(float(positions[i][ids[i]].logprob) for i in range(len(ids) - n_scored, len(ids)))
 

@@ -41,14 +41,17 @@ class AnswerStore:
         self.folder = folder
 
     def parts(self, key: str, kind: Callable[..., Answer]) -> Iterator[Part]:
-        """The stored parts of one question up to the first that is missing or damaged, from which on is asked anew."""
+        """The stored parts of one question up to the first that is missing or damaged; the rest is asked again."""
         done = 0
+        # The file's name holds the number of its first case, so a gap ends the parts: answers never move to other
+        # cases.
         while isinstance(tree := artifacts.read_kept(self._path(key, done)), dict):
             try:
                 answers = [[kind(**answer) for answer in row] for row in tree["answers"]]
                 part = Part(answers, tree["lineage"], float(tree["seconds"]))
             except (TypeError, KeyError, ValueError):
                 return
+            # An empty part would be read again and again, as `done` stays.
             if not answers:
                 return
             yield part
@@ -60,6 +63,7 @@ class AnswerStore:
         tree = {
             "answers": [[asdict(answer) for answer in row] for row in part.answers],
             "lineage": part.lineage,
+            # By the process that answered: a later one cannot know how long it took.
             "seconds": round(part.seconds, 3),
         }
         artifacts.write_kept(self._path(key, start), tree)
@@ -81,4 +85,5 @@ def model_identity(where: str) -> list[Any]:
     folder = Path(local_name(where))
     if not folder.is_dir():
         return [where]
+    # Sizes and times, not hashes: reading tens of gigabytes would take longer than the answers that it may save.
     return [where, artifacts.folder_files(folder)]

@@ -34,6 +34,7 @@ def fit_on(kind: CalibratorKind, cases: Sequence[Case], judgements: Sequence[Jud
         for j in judgements
         if isinstance(j, Verdict) and j.confidence is not None and j.case_id in gold
     ]
+    # One point lies on every curve: nothing could be fitted.
     if len(stated) < 2:
         raise DataError(
             f"{len(stated)} of {len(judgements):,} validation verdicts state a confidence: a calibrator needs two or "
@@ -60,6 +61,7 @@ def save_calibrator(
     The manifest of an earlier fit is removed: it names another file.
     """
     path = folder / artifacts.CALIBRATION
+    # Written as a whole, with the other mode's entry: one of the two may be fitted long after the other.
     stored = _calibrators(path) if path.exists() else {}
     entry = {
         **calibrator.to_json(),
@@ -90,6 +92,8 @@ def read_calibrator(
         {"weights_sha256": weights_sha256} if weights_sha256 is not None else {}
     )
     for key, value in expected.items():
+        # Refused and not left out: without it confidences would be on another scale than those that thresholds were set
+        # on.
         if entry.get(key) != value:
             what = key.removesuffix("_sha256")
             raise ConfigError(
@@ -104,7 +108,12 @@ def _calibrators(path: Path) -> dict[str, Any]:
     tree: Any = artifacts.read_json(path)
     calibrators = tree.get("calibrators") if isinstance(tree, Mapping) else None
     if not isinstance(calibrators, dict) or tree.get("version") != CALIBRATION_VERSION:
-        raise RunError(f"{path} is not a calibration of this version. Remove it and fit again: medjudge calibrate.")
+        raise RunError(
+            f"{path} has another form, expected a calibration of this version. Remove it and fit again: medjudge "
+            "calibrate."
+        )
     if not all(isinstance(entry, dict) for entry in calibrators.values()):
-        raise RunError(f"{path} is damaged. Remove it and fit again: medjudge calibrate.")
+        raise RunError(
+            f"{path} is damaged, expected one calibrator per mode. Remove it and fit again: medjudge calibrate."
+        )
     return calibrators

@@ -114,7 +114,8 @@ def open_judges(evaluation: Evaluation, store: AnswerStore) -> dict[str, Judge]:
     for name in evaluation.config.endpoints:
         if name not in evaluation.models:
             raise ConfigError(
-                f"`evaluate.endpoints` has settings for {name!r}, but the models are: {', '.join(evaluation.models)}."
+                f"`evaluate.endpoints` has settings for {name!r}, but the models are: {', '.join(evaluation.models)}. "
+                "Name one of these, or take the settings out."
             )
     check_mode(evaluation.config.mode, evaluation.models)
     judges = {}
@@ -132,11 +133,12 @@ def evaluate_cases(evaluation: Evaluation, out_dir: Path, judges: Mapping[str, J
     judges: by the names of `models`, where a caller has made them itself; their store is then left as it is.
     """
     store = AnswerStore(out_dir)
-    asked = judges if judges is not None else open_judges(evaluation, store)
-    for judge in asked.values():
+    opened = judges if judges is not None else open_judges(evaluation, store)
+    # All before the first is asked: where texts are sent must be known before any is sent.
+    for judge in opened.values():
         judge.announce()
     probing = plan_probes(evaluation.contract, evaluation.config, evaluation.cases)
-    judged = {name: _judge(judge, evaluation, probing) for name, judge in asked.items()}
+    judged = {name: _judge(judge, evaluation, probing) for name, judge in opened.items()}
     baselines = _baselines(evaluation)
     results = _summarise(evaluation, judged, baselines)
     measured = _measure_reasoning(evaluation, judged)
@@ -156,6 +158,7 @@ def evaluate_cases(evaluation: Evaluation, out_dir: Path, judges: Mapping[str, J
     if evaluation.show_text:  # the page is to show prompts, and nothing else keeps them outside of a run
         artifacts.write_lines(out_dir / artifacts.PROMPTS, _prompts(evaluation))
     if judges is None:
+        # Last: until the results are written, a killed process finds its answers again.
         store.clear()
     return {
         "n_cases": results.n_cases,
@@ -170,10 +173,13 @@ def evaluate_cases(evaluation: Evaluation, out_dir: Path, judges: Mapping[str, J
 def _judge(judge: Judge, evaluation: Evaluation, probing: Probing | None) -> Judged:
     """Asks one judge everything, then lets its weights go."""
     answers = judge.answers(Question(evaluation.cases))
+    # Read before probes and calibration: cost and latency are to be of the cases as they are.
     lineage, usage = judge.lineage, judge.usage
     probed = put_to(judge, probing) if probing is not None else None
     calibrator, sentence = _calibrator(judge, evaluation)
+    # One model's weights at a time: two may not fit in memory.
     judge.close()
+    # Kept beside the calibrated ones: both stand in the file of verdicts.
     as_stated = [
         judgement_of(evaluation.contract, case, answer)
         for case, answer in zip(evaluation.cases, answers.first, strict=True)
@@ -238,6 +244,7 @@ def _baselines(evaluation: Evaluation) -> Baselines:
         labels=contract.labels,
         positive=contract.positive,
         question_fields=contract.group_fields,
+        # A fresh rng: baselines must not move with what was drawn before them.
         rng=np.random.default_rng(config.seed),
         embed=lambda: embed_or_why_not(config.embedding, evaluation.model.device),
     )
@@ -257,6 +264,7 @@ def _summarise(evaluation: Evaluation, judged: Mapping[str, Judged], baselines: 
             {**evaluation.leakage.to_json(), "statement": evaluation.leakage.summary_line},
         ),
         options=AnalysisOptions(
+            # Against the base where there is one: the differences then say what training added.
             reference="base" if "base" in judged else next(iter(judged)),
             slices=evaluation.slices,
             level=config.level,
@@ -320,6 +328,7 @@ def _measure_reasoning(evaluation: Evaluation, judged: Mapping[str, Judged]) -> 
         for name, one in judged.items()
     }
     settings = RewardSettings(embedding=config.embedding, llm=config.llm)
+    # The similarity of unrelated reasons is estimated on other cases than those measured, where there are any.
     known = [case for case in evaluation.train if case.reason] or evaluation.cases
     context = RewardContext(evaluation.contract, known, settings, config.seed, evaluation.model.device)
     return measure_reasoning(rollouts, context, extractor_of(config.entities))
@@ -360,6 +369,7 @@ def _verdict_rows(
 
 
 def _without_carried(case: Case) -> Case:
+    # Rewritten texts for probes travel with a case as slices. They are text of the case, and no property of it.
     slices = {name: value for name, value in case.slices.items() if not name.startswith(CARRIED_PREFIXES)}
     return replace(case, slices=slices)
 

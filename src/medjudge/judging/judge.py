@@ -70,7 +70,7 @@ class JudgeSettings:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a judge is asked at one go: every case under its contract, once or several times."""
+    """What a judge is asked in one call: every case under its contract, once or several times."""
 
     cases: Sequence[Case]
     contracts: Sequence[TaskContract] | None = None
@@ -122,6 +122,7 @@ class Judge:
         self.contract = contract
         self.contract_note = check_contract(trained_under(where), contract, any_scale=self.settings.any_scale)
         """Names the settings that differ from those that the model was trained under; None where none does."""
+        # A missing key or library shows here, before any judge is asked.
         self.engine = engine or LoadedWhenAsked(where, self.settings.load)
         self.engine.on_load = self._tell_of_template
         self._store, self._doing = store, doing
@@ -166,6 +167,7 @@ class Judge:
         parts = list(store.parts(key, kind)) if store is not None else []
         done, total = sum(len(part.answers) for part in parts), len(question.cases)
         if parts:
+            # Of the stored answers: the folder may hold other weights by now, but those gave these answers.
             self._lineage = parts[0].lineage
         if 0 < done < total:
             log.info("%s: goes on after %s of %s answers", self._title(question), f"{done:,}", f"{total:,}")
@@ -212,8 +214,10 @@ class Judge:
     def _ask_rest(self, question: Question, done: int, store: AnswerStore | None, key: str) -> list[Part]:
         self.engine.load()  # before the clock: what loading takes is no speed of the judge
         total = len(question.cases)
+        # Without a store nothing is saved on the way, and one batch of all cases is the fastest.
         size = answer_store.PART if store is not None else total
         parts = []
+        # Over all cases, those of earlier sessions included: the bar shows what is left of the whole.
         with Bar(self._title(question), total) as bar:
             bar.advance(done)
             self.engine.on_progress = bar.advance
@@ -230,14 +234,16 @@ class Judge:
         return parts
 
     def _ask(self, question: Question, start: int, end: int) -> list[list[Answer]]:
-        """(n_cases, n_samples) answers to the cases from `start` to `end`, those of each contract asked at one go."""
+        """(n_cases, n_samples) answers to the cases from `start` to `end`, one batch per contract."""
         contracts = (question.contracts or ())[start:end]
         places: dict[str, list[int]] = {}
         for i, contract in enumerate(contracts):
+            # By fingerprint: probes make a contract per case, and equal ones are asked in one batch.
             places.setdefault(contract.fingerprint(), []).append(i)
         by_place: dict[int, list[Answer]] = {}
         for rows in places.values():
             cases = [question.cases[start + i] for i in rows]
+            # The seed moves with the part, or all parts would draw with the same random numbers.
             answers = self._ask_alike(contracts[rows[0]], cases, question, seed=self.settings.load.seed + start)
             by_place |= dict(zip(rows, answers, strict=True))
         return [by_place[i] for i in range(end - start)]
@@ -256,6 +262,7 @@ class Judge:
     def _key(self, question: Question) -> str:
         """Of all that decides the answers to a question."""
         load = self.settings.load
+        # Thousands of cases share a few contracts, and a fingerprint serialises the whole contract.
         known = {id(contract): contract.fingerprint() for contract in question.contracts or ()}
         decides = {
             "model": [model_identity(self.where), load.parent, load.model.model_dump(mode="json")],
@@ -264,6 +271,7 @@ class Judge:
             "contracts": [known[id(contract)] for contract in question.contracts or ()],
             "cases": [[case.case_id, dict(case.inputs)] for case in question.cases],
             "samples": [question.n_samples, question.temperature, load.seed],
+            # A new version may render or decode otherwise; asking again is cheaper than a mixture.
             "version": __version__,
         }
         return artifacts.sha256_json(decides)[:16]
@@ -295,13 +303,13 @@ def contract_for(models: Sequence[str], kind: str | None = None) -> TaskContract
     two differ.
     """
     # With the task named, nothing is downloaded before the other arguments have been checked.
-    asked = [where for where in models if kind is None or Path(local_name(where)).is_dir()]
-    trained = [trained_under(where) for where in asked]
+    folders = [where for where in models if kind is None or Path(local_name(where)).is_dir()]
+    trained = [trained_under(where) for where in folders]
     contract = agreed_contract(trained, kind)
     if contract is None and kind is None:
         raise ConfigError(
-            f"{', '.join(models)}: no {artifacts.CONTRACT} says what the task is. An endpoint, a hub id and a folder "
-            "from elsewhere hold none: name the task (--task KIND, or a recipe's [task])."
+            f"{', '.join(models)}: no {artifacts.CONTRACT} says what the task is, expected one. An endpoint, a hub id "
+            "and a folder from elsewhere hold none: name the task (--task KIND, or a recipe's [task])."
         )
     return contract
 
@@ -313,6 +321,7 @@ def judgement_of(contract: TaskContract, case: Case, answer: Answer) -> Judgemen
     """
     if isinstance(answer, Completion):
         return _read(contract, case, answer)
+    # `max` takes the first of equals: the order of the contract decides, not that of a dict.
     label = max(contract.labels, key=lambda label: answer.probabilities[label])
     return Verdict(case.case_id, label, answer.probabilities[label])
 
@@ -323,6 +332,7 @@ def _read(contract: TaskContract, case: Case, completion: Completion) -> Judgeme
     judgement = contract.parse(case.case_id, completion.text)
     if isinstance(judgement, Verdict):
         return judgement
+    # A refusal before all else: its text may hold a label, in a sentence that declines to give one.
     if completion.refused:
         return replace(judgement, reason="the model or its provider refused to answer", kind="refused")
     if completion.thoughts != "none" and not split_thoughts(completion.text).answer:

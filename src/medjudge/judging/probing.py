@@ -68,6 +68,7 @@ def plan_probes(contract: TaskContract, config: EvaluateConfig, cases: Sequence[
     names = list(probes_for(contract)) if ALL in config.probes else list(dict.fromkeys(config.probes))
     probed, skipped = {}, {}
     for name in names:
+        # An rng of its own for each probe: naming one probe more must not change the others' cases.
         changed = probe_cases(name, chosen, contract, rng=np.random.default_rng(config.seed))
         if changed:
             probed[name] = changed
@@ -175,9 +176,11 @@ def _consistency(probing: Probing, probed: Probed) -> ConsistencyResult:
 
     def code(case: Case, answer: Answer) -> int:
         judgement = judgement_of(contract, case, answer)
+        # Unreadable answers are an outcome of their own, and agree with nothing, not even each other.
         return place[judgement.label] if isinstance(judgement, Verdict) else -1
 
     rows = list(zip(probing.cases, probed.samples, strict=True))
+    # One case without gold leaves accuracy out: it would be of other cases than the consistency beside it.
     rated = all(case.gold is not None for case in probing.cases)
     agreement = self_consistency(
         np.array([[code(case, answer) for answer in drawn] for case, drawn in rows]),

@@ -50,6 +50,7 @@ def measure_reasoning(
     not_measured: dict[str, str] = {}
     has_reasons = any(rollout.case.reason for rows in rollouts.values() for rollout in rows)
     if has_reasons:
+        # Loaded only here: without an expert's reason there is nothing to compare with.
         similarity = embedding(context)
         for name, rows in rollouts.items():
             values = similarity(rows)

@@ -4,9 +4,9 @@ For one judge against gold labels all statistics are functions of one table, gol
 computes them from the labels, by a library where one has the estimator; `statistics_from_counts` computes the same
 numbers from many tables at once, which is what bootstrap and permutation need.
 
-Two families, told apart in `STATISTICS`: measures of being right (accuracy, F1, MCC) take all rows, and an unreadable
-answer is wrong; coefficients between two raters (kappa, AC, alpha, ICC, correlations) take the rows with a verdict,
-because an unreadable answer has no place on a scale. `statistic_n` says how many rows each rests on.
+Two families, distinguished in `STATISTICS`: measures of being right (accuracy, F1, MCC) take all rows, and an
+unreadable answer is wrong; coefficients between two raters (kappa, AC, alpha, ICC, correlations) take the rows with a
+verdict, because an unreadable answer has no place on a scale. `statistic_n` says how many rows each rests on.
 """
 
 from __future__ import annotations
@@ -19,6 +19,19 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from medjudge.metrics.agreement_tables import (
+    FloatArray,
+    Scale,
+    Weights,
+    agreement_weights,
+    all_rows_from_counts,
+    alpha_from_table,
+    gwet_from_shares,
+    gwet_from_table,
+    icc_from_squares,
+    kappa_from_table,
+    ordered_from_table,
+)
 from medjudge.metrics.classification import Outcomes, classification_metrics, group_counts, metrics_from_counts
 from medjudge.metrics.intervals import (
     JACKKNIFE,
@@ -30,34 +43,13 @@ from medjudge.metrics.intervals import (
     jackknife_interval,
     leave_one_out,
 )
+from medjudge.metrics.statistic import Statistic, hits_from_counts, value_from_counts
 
-FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-Weights = Literal["identity", "linear", "quadratic"]
-Scale = Literal["nominal", "ordinal", "interval"]
 IntervalMethod = Literal["jackknife"] | BootstrapMethod
 
 MISSING = -1
 """The code of a gap in a ratings array."""
-
-
-@dataclass(frozen=True, slots=True)
-class Statistic:
-    """What a statistic is called and which rows and tasks it is for."""
-
-    title: str
-    rows: Literal["all", "read"] = "read"
-    """`all`: every row, an unreadable answer is wrong. `read`: the rows that hold a verdict."""
-    needs: Literal["", "positive", "ordered"] = ""
-    """The task must have a positive label, or ordered labels."""
-    low: float = -1.0
-    """The lowest value that it can take; the highest is 1. -inf where it depends on the number of rows or raters."""
-    proportion: bool = False
-    """Whether it is a share of rows."""
-    biased: bool = False
-    """Whether its jackknife interval is centred on the bias-corrected value."""
-    from_counts: Callable[[FloatArray], FloatArray] | None = None
-    """(..., K, K + 2) counts, see `classification.group_counts` -> (...) values; None for those computed below."""
 
 
 STATISTICS: dict[str, Statistic] = {
@@ -121,7 +113,7 @@ def agreement_statistics(outcomes: Outcomes) -> dict[str, float]:
     if outcomes.ordered:
         statistics |= _of_ordered_labels(gold, answer, n_labels)
     available = available_statistics(outcomes)
-    added = _added(group_counts(outcomes).sum(0), available)
+    added = _added(group_counts(outcomes).sum(0), available, outcomes.positive)
     statistics |= {name: float(value) for name, value in added.items()}
     return {name: statistics[name] for name in available}
 
@@ -187,167 +179,28 @@ def statistics_from_counts(
     table = counts[..., :n_labels]
     available = _available(positive is not None, ordered)
     wanted = list(available) if names is None else [name for name in names if name in available]
-    statistics: dict[str, FloatArray] = _added(counts, wanted)
-    equal = _agreement_weights(n_labels, "identity")
+    statistics: dict[str, FloatArray] = _added(counts, wanted, positive)
+    equal = agreement_weights(n_labels, "identity")
     of_table: dict[str, Callable[[], FloatArray]] = {
-        "kappa": lambda: _kappa_from_table(table, equal),
-        "gwet_ac1": lambda: _gwet_from_table(table, equal),
-        "alpha_nominal": lambda: _alpha_from_table(table, "nominal"),
-        "kappa_quadratic": lambda: _kappa_from_table(table, _agreement_weights(n_labels, "quadratic")),
+        "kappa": lambda: kappa_from_table(table, equal),
+        "gwet_ac1": lambda: gwet_from_table(table, equal),
+        "alpha_nominal": lambda: alpha_from_table(table, "nominal"),
+        "kappa_quadratic": lambda: kappa_from_table(table, agreement_weights(n_labels, "quadratic")),
     }
     with np.errstate(divide="ignore", invalid="ignore"):
         statistics |= {name: of_table[name]() for name in wanted if name in of_table}
         if not statistics.keys() >= set(wanted):
             statistics |= metrics_from_counts(counts, positive=positive, ordered=ordered)
-            statistics |= _all_rows_from_counts(counts, positive)
+            statistics |= all_rows_from_counts(counts, positive)
         if not statistics.keys() >= set(wanted):
-            statistics |= _ordered_from_table(table)
+            statistics |= ordered_from_table(table)
     return {name: statistics[name] for name in wanted}
 
 
-def _added(counts: FloatArray, names: Sequence[str]) -> dict[str, FloatArray]:
+def _added(counts: FloatArray, names: Sequence[str], positive: int | None) -> dict[str, FloatArray]:
     """Of these statistics, those that carry their own function."""
-    functions = {name: STATISTICS[name].from_counts for name in names}
-    return {name: np.asarray(function(counts)) for name, function in functions.items() if function is not None}
-
-
-def _all_rows_from_counts(counts: FloatArray, positive: int | None) -> dict[str, FloatArray]:
-    n_labels = counts.shape[-2]
-    hits = np.diagonal(counts[..., :n_labels], axis1=-2, axis2=-1)
-    support, given = counts.sum(-1), counts[..., :n_labels].sum(-2)
-    n, unread = support.sum(-1), counts[..., n_labels:].sum((-2, -1))
-    recall = hits / support
-    statistics = {"balanced_accuracy": np.where(support > 0, recall, 0.0).sum(-1) / (support > 0).sum(-1)}
-    if positive is not None:
-        statistics |= {"tpr": recall[..., positive], "tnr": recall[..., 1 - positive]}
-        precision = hits / given
-        statistics |= {"ppv": precision[..., positive], "npv": precision[..., 1 - positive]}
-    spread_gold = n**2 - (support**2).sum(-1)
-    spread_said = n**2 - (given**2).sum(-1) - unread**2
-    scale = np.sqrt(spread_gold * spread_said)
-    statistics["mcc"] = _ratio(hits.sum(-1) * n - (support * given).sum(-1), scale)
-    return statistics
-
-
-def _ordered_from_table(table: FloatArray) -> dict[str, FloatArray]:
-    n_labels = table.shape[-1]
-    n = table.sum((-2, -1))
-    gap = np.abs(np.subtract.outer(np.arange(n_labels), np.arange(n_labels)))
-    return {
-        "within_one": (table * (gap <= 1)).sum((-2, -1)) / n,
-        "kappa_linear": _kappa_from_table(table, _agreement_weights(n_labels, "linear")),
-        "kappa_quadratic": _kappa_from_table(table, _agreement_weights(n_labels, "quadratic")),
-        "gwet_ac2": _gwet_from_table(table, _agreement_weights(n_labels, "quadratic")),
-        "alpha_ordinal": _alpha_from_table(table, "ordinal"),
-        "alpha_interval": _alpha_from_table(table, "interval"),
-        "spearman": _spearman_from_table(table),
-        "kendall_tau_b": _kendall_from_table(table),
-        **_icc_from_table(table),
-    }
-
-
-def _ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
-    """numerator / denominator, nan where the denominator is not above zero."""
-    positive = denominator > 0
-    return np.asarray(np.where(positive, numerator / np.where(positive, denominator, 1.0), np.nan))
-
-
-def _agreement_weights(n_labels: int, weights: Weights) -> FloatArray:
-    """(K, K): 1 for equal labels, falling to 0 for the ends of the scale (`identity`: 0 for all that differ)."""
-    if weights == "identity":
-        return np.eye(n_labels)
-    gap = np.abs(np.subtract.outer(np.arange(n_labels), np.arange(n_labels))) / max(n_labels - 1, 1)
-    return np.asarray(1.0 - gap ** (1 if weights == "linear" else 2))
-
-
-def _kappa_from_table(table: FloatArray, weights: FloatArray) -> FloatArray:
-    n = table.sum((-2, -1))
-    expected = np.einsum("...i,...j,ij->...", table.sum(-1), table.sum(-2), 1 - weights)
-    observed = np.einsum("...ij,ij->...", table, 1 - weights)
-    return 1 - _ratio(observed * n, expected)
-
-
-def _gwet_from_table(table: FloatArray, weights: FloatArray) -> FloatArray:
-    n = table.sum((-2, -1))
-    share = (table.sum(-1) + table.sum(-2)) / (2 * n[..., None])
-    agreed = np.einsum("...ij,ij->...", table, weights) / n
-    return _gwet(agreed, share, weights)
-
-
-def _gwet(agreed: FloatArray, share: FloatArray, weights: FloatArray) -> FloatArray:
-    """(agreed - chance) / (1 - chance); share: (..., K) of all ratings that each label has."""
-    n_labels = share.shape[-1]
-    if n_labels < 2:
-        return np.full_like(agreed, np.nan)
-    chance = weights.sum() / (n_labels * (n_labels - 1)) * (share * (1 - share)).sum(-1)
-    return np.asarray((agreed - chance) / (1 - chance))
-
-
-def _alpha_from_table(table: FloatArray, scale: Scale) -> FloatArray:
-    margin = table.sum(-1) + table.sum(-2)
-    n = margin.sum(-1)
-    if scale == "nominal":
-        distance = np.broadcast_to(1.0 - np.eye(table.shape[-1]), table.shape)
-    else:
-        # The ordinal distance of two labels is the distance of their mid-ranks.
-        place = _mid_ranks(margin) if scale == "ordinal" else np.arange(table.shape[-1], dtype=np.float64)
-        distance = (place[..., :, None] - place[..., None, :]) ** 2
-    observed = 2 * (table * distance).sum((-2, -1))
-    expected = np.einsum("...i,...j,...ij->...", margin, margin, distance)
-    return 1 - _ratio((n - 1) * observed, expected)
-
-
-def _mid_ranks(margin: FloatArray) -> FloatArray:
-    """(..., K) ranks of labels with these counts, ties at their middle, around a mean of exactly zero."""
-    return np.asarray(np.cumsum(margin, axis=-1) - (margin + margin.sum(-1, keepdims=True)) / 2)
-
-
-def _spearman_from_table(table: FloatArray) -> FloatArray:
-    rows, columns = table.sum(-1), table.sum(-2)
-    x, y = _mid_ranks(rows), _mid_ranks(columns)
-    scale = np.sqrt((rows * x**2).sum(-1) * (columns * y**2).sum(-1))
-    return _ratio(np.einsum("...ij,...i,...j->...", table, x, y), scale)
-
-
-def _kendall_from_table(table: FloatArray) -> FloatArray:
-    n = table.sum((-2, -1))
-    # below[i, j]: rows with a higher gold label than i, by what was said.
-    below = np.cumsum(table[..., ::-1, :], axis=-2)[..., ::-1, :] - table
-    lower = np.cumsum(below, axis=-1) - below
-    higher = below.sum(-1, keepdims=True) - lower - below
-    concordance = (table * (higher - lower)).sum((-2, -1))
-    scale = np.sqrt((n**2 - (table.sum(-1) ** 2).sum(-1)) * (n**2 - (table.sum(-2) ** 2).sum(-1)))
-    return _ratio(2 * concordance, scale)
-
-
-def _icc_from_table(table: FloatArray) -> dict[str, FloatArray]:
-    """The ICCs of two raters: positions of gold and verdict."""
-    position = np.arange(table.shape[-1], dtype=np.float64)
-    n = table.sum((-2, -1))
-    total, gap = np.add.outer(position, position), np.subtract.outer(position, position)
-    sums = {
-        name: np.einsum("...ij,ij->...", table, values)
-        for name, values in {"t": total, "tt": total**2, "g": gap, "gg": gap**2}.items()
-    }
-    # All scaled by 2n, so that whole counts stay whole and a case without variance gives an exact zero.
-    between = n * sums["tt"] - sums["t"] ** 2
-    within = n * sums["gg"]
-    raters = sums["g"] ** 2
-    return _icc_from_squares(between, within, raters, n, 2)
-
-
-def _icc_from_squares(
-    between: FloatArray, within: FloatArray, raters: FloatArray, n: FloatArray, k: int
-) -> dict[str, FloatArray]:
-    """ICCs from sums of squares between cases, within cases and between raters (one common scale for all three)."""
-    n = np.where(n >= 2, n, np.nan)
-    cases_ms, within_ms, raters_ms = between / (n - 1), within / (n * (k - 1)), raters / (k - 1)
-    error_ms = (within - raters) / ((n - 1) * (k - 1))
-    return {
-        "icc_1_1": _ratio(cases_ms - within_ms, cases_ms + (k - 1) * within_ms),
-        "icc_2_1": _ratio(cases_ms - error_ms, cases_ms + (k - 1) * error_ms + k * (raters_ms - error_ms) / n),
-        "icc_3_1": _ratio(cases_ms - error_ms, cases_ms + (k - 1) * error_ms),
-    }
+    own = {name: STATISTICS[name] for name in names if STATISTICS[name].from_counts is not None}
+    return {name: value_from_counts(name, statistic, counts, positive) for name, statistic in own.items()}
 
 
 def statistic_n(outcomes: Outcomes, name: str) -> int:
@@ -361,6 +214,8 @@ def _rows_behind(outcomes: Outcomes, name: str) -> NDArray[np.bool_]:
     if name in ("tpr", "tnr", "ppv", "npv") and outcomes.positive is not None:
         label = outcomes.positive if name in ("tpr", "ppv") else 1 - outcomes.positive
         return np.asarray((outcomes.gold if name in ("tpr", "tnr") else outcomes.predicted) == label)
+    if STATISTICS[name].proportion and STATISTICS[name].from_counts is not None:
+        return ~np.isnan(hits_from_counts(name, STATISTICS[name], outcomes))
     return outcomes.parsed if STATISTICS[name].rows == "read" else np.ones(len(outcomes.gold), dtype=bool)
 
 
@@ -427,7 +282,11 @@ def _estimate(outcomes: Outcomes, name: str, value: float, interval: Interval) -
 def share_estimate(outcomes: Outcomes, name: str, *, level: float) -> Estimate:
     """A statistic that is a share of rows, with Wilson's interval and the groups' design effect."""
     rows = _rows_behind(outcomes, name)
-    hits = np.abs(outcomes.gold - outcomes.predicted) <= 1 if name == "within_one" else outcomes.correct
+    hits: NDArray[np.float64 | np.bool_]
+    if STATISTICS[name].from_counts is not None:
+        hits = hits_from_counts(name, STATISTICS[name], outcomes)
+    else:
+        hits = np.abs(outcomes.gold - outcomes.predicted) <= 1 if name == "within_one" else outcomes.correct
     return clustered_wilson(hits[rows], outcomes.groups[rows], level=level)
 
 
@@ -443,6 +302,7 @@ def cohen_kappa(a: IntArray, b: IntArray, n_labels: int, weights: Weights = "ide
     a, b = np.asarray(a), np.asarray(b)
     both = (a != MISSING) & (b != MISSING)
     a, b = a[both], b[both]
+    # scikit-learn divides 0 by 0 here and warns.
     if not len(a) or (np.ptp(a) == 0 and np.array_equal(a, b)):
         return float("nan")
     kind = None if weights == "identity" else weights
@@ -463,11 +323,13 @@ def gwet_ac(ratings: IntArray, n_labels: int, weights: Weights = "identity") -> 
     several = n_ratings >= 2
     if not several.any():
         return float("nan")
-    matrix = _agreement_weights(n_labels, weights)
+    matrix = agreement_weights(n_labels, weights)
     pairs, m = counts[several], n_ratings[several]
+    # Less 1: a rating is not compared with itself.
     agreed = ((pairs * (pairs @ matrix - 1)).sum(1) / (m * (m - 1))).mean()
+    # Chance agreement takes cases with one rating, too: they say how often labels are given (Gwet 2014).
     share = (counts / n_ratings[:, None]).mean(0)
-    return float(_gwet(np.asarray(agreed), share, matrix))
+    return float(gwet_from_shares(np.asarray(agreed), share, matrix))
 
 
 def krippendorff_alpha(ratings: IntArray, n_labels: int, scale: Scale = "nominal") -> float:
@@ -507,5 +369,5 @@ def icc(ratings: FloatArray) -> Icc:
     between = k * ((table.mean(1) - mean) ** 2).sum()
     within = ((table - table.mean(1, keepdims=True)) ** 2).sum()
     raters = n * ((table.mean(0) - mean) ** 2).sum()
-    forms = _icc_from_squares(between, within, raters, np.asarray(float(n)), k)
+    forms = icc_from_squares(between, within, raters, np.asarray(float(n)), k)
     return Icc(float(forms["icc_1_1"]), float(forms["icc_2_1"]), float(forms["icc_3_1"]), n_cases=n, n_raters=k)

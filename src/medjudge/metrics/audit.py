@@ -156,9 +156,9 @@ def _commonest(values: Sequence[str]) -> list[str]:
     counts = Counter(value for value in values if value)
     if len(counts) <= MAX_SLICE_VALUES:
         return list(values)
-    kept = {value for value, _ in counts.most_common(MAX_SLICE_VALUES - 1)}
-    rest = f"{len(counts) - len(kept):,} others"
-    return [value if not value or value in kept else rest for value in values]
+    commonest = {value for value, _ in counts.most_common(MAX_SLICE_VALUES - 1)}
+    rest = f"{len(counts) - len(commonest):,} others"
+    return [value if not value or value in commonest else rest for value in values]
 
 
 def _heterogeneity(

@@ -1,7 +1,7 @@
 """The audit in plain words: what the rows could show, and what generators, confidences and comparisons do show.
 
 Whether two judges differ is said in one place, `sentences`; here is what the rows could have shown. `claims` decides
-what is claimed of generators, confidences and families. Each sentence comes with the names of the judges it speaks of.
+what is claimed of generators, confidences and families. Each sentence comes with the names of the judges it is about.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ RATES = {
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A sentence, and the judges that it speaks of; none where it speaks of the rows alone."""
+    """A sentence, and the judges that it is about; none where it is about the rows alone."""
 
     text: str
     about: tuple[str, ...] = ()

@@ -134,8 +134,8 @@ def _fitted_on(
 def without_names_of(baselines: Baselines, judges: Collection[str]) -> Baselines:
     """The baselines but those that a judge is called like: a judge keeps its name."""
     same = {name: "a judge has this name." for name in baselines.judgements if name in judges}
-    kept = {name: answers for name, answers in baselines.judgements.items() if name not in same}
-    return Baselines(kept, {**baselines.skipped, **same}, baselines.notes)
+    answers_by_name = {name: answers for name, answers in baselines.judgements.items() if name not in same}
+    return Baselines(answers_by_name, {**baselines.skipped, **same}, baselines.notes)
 
 
 def trivial_baselines(
@@ -173,7 +173,10 @@ def majority(train: Sequence[Case], cases: Sequence[Case], *, labels: Sequence[s
     """
     counts = Counter(case.gold for case in train if case.gold is not None)
     if not counts:
-        raise DataError("the majority baseline needs training rows with a gold label, found none.")
+        raise DataError(
+            "the majority baseline needs training rows with a gold label, expected at least one, got none. Map the "
+            "column that holds it."
+        )
     commonest = max(labels, key=lambda label: counts[label])  # max keeps the first of equals
     return [Verdict(case.case_id, commonest) for case in cases]
 
@@ -192,7 +195,7 @@ def chance(cases: Sequence[Case], *, labels: Sequence[str], rng: np.random.Gener
 def chance_accuracy(labels: Sequence[str]) -> float:
     """Expected accuracy of uniform guessing, whatever the shares of the gold labels: 1 / number of labels."""
     if not labels:
-        raise DataError("an empty label set has no chance level.")
+        raise DataError("got no labels, expected one or more: an empty label set has no chance level. Name the labels.")
     return 1 / len(labels)
 
 
@@ -204,11 +207,20 @@ def word_counts(train: Sequence[Case], cases: Sequence[Case]) -> list[Judgement]
     """
     rated = [case for case in train if case.gold is not None]
     if not rated:
-        raise DataError("the word-count baseline needs training rows with a gold label, found none.")
+        raise DataError(
+            "the word-count baseline needs training rows with a gold label, expected at least one, got none. Map the "
+            "column that holds it."
+        )
     if cases and not any(case.inputs for case in cases):
-        raise DataError("the word-count baseline needs words: the evaluated rows hold no texts.")
+        raise DataError(
+            "the word-count baseline needs words, expected texts in the evaluated rows: they hold none. Check "
+            "`[data.fields]`."
+        )
     if len({case.gold for case in rated}) == 1:
-        raise DataError(f"the word-count baseline needs two labels: all {len(rated):,} training rows have one label.")
+        raise DataError(
+            f"the word-count baseline needs two labels: all {len(rated):,} training rows have one label. Add rows of "
+            "another."
+        )
     if not cases:
         return []
     from sklearn.exceptions import ConvergenceWarning
@@ -240,7 +252,10 @@ def _count_words(texts: Sequence[str]) -> tuple[Any, Any]:
             return vectorizer, vectorizer.fit_transform(texts)
         except ValueError:  # scikit-learn's word for an empty vocabulary
             continue
-    raise DataError("the word-count baseline needs words: the training rows' fields hold none.")
+    raise DataError(
+        "the word-count baseline needs words, expected texts in the training rows' fields: they hold none. Check "
+        "`[data.fields]`."
+    )
 
 
 def _joined(case: Case) -> str:
@@ -424,7 +439,10 @@ def _tfidf(train: Sequence[tuple[str, str]], pairs: Sequence[tuple[str, str]]) -
     try:
         vectorizer.fit([text for pair in train for text in pair])
     except ValueError:  # scikit-learn's word for an empty vocabulary
-        raise DataError("the TF-IDF baseline needs words: the training rows' fields hold none.") from None
+        raise DataError(
+            "the TF-IDF baseline needs words, expected texts in the training rows' fields: they hold none. Check "
+            "`[data.fields]`."
+        ) from None
     a, b = (vectorizer.transform([pair[side] for pair in pairs]) for side in (0, 1))
     return np.asarray(a.multiply(b).sum(axis=1), dtype=np.float64).ravel()
 

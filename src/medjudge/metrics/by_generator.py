@@ -34,8 +34,8 @@ _COCHRAN_ENTRIES = 24
 _EXPECTED_AT_LEAST = 5.0
 _WALD_EXPECTED_AT_LEAST = 50.0
 """Of hits and of misses of every generator, counted as independent rows. A variance that is estimated from each
-generator's own rows needs more than the rule of 5: at 9 expected misses, five generators of one rate were told apart in
-9 % of sets, at 28 in 8 %."""
+generator's own rows needs more than the rule of 5: at 9 expected misses, five generators of one rate were found
+different in 9 % of sets, at 28 in 8 %."""
 _WALD_GROUPS_EACH = 100
 
 
@@ -137,7 +137,10 @@ def rate_heterogeneity(
     names, of = np.unique(np.asarray(generators, dtype=str), return_inverse=True)
     _, block = np.unique(np.asarray(groups), return_inverse=True)
     if len(names) < 2:
-        raise DataError(f"heterogeneity needs rows of two generators or more, got {len(names)}.")
+        raise DataError(
+            f"heterogeneity needs rows of two generators or more, got {len(names)}. Add rows of another, or leave "
+            "generators out."
+        )
     cells = np.zeros((int(block.max()) + 1, len(names)))
     hit_cells = np.zeros_like(cells)
     np.add.at(cells, (block, of), 1)
@@ -289,7 +292,10 @@ def self_preference(
     DataError for others. Source: Panickssery, Bowman & Feng (2024), arXiv:2404.13076.
     """
     if outcomes.positive is None:
-        raise DataError("self-preference is a contrast of positive rates: the task has no positive label.")
+        raise DataError(
+            "the task has no positive label, expected one: self-preference is a contrast of positive rates. Name it "
+            "(`positive`), or leave families out."
+        )
     names = _names(outcomes, generators)
     family = np.array([families.get(name, "") for name in names], dtype=object)
     # A generator of unknown family might be the judge's own: it is on neither side.
@@ -332,5 +338,8 @@ def _contrasts(sums: FloatArray) -> dict[str, FloatArray]:
 
 def _names(outcomes: Outcomes, generators: Sequence[str]) -> NDArray[np.str_]:
     if len(generators) != len(outcomes.gold):
-        raise DataError(f"{len(generators)} generators were given for {len(outcomes.gold)} rows: expected one per row.")
+        raise DataError(
+            f"{len(generators)} generators were given for {len(outcomes.gold)} rows: expected one per row. Give each "
+            "row its generator."
+        )
     return np.asarray(generators, dtype=str)

@@ -42,7 +42,10 @@ def calibration_measures(
     given, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
     stated = ~np.isnan(given)
     if not stated.any():
-        raise DataError(f"none of {len(given):,} verdicts has a confidence: there is no calibration to measure.")
+        raise DataError(
+            f"none of {len(given):,} verdicts has a confidence, expected at least one: there is no calibration to "
+            "measure. Ask in mode labels, or by a form of the task that states one."
+        )
     code = np.arange(len(given)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     n_without = int((~stated).sum())
     given, right, code = given[stated], right[stated], np.unique(code[stated], return_inverse=True)[1]
@@ -71,6 +74,8 @@ def calibration_measures(
         accuracy=float(right.mean()),
         ece=ece,
         ece_if_calibrated=float(if_calibrated.mean()),
+        # 1e-12: a simulated set with the very same bins may differ in the last bits, and counts as equal. The observed
+        # set counts as one draw, so p is never 0 (Phipson & Smyth 2010).
         calibrated_p=float((1 + (if_calibrated >= ece - 1e-12).sum()) / (1 + len(if_calibrated))),
         rms_error=debiased_rms_error(given, right, n_bins=n_bins),
         brier=_with_ends(brier_score(given, right), means["brier"], n),

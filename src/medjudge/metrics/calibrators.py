@@ -81,8 +81,8 @@ class Calibrator:
                 raise ValueError
         except (KeyError, TypeError, ValueError):
             raise RunError(
-                f"a calibrator is one of {', '.join(_PARAMETERS)} with finite parameters: the file is damaged or of "
-                "another version. Fit it again on the validation split."
+                f"got no calibrator, expected one of {', '.join(_PARAMETERS)} with finite parameters: the file is "
+                "damaged or of another version. Fit it again on the validation split."
             ) from None
         return cls(kind, parameters, n)
 
@@ -100,7 +100,10 @@ def fit_calibrator(kind: CalibratorKind, confidence: ArrayLike, correct: ArrayLi
     stated = ~np.isnan(given)
     given, right = checked(given[stated], right[stated])
     if len(given) < 2:
-        raise DataError(f"a calibrator needs verdicts with a confidence to learn from, got {len(given)}.")
+        raise DataError(
+            f"a calibrator needs two verdicts with a confidence or more to learn from, got {len(given)}. Ask in mode "
+            "labels, or by a form of the task that states one."
+        )
     match kind:
         case "temperature":
             odds = _logit(given)
@@ -122,14 +125,19 @@ def fit_label_temperature(probabilities: ArrayLike, gold: ArrayLike) -> Calibrat
 
     Raises DataError without a row. Source: Guo et al. (2017), arXiv:1706.04599, section 4.2.
     """
+    # A probability that underflowed to 0 would be a logit of -inf, and the loss nan at any temperature.
     logits = np.log(np.clip(np.asarray(probabilities, dtype=np.float64), 1e-300, 1))
     codes = np.asarray(gold, dtype=np.int64)
     if not len(codes):
-        raise DataError("a temperature needs labelled rows to learn from, got none.")
+        raise DataError(
+            "a temperature needs labelled rows to learn from, expected at least one, got none. Map the column of the "
+            "expert's label."
+        )
     rows = np.arange(len(codes))
 
     def loss(temperature: float) -> float:
         scaled = logits / temperature
+        # log-sum-exp with the maximum taken out: at small temperatures exp would overflow.
         top = scaled.max(1)
         return float(np.mean(top + np.log(np.exp(scaled - top[:, None]).sum(1)) - scaled[rows, codes]))
 
@@ -137,11 +145,13 @@ def fit_label_temperature(probabilities: ArrayLike, gold: ArrayLike) -> Calibrat
 
 
 def _logit(confidence: FloatArray) -> FloatArray:
+    # A stated confidence of exactly 1 would be an infinite logit.
     p = np.clip(confidence, CLIP, 1 - CLIP)
     return np.asarray(np.log(p) - np.log1p(-p))
 
 
 def _sigmoid(x: FloatArray) -> FloatArray:
+    # Equal to 1 / (1 + exp(-x)), which overflows for large negative x.
     return np.asarray(0.5 * (1 + np.tanh(x / 2)))
 
 
@@ -150,7 +160,11 @@ def _best_temperature(loss: Callable[[float], float]) -> float:
     from scipy.optimize import minimize_scalar
 
     optimum = minimize_scalar(
-        lambda beta: loss(1 / beta), bounds=(0.01, 100.0), method="bounded", options={"xatol": 1e-6}
+        # In 1 / T, where the loss is convex: a bounded search then finds the one minimum.
+        lambda beta: loss(1 / beta),
+        bounds=(0.01, 100.0),
+        method="bounded",
+        options={"xatol": 1e-6},
     )
     return float(1 / optimum.x)
 
@@ -169,5 +183,6 @@ def _fit_platt(odds: FloatArray, correct: FloatArray) -> tuple[float, float]:
         return float((np.logaddexp(0, x) - target * x).mean()), np.array([(error * odds).mean(), error.mean()])
 
     start = np.array([1.0, 0.0])
+    # Tight tolerances: the fit is to come out the same on every machine to the digits that are stored.
     optimum = minimize(loss, start, jac=True, method="L-BFGS-B", options={"ftol": 1e-14, "gtol": 1e-10})
     return float(optimum.x[0]), float(optimum.x[1])

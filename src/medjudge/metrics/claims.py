@@ -17,7 +17,7 @@ from medjudge.metrics.metric_result import TestResult, finite
 from medjudge.metrics.result_types import Audit, Claim, ComparisonResult, Kind, ModelResult, Results
 
 PREVALENCE = "prevalence"
-"""The rate that no judge changes: its differences between generators are tested once, about nobody."""
+"""The rate that no judge changes: its differences between generators are tested once, for the rows alone."""
 ANSWERED = "answered"
 """The share of cases with a verdict, tested where some have none."""
 

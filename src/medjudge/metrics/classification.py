@@ -118,14 +118,15 @@ def code_outcomes(
     known = _rated(cases, code)
     group_code: dict[str, int] = {}
     for case in known.values():
+        # Over all rated cases, answered or not, so that two judges' groups have the same codes.
         group_code.setdefault(_group(case), len(group_code))
 
     answers, kinds, n_unmatched = _coded(judgements, code, known)
     n_missing = len(known) - len(answers)
     if due and not answers:
         raise DataError(
-            f"none of {len(judgements):,} answers belongs to a case with an expert label: there is nothing to measure. "
-            "Check that case ids mean the same on both sides."
+            f"none of {len(judgements):,} answers belongs to a case with an expert label, expected at least one: there "
+            "is nothing to measure. Check that case ids mean the same on both sides."
         )
     for case_id in known.keys() & due - answers.keys():
         answers[case_id], kinds[case_id] = len(code) + 1, ABSENT
@@ -153,7 +154,9 @@ def _rated(cases: Sequence[Case], code: Mapping[str, int]) -> dict[str, Case]:
         if case.gold is None:
             continue
         if case.case_id in known:
-            raise DataError(f"case {case.case_id!r} occurs twice. Metrics join by case id: give each case its own.")
+            raise DataError(
+                f"case {case.case_id!r} occurs twice, expected once. Metrics join by case id: give each case its own."
+            )
         if case.gold not in code:
             raise DataError(
                 f"case {case.case_id!r}: expert label {case.gold!r} is not one of {', '.join(map(repr, code))}. "
@@ -192,8 +195,10 @@ def _coded(
                     "Correct the verdict, or the task's labels."
                 )
             case Unparsed(kind=kind):
+                # Two columns beyond the labels: readable outer form without a label, and nothing readable at all.
                 answer = len(code) + (kind != "schema")
                 kinds[judgement.case_id] = kind
+        # Counted and not refused: a file of verdicts may hold cases that no expert rated.
         if judgement.case_id in known:
             answers[judgement.case_id] = answer
         else:
@@ -255,6 +260,7 @@ def classification_metrics(outcomes: Outcomes) -> dict[str, float]:
         )
     if outcomes.ordered:
         x, y = gold[parsed], predicted[parsed]
+        # SciPy warns where a side is constant, and gives nan as here.
         varies = any_parsed and bool(np.ptp(x)) and bool(np.ptp(y))
         metrics["pearson"] = float(pearsonr(x, y).statistic) if varies else float("nan")
     return metrics
@@ -297,6 +303,7 @@ def group_counts(outcomes: Outcomes) -> FloatArray:
     """(n_groups, K, K + 2): the table of gold by answer, one per group. The sum over groups is that of all rows."""
     n_labels = len(outcomes.labels)
     n_columns = n_labels + 2
+    # One bincount over flat cells is an order of magnitude faster than np.add.at on three axes.
     cell = (outcomes.groups * n_labels + outcomes.gold) * n_columns + outcomes.predicted
     flat = np.bincount(cell, minlength=outcomes.n_groups * n_labels * n_columns)
     return flat.reshape(outcomes.n_groups, n_labels, n_columns).astype(np.float64)
@@ -356,4 +363,7 @@ def count_options(outcomes: Outcomes) -> Mapping[str, Any]:
 
 def _check_rows(outcomes: Outcomes) -> None:
     if not len(outcomes.gold):
-        raise DataError("no judgement belongs to a case with an expert label: there is nothing to measure.")
+        raise DataError(
+            "no judgement belongs to a case with an expert label, expected at least one: there is nothing to measure. "
+            "Check that case ids mean the same on both sides."
+        )

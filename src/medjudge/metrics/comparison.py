@@ -61,13 +61,19 @@ class Difference:
 def pair(a: Outcomes, b: Outcomes) -> Pairing:
     """Joins two judges' outcomes by case id. Both must have been coded from the same cases. Raises DataError if not."""
     if a.labels != b.labels or a.n_groups != b.n_groups:
-        raise DataError("two judges can only be paired if both were coded from the same cases and labels.")
+        raise DataError(
+            "two judges were coded from other cases or labels, expected the same cases and labels. Code both from one "
+            "list."
+        )
     row_b = {case_id: row for row, case_id in enumerate(b.case_ids)}
     rows = [(row, row_b[case_id]) for row, case_id in enumerate(a.case_ids) if case_id in row_b]
     shared = {a.case_ids[row] for row, _ in rows}
     paired_a, paired_b = take(a, [row for row, _ in rows]), take(b, [row for _, row in rows])
     if not np.array_equal(paired_a.gold, paired_b.gold) or not np.array_equal(paired_a.groups, paired_b.groups):
-        raise DataError("two judges can only be paired if both were coded from the same cases and labels.")
+        raise DataError(
+            "two judges were coded from other cases or labels, expected the same cases and labels. Code both from one "
+            "list."
+        )
     return Pairing(
         paired_a,
         paired_b,
@@ -93,6 +99,7 @@ def mcnemar(only_a: int, only_b: int, *, method: Literal["auto", "exact", "mid-p
     from scipy.stats import binom
 
     fewer = min(only_a, only_b)
+    # Mid-p: half of the observed outcome's probability counts. The exact test is too cautious with few pairs.
     p = 2 * float(binom.cdf(fewer, discordant, 0.5)) - float(binom.pmf(fewer, discordant, 0.5))
     return McNemar(only_a, only_b, p, "mid-p")
 
@@ -105,8 +112,12 @@ def paired_differences(pairing: Pairing, metrics: tuple[str, ...], *, level: flo
     """
     a, b = pairing.a, pairing.b
     if not len(a.gold):
-        raise DataError("two judges have no case in common: there is nothing to compare. Check that case ids agree.")
+        raise DataError(
+            "two judges have no case in common, expected at least one: there is nothing to compare. Check that case "
+            "ids agree."
+        )
     both = np.stack([counts_by_group(a), counts_by_group(b)], axis=1)
+    # Leaving out an empty group changes nothing, but counts as a block and would narrow the interval.
     both = both[both[:, 0].sum((1, 2)) > 0]
     without = leave_one_out(both, lambda sums: metrics_from_counts(sums, **count_options(a)))
     values = metrics_from_counts(both.sum(0), **count_options(a))
@@ -196,7 +207,10 @@ def _paired_counts(
     """Tables of both judges by group, groups without a paired row left out, and the statistics of such tables."""
     a, b = pairing.a, pairing.b
     if not len(a.gold):
-        raise DataError("two judges have no case in common: there is nothing to compare. Check that case ids agree.")
+        raise DataError(
+            "two judges have no case in common, expected at least one: there is nothing to compare. Check that case "
+            "ids agree."
+        )
     counts_a, counts_b = counts_by_group(a), counts_by_group(b)
     present = counts_a.sum((1, 2)) > 0
 
@@ -271,13 +285,16 @@ def permutation_of_rows(
             swap[apart] = row
             keep = (swap[code] > 0).reshape(-1, *(1,) * (rows_a.ndim - 1))
             draws.append(statistic(np.where(keep, rows_a, rows_b)) - statistic(np.where(keep, rows_b, rows_a)))
+    # By the same function on the same rows as the draws, so that an equal value compares as equal.
     difference = statistic(rows_a) - statistic(rows_b)
     return _permutation(difference, np.array(draws), exact, n_groups)
 
 
 def _assignments(n_groups: int, n_resamples: int, rng: np.random.Generator) -> tuple[Iterator[FloatArray], bool]:
     """Chunks of rows of +1 (as observed) and -1 (swapped), (m, n_groups), and whether they are all that there are."""
+    # The first condition spares a power of thousands of bits.
     if n_groups < 60 and 2**n_groups <= n_resamples:
+        # All subsets as binary numbers, the observed one (no swap) first.
         bits = (np.arange(2**n_groups)[:, None] >> np.arange(n_groups)) & 1
         return iter([(1 - 2 * bits).astype(np.float64)]), True
     step = max(1, min(_CHUNK_ENTRIES // max(n_groups, 1), FIRST_LOOK))
@@ -326,7 +343,9 @@ def power_against_chance(
     Source: Fleiss, Levin & Paik (2003), Statistical Methods for Rates and Proportions, 3rd ed., ch. 2.
     """
     if n == 0 or not 0 < chance < 1:
-        raise DataError(f"power needs rows and a chance between 0 and 1, got {n} rows and chance {chance:g}.")
+        raise DataError(
+            f"power needs rows and a chance between 0 and 1, got {n} rows and chance {chance:g}. Give both."
+        )
     z_a, z_b = _normal_quantiles(power, alpha)
 
     def rows(effect: float) -> float:
@@ -347,7 +366,10 @@ def power_of_pair(
     Source: Connor (1987), doi:10.2307/2531961.
     """
     if n == 0:
-        raise DataError("no paired rows: what they could show cannot be computed.")
+        raise DataError(
+            "got no paired rows, expected at least one: what they could show cannot be computed. Check that case ids "
+            "agree."
+        )
     z_a, z_b = _normal_quantiles(power, alpha)
     # Concordant rows say nothing about the difference: only how often the two part decides.
     discordant = (only_a + only_b) / n

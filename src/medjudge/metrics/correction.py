@@ -51,7 +51,10 @@ def rogan_gladen(
         low, high = _lang_reiczigel(called, counts.sum(0), level)
         return Estimate(value, low, high, len(called), method)
     if groups is None or labelled_groups is None or rng is None:
-        raise DataError("with groups, Rogan-Gladen's bootstrap needs `groups`, `labelled_groups` and `rng`.")
+        raise DataError(
+            "got only some of `groups`, `labelled_groups` and `rng`, expected all three: Rogan-Gladen's bootstrap "
+            "needs them. Give them, or no groups."
+        )
     new, old, n_groups = _joint_codes(groups, labelled_groups)
     sums = np.column_stack(
         [
@@ -129,7 +132,10 @@ def prediction_powered_rate(
     if not n or not len(called):
         return Estimate(np.nan, np.nan, np.nan, n, method)
     if (groups is None) != (labelled_groups is None):
-        raise DataError("prediction-powered inference takes `groups` and `labelled_groups`, both or neither.")
+        raise DataError(
+            "got one of `groups` and `labelled_groups`, expected both or neither for prediction-powered inference. "
+            "Give the other, or none."
+        )
     covariance, n_groups = _mean_covariance(gold, labelled, called, groups, labelled_groups)
     # The estimate is mean(gold) + weight * gain, gain = mean(called) - mean(labelled).
     gain_variance = covariance[1, 1] + covariance[2, 2] - 2 * covariance[1, 2]
@@ -193,11 +199,15 @@ def _checked(
     called, labelled, gold = (np.asarray(a, dtype=np.float64) for a in (judged, labelled_judged, labelled_gold))
     if labelled.shape != gold.shape:
         raise DataError(
-            f"{labelled.size} judged and {gold.size} gold values were given for the labelled rows: expected one each."
+            f"{labelled.size} judged and {gold.size} gold values were given for the labelled rows: expected one each. "
+            "Leave out rows that lack one."
         )
     for values in (called, labelled, gold):
         allowed = np.isin(values, (0, 1)) if binary else (values >= 0) & (values <= 1)
         if not allowed.all():
             wanted = "passed or not (1 or 0)" if binary else "in [0, 1]"
-            raise DataError(f"a pass rate is corrected from values {wanted}: leave out what is missing, and count it.")
+            raise DataError(
+                f"got a value that is missing or out of range, expected values {wanted} to correct a pass rate: leave "
+                "out what is missing, and count it."
+            )
     return called, labelled, gold

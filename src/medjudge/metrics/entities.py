@@ -57,12 +57,12 @@ class TermList:
         at = 0
         while at < len(words):
             candidates = self.by_first.get(words[at], ())
-            found = next((term for term in candidates if words[at : at + len(term)] == term), None)
-            if found is None:
+            entity = next((term for term in candidates if words[at : at + len(term)] == term), None)
+            if entity is None:
                 at += 1
             else:
-                yield " ".join(found)
-                at += len(found)
+                yield " ".join(entity)
+                at += len(entity)
 
 
 class SpacyEntities:
@@ -82,7 +82,7 @@ class SpacyEntities:
         except (ImportError, OSError) as error:
             missing = "spaCy" if isinstance(error, ImportError) else f"the pipeline {self.pipeline!r}"
             raise ConfigError(
-                f"entities by {self.name!r} need {missing}, which is not installed. Install it by its own "
+                f"entities by {self.name!r} need {missing}, which is not installed here. Install it by its own "
                 'instructions, or set `evaluate.entities = "builtin"`.'
             ) from None
 

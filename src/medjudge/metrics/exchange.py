@@ -118,8 +118,8 @@ def _inverse_root(covariance: FloatArray) -> FloatArray:
     """R with R R' the pseudo-inverse: |scores R|^2 is the score statistic."""
     values, vectors = np.linalg.eigh(covariance)
     # k levels have k - 1 contrasts, so one eigenvalue is zero up to rounding.
-    kept = values > 1e-9 * max(values.max(), 1e-300)
-    return np.asarray(vectors[:, kept] / np.sqrt(values[kept]))
+    is_positive = values > 1e-9 * max(values.max(), 1e-300)
+    return np.asarray(vectors[:, is_positive] / np.sqrt(values[is_positive]))
 
 
 def _expected(cells: FloatArray, hit_cells: FloatArray) -> FloatArray:
@@ -186,7 +186,7 @@ def _drawn_tables(rows: IntArray, columns: IntArray, n_resamples: int, rng: np.r
 
 
 def _drawn_within(cells: FloatArray, hit_cells: FloatArray, n_resamples: int, rng: np.random.Generator) -> FloatArray:
-    """(n_resamples, k) hits of each level with every group's hits dealt anew among its rows.
+    """(n_resamples, k) hits of each level with every group's hits permuted among its rows.
 
     Groups with the same rows per level and as many hits are drawn together: a few multinomial draws serve any number.
     """

@@ -70,7 +70,10 @@ def resample_sums(group_sums: FloatArray, n_resamples: int, rng: np.random.Gener
     """
     n_groups = group_sums.shape[0]
     if n_groups == 0:
-        raise DataError("no groups to resample: an interval needs at least one group of cases.")
+        raise DataError(
+            "got no groups to resample, expected at least one group of cases for an interval. Check that cases were "
+            "measured at all."
+        )
     # One matrix product per chunk serves every statistic: a table per group is all that they need.
     flat = np.ascontiguousarray(group_sums, dtype=np.float64).reshape(n_groups, -1)
     sums = np.empty((n_resamples, flat.shape[1]))
@@ -90,6 +93,7 @@ def percentile_interval(draws: FloatArray, level: float) -> tuple[float, float]:
     defined = draws[~np.isnan(draws)]
     if len(defined) < _MIN_DEFINED * len(draws) or not len(defined):
         return math.nan, math.nan
+    # Equal tails on both sides, as all intervals here.
     tail = (1 - level) / 2
     low, high = np.quantile(defined, [tail, 1 - tail])
     return float(low), float(high)
@@ -105,6 +109,7 @@ def bootstrap_interval(value: float, draws: FloatArray, *, level: float, n_group
     """
     if math.isnan(value) or n_groups < 2:
         return Interval(math.nan, math.nan, BOOTSTRAP)
+    # Exact comparison: a count over its own n is exactly 0 or 1, and nothing near it is meant.
     if proportion and value in (0.0, 1.0):
         return Interval(*wilson_interval(round(value) * n_groups, n_groups, level=level), WILSON)
     low, high = expanded_interval(draws, level, n_groups)
@@ -193,6 +198,7 @@ def bca_interval(value: float, draws: FloatArray, jackknife: FloatArray, level: 
     below = (np.sum((defined < value) & ~tied) + 0.5 * np.sum(tied)) / len(defined)
     # A value outside all its draws would make the bias infinite.
     bias = float(norm.ppf(np.clip(below, 0.5 / len(defined), 1 - 0.5 / len(defined))))
+    # Without a jackknife value there is no acceleration: the interval is then the bias-corrected one.
     pull = left_out.mean() - left_out if len(left_out) else np.zeros(1)
     spread = float((pull**2).sum())
     acceleration = float((pull**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
@@ -268,7 +274,9 @@ def leave_one_out(
         flat = group_sums.reshape(n_groups, -1)
         group_sums = group_sums[np.lexsort(flat.T)]
     of_block = np.zeros((int(block.max()) + 1, *group_sums.shape[1:]))
+    # np.add.at and not `of_block[block] +=`: the latter adds only once where a block repeats.
     np.add.at(of_block, block, group_sums)
+    # The whole less the block, not a sum of the others: n_blocks subtractions in place of n_blocks ** 2 additions.
     return statistics(group_sums.sum(0) - of_block)
 
 
@@ -318,6 +326,7 @@ def bootstrap_rows(
     if n_groups < 2:
         return Interval(math.nan, math.nan, METHODS[method])
     draws = []
+    # In chunks: weights of (n_resamples, n) at once would be gigabytes for some 100,000 rows.
     step = max(1, _CHUNK_ENTRIES // len(code))
     for start in range(0, n_resamples, step):
         weights = _group_weights(n_groups, min(step, n_resamples - start), rng)
@@ -325,8 +334,8 @@ def bootstrap_rows(
     values = jackknife = None
     if method == "bca":
         block = _jackknife_blocks(n_groups)[code]
-        kept = [statistic((block != b).astype(np.float64)[None]) for b in range(int(block.max()) + 1)]
-        values, jackknife = statistic(np.ones((1, len(code)))), np.concatenate(kept)
+        left_out = [statistic((block != b).astype(np.float64)[None]) for b in range(int(block.max()) + 1)]
+        values, jackknife = statistic(np.ones((1, len(code)))), np.concatenate(left_out)
     return _interval(np.concatenate(draws), level, method, n_groups, values, jackknife)
 
 
@@ -344,6 +353,7 @@ def _interval(
         low, high = expanded_interval(draws, level, n_groups)
     else:
         low, high = percentile_interval(draws, level)
+    # No width is no knowledge here, as in `bootstrap_interval`.
     return Interval(low, high, METHODS[method]) if low < high else Interval(math.nan, math.nan, METHODS[method])
 
 

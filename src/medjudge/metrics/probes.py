@@ -66,7 +66,7 @@ class ProbeResult(Frozen):
     n_probed: int
     """Cases that the probe could change."""
     n_unchanged: int
-    """Cases that it could not: no second text, an option that speaks of its place."""
+    """Cases that it could not: no second text, an option that refers to its position."""
     n_unreadable: int
     """Of those probed, answered unreadably at least once; they take no part in the flips."""
     n_became_unreadable: int
@@ -145,10 +145,15 @@ def flip_rate(
     a group of its own. Raises DataError if there is no case, or one lacks an answer.
     """
     if not expected:
-        raise DataError("the probe changed no case: there are no flips to count.")
+        raise DataError(
+            "the probe changed no case, expected at least one: there are no flips to count. Leave this probe out for "
+            "these cases."
+        )
     for case_id in expected:
         if case_id not in before or case_id not in after:
-            raise DataError(f"case {case_id!r} was not answered both before and after the probe: judge it again.")
+            raise DataError(
+                f"case {case_id!r} was not answered both before and after the probe, expected both: judge it again."
+            )
     wanted: list[str] = []
     given: list[str] = []
     codes: list[str] = []
@@ -196,13 +201,19 @@ def self_consistency(
     """
     codes = np.asarray(samples)
     if codes.ndim != 2 or codes.shape[0] == 0 or codes.shape[1] < 2:
-        raise DataError(f"self-consistency needs two samples or more of each case, got an array of {codes.shape}.")
+        raise DataError(
+            f"self-consistency needs two samples or more of each case, got an array of {codes.shape}. Raise "
+            "`evaluate.samples`."
+        )
     n, k = codes.shape
+    # From 0: an unreadable answer (-1) is counted nowhere, and so agrees with nothing, not even its like.
     counts = np.stack([(codes == code).sum(1) for code in range(int(codes.max()) + 1)] or [np.zeros(n)], axis=1)
+    # Ordered pairs of samples that are equal, of all pairs of one case.
     agreement = (counts * (counts - 1)).sum(1) / (k * (k - 1))
     mean = partial(_mean, groups=groups, level=level, n_resamples=n_resamples, rng=rng)
     majority = single = None
     if gold is not None:
+        # argmax takes the lowest label of equals: a draw by lot would make the number differ from run to run.
         right = np.where(counts.max(1) > 0, counts.argmax(1), -1) == np.asarray(gold)
         majority = clustered_wilson(right, groups, level=level)
         single = mean((codes == np.asarray(gold)[:, None]).mean(1))
@@ -225,6 +236,7 @@ def _mean(
         return Estimate(np.nan, np.nan, np.nan, 0, "")
     _, code = np.unique(np.asarray(groups), return_inverse=True)
     sums = np.zeros((int(code.max()) + 1, 2))
+    # Sum and number of rows: groups of different sizes make the mean a ratio, in which both vary.
     np.add.at(sums, code, np.stack([values, np.ones(len(values))], axis=1))
     interval = bootstrap_sums(
         sums, lambda s: {"mean": s[..., 0] / s[..., 1]}, n_resamples=n_resamples, rng=rng, level=level

@@ -96,7 +96,8 @@ class SuiteResults(Frozen):
         except ValidationError as error:
             place = ".".join(str(part) for part in error.errors()[0]["loc"])
             raise RunError(
-                f"the benchmark's results cannot be read at {place!r}. Run `medjudge bench rubric` again."
+                f"the benchmark's results cannot be read at {place!r}, expected what this version writes. Run "
+                "`medjudge bench rubric` again."
             ) from None
 
 
@@ -106,12 +107,12 @@ def last_score(completion: str, labels: Sequence[str]) -> str | None:
     return scores[-1] if scores and scores[-1] in labels else None
 
 
-def published_values(gold: Sequence[str], said: Sequence[str | None], labels: Sequence[str]) -> PublishedValues:
-    """The published scheme over rows in order; `said` is None where no score was read.
+def published_values(gold: Sequence[str], judged: Sequence[str | None], labels: Sequence[str]) -> PublishedValues:
+    """The published scheme over rows in order; `judged` holds None where no score was read.
 
     labels: the scale, lowest first. By scikit-learn and SciPy, as there.
     """
-    pairs = [(labels.index(g), labels.index(s)) for g, s in zip(gold, said, strict=True) if s is not None]
+    pairs = [(labels.index(g), labels.index(s)) for g, s in zip(gold, judged, strict=True) if s is not None]
     n_dropped = len(gold) - len(pairs)
     is_zeroed = not pairs or n_dropped > MAX_DROPPED * len(gold)
     metrics = dict.fromkeys(METRICS, 0.0) if is_zeroed else _metrics(np.array(pairs), len(labels))
@@ -146,7 +147,7 @@ def honest_values(name: str, results: Results) -> dict[str, MetricResult]:
     """The same metrics of one judge with what could not be read counted as wrong; without an interval where the
     evaluation made none. Correlations are over the rows that were read, and say how many.
 
-    A label that nobody gave and nobody said has no part in a macro average.
+    A label that occurs neither in gold nor in verdicts has no part in a macro average.
     """
     model = results.models[name]
     statistics = results.audit.judges[name].statistics if results.audit is not None else {}

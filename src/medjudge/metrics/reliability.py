@@ -191,8 +191,11 @@ def checked(confidence: ArrayLike, correct: ArrayLike) -> tuple[FloatArray, Floa
     given, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
     if given.shape != right.shape or given.ndim != 1:
         raise DataError(
-            f"confidence has shape {given.shape} and correct {right.shape}: expected one of each per verdict."
+            f"confidence has shape {given.shape} and correct {right.shape}: expected one of each per verdict. Give "
+            "both for the same verdicts."
         )
     if np.isnan(given).any() or (given < 0).any() or (given > 1).any():
-        raise DataError("a confidence is missing or outside [0, 1]: leave such verdicts out, and count them.")
+        raise DataError(
+            "a confidence is missing or outside [0, 1], expected one within: leave such verdicts out, and count them."
+        )
     return given, right

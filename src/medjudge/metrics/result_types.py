@@ -245,7 +245,7 @@ class Audit(Frozen):
     """In results of an earlier program: permutation tests, once a family of their own."""
     statements: tuple[str, ...] = ()
     about: tuple[tuple[str, ...], ...] = ()
-    """The judges that each statement speaks of; none where it speaks of the rows alone."""
+    """The judges that each statement is about; none where it is about the rows alone."""
 
 
 class Claim(Frozen):
@@ -253,7 +253,7 @@ class Claim(Frozen):
 
     kind: Kind
     about: tuple[str, ...]
-    """Whom it speaks of: the judge; of a difference both; none where it speaks of the rows alone."""
+    """What it is about: the judge; of a difference both; none where it is about the rows alone."""
     what: str
     """The statistic (`accuracy`, `macro_f1`, ...), of calibration `ece` or `direction`, of a probe the probe."""
     p: float | None
@@ -464,7 +464,7 @@ class Results(Frozen):
     reasoning: ReasoningResults | None = None
     """The reasoning beside the labels; None where the recipe did not ask for it."""
     probes: Probes | None = None
-    """How the judges bear changes that should not move them; None where none was asked for."""
+    """How the judges react to changes that should not affect them; None where none was asked for."""
     claims: tuple[Claim, ...] = ()
     """Every test of the page, corrected together, and what may be claimed; empty in results of an earlier program."""
     unpaired: tuple[UnpairedResult, ...] = ()
@@ -489,12 +489,11 @@ class Results(Frozen):
         """The results in a parsed `results.json`. Raises RunError if it is of another version or damaged."""
         version = value.get("version") if isinstance(value, Mapping) else None
         if version != RESULTS_VERSION:
-            raise RunError(
-                f"results are of version {version!r}, this program reads version {RESULTS_VERSION}. "
-                "Run `medjudge evaluate` again."
-            )
+            message = f"results are of version {version!r}, expected {RESULTS_VERSION}"
+            raise RunError(f"{message}. Run `medjudge evaluate` again.")
         try:
             return cls.model_validate(value)
         except ValidationError as error:
             place = ".".join(str(part) for part in error.errors()[0]["loc"])
-            raise RunError(f"results are damaged at {place!r}. Run `medjudge evaluate` again.") from None
+            wanted = "expected what this version writes. Run `medjudge evaluate` again."
+            raise RunError(f"results are damaged at {place!r}, {wanted}") from None

@@ -76,14 +76,14 @@ def risk_coverage(confidence: ArrayLike, correct: ArrayLike) -> RiskCoverage:
         empty = np.zeros(0)
         return RiskCoverage(empty, empty, empty, float("nan"), float("nan"))
     values, code = np.unique(-given, return_inverse=True)
-    kept = np.cumsum(np.bincount(code))
+    n_answered = np.cumsum(np.bincount(code))
     wrong = np.cumsum(np.bincount(code, weights=1 - right))
     n, n_wrong = len(given), int(wrong[-1])
     aurc = float(aurc_of_weights(given, right)(np.ones((1, n)))[0])
     # The best order puts every right verdict before the first wrong one; its mean risk has this closed form.
     harmonic = _harmonic(n)
     best = (n_wrong - (n - n_wrong) * (harmonic[n] - harmonic[n - n_wrong])) / n
-    return RiskCoverage(-values, kept / n, wrong / kept, aurc, max(aurc - float(best), 0.0))
+    return RiskCoverage(-values, n_answered / n, wrong / n_answered, aurc, max(aurc - float(best), 0.0))
 
 
 def aurc_of_weights(confidence: FloatArray, correct: FloatArray) -> Callable[[FloatArray], FloatArray]:
@@ -109,11 +109,11 @@ def aurc_of_weights(confidence: FloatArray, correct: FloatArray) -> Callable[[Fl
             count = np.add.reduceat(by_confidence, starts, axis=1)
             errors = np.add.reduceat(by_confidence * wrong, starts, axis=1)
             share = np.divide(errors, count, out=np.zeros_like(count), where=count > 0)
-        kept = np.cumsum(count, axis=1)
-        total = kept[:, -1]
-        span = np.diff(_harmonic(int(total.max()))[kept.astype(np.int64)], prepend=0.0, axis=1)
+        n_answered = np.cumsum(count, axis=1)
+        total = n_answered[:, -1]
+        span = np.diff(_harmonic(int(total.max()))[n_answered.astype(np.int64)], prepend=0.0, axis=1)
         errors_before = np.cumsum(errors, axis=1) - errors
-        span *= errors_before - share * (kept - count)
+        span *= errors_before - share * (n_answered - count)
         return np.asarray((errors.sum(1) + span.sum(1)) / total)
 
     return aurc
@@ -133,7 +133,7 @@ def selective_threshold(
     groups: ArrayLike | None = None,
     rng: np.random.Generator,
 ) -> SelectiveRule:
-    """A low threshold at which at most `max_error` of the *accepted* verdicts are wrong, surely but for `delta`.
+    """A low threshold at which at most `max_error` of the *accepted* verdicts are wrong, with probability 1 - `delta`.
 
     The error among accepted verdicts does not fall monotonically with the threshold (raising it can remove more right
     verdicts than wrong ones), so conformal risk control, which needs a monotone loss, does not apply. Instead a fifth
@@ -150,7 +150,7 @@ def selective_threshold(
     """
     given, right = _for_threshold(confidence, correct, max_error)
     if not 0 < delta < 1:
-        raise DataError(f"`delta` is the share of sets for which the promise may fail: got {delta:g}, not in (0, 1).")
+        raise DataError(f"`delta` is {delta:g}, expected a share of sets in (0, 1). Give one, such as 0.05.")
     code = np.arange(len(given)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     n_groups = int(code.max()) + 1
     # By whole groups: rows of one group on both sides would let the proposing rows see the testing ones.
@@ -195,10 +195,10 @@ def _proposed(confidence: FloatArray, correct: FloatArray, n_testing: int, max_e
     ranks = np.arange(1, _N_COVERAGES + 1) * n // _N_COVERAGES
     marks = np.where(ranks >= n, -1.0, descending[np.minimum(ranks, n - 1)])
     above = confidence > marks[:, None]
-    kept, wrong = above.sum(1), (above * (1 - correct)).sum(1)
-    expected = np.round(kept / n * n_testing)
+    n_answered, wrong = above.sum(1), (above * (1 - correct)).sum(1)
+    expected = np.round(n_answered / n * n_testing)
     # Half an error and one row are added, so that no wrong among few rows is not taken for no error at all.
-    p = binom.cdf(np.round((wrong + 0.5) / (kept + 1) * expected), expected, max_error)
+    p = binom.cdf(np.round((wrong + 0.5) / (n_answered + 1) * expected), expected, max_error)
     return np.asarray(marks[int(p.argmin()) :])
 
 
@@ -299,10 +299,15 @@ def abstention_rates(
 def _for_threshold(confidence: ArrayLike, correct: ArrayLike, max_error: float) -> tuple[FloatArray, FloatArray]:
     """Checked confidences, with -2 for a missing one: below every threshold."""
     if not 0 < max_error < 1:
-        raise DataError(f"a wanted error rate lies between 0 and 1, got {max_error:g}.")
+        raise DataError(
+            f"got a wanted error rate of {max_error:g}, expected one between 0 and 1. Give one, such as 0.05."
+        )
     given = np.asarray(confidence, dtype=np.float64)
     if not len(given):
-        raise DataError("a threshold needs verdicts of known correctness to be chosen on, got none.")
+        raise DataError(
+            "a threshold needs verdicts of known correctness to be chosen on, expected at least one, got none. Give "
+            "verdicts on cases with an expert label."
+        )
     missing = np.isnan(given)
     given, right = checked(np.where(missing, 0.0, given), correct)
     return np.where(missing, -2.0, given), right

@@ -164,11 +164,19 @@ def _task_fields(contract: TaskContract | LabelScale) -> dict[str, Any]:
 
 def _check_names(judgements: Mapping[str, object], baselines: Baselines, reference: str | None) -> None:
     if not judgements:
-        raise DataError("no model's judgements were given, expected one model or more: there is nothing to summarise.")
+        raise DataError(
+            "no model's judgements were given, expected one model or more: there is nothing to summarise. Give its "
+            "judgements under its name."
+        )
     if both := sorted(set(judgements) & set(baselines.judgements)):
-        raise DataError(f"{both[0]!r} names a model and a baseline: give the model another name.")
+        raise DataError(
+            f"{both[0]!r} names a model and a baseline, expected one of the two: give the model another name."
+        )
     if reference is not None and reference not in judgements:
-        raise DataError(f"reference {reference!r} is not among the models: {', '.join(judgements)}. Name one of them.")
+        raise DataError(
+            f"reference {reference!r} is not among the models, expected one of {', '.join(judgements)}. Name one of "
+            "them."
+        )
 
 
 def _due(gold_ids: set[str], judgements: Mapping[str, Sequence[Judgement]]) -> Mapping[str, AbstractSet[str]]:
@@ -199,7 +207,7 @@ def _outcomes(
 def with_claims(results: Results) -> Results:
     """The results with every test of the page corrected together, and the sentences that this allows.
 
-    For results that are complete but for notes: whoever adds probes calls it again.
+    For results that are complete except for notes: code that adds probes calls it again.
     """
     claims = decide(tests_of(results), results.level)
     comparisons = tuple(

@@ -99,15 +99,16 @@ def check_targets(model: Any, lora: LoraSettings, key: str, *, name: str, head_i
             if partner := _tied_partner(matched, model):
                 raise ConfigError(
                     f"`{key}` names `{target}`, but {name} has `tie_word_embeddings = true`: {' and '.join(partner)} "
-                    "are one matrix. An adapter on one of them cannot be merged without changing the other. Take "
-                    f'`{target}` out of the list; "all-linear" leaves both alone.'
+                    "are one matrix. An adapter on one of them cannot be merged without changing the other: expected "
+                    f'neither. Take `{target}` out of the list; "all-linear" leaves both alone.'
                 )
             if odd := {path: m for path, m in matched.items() if not isinstance(m, ADAPTABLE)}:
                 raise ConfigError(f"`{key}` {_cannot_be_adapted(target, odd)}")
             if head_is_read_directly and any(m is model.get_output_embeddings() for m in matched.values()):
                 raise ConfigError(
                     f"`{key}` names `{target}`, the output layer of {name}. TRL computes log-probabilities from its "
-                    f"weight directly, so an adapter on it would never be trained. Take `{target}` out of the list."
+                    "weight directly, so an adapter on it would never be trained: expected other layers. Take "
+                    f"`{target}` out of the list."
                 )
     _try(model, lora, key)
 
@@ -133,7 +134,7 @@ def _try(model: Any, lora: LoraSettings, key: str) -> None:
         first = str(error).strip().partition("\n")[0]
         raise ConfigError(
             f"`{key.rpartition('.')[0]}` with target_modules {_shown(lora)} is refused by PEFT for this model: {first} "
-            'Take other modules, or "all-linear".'
+            'Expected modules that LoRA has a layer for: take other ones, or "all-linear".'
         ) from None
 
 
@@ -157,8 +158,9 @@ def _names_nothing(target: str, model: Any, name: str) -> str:
     )
     hint = did_you_mean(target.rpartition(".")[2], known)
     return (
-        f"names `{target}`{hint}, which is no module of {name}. Its linear layers are {', '.join(known)}. Names are "
-        'taken as they stand, not as patterns; "all-linear" takes all of them.'
+        f"names `{target}`{hint}, which is no module of {name}.Expected one of "
+        f"its linear layers: {', '.join(known)}. Name one of these. Names are taken as they stand, not as patterns; "
+        '"all-linear" takes all of them.'
     )
 
 

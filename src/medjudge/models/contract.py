@@ -75,8 +75,8 @@ def read_contract(folder: Path) -> TaskContract | None:
         contract = TASKS[str(tree["kind"])].model_validate(tree["settings"])
     except (ValidationError, KeyError) as error:
         raise RunError(
-            f"{path} holds settings that this version does not know ({type(error).__name__}). Train again, or remove "
-            "the file and name the task with its settings."
+            f"{path} holds settings that this version does not know ({type(error).__name__}), expected its own. Train "
+            "again, or remove the file and name the task with its settings."
         ) from None
     if contract.fingerprint() != tree.get("fingerprint"):
         raise ModelError(

@@ -103,7 +103,8 @@ def read_lineage(folder: Path) -> Lineage | None:
         return TypeAdapter(Lineage).validate_python(lineage.to_json())
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise LineageError(
-            f"{path} is not a lineage file of this version ({type(error).__name__}). Train or merge again."
+            f"{path} holds something else ({type(error).__name__}), expected a lineage file of this version. Train or "
+            "merge again."
         ) from None
 
 
@@ -136,17 +137,20 @@ def _digests(folder: Path) -> tuple[str, str]:
     files = sorted(path for pattern in WEIGHT_PATTERNS for path in folder.glob(pattern))
     files = [path for path in files if not path.name.startswith(("training_args", "optimizer", "scheduler"))]
     if not files:
-        raise ModelError(f"{folder} has no weight files ({', '.join(WEIGHT_PATTERNS)}).")
+        raise ModelError(
+            f"{folder} has no weight files, expected {' or '.join(WEIGHT_PATTERNS)}. Copy the folder again from its "
+            "source, or train again."
+        )
     tensors = "".join(f"{path.name}\0{artifacts.sha256_file(path)}\n" for path in files)
     today, older = hashlib.sha256(), hashlib.sha256()
     for name in ("config.json", "adapter_config.json"):
         if (folder / name).exists():
             config = artifacts.parsed(folder / name, artifacts.read_json(folder / name, constants=True), dict)
-            kept = {key: value for key, value in config.items() if key not in _NOT_THE_MODEL}
-            older.update(f"{name}\0{artifacts.sha256_json(kept)}\n".encode())
+            settings = {key: value for key, value in config.items() if key not in _NOT_THE_MODEL}
+            older.update(f"{name}\0{artifacts.sha256_json(settings)}\n".encode())
             if name == "adapter_config.json":
-                kept = _canonical(kept)
-            today.update(f"{name}\0{artifacts.sha256_json(kept)}\n".encode())
+                settings = _canonical(settings)
+            today.update(f"{name}\0{artifacts.sha256_json(settings)}\n".encode())
     for digest in (today, older):
         digest.update(tensors.encode())
     return today.hexdigest(), older.hexdigest()
@@ -234,7 +238,9 @@ def locate(model: str | Path, *, parent: str | Path | None = None, revision: str
         )
     if not (folder / "adapter_config.json").exists():
         if parent is not None:
-            raise ModelError(f"{folder} holds whole weights, not an adapter: it takes no parent.")
+            raise ModelError(
+                f"{folder} holds whole weights, expected an adapter: whole weights take no parent. Name no parent."
+            )
         return Located(folder, lineage, None)
     parent_folder = _parent_folder(folder, lineage, parent)
     expected = lineage.parent if lineage is not None else None
@@ -242,7 +248,7 @@ def locate(model: str | Path, *, parent: str | Path | None = None, revision: str
         raise LineageError(
             f"adapter {folder} was trained on weights {expected.weights_sha256}, but {parent_folder} holds "
             f"{weights_sha256(parent_folder)}. On other weights an adapter is noise. Load it on {expected.path}, or "
-            "train it anew."
+            "train it again."
         )
     return Located(folder, lineage, parent_folder)
 
@@ -267,7 +273,8 @@ def _parent_folder(folder: Path, lineage: Lineage | None, parent: str | Path | N
         return resolve(candidates[-1], revision, is_asked_for=False)
     except ModelError as error:
         raise LineageError(
-            f"the parent of adapter {folder} cannot be found: {error} Or name it with `medjudge evaluate --base`."
+            f"the parent of adapter {folder} cannot be found: {error} Put it back there, or name it with `medjudge "
+            "evaluate --base`."
         ) from None
 
 
@@ -316,7 +323,10 @@ def merge_adapter(
     exact = config.model_copy(update={"dtype": "float32", "quantization": "none"})
     model, tokenizer, lineage = load_any(adapter, exact)
     if lineage is None or lineage.parent is None:
-        raise LineageError(f"{adapter} has no lineage: a merge could not say what it was made from.")
+        raise LineageError(
+            f"{adapter} has no lineage, expected {artifacts.LINEAGE}: a merge could not say what it was made from. "
+            "Train it again."
+        )
     before = proof_logits(model, prompts)
     merged = model.merge_and_unload()
     merged.save_pretrained(out)
@@ -327,7 +337,8 @@ def merge_adapter(
     if not proof["max_logit_difference"] <= max_logit_difference:
         raise LineageError(
             f"merging {adapter} changed logits by up to {proof['max_logit_difference']:.3g}, more than "
-            f"`merge.max_logit_difference` = {max_logit_difference:g}: what was saved is not what was trained."
+            f"`merge.max_logit_difference` = {max_logit_difference:g}: what was saved is not what was trained. Use "
+            "the adapter itself, or raise the limit if so much may differ."
         )
     dtype = pick_dtype(config.dtype, pick_device(config.device))
     if (adapter / artifacts.CONTRACT).exists():  # an adapter of an earlier version has none

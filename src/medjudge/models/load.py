@@ -20,7 +20,7 @@ from medjudge.settings.model import TINY_BASE, ModelConfig
 from medjudge.tasks.tokenizers import plain_chat_template, stop_token_ids
 
 TINY_DIR = BUILTIN_DIR / "tiny"
-"""The weights that ship with the package; `make tiny-base` makes them anew."""
+"""The weights that ship with the package; `make tiny-base` makes them again."""
 WEIGHT_PATTERNS = ("*.safetensors", "*.bin")
 _HUB_PATTERNS = ["*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja", "tokenizer*"]
 
@@ -47,17 +47,20 @@ def resolve(model: str | Path, revision: str | None = None, *, is_asked_for: boo
     if path.is_dir():
         if not any((path / name).exists() for name in ("config.json", "adapter_config.json")):
             raise ModelError(
-                f"{path} is a folder without config.json or adapter_config.json. "
+                f"{path} is a folder without config.json or adapter_config.json, expected one of them. "
                 "Name a folder that `save_pretrained` wrote, such as RUN/sft/model."
             )
         return path
     # A hub id has one slash; anything else that is no folder is a mistyped path, and not looked up on the hub.
     if path.exists() or str(model).count("/") != 1 or str(model).startswith((".", "/", "~")):
-        raise ModelError(f"{model} is neither a model folder nor a hub id such as `Qwen/Qwen3-0.6B`. Check the path.")
+        raise ModelError(
+            f"{model} is neither a model folder nor a hub id, expected one of the two, such as `Qwen/Qwen3-0.6B`. "
+            "Check the path."
+        )
     if (parent := Path(model).parent).is_dir():
         raise ModelError(
-            f"there is no folder {model}, though {parent} is one: it is not looked for on the hub. Check the path; a "
-            "hub id is looked up where no folder has its first part as a name."
+            f"there is no folder {model}, expected one because {parent} is one: it is not looked for on the hub. Check "
+            "the path; a hub id is looked up where no folder has its first part as a name."
         )
     from huggingface_hub import snapshot_download
 
@@ -75,8 +78,8 @@ def resolve(model: str | Path, revision: str | None = None, *, is_asked_for: boo
                 "downloaded unless a recipe or a command names it."
             ) from None
         raise ModelError(
-            f"cannot get {model!r} from the hub ({type(error).__name__}). Check the name, the network and, for a gated "
-            "model, `hf auth login`; or name a local folder or `builtin:tiny` in its place."
+            f"cannot get {model!r} from the hub ({type(error).__name__}), expected a model there. Check the name, the "
+            "network and, for a gated model, `hf auth login`; or name a local folder or `builtin:tiny` in its place."
         ) from None
 
 
@@ -92,8 +95,8 @@ def load_tokenizer(folder: Path, chat_template: str | None = None) -> Any:
     except Exception as error:
         refuse_own_code(folder, error)
         raise ModelError(
-            f"cannot load a tokenizer from {folder} ({type(error).__name__}). "
-            "Expected tokenizer.json and tokenizer_config.json as `save_pretrained` writes them."
+            f"cannot load a tokenizer from {folder} ({type(error).__name__}). Expected tokenizer.json and "
+            "tokenizer_config.json as `save_pretrained` writes them: copy both from where the weights came from."
         ) from error
     if not tokenizer.chat_template and chat_template:
         tokenizer.chat_template = plain_chat_template(tokenizer) if chat_template == "plain" else chat_template
@@ -176,8 +179,8 @@ def load_weights(
     n_rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > n_rows:
         raise ModelError(
-            f"the tokenizer of {folder} has {len(tokenizer)} tokens, but the model embeds only {n_rows}. "
-            "Take the tokenizer that was saved with these weights."
+            f"the tokenizer of {folder} has {len(tokenizer)} tokens, but the model embeds only {n_rows}: expected no "
+            "more than these. Take the tokenizer that was saved with these weights."
         )
     fit_stop_tokens(model, tokenizer)
     if "quantization_config" in options:
@@ -189,7 +192,8 @@ def load_weights(
         if type(error).__name__ == "OutOfMemoryError":
             raise
         raise ModelError(
-            f"`model.device` is {str(device)!r}, which this machine has not. `medjudge info` lists them."
+            f"`model.device` is {str(device)!r}, which this machine has not: expected one that `medjudge info` lists. "
+            "Name one of these, or leave it out."
         ) from None
 
 

@@ -79,9 +79,9 @@ def audit_tables(results: Results, width: int) -> list[RenderableType]:
 
 def grid_tables(grid: Grid, width: int, *, noted: bool = True, whole: bool = False) -> list[RenderableType]:
     """A grid for a terminal of this width; `whole`: also what only a page has room for. `noted`: with its notes."""
-    kept = [place for place, column in enumerate(grid.columns) if whole or column not in _PAGE_ONLY]
-    rows = [Row((Text(head), *(_stacked(cells[place]) for place in kept))) for head, cells in grid.rows]
-    heads = ["", *(grid.columns[place] for place in kept)]
+    places = [place for place, column in enumerate(grid.columns) if whole or column not in _PAGE_ONLY]
+    rows = [Row((Text(head), *(_stacked(cells[place]) for place in places))) for head, cells in grid.rows]
+    heads = ["", *(grid.columns[place] for place in places)]
     return fitted_tables(heads, rows, width, title=grid.caption, note=grid.note if noted else "")
 
 
@@ -92,8 +92,8 @@ def _stacked(cell: Cell) -> Text:
 
 def usage_table(results: Results) -> Table | None:
     """What the models behind endpoints were asked, and what that took and cost; None where there are none."""
-    asked = {name: model.usage for name, model in results.models.items() if model.usage is not None}
-    if not asked:
+    usages = {name: model.usage for name, model in results.models.items() if model.usage is not None}
+    if not usages:
         return None
     table = Table(
         title="Endpoints",
@@ -103,7 +103,7 @@ def usage_table(results: Results) -> Table | None:
         caption_style="dim",
     )
     table.add_column("")
-    for name in asked:
+    for name in usages:
         table.add_column(Text(name), justify="right", no_wrap=True)
     rows: dict[str, Callable[[Mapping[str, Any]], str]] = {
         "answers (from cache)": lambda u: f"{u['n_answered']:,} ({u['n_from_cache']:,})",
@@ -114,7 +114,7 @@ def usage_table(results: Results) -> Table | None:
         "seconds per answer, median / p95": lambda u: _seconds(u["latency_median_s"], u["latency_p95_s"]),
     }
     for heading, cell in rows.items():
-        table.add_row(heading, *(cell(usage) for usage in asked.values()))
+        table.add_row(heading, *(cell(usage) for usage in usages.values()))
     return table
 
 

@@ -121,8 +121,20 @@ class RuleReward:
         return self.rule.maximum if has_what_it_needs(case, self.rule.needs) else None
 
     def __call__(self, rollouts: Sequence[Rollout]) -> list[float | None]:
-        """The rule, rollout by rollout."""
-        return [self.rule.function(rollout) for rollout in rollouts]
+        """The rule, rollout by rollout. Raises ValueError where it pays what its line in `REWARDS` does not state."""
+        paid = [self.rule.function(rollout) for rollout in rollouts]
+        low, high = self.minimum - RULE_TOLERANCE, self.maximum + RULE_TOLERANCE
+        for rollout, number in zip(rollouts, paid, strict=True):
+            if number is None and self.most(rollout.case) is None:
+                continue
+            # Gates, products and the pre-flight reckon with what the line states; nan is in no range.
+            if number is None or not low <= number <= high:
+                raise ValueError(
+                    f"{self.rule.function.__name__} paid {number} for case {rollout.case.case_id}, expected "
+                    f"{self.minimum:g} to {self.maximum:g}, as its line in REWARDS states (None only where the row "
+                    f"lacks what it `needs`: {self.rule.needs}). Correct the rule or its line."
+                )
+        return paid
 
     def report(self) -> Mapping[str, Any]:
         """A rule has none."""
@@ -209,7 +221,7 @@ def build_reward(name: str, context: RewardContext) -> BatchReward:
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"reward {name!r} needs {error.name}, which is not installed. "
-            "`medjudge info` says how to install it; or take another reward."
+            "Install it as `medjudge info` says, or take another reward."
         ) from None
     reward: BatchReward = build(context)
     return reward

@@ -178,14 +178,14 @@ def measure_baseline(cases: Sequence[Case], embed: Embedder, pick: Callable[[Ali
     if not values:
         raise ConfigError(
             f"the similarity of unrelated reasons cannot be measured: {len(with_reason)} of {len(cases)} cases have "
-            "reasons, "
-            "and no two of different groups were drawn. Set `grpo.reward_settings.embedding.baseline`, such as 0.3."
+            "reasons, and no two of different groups were drawn, expected some. Set "
+            "`grpo.reward_settings.embedding.baseline`, such as 0.3."
         )
     baseline = float(np.mean(values))
     if baseline > 0.95:
         raise ConfigError(
             f"reasons of different groups are alike (mean similarity {baseline:.2f}): similarity to the expert's "
-            "reasons says nothing about a case here. Take another reward."
+            "reasons says nothing about a case here, expected reasons that differ. Take another reward."
         )
     return baseline
 

@@ -130,9 +130,9 @@ class ReasoningScorer:
         if counts.n_failed > self.max_failed_share * max(n_all, FEWEST_COUNTED):
             why = "; ".join(f"{count} x {reason}" for reason, count in counts.reasons.most_common(3))
             raise ModelError(
-                f"{self.name} failed to mark {counts.n_failed:,} of {n_all:,} reasonings, more than the share of "
-                f"{self.max_failed_share:g} that `max_failed_share` of the judge's settings bears: {why}. Take a judge "
-                "that keeps to the form, raise `max_completion_tokens` or `max_reasks`, or set `lenient = true`."
+                f"{self.name} failed to mark {counts.n_failed:,} of {n_all:,} reasonings, expected at most the share "
+                f"of {self.max_failed_share:g} (`max_failed_share` of the judge's settings): {why}. Take a judge that "
+                "keeps to the form, raise `max_completion_tokens` or `max_reasks`, or set `lenient = true`."
             )
 
 
@@ -160,11 +160,11 @@ class LlmReward:
     def __call__(self, rollouts: Sequence[Rollout]) -> list[float | None]:
         """The mean mark per rollout in [0, 1]; None where the row has no reasons, or where the judge failed."""
         values: list[float | None] = [None if not rollout.case.reason else 0.0 for rollout in rollouts]
-        asked = [i for i, value in enumerate(values) if value is not None and _rationale(rollouts[i])]
+        to_mark = [i for i, value in enumerate(values) if value is not None and _rationale(rollouts[i])]
         self.n_without_gold += values.count(None)
-        self.n_unread += len(values) - values.count(None) - len(asked)
-        marks = self.scorer.mark([reasoning_case(rollouts[i]) for i in asked])
-        for i, mark in zip(asked, marks, strict=True):
+        self.n_unread += len(values) - values.count(None) - len(to_mark)
+        marks = self.scorer.mark([reasoning_case(rollouts[i]) for i in to_mark])
+        for i, mark in zip(to_mark, marks, strict=True):
             values[i] = mark.share if mark is not None else None
         return values
 
@@ -211,8 +211,8 @@ def llm_reward(context: RewardContext) -> LlmReward:
     settings = context.settings.llm
     if settings.judge is None:
         raise ConfigError(
-            "the reward `llm` needs a judge: set `grpo.reward_settings.llm.judge` to a model folder, a hub id or "
-            "openai:MODEL@URL."
+            "the reward `llm` has no judge, expected one: set `grpo.reward_settings.llm.judge` to a model folder, a "
+            "hub id or openai:MODEL@URL."
         )
     contract = ReasoningContract(
         instructions=settings.instructions,

@@ -42,7 +42,8 @@ def brier(context: RewardContext) -> RuleReward:
     """-(p - correct)^2 for the stated confidence p in [0, 1]; -1 for an unparsed completion or one that states none.
 
     Added to `accuracy` with equal weights it is the reward of RLCR (Damani et al. 2025, arXiv:2507.16806, eq. 2), which
-    is greatest for the likeliest label with its true probability. Alone it would also pay for being surely wrong.
+    is greatest for the likeliest label with its true probability. Alone it would also pay for being wrong with
+    certainty.
     Raises ConfigError for a task that asks for no confidence.
     """
     contract = context.contract

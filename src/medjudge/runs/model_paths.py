@@ -58,6 +58,7 @@ def named_models(recipe: Recipe, run_dir: Path) -> tuple[dict[str, Path], dict[s
     for name in recipe.evaluate.models:
         candidates = [run_dir / name / artifacts.MODEL, run_dir / name / artifacts.ADAPTER]
         if name == last_trained(recipe) and "merge" in recipe.stages:
+            # The merge is what will be served, so it is what is measured.
             candidates.insert(0, run_dir / "merge" / artifacts.MODEL)
         folder = next((folder for folder in candidates if folder.exists()), None)
         if name == "base":

@@ -1,8 +1,8 @@
 """A folder of results and its one life cycle, for stages and for commands.
 
-Work goes on in a folder beside the final one. Cut off, it is gone on with by the same inputs and dropped by others.
-When the results are whole, the manifest is written as the last file, and the folder is moved into place in one step:
-killed at any moment, there is either the whole folder or a work folder.
+Work goes on in a folder beside the final one. After a cut-off it is resumed with the same inputs and dropped with
+others. When the results are whole, the manifest is written as the last file, and the folder is moved into place in one
+step: killed at any moment, there is either the whole folder or a work folder.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from medjudge.runs.provenance import Files, command_line, file_entry
 NOT_OUTPUTS = (CHECKPOINTS, INPUTS, THREADS, LOCK)
 """What lies in a work folder for the work alone, and is removed before the folder moves into place."""
 WORTH_KEEPING = (f"{CHECKPOINTS}/checkpoint-*", f"{CHECKPOINTS}/{JUDGES}", f"{ANSWERS}*", PREFLIGHT)
-"""Begun work that the same command goes on from."""
+"""Begun work that the same command resumes from."""
 PAGES = (".html", ".png", ".md")
 KEY_LENGTH = 12
 """Hexadecimal digits of the key that tells begun work of one question from that of another."""
@@ -73,7 +73,7 @@ class Record:
     """Data, gold and weight files that were read."""
     summary: Mapping[str, Any] = field(default_factory=dict)
     trl: Mapping[str, Any] = field(default_factory=dict)
-    """TRL's own settings in force, of those that change gradients and whose defaults differ between its versions."""
+    """TRL's own settings in use, of those that change gradients and whose defaults differ between its versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class OutputFolder:
     def new(cls, out_dir: Path, command: str, key: str = "") -> OutputFolder:
         """The folder that a command writes. Raises ConfigError where something lies there: nothing is overwritten.
 
-        key: tells begun work of one question from that of another, where several may wait to be gone on with.
+        key: separates begun work of several questions, each of which may be resumed.
         """
         final = out_dir.absolute()
         _require_free(final)
@@ -132,6 +132,7 @@ class OutputFolder:
         """The work folder: that of a cut-off run with the same inputs, or an empty one."""
         if os.path.lexists(self.work) and not self.work.is_dir():
             remove(self.work)
+        # A work folder from other inputs is emptied and not replaced: it holds the lock, which is held by this process.
         make_folder(self.work)
         if self.begun() != _as_json(inputs):
             for path in self.work.iterdir():
@@ -144,8 +145,10 @@ class OutputFolder:
     def finish(self, record: Record) -> None:
         """Writes the manifest, then moves the work folder into place. Checkpoints are not kept."""
         artifacts.note_sitting(self.work)
+        # Before hashing: a file that is written meanwhile has another stamp than its hash, and is hashed again later.
         stamps = {path: file_stamp(path) for path in self.work.rglob("*") if path.is_file()}
         outputs = self._outputs()
+        # Last of all files: a work folder with a manifest is whole and only waits to be moved (`_is_whole`).
         write_json(self.work / MANIFEST, self._manifest(record, outputs))
         self._move_into_place()
         for path, stamp in stamps.items():
@@ -177,6 +180,7 @@ class OutputFolder:
             remove(self.work / name)
         old = self.final.with_name(f".{self.final.name}.old")
         remove(old)
+        # Two renames, as no folder can be renamed over one with files in it; `.old` covers the moment between them.
         if os.path.lexists(self.final):
             self.final.rename(old)
         self.work.rename(self.final)
@@ -189,6 +193,7 @@ class OutputFolder:
 
         Raises RunError if it is damaged.
         """
+        # A process was killed between its manifest and the move: nothing is left to compute.
         if self._is_whole():
             self._move_into_place()
         path = self.final / MANIFEST
@@ -196,7 +201,9 @@ class OutputFolder:
             return None
         manifest = as_manifest(read_json(path))
         if manifest is None or manifest["stage"] != self.name:
-            raise RunError(f"{path} is not the manifest of stage {self.name}. {how_to_renew(self.final)}")
+            raise RunError(
+                f"{path} holds something else, expected the manifest of stage {self.name}. {how_to_renew(self.final)}"
+            )
         return dict(manifest)
 
     def _is_whole(self) -> bool:
@@ -206,6 +213,7 @@ class OutputFolder:
             manifest = as_manifest(read_json(path)) if path.is_file() else None
         except RunError:
             return False
+        # A damaged manifest counts as none: the work is begun again rather than published.
         return manifest is not None and manifest["stage"] == self.name
 
     def is_current(self, inputs: Mapping[str, Any]) -> tuple[bool, str]:
@@ -215,15 +223,16 @@ class OutputFolder:
             if begun == _as_json(inputs):
                 return False, "resumes where it was cut off"
             if begun is not None:
-                return False, f"begun with other settings, begins anew; changed: {_changed(begun, inputs)}"
+                return False, f"begun with other settings, starts over; changed: {_changed(begun, inputs)}"
             return False, f"changed: {_changed(manifest['inputs'], inputs)}" if manifest else "not run yet"
+        # Inputs first, hashes last: comparing settings is free, hashing weights is not.
         for relative in manifest["outputs"]:
             if (trouble := output_trouble(self.final, manifest, relative)) is not None:
                 return False, trouble
         return True, "unchanged"
 
     def begun(self) -> dict[str, Any] | None:
-        """The inputs that cut-off work was begun from; None where none is begun, or it cannot be gone on with."""
+        """The inputs that cut-off work was begun from; None where none is begun, or it cannot be resumed."""
         path = self.work / INPUTS
         if not path.is_file() or (self.work / MANIFEST).exists():
             return None
@@ -235,13 +244,14 @@ class OutputFolder:
 
     @property
     def has_kept_work(self) -> bool:
-        """Whether there is begun work that the same command goes on from."""
+        """Whether there is begun work that the same command resumes from."""
         return any(path for pattern in WORTH_KEEPING for path in self.work.glob(pattern))
 
     def drop_useless_work(self) -> None:
-        """Removes begun work that nothing can be gone on from: no checkpoint, no kept answer, no pre-flight."""
+        """Removes begun work that holds nothing to resume from: no checkpoint, no kept answer, no pre-flight."""
         drop_damaged_checkpoints(self.work)
         if self.work.is_dir() and not self.has_kept_work:
+            # Tidying up after an error must not hide that error.
             with contextlib.suppress(OSError, RunError):
                 remove(self.work)
 
@@ -256,6 +266,7 @@ class OutputFolder:
 
         Files are linked, as no finished folder is ever written to again.
         """
+        # Under another name first: a killed copy is never taken for a whole folder.
         copy = self.final.with_name(f".{self.final.name}.adopted")
         remove(copy)
         shutil.copytree(other.final, copy, copy_function=_link)
@@ -294,6 +305,7 @@ def renew_pages(folder: Path) -> None:
     manifest = as_manifest(read_json(path)) if path.exists() else None
     if manifest is None:
         return
+    # Only pages may change after the fact; a result that differs from its hash has to show.
     others = {name: entry for name, entry in manifest["outputs"].items() if Path(name).suffix not in PAGES}
     own = [path for path in folder.glob("*") if not (path / MANIFEST).exists()]  # not those of a benchmark's sets
     pages = {
@@ -315,10 +327,12 @@ def hold(folder: Path, *, patience_s: float = 0.0) -> Iterator[None]:
         remove(folder)  # nobody but this program makes a name like that
     make_folder(folder)
     with contextlib.suppress(OSError):
+        # Rows and answers may quote patients. Not every file system takes a mode.
         folder.chmod(0o700)
     descriptor = _open_lock(folder / LOCK)
     try:
         until_s = time.monotonic() + patience_s
+        # Polled, not waited for: a blocking flock could not be given up after `patience_s`.
         while not _take(descriptor, fcntl.LOCK_EX):
             if time.monotonic() < until_s:
                 time.sleep(0.05)
@@ -344,20 +358,24 @@ def is_held(folder: Path) -> bool:
 
 def _in_use(folder: Path) -> RunError:
     return RunError(
-        f"{folder} is in use by another medjudge process. Wait for it, or give this run another `name` or `--out`."
+        f"{folder} is in use by another medjudge process, expected a free folder. Wait for it, or give this run "
+        "another `name` or `--out`."
     )
 
 
 def _require_free(final: Path) -> None:
     """Raises ConfigError where something lies in the place that a command is to write."""
     if final.exists() and not final.is_dir():
-        raise ConfigError(f"--out {final} is a file: name a folder.")
+        raise ConfigError(f"--out {final} is a file, expected a folder: name another.")
     if final.exists() and any(final.iterdir()):
-        raise ConfigError(f"--out {final} is not an empty folder: name a new one, nothing is overwritten.")
+        raise ConfigError(
+            f"--out {final} is not an empty folder, expected a new or empty one: name another, nothing is overwritten."
+        )
 
 
 def _take(descriptor: int, kind: int) -> bool:
     try:
+        # flock and not a file that is made and removed: the kernel frees it when the process dies, however it dies.
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except OSError:
         return False
@@ -371,6 +389,7 @@ def _open_lock(path: Path) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except PermissionError:
+        # flock needs no right to write: the lock file of another account will do.
         return os.open(path, os.O_RDONLY)
 
 
@@ -382,6 +401,7 @@ def _link(source: str, target: str) -> None:
 
 
 def _as_json(value: Any) -> Any:
+    # As it will be read back: tuples become lists and paths texts, or equal inputs would differ.
     return json.loads(json.dumps(value, default=str))
 
 

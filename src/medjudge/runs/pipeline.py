@@ -56,13 +56,14 @@ def active_stages(recipe: Recipe, first: str | None = None, last: str | None = N
     """The recipe's stages from `first` to `last`, in order. Raises ConfigError for a range that holds none."""
     for name in (first, last):
         if name is not None and name not in STAGES:
-            raise ConfigError(f"no stage is called {name!r}. Stages: {', '.join(STAGES)}.")
+            raise ConfigError(f"no stage is called {name!r}. Expected one of {', '.join(STAGES)}. Name one of these.")
     low = STAGE_NAMES.index(first) if first else 0
     high = STAGE_NAMES.index(last) if last else len(STAGE_NAMES) - 1
     names: list[str] = [name for name in STAGE_NAMES[low : high + 1] if is_active(name, recipe)]
     if not names:
         raise ConfigError(
-            f"--from {first or STAGE_NAMES[0]} --until {last or STAGE_NAMES[-1]} holds no stage of the recipe."
+            f"--from {first or STAGE_NAMES[0]} --until {last or STAGE_NAMES[-1]} holds no stage of the recipe, "
+            "expected at least one. Name a wider range, or add the stage to `stages`."
         )
     return names
 
@@ -72,10 +73,14 @@ def check_upstream(recipe: Recipe, run_dir: RunDir, first: str) -> None:
     for name in active_stages(recipe, None, first)[:-1]:
         current, why = run_dir.is_current(name, stage_inputs(name, recipe, run_dir))
         if why == NOT_RUN:
-            raise ConfigError(f"--from {first}: stage {name} has not run in {run_dir.path}. Take --from {name}.")
+            raise ConfigError(
+                f"--from {first}: stage {name} has not run in {run_dir.path}, expected its results there. Take --from "
+                f"{name}."
+            )
         if not current:
             raise ConfigError(
-                f"--from {first}: stage {name} of {run_dir.path} is not of this recipe ({why}). Take --from {name}."
+                f"--from {first}: stage {name} of {run_dir.path} is not of this recipe ({why}), expected the same "
+                f"settings. Take --from {name}."
             )
 
 
@@ -85,6 +90,7 @@ def stage_inputs(name: str, recipe: Recipe, run_dir: RunDir) -> dict[str, Any]:
     Raises ConfigError if a stage before it has not run.
     """
     stage = STAGES[name]
+    # Without what only changes how a server is reached: a higher timeout does not make results stale.
     tree = without_transport(recipe.model_dump(mode="json"))
     inputs: dict[str, Any] = {section: tree[section] for section in stage.sections}
     inputs |= {"seed": recipe.seed, "version": __version__, "contract": recipe.contract.fingerprint()}
@@ -110,6 +116,7 @@ def stage_inputs(name: str, recipe: Recipe, run_dir: RunDir) -> dict[str, Any]:
             raise ConfigError(
                 f"stage {name} needs {before}, which has not run in {run_dir.path}: start with --from {before}."
             )
+        # By content: a stage that ran again with the same results leaves those after it current.
         inputs[f"outputs of {before}"] = {
             path: entry["sha256"] for path, entry in manifest["outputs"].items() if Path(path).name not in NOT_INPUTS
         }
@@ -186,6 +193,7 @@ def _run_stage(
     name: str, recipe: Recipe, run_dir: RunDir, console: Console, siblings: Sequence[RunDir], *, force: bool
 ) -> None:
     inputs, output = stage_inputs(name, recipe, run_dir), run_dir.output(name)
+    # Before siblings: what lies in this run costs nothing, not even links.
     current, why = output.is_current(inputs)
     if current:
         console.print(f"[dim]{name:9} unchanged, skipped[/]")
@@ -196,6 +204,7 @@ def _run_stage(
             console.print(f"[dim]{name:9} the same as that of {sibling.path.name}, taken from there[/]")
             return
     work = output.begin(inputs)
+    # A kill may cut a checkpoint in half; the trainer would take the last one it sees.
     damaged = artifacts.drop_damaged_checkpoints(work)
     why = resume_words(work, artifacts.latest_checkpoint(work)) if why == RESUMES else why
     console.print(f"[bold]{name:9}[/] {STAGES[name].title}" + (f" [dim]({why})[/]" if why != NOT_RUN else ""))
@@ -206,10 +215,11 @@ def _run_stage(
     run_dir.announce(name, "runs")
     with _watched(name, run_dir, console):
         context = StageContext(recipe, work, run_dir, console, force=force)
+        # Imported here: torch is loaded once there is something to compute.
         summary = importlib.import_module(STAGES[name].module).run(context)
     output.finish(_record(name, recipe, inputs, summary))
     manifest = output.manifest() or {}
-    several = f" in {manifest['sittings']} sittings" if manifest["sittings"] > 1 else ""
+    several = f" in {manifest['sittings']} sessions" if manifest["sittings"] > 1 else ""
     _note(f"{stage_sentence(name, summary)} It took {roughly(manifest['wall_s'])}{several}.", console)
 
 
@@ -227,6 +237,7 @@ def _watched(name: str, run_dir: RunDir, console: Console) -> Iterator[None]:
             console.print(f"stopped. With the same command {name} {words}.")
             raise
         except Exception as error:
+            # Wherever it happened: a full disk surfaces as another exception in each library.
             if (message := write_failure(error)) is not None:
                 output.drop_useless_work()
                 raise RunError(f"{name}: {message}") from None
@@ -234,8 +245,8 @@ def _watched(name: str, run_dir: RunDir, console: Console) -> Iterator[None]:
             if type(error).__name__ != "OutOfMemoryError":
                 raise
             raise RunError(
-                f"{name}: out of GPU memory. Lower `sft.micro_batch`, `grpo.micro_batch`, `evaluate.batch_tokens`, or "
-                "set `model.gradient_checkpointing = true`."
+                f"{name}: out of GPU memory, expected batches that fit. Lower `sft.micro_batch`, `grpo.micro_batch`, "
+                "`evaluate.batch_tokens`, or set `model.gradient_checkpointing = true`."
             ) from None
         finally:
             artifacts.note_sitting(output.work)
@@ -280,6 +291,7 @@ def _follow(names: Sequence[str], recipe: Recipe, run_dir: RunDir, console: Cons
     # Trainers' arguments open the processes' connection to each other, where all of them have to meet.
     _check_trainings(recipe, names)
     for name in names:
+        # Several processes share a training's batches; every other stage is the first one's alone.
         enough = ("done", "runs") if STAGES[name].trains else ("done",)
         state = _wait(run_dir, name, enough)
         if state == "runs":
@@ -292,12 +304,13 @@ def _wait(run_dir: RunDir, name: str, states: Collection[str]) -> str:
     """What the first process says of a stage, once it is one of `states`. Raises RunError if it has ended."""
     seen_s = time.monotonic()
     while (state := run_dir.announced(name)) not in states:
+        # The first process is alive: a stage may take days, so only its absence is timed.
         if is_held(run_dir.path):
             seen_s = time.monotonic()
         elif time.monotonic() - seen_s > FIRST_RANK_S:
             raise RunError(
                 f"process {rank()} of {n_ranks()} waited {FIRST_RANK_S:.0f} s for the first process of {run_dir.path}, "
-                "which does not hold it: it has ended. Look at its message, and start all of them again."
+                "expected it to hold that folder: it has ended. Look at its message, and start all of them again."
             )
         time.sleep(POLL_S)
     return state
@@ -321,12 +334,13 @@ def _settle_threads(recipe: Recipe, work: Path, console: Console) -> None:
     """Takes as many threads as are fastest now; a stage that was cut off goes on with as many as it began with."""
     path = work / artifacts.THREADS
     try:
-        kept = int(artifacts.read_json(path)["n"]) if path.exists() else None
+        n_stored = int(artifacts.read_json(path)["n"]) if path.exists() else None
+    # A damaged note costs a new measurement, not the run.
     except (RunError, KeyError, TypeError, ValueError):
-        kept = None
+        n_stored = None
     base = BUILTIN_DIR / "tiny" if recipe.model.base == TINY_BASE else recipe.model.base
     model = recipe.base.hidden_size if recipe.model.base == SCRATCH_BASE else base
-    threads = fit_threads(recipe.model.device, recipe.model.threads, model, kept=kept)
+    threads = fit_threads(recipe.model.device, recipe.model.threads, model, kept=n_stored)
     if threads is not None:
         artifacts.write_json(path, threads.to_json())
         _note(threads.sentence, console)

@@ -28,6 +28,7 @@ def record_command(folder: Path) -> None:
     """Keeps the commands that touched a folder, the newest last, for its page."""
     path = folder / artifacts.COMMANDS
     commands = artifacts.read_commands(path)
+    # Each command once, where it was typed last, and only the newest: a page is to show them.
     artifacts.write_json(path, list(dict.fromkeys([*commands, command_line()]))[-20:])
 
 
@@ -44,6 +45,7 @@ def data_files(sources: Iterable[str | None]) -> Files:
     paths: list[Path] = []
     for source in sources:
         try:
+            # A gone file is no error here: what was read of it stands in the inputs by its hash.
             paths += source_files(source) if source else ()
         except MedjudgeError:
             continue
@@ -62,11 +64,12 @@ def weight_files(models: Iterable[str | Path | None], revision: str | None = Non
 
 
 def _folder(model: str, revision: str | None) -> Path | None:
-    if (folder := Path(model)).is_dir():
+    if (folder := Path(model).expanduser()).is_dir():
         return folder
-    from medjudge.models.load import resolve  # imports torch, which whoever asked a hub model has loaded
+    from medjudge.models.load import resolve  # imports torch, which is loaded already where a hub model was asked
 
     try:
+        # Nothing is downloaded for a manifest.
         return resolve(model, revision, is_asked_for=False)
     except MedjudgeError:
         return None

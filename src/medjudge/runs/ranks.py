@@ -23,6 +23,7 @@ def rank() -> int:
     """The number of this process among those of its run, from 0; 0 where it is the only one."""
     if n_ranks() == 1:
         return 0
+    # RANK counts over all nodes. LOCAL_RANK alone is set by launchers of one node only.
     return _number("RANK", _number("LOCAL_RANK", 0))
 
 

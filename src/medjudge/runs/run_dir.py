@@ -39,7 +39,7 @@ class RunDir:
             yield
 
     def announce(self, stage: str, state: str) -> None:
-        """Tells the other processes of this run that a stage `runs` or is `done`; alone, there is nobody to tell."""
+        """Tells the other processes of this run that a stage `runs` or is `done`; alone, there is none."""
         if n_ranks() > 1:
             self._announcements.write_text(
                 json.dumps({"launch": launch_key(), **self._announced(), stage: state}), encoding="utf-8"

@@ -16,12 +16,12 @@ def _prepare(summary: Mapping[str, Any]) -> list[str]:
     counts = [(split, facts["n_cases"]) for split, facts in summary.get("splits", {}).items()]
     cases = _listed([f"{n:,} {split}" for split, n in counts])
     unused = summary.get("n_unused") or 0
-    found = sum(sum(codes.values()) for codes in summary.get("lint", {}).values())
+    n_findings = sum(sum(codes.values()) for codes in summary.get("lint", {}).values())
     return [
         f"{cases} cases" if cases else "",
         f"{_many(unused, 'case')} in no split" if unused else "",
         str(summary.get("leakage", "")).rstrip("."),
-        f"{_many(found, 'remark')} on the rows in prepare/lint.json" if found else "",
+        f"{_many(n_findings, 'remark')} on the rows in prepare/lint.json" if n_findings else "",
     ]
 
 

@@ -57,7 +57,7 @@ class EndpointSettings(Settings):
     max_retry_after_s: float = Field(120.0, gt=0)
     """Longest wait that a server may ask for (`Retry-After`); a call that is asked to wait longer has failed."""
     max_failed_share: float = Field(0.05, ge=0, le=1)
-    """Share of calls that may fail for good before the run stops, counted over at least 20."""
+    """Share of calls that may fail after all retries before the run stops, counted over at least 20."""
     cache: Path | None = None
     """SQLite file of answers; default `~/.cache/medjudge/endpoints.sqlite` (XDG_CACHE_HOME is honoured)."""
     usd_per_million_in: float | None = Field(None, ge=0)

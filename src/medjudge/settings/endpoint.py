@@ -51,12 +51,12 @@ def parse_endpoint(where: str) -> Endpoint:
     parts = urlsplit(match["url"]) if match else None
     if match is None or parts is None or not parts.hostname:
         raise ConfigError(
-            f"{where!r} names no endpoint: expected openai:MODEL@URL, such as "
+            f"{where!r} names no endpoint, expected openai:MODEL@URL. Write one such as "
             "openai:gpt-4.1-mini@https://api.openai.com/v1 or openai:qwen3:0.6b@http://localhost:11434/v1."
         )
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ConfigError(
-            f"the URL of endpoint {match['model']!r} holds a user, a query or a fragment, which would be written into "
-            "results. Give the plain URL; keys go into an environment variable (`api_key_env`)."
+            f"the URL of endpoint {match['model']!r} holds a user, a query or a fragment, expected none: they would be "
+            "written into results. Give the plain URL; keys go into an environment variable (`api_key_env`)."
         )
     return Endpoint(match["model"], match["url"].rstrip("/"))

@@ -29,7 +29,7 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     """`section.key=value` -> its keys and its value, read as TOML where it is TOML, else as a plain string."""
     key, equals, raw = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"--set takes section.key=value, such as sft.epochs=2, got {text!r}")
+        raise ConfigError(f"--set takes section.key=value, such as sft.epochs=2, got {text!r}. Write it in that form.")
     try:
         value = tomllib.loads(f"value = {raw.strip()}")["value"]
     except (ValueError, RecursionError):
@@ -43,7 +43,7 @@ def set_key(tree: dict[str, Any], keys: Sequence[str], value: Any) -> None:
         node = tree.setdefault(part, {})
         if not isinstance(node, dict):
             raise ConfigError(
-                f"--set {'.'.join(keys)}: `{part}` is a value, not a section: set it itself, or name another key"
+                f"--set {'.'.join(keys)}: `{part}` is a value, expected a section: set it itself, or name another key."
             )
         tree = node
     tree[keys[-1]] = value

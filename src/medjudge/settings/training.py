@@ -115,7 +115,7 @@ class DoctorConfig(Settings):
     window_groups: int = Field(32, ge=1)
     """Groups that those steps hold, at least: of 32 groups none differs by chance only where hardly any does."""
     held_out_split: SplitName = "validation"
-    """Cases that no gradient sees. Without this split nothing is measured, and hacking cannot be told from learning."""
+    """Cases that no gradient sees. Without this split nothing is measured, and reward hacking looks like learning."""
     held_out_cases: int = Field(64, ge=0)
     """Cases of it, drawn by the seed; 0 measures nothing."""
     held_out_every: int = Field(20, ge=1)
@@ -175,7 +175,7 @@ class GrpoConfig(TrainingConfig):
     use_vllm: bool = False
     rewards: Mapping[str, float] = Field(default_factory=lambda: {"correctness": 1.0, "format": 0.5})
     """Reward name -> weight; the sum of weighted rewards is what is optimised. A name may be a product of rewards:
-    `"accuracy * embedding" = 1.0`. `rewards/composition.py` lists the names, and a recipe is checked against them."""
+    `"accuracy * embedding" = 1.0`. docs/rewards.md lists the names, and a recipe is checked against them."""
     reward_gate: tuple[str, ...] = ()
     """Rewards that must be above 0 before anything is paid: `["schema"]`. What takes away is taken all the same."""
     reward_settings: RewardSettings = RewardSettings()

@@ -27,14 +27,20 @@ def run(context: StageContext) -> dict[str, Any]:
     config = recipe.evaluate
     split = run_dir.split(config.split)
     if not split.exists:
-        raise ConfigError(f"`evaluate.split` is {config.split!r}, but the data were split without one.")
+        raise ConfigError(
+            f"`evaluate.split` is {config.split!r}, but the data were split without it, expected one of their splits. "
+            "Name one of these, or add it to `data.splits`."
+        )
     cases = seeded_sample(split.read(), config.max_cases, config.seed)
-    found, missing = named_models(recipe, run_dir.path)
+    folders, missing = named_models(recipe, run_dir.path)
     for name, why in missing.items():
         console.print(f"          [dim]{name} is not compared: {why}[/]")
-    models = {**{name: str(folder) for name, folder in found.items()}, **config.extra_models}
+    models = {**{name: str(folder) for name, folder in folders.items()}, **config.extra_models}
     if not models:
-        raise ConfigError("`evaluate.models` and `evaluate.extra_models` leave no model to evaluate.")
+        raise ConfigError(
+            "`evaluate.models` and `evaluate.extra_models` leave no model to evaluate, expected at least one. Train "
+            "one in this run, or name one there."
+        )
     learned_from = dict.fromkeys(stage.split_name(recipe) for stage in training_stages(STAGES))
     train = [case for name in learned_from if run_dir.split(name).exists for case in run_dir.split(name).read()]
     leakage = artifacts.read_as(run_dir.stage("prepare") / artifacts.LEAKAGE, LeakageReport.from_json)

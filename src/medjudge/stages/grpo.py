@@ -31,7 +31,7 @@ STAGE = "grpo"
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """Proves that the rewards can be earned, then trains under the doctor's eyes.
+    """Proves that the rewards can be earned, then trains while the doctor watches.
 
     Writes `adapter/` or `model/`, `preflight.json`, `doctor.json` and the log.
     """
@@ -96,14 +96,14 @@ def _findings(doctor: Mapping[str, Any] | None) -> dict[str, Any]:
 def _proven(context: StageContext, rows: RewardedRows, model: Any, tokenizer: Any) -> Preflight:
     """The pre-flight, printed and kept in `preflight.json`; a run that was cut off after it has it already."""
     recipe, path = context.recipe, context.out_dir / artifacts.PREFLIGHT
-    kept = None
+    stored = None
     with contextlib.suppress(RunError):  # a damaged one is made again
-        kept = artifacts.read_as(path, Preflight.from_json) if path.exists() else None
-    has_proof = kept is not None and kept.verdict != "failed"
+        stored = artifacts.read_as(path, Preflight.from_json) if path.exists() else None
+    has_proof = stored is not None and stored.verdict != "failed"
     counts = JudgeCounts(context.out_dir, rows.plan.rewards)
     counts.resume(has_preflight=has_proof)
-    if kept is not None and has_proof:
-        return kept
+    if stored is not None and has_proof:
+        return stored
     started = time.monotonic()
     policy, n_prompts = start_in_words(STAGE, recipe), recipe.grpo.preflight.prompts
     options = PreflightOptions(

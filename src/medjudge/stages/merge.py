@@ -22,14 +22,17 @@ def run(context: StageContext) -> dict[str, Any]:
     recipe = context.recipe
     stage = last_trained(recipe)
     if stage is None:
-        raise ConfigError("`stages` has merge, but no stage that trains, such as sft: there is nothing to merge.")
+        raise ConfigError(
+            "`stages` has merge, but no stage that trains, expected one before it, such as sft: there is nothing to "
+            "merge. Add it, or take merge out."
+        )
     trained = context.run_dir.stage(stage)
     adapter, whole, out = trained / artifacts.ADAPTER, trained / artifacts.MODEL, context.out_dir / artifacts.MODEL
     if whole.exists():  # fully tuned, or SFT's adapter, which SFT merged and proved itself
         copy_model(whole, out)
         lineage = read_lineage(whole)
         if lineage is None:
-            raise LineageError(f"{whole} has no {artifacts.LINEAGE}: train it again.")
+            raise LineageError(f"{whole} has no {artifacts.LINEAGE}, expected it beside the weights: train it again.")
         lineage.write(out)
     else:
         train = context.run_dir.split(training_split(recipe)).read()

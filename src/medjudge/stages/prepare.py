@@ -86,8 +86,8 @@ def _check_grpo_steps(recipe: Recipe, cases: Sequence[Case]) -> None:
     n_prompts = min(n_rated, grpo.max_cases or n_rated) * grpo.epochs
     if grpo.max_steps < 0 and n_prompts < grpo.prompts_per_step:
         raise ConfigError(
-            f"split {grpo.split!r} gives grpo {n_prompts:g} prompts, fewer than one step of `grpo.prompts_per_step` = "
-            f"{grpo.prompts_per_step}. Lower it, or raise `grpo.epochs` or `grpo.max_cases`."
+            f"split {grpo.split!r} gives grpo {n_prompts:g} prompts, expected enough for one step of "
+            f"`grpo.prompts_per_step` = {grpo.prompts_per_step}. Lower it, or raise `grpo.epochs` or `grpo.max_cases`."
         )
 
 
@@ -97,7 +97,9 @@ def _sources(data: DataConfig) -> dict[str, str]:
         return {ALL: data.source}
     by_split = {name: source for name in SPLIT_SOURCES if (source := getattr(data, name))}
     if not by_split:
-        raise ConfigError("the recipe names no rows: set `data.source`, or `data.train` and `data.test`.")
+        raise ConfigError(
+            "the recipe names no rows, expected a source: set `data.source`, or `data.train` and `data.test`."
+        )
     return by_split
 
 
@@ -129,7 +131,7 @@ def _split(tables: Mapping[str, CaseTable], data: DataConfig) -> dict[str, tuple
 
 
 def _leakage(splits: Mapping[str, Sequence[Case]], recipe: Recipe) -> LeakageReport:
-    """Splits to learn from against those held out; among the former an overlap is told, not enforced."""
+    """Splits to learn from against those held out; among the former an overlap is reported, not enforced."""
     limits = recipe.data.leakage
     check = partial(
         check_leakage,

@@ -19,7 +19,7 @@ from medjudge.records import Case, Judgement, Message
 from medjudge.settings.base import Settings
 
 CONTRACT_VERSION = 1
-"""Raised whenever a contract's text or parser changes, so that old artifacts are told from new ones."""
+"""Raised whenever a contract's text or parser changes, so that old artifacts can be distinguished from new ones."""
 LENIENT_VERSION = 2
 """The same for lenient reading, which is part of a contract only where `lenient` is set."""
 

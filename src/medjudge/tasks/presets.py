@@ -54,13 +54,15 @@ def rubric_text(name_or_path: str) -> RubricText:
     path = Path(name_or_path).expanduser()
     if not path.is_file():
         raise ConfigError(
-            f"no rubric {name_or_path!r}{did_you_mean(name_or_path, presets())}: name a TOML file with `criteria` and "
-            f"`[rubric]`, or one of {', '.join(presets())}."
+            f"no rubric {name_or_path!r}{did_you_mean(name_or_path, presets())}, expected a preset or a file: name a "
+            f"TOML file with `criteria` and `[rubric]`, or one of {', '.join(presets())}."
         )
     try:
         rubric = RubricText.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}. Correct that place.") from None
+        raise ConfigError(
+            f"{path} is not valid TOML: {error}. Expected `criteria` and a [rubric] table: correct that place."
+        ) from None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
@@ -70,6 +72,6 @@ def rubric_text(name_or_path: str) -> RubricText:
     if tuple(sorted(rubric.rubric)) not in SCALES.values():
         raise ConfigError(
             f"{path}: [rubric] describes {', '.join(sorted(rubric.rubric)) or 'no score'}, expected every score of one "
-            "scale: 0, 1; or 1 to 3; or 1 to 5."
+            "scale: 0, 1; or 1 to 3; or 1 to 5. Describe the others, too."
         )
     return rubric

@@ -39,8 +39,10 @@ def rendered(tokenizer: Any, turns: Sequence[Message], **options: Any) -> str:
     except MemoryError:
         raise
     except Exception as error:  # a template is a program: it may raise whatever Python can
-        said = (str(error).splitlines() or [""])[0][:200]
-        raise ModelError(f"{named(tokenizer)} cannot render a prompt: {type(error).__name__}: {said}") from None
+        message = (str(error).splitlines() or [""])[0][:200]
+        raise ModelError(
+            f"{named(tokenizer)} cannot render a prompt: {type(error).__name__}: {message}. {_REMEDY}"
+        ) from None
 
 
 def rendered_case(tokenizer: Any, turns: Sequence[Message], case_id: str, **options: Any) -> str:

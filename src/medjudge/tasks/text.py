@@ -169,7 +169,7 @@ def with_thinking(thinking: bool, thought: str | None, answer: str) -> str:
 def split_thinking(completion: str, thinking: bool, *, switch: str = "`task.thinking = true`") -> tuple[str, str] | str:
     """(thought, answer) of a completion, both stripped, or a sentence that says why it has not the contract's form.
 
-    A block that nobody asked for is never taken off: stripping it in evaluation alone hides a prompt that was rendered
+    A block that was not asked for is never taken off: stripping it in evaluation alone hides a prompt that was rendered
     in another mode than the training text. The sentence names the setting that reads such an answer; `switch`: the one
     that asks for the block.
     """
@@ -234,9 +234,9 @@ def read_blocks(text: str, names: Sequence[str]) -> list[str] | str:
     return contents
 
 
-def ambiguous(case_id: str, completion: str, found: Iterable[str | None], labels: Sequence[str]) -> Unparsed:
+def ambiguous(case_id: str, completion: str, values: Iterable[str | None], labels: Sequence[str]) -> Unparsed:
     """For lenient reading: an answer that gives several verdicts. Names those on the scale and counts the others."""
-    verdicts = set(found)
+    verdicts = set(values)
     on_scale = [label for label in labels if label in verdicts]
     others = len(verdicts) - len(on_scale)
     named = ", ".join([*on_scale, *([f"{others} off the scale or unreadable"] if others else [])])

@@ -1,4 +1,4 @@
-"""Thoughts as models and servers write them, told from the answer that follows.
+"""Thoughts as models and servers write them, separated from the answer that follows.
 
 A contract holds completions to its own form and strips nothing in silence. Two readers go further: lenient reading, and
 the client of an endpoint, whose server alone decides whether thoughts come in the text, apart from it, or not at all.
@@ -61,12 +61,12 @@ def split_thoughts(text: str) -> ThoughtSplit:
     """The thoughts at the start of a completion, and what follows them.
 
     A single closing tag without an opening one ends a thought too, since some chat templates open it in the prompt.
-    Thoughts after the start are left where they are: the text before them is an answer, or nobody knows what.
+    Thoughts after the start are left where they are: the text before them is an answer, or cannot be interpreted.
     """
     thoughts: list[str] = []
     tag, at = "", 0
-    while (found := _opened(text, at)) is not None:
-        form, start = found
+    while (opened := _opened(text, at)) is not None:
+        form, start = opened
         tag = tag or form.opening
         close = form.closes.search(text, start)
         if close is None:
@@ -103,16 +103,16 @@ def _opened(text: str, at: int) -> tuple[_Form, int] | None:
 
 
 def _without(form: _Form, text: str) -> str:
-    kept, at = [], 0
+    pieces, at = [], 0
     while (start := form.opens.search(text, at)) is not None:
-        kept.append(text[at : start.start()])
+        pieces.append(text[at : start.start()])
         close = form.closes.search(text, start.end())
         if close is None:
             at = len(text)
             break
         at = close.end()
-    kept.append(text[at:])
-    rest = " ".join(kept)
+    pieces.append(text[at:])
+    rest = " ".join(pieces)
     closes = list(form.closes.finditer(rest))
     return rest[closes[-1].end() :] if closes else rest
 

@@ -92,7 +92,7 @@ def tokenise(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
 
 
 def _n_added(ids: Sequence[int], bos_id: int, text: str, bos: str) -> int:
-    """BOS ids before those that the text itself spells: some tokenizers add one whatever they are told."""
+    """BOS ids before those that the text itself spells: some tokenizers add one whatever the arguments say."""
     n_ids = next((i for i, token in enumerate(ids) if token != bos_id), len(ids))
     n_spelt = 0
     while text.startswith(bos, n_spelt * len(bos)):
@@ -115,8 +115,8 @@ def facts_of(tokenizer: Tokenizer) -> TokenizerFacts:
 def _find_facts(tokenizer: Tokenizer, made_from: tuple[object, object]) -> TokenizerFacts:
     if not made_from[0]:
         raise ModelError(
-            f"tokenizer {shown_name(tokenizer)} has no chat template. Set `model.chat_template` to a Jinja template, "
-            'or to "plain" for the built-in one.'
+            f"tokenizer {shown_name(tokenizer)} has no chat template, expected one. Set `model.chat_template` to a "
+            'Jinja template, or to "plain" for the built-in one.'
         )
     has_system = takes_system(tokenizer)
     prove(tokenizer, with_system=has_system)
@@ -138,7 +138,7 @@ def _find_stop_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
     stop_ids = tuple(dict.fromkeys(token for token in (turn_end, eos) if token is not None))
     if not stop_ids:
         raise ModelError(
-            f"tokenizer {shown_name(tokenizer)} has no token that ends an answer. "
+            f"tokenizer {shown_name(tokenizer)} has no token that ends an answer, expected one. "
             "Set `eos_token` in its tokenizer_config.json."
         )
     return stop_ids

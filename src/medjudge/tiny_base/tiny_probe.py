@@ -31,16 +31,18 @@ MAX_ANSWER = 80
 
 def options_right(model: Any, tokenizer: Any, part: Part, n: int, seed: int) -> float:
     """Share of `n` multiple-choice questions whose written answer ends on the right letter; chance is 0.25."""
-    asked = _asked(model, tokenizer, McqContract(system_prompt=""), mcq.generate(n, random.Random(seed), part=part))
+    answers = _gold_and_answers(
+        model, tokenizer, McqContract(system_prompt=""), mcq.generate(n, random.Random(seed), part=part)
+    )
     letters = rf"^([{''.join(LETTERS)}])\)"
-    return sum(re.findall(letters, answer, re.MULTILINE)[-1:] == [gold] for gold, answer in asked) / n
+    return sum(re.findall(letters, answer, re.MULTILINE)[-1:] == [gold] for gold, answer in answers) / n
 
 
 def orders_rated(model: Any, tokenizer: Any, part: Part, n: int, seed: int) -> float:
     """Share of `n` imaging orders that the model, in its own words, rates as the table does; 48 % are "wrong"."""
     rows = appropriateness.generate(n, random.Random(seed), evidence=False, part=part)
-    asked = _asked(model, tokenizer, AppropriatenessContract(system_prompt=""), rows)
-    return sum(answer.startswith(LEVELS[gold]) for gold, answer in asked) / n
+    answers = _gold_and_answers(model, tokenizer, AppropriatenessContract(system_prompt=""), rows)
+    return sum(answer.startswith(LEVELS[gold]) for gold, answer in answers) / n
 
 
 def statements_known(model: Any, tokenizer: Any, part: Part, n: int, seed: int) -> float:
@@ -60,8 +62,8 @@ def statements_known(model: Any, tokenizer: Any, part: Part, n: int, seed: int) 
         pairs = list(zip(heads[start : start + BATCH], values[start : start + BATCH], strict=True))
         hidden = _hidden(model, tokenizer, [head + value for head, value in pairs])
         for row, (head, value) in enumerate(pairs):
-            said = (hidden[row, len(head) - 1 : len(head) + len(value) - 1] @ model.lm_head.weight.T).argmax(-1)
-            known += said.tolist() == value
+            predicted = (hidden[row, len(head) - 1 : len(head) + len(value) - 1] @ model.lm_head.weight.T).argmax(-1)
+            known += predicted.tolist() == value
     return known / max(1, len(heads))
 
 
@@ -73,15 +75,15 @@ def skill(
     right = total = 0
     for _ in range(n):
         document = encode_document(draw(rng), tokenizer, answer_weight)
-        said = (_hidden(model, tokenizer, [document.ids])[0] @ model.lm_head.weight.T).argmax(-1).tolist()
+        predicted = (_hidden(model, tokenizer, [document.ids])[0] @ model.lm_head.weight.T).argmax(-1).tolist()
         most = max(document.weights)
-        asked = [place for place, weight in enumerate(document.weights) if weight == most and place]
-        right += sum(said[place - 1] == document.ids[place] for place in asked)
-        total += len(asked)
+        answer_places = [place for place, weight in enumerate(document.weights) if weight == most and place]
+        right += sum(predicted[place - 1] == document.ids[place] for place in answer_places)
+        total += len(answer_places)
     return right / total
 
 
-def _asked(model: Any, tokenizer: Any, contract: TaskContract, rows: Sequence[Row]) -> list[tuple[str, str]]:
+def _gold_and_answers(model: Any, tokenizer: Any, contract: TaskContract, rows: Sequence[Row]) -> list[tuple[str, str]]:
     """Gold label and written answer of each row."""
     cases = [case_of(contract, row) for row in rows]
     answers: list[str] = []

@@ -70,6 +70,7 @@ def outcome_log_probs(log_probs: Tensor, *, renormalised: bool) -> Tensor:
     """
     if renormalised:
         return log_probs.log_softmax(-1)
+    # Clamped before the log: 1 - sum may be below 0 in float32, and one nan would be the loss of the whole batch.
     leak = (1 - log_probs.exp().sum(-1, keepdim=True)).clamp(min=LEAST_LEAK)
     return torch.cat([log_probs, leak.log()], dim=-1)
 
@@ -87,6 +88,7 @@ def all_action_loss(
     probabilities = outcomes.exp()
     expected = (probabilities * rewards).sum(-1)
     if by_spread:
+        # Detached: the spread scales the step, as that of a group does in GRPO, and is not itself to be optimised.
         weights = probabilities.detach()
         variance = (weights * (rewards - expected.detach()[:, None]) ** 2).sum(-1)
         expected = expected / (variance.sqrt() + SPREAD_FLOOR)
@@ -114,10 +116,14 @@ def outcome_rewards(
     rollouts = []
     for case, prompt, ids in zip(cases, encoded, label_ids, strict=True):
         rollouts += [read_rollout(contract, case, row, tokenizer, stop_ids, prompt=prompt) for row in ids.labels]
+        # Last of each case's rows: the column that `outcome_log_probs` keeps for the leak.
         rollouts.append(Rollout(case, Unparsed(case.case_id, "", "no label"), Completion("", 0, False)))
     scored = plan.score(rollouts)
     if lacking := [row.rollout.case.case_id for row in scored if row.total is None]:
-        raise DataError(f"case {lacking[0]} has no gold that the rewards compare with: leave it out of this split.")
+        raise DataError(
+            f"case {lacking[0]} has no gold that the rewards compare with, expected it on every case here: leave it "
+            "out of this split."
+        )
     shape = (len(cases), len(contract.labels) + 1)
     terms = {name: torch.tensor([row.terms[name] for row in scored]).view(shape) for name in plan.weights}
     return torch.tensor([row.total for row in scored]).view(shape), terms
@@ -149,7 +155,9 @@ class AllActionTrainer(Trainer):  # type: ignore[misc]  # transformers ships no 
         n_outcomes, device = outcomes.shape[1], outcomes.device
         reference = None
         if self.reference is not None:
+            # Kept on the CPU as labels' log-probabilities: small, and either policy can be read from them.
             reference = outcome_log_probs(self.reference[cases].to(device), renormalised=renormalised)
+        # Without a leak there is one outcome less: the last column is cut off.
         rewards = self.rewards[cases, :n_outcomes].to(device)
         loss = all_action_loss(
             outcomes,
@@ -168,12 +176,14 @@ class AllActionTrainer(Trainer):  # type: ignore[misc]  # transformers ships no 
             places = [i for i, case in enumerate(cases) if self.trees[case] == tree]
             prompts = [self.prompts[cases[i]] for i in places]
             for i, row in zip(places, self._of_tree(model, prompts, tree), strict=True):
+                # Back in the order of the batch, whatever order the trees were taken in.
                 rows[i] = row
         return torch.stack(rows)
 
     def _of_tree(self, model: Any, prompts: Sequence[Sequence[int]], tree: LabelTree) -> Tensor:
         temperature = self.grpo.temperature
         longest = max(map(len, prompts)) + tree.n_tokens + 1
+        # Each label is then a row of its own: slower, and right on every architecture.
         if why_not(model, longest) is not None:
             return label_log_probs_apart(model, prompts, tree, temperature=temperature)
         prefix = None
@@ -204,6 +214,7 @@ class AllActionTrainer(Trainer):  # type: ignore[misc]  # transformers ships no 
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the means since the last entry."""
+        # fsum: no rounding that grows with the steps between two entries.
         means = {name: math.fsum(values) / len(values) for name, values in self.sums.items()}
         self.sums.clear()
         super().log({**logs, **means}, start_time)
@@ -257,6 +268,7 @@ def _reference(
 ) -> Tensor:
     """(n_cases, n_labels) log-probabilities before training; nan for cases that training does not use."""
     contract, model = job.contract, job.model
+    # nan, not 0: a case that is used without a reference shows at once in the loss.
     reference = torch.full((len(cases), len(contract.labels)), math.nan)
     device = model.get_input_embeddings().weight.device
     dtype = torch.bfloat16 if arguments.bf16 else torch.float16

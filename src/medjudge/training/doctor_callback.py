@@ -44,13 +44,13 @@ class DoctorWatch(TrainerCallback):  # type: ignore[misc]  # transformers ships 
     ) -> None:
         """`held_out`: judges the held-out cases with a model, one character each; `checkpoint`: where a run goes on."""
         self.config, self.held_out = config, held_out
-        kept = artifacts.read_json(checkpoint / artifacts.DOCTOR) if checkpoint else {"steps": [], "findings": []}
+        stored = artifacts.read_json(checkpoint / artifacts.DOCTOR) if checkpoint else {"steps": [], "findings": []}
         window = {"window_steps": config.window_steps, "window_groups": config.window_groups}
-        self.doctor = Doctor.from_state(kept, shape, **window)
-        self.actions: list[dict[str, Any]] = kept.get("actions", [])
-        self.temperature: float | None = kept.get("temperature")
-        self.warmed_step: int = kept.get("warmed_step", 0)
-        self.stopped_step: int | None = kept.get("stopped_step")
+        self.doctor = Doctor.from_state(stored, shape, **window)
+        self.actions: list[dict[str, Any]] = stored.get("actions", [])
+        self.temperature: float | None = stored.get("temperature")
+        self.warmed_step: int = stored.get("warmed_step", 0)
+        self.stopped_step: int | None = stored.get("stopped_step")
         self.rollouts: Sequence[Observed] = ()
 
     def saw(self, rollouts: Sequence[Observed]) -> None:
@@ -85,11 +85,12 @@ class DoctorWatch(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         severe = next((finding for finding in new if finding.severity == "severe"), None)
         if self.config.policy == "stop" and severe is not None:
             self.stopped_step = state.global_step
+            # Saved too: a person may look at the finding and go on from this very step.
             control.should_save = control.should_training_stop = True
             self._record(state.global_step, f"stopped and saved: {SIGNS[severe.name].title}")
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Lays what the doctor knows into the checkpoint, so that a resumed run names the same at the same step."""
+        """Writes what the doctor knows into the checkpoint, so that a resumed run names the same at the same step."""
         if not state.is_world_process_zero:
             return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
@@ -122,10 +123,12 @@ class DoctorWatch(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         }
 
     def _facts(self, step: int, held_out: str | None) -> StepFacts:
+        # Taken once: a step that uses a batch again learns from it, but drew nothing that could be counted.
         rollouts, self.rollouts = self.rollouts, ()
         resampler = getattr(self.trainer, "resampler", None)
         n_resampled = resampler.take_count() if resampler is not None else 0
         if rollouts:
+            # TRL alone knows the advantages it used, after its scaling; recomputing them here could differ.
             advantages = last_advantages(self.trainer, len(rollouts))
             rollouts = [replace(r, advantage=a) for r, a in zip(rollouts, advantages, strict=True)]
         numbers = {
@@ -146,6 +149,7 @@ class DoctorWatch(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         if self.held_out is None:
             return None
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        # Judging switches dropout off; the next step has to find the mode that it left.
         was_training = model.training
         try:
             return self.held_out(model)

@@ -53,8 +53,10 @@ class Resampler:
         inputs, prompts: the batch, each prompt `group_size` times; all three are changed in place. The draw depends on
         seed and step alone, so a resumed run draws the same cases.
         """
+        # By step, not one stream: a resumed run need not know how many draws were made before it.
         rng = np.random.default_rng([self.seed, 3, step])
         taken = {row["case_id"] for row in inputs}
+        # None that is in the batch already: one step would learn twice from the same case.
         reserve = [row for i in rng.permutation(len(self.rows)) if (row := self.rows[i])["case_id"] not in taken]
         flat = self._flat_groups(inputs, drawn.completion_ids, range(len(inputs) // self.group_size))
         for _ in range(self.max_rounds):
@@ -72,10 +74,11 @@ class Resampler:
                     if drawn.log_probs is not None and again.log_probs is not None:
                         drawn.log_probs[to] = again.log_probs[source]
             self.n_resampled += len(fresh)
+            # Only what was drawn again is scored again; groups for which the reserve ran out stay as they are.
             flat = self._flat_groups(inputs, drawn.completion_ids, flat[: len(fresh)]) + flat[len(fresh) :]
 
     def take_count(self) -> int:
-        """Groups drawn anew since this was last asked."""
+        """Groups resampled since the last call."""
         n, self.n_resampled = self.n_resampled, 0
         return n
 
@@ -86,6 +89,7 @@ class Resampler:
         totals = self.rewarder([inputs[i]["case_id"] for i in places], [completion_ids[i] for i in places])
         flat = []
         for n, group in enumerate(groups):
+            # A rollout without a total takes no part in the advantage, so it gives a group no spread either.
             known = [t for t in totals[n * self.group_size : (n + 1) * self.group_size] if t is not None]
             if not known or max(known) - min(known) <= SAME:
                 flat.append(group)

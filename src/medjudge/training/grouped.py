@@ -7,7 +7,7 @@ entropies come out in TRL's own layout, so that all of its losses and metrics ar
 gradient are those of the repeated batch up to rounding (`tests/training/test_grouped.py`).
 
 Cost per group is linear in P + G * C for a prompt of P and completions of C tokens, beside the attention of the prompt
-on itself and of the completions on the prompt, which nobody is spared. A plain 4-D mask over the packed row would make
+on itself and of the completions on the prompt, which no layout avoids. A plain 4-D mask over the packed row would make
 attention cost (P + G * C)^2: more than the G * (P + C)^2 of the repeated batch as soon as G * C is several times P. So
 the row is computed in blocks of whole completions, each against the prompt and itself alone.
 
@@ -37,7 +37,7 @@ from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import split_tensor_dict
 
 from medjudge.inference.prefix import disagreement, refuse_extras, why_not
-from medjudge.inference.rollouts import Sampling, roll_out
+from medjudge.inference.rollouts import Limits, Sampling, roll_out
 
 ATTENTION = "medjudge_grouped"
 """Name under which transformers finds `_attention`."""
@@ -58,7 +58,10 @@ def lora_folded(model: Any) -> Iterator[None]:
     adapted weights is cheap. The weights themselves come back afterwards, not the sum less the product.
     """
     adapted = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
+    # All layers or none: a model with some of them folded would be neither as fast nor as easy to put back.
     layers: list[Any] = adapted if all(map(_folds, adapted)) else []
+    # The tensors themselves, not copies: unmerging would subtract the product and leave its rounding in the base
+    # weights.
     own = [layer.get_base_layer().weight.data for layer in layers]
     try:
         for layer, weight in zip(layers, own, strict=True):
@@ -68,6 +71,7 @@ def lora_folded(model: Any) -> Iterator[None]:
     finally:
         for layer, weight in zip(layers, own, strict=True):
             layer.get_base_layer().weight.data = weight
+            # What PEFT's `unmerge` would clear; the weights are back already.
             layer.merged_adapters.clear()
 
 
@@ -119,6 +123,7 @@ class Packed:
             mine = slice(block.start, block.end)
             if block.prompt is None:
                 keys, values = key[:, mine], value[:, mine]
+            # The first completions stand right after their prompt: one slice holds both, and no keys are copied.
             elif block.prompt[1] == block.start:
                 keys, values = key[:, block.prompt[0] : block.end], value[:, block.prompt[0] : block.end]
             else:
@@ -132,6 +137,7 @@ class Packed:
                     values[:, None].expand(-1, query.shape[1], -1, -1),
                     attn_mask=block.mask,
                     dropout_p=dropout,
+                    # A block without a mask is a prompt: SDPA's causal kernel needs no (n, n) mask in memory.
                     is_causal=block.mask is None,
                     scale=scale,
                 )
@@ -149,6 +155,7 @@ def pack(prompt_ids: Tensor, prompt_mask: Tensor, completion_ids: Tensor, comple
     Rows with equal prompts share it, wherever they stand. A completion that is masked as a whole is left out.
     """
     device = completion_ids.device
+    # On the CPU, once: the loops below would otherwise wait for the GPU at every element.
     scored = completion_mask.bool().cpu()
     lengths = scored.sum(1).tolist()
     members: dict[tuple[int, ...], list[int]] = {}
@@ -168,6 +175,7 @@ def pack(prompt_ids: Tensor, prompt_mask: Tensor, completion_ids: Tensor, comple
         blocks.append(Block(start, end, None, None))
         rows = [row for row in rows if lengths[row]]
         for row in rows:
+            # The last token predicts nothing, and the first is predicted by the prompt's last: one place each.
             n = lengths[row] - 1
             predictors[row] = [end - 1, *range(len(ids), len(ids) + n)]
             ids += completions[row][:n]
@@ -179,6 +187,7 @@ def pack(prompt_ids: Tensor, prompt_mask: Tensor, completion_ids: Tensor, comple
         torch.tensor([ids], device=device),
         torch.tensor([positions], device=device),
         blocks,
+        # A batch in which nothing is scored still needs one place, or backward would have no graph to walk.
         torch.tensor(places or [0], device=device),
         completion_ids[scored.to(device)][None] if places else torch.full((1, 1), -100, device=device),
         scored.to(device),
@@ -189,14 +198,15 @@ def _completion_blocks(sizes: Sequence[int], prompt: tuple[int, int], device: to
     """The completions of one group in blocks of whole completions, of up to a quarter of the prompt's length.
 
     A block of b tokens computes b * (P + b) scores where b * (P + C) are needed, and copies the P keys of the prompt:
-    with b near P / 4, at most a quarter of the scores are in vain, and about 4 * G * C keys are copied. Both are linear
-    in G * C, which neither one block for all completions nor one for each would be. On a GPU blocks are up to the
-    prompt's length, since a launch there costs more than scores computed in vain.
+    with b near P / 4, at most a quarter of the scores are not needed, and about 4 * G * C keys are copied. Both are
+    linear in G * C, which neither one block for all completions nor one for each would be. On a GPU blocks are up to
+    the prompt's length, since a launch there costs more than scores that are not needed.
     """
     limit = (prompt[1] - prompt[0]) // (1 if device.type == "cuda" else 4)
     blocks: list[Block] = []
     start, waiting = prompt[1], list(sizes)
     while waiting:
+        # At least one completion, also where it alone is longer than the limit.
         chosen = [waiting.pop(0)]
         while waiting and sum(chosen) + waiting[0] <= limit:
             chosen.append(waiting.pop(0))
@@ -235,7 +245,7 @@ AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
 def _keep_predictors(module: Any, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
-    """Forward hook of the backbone: the LM head then sees nothing but what predicts a completion token."""
+    """Forward hook of the backbone: the LM head then sees only the positions that predict a completion token."""
     packed = kwargs.get("packed")
     if packed is not None:
         output.last_hidden_state = output.last_hidden_state.index_select(1, packed.predictors)
@@ -245,6 +255,7 @@ def _keep_predictors(module: Any, args: Any, kwargs: dict[str, Any], output: Any
 def shuffled_groups(rows: dict[str, Any], group_size: int) -> dict[str, Any]:
     """As TRL's `shuffle_sequence_dict`, with the rows of a group kept together."""
     n_rows = len(rows["prompt_ids"])
+    # torch.randperm, as TRL's own shuffle: the draw comes from the seed that the trainer set.
     size = math.gcd(n_rows, group_size)  # a process of several may hold parts of groups
     order = torch.randperm(n_rows // size)
     order = (order[:, None] * size + torch.arange(size)).flatten()
@@ -264,15 +275,16 @@ class GroupedGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no typ
     """TRL's GRPO trainer that reads each prompt once per group; where it cannot, it is TRL's and says why, once."""
 
     def __init__(self, *args: Any, on_stock: Callable[[str], None] | None = None, **kwargs: Any) -> None:
-        """As GRPOTrainer. `on_stock` is told, once per reason, why something is left to stock TRL."""
+        """As GRPOTrainer. `on_stock` is called, once per reason, with why something is left to stock TRL."""
         super().__init__(*args, **kwargs)
         self._on_stock = on_stock or logging.getLogger(__name__).warning
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._never = self._unfit()
         if self._never is None:
             for model in (self.model, self.ref_model):
                 if model is not None:
                     base = self.accelerator.unwrap_model(model)
+                    # PEFT's wrapper has a config and hooks of its own: attention is chosen where the layers read it.
                     base = base.get_base_model() if hasattr(base, "get_base_model") else base
                     base.config._attn_implementation = ATTENTION
                     base.base_model.register_forward_hook(_keep_predictors, with_kwargs=True)
@@ -291,7 +303,10 @@ class GroupedGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no typ
     @torch.no_grad()
     def _disproof(self) -> str | None:
         """Why two short groups come out otherwise than by stock TRL, or None if they do not."""
+        # Two groups of two rows, prompts of 6 tokens and completions of 5, with padding on both sides: whatever the
+        # packing has to get right, in the least tokens. The numbers only have to differ.
         ids = (torch.arange(44).view(4, 11) * 7 + 3) % self.model.get_input_embeddings().weight.shape[0]
+        # Rows of one group share their prompt.
         ids[1, :6], ids[3, :6] = ids[0, :6], ids[2, :6]
         mask = torch.ones_like(ids)
         mask[2:, :2] = mask[0, 8:] = 0
@@ -301,7 +316,7 @@ class GroupedGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no typ
         try:
             theirs, _, _ = super()._get_per_token_logps_and_entropies(self.model, *rows)
             ours, _ = self._grouped_logps_and_entropies(self.model, *rows)
-        except Exception as error:  # whatever it stumbles over, stock TRL is there
+        except Exception as error:  # of any library: stock TRL is used instead
             return f"the model does not take packed groups ({type(error).__name__})"
         finally:
             self.model.train(was_training)
@@ -309,14 +324,15 @@ class GroupedGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no typ
         return disagreement(ours, theirs, is_exact=is_exact)
 
     def _stock_because(self, what: str, reason: str | None) -> bool:
-        """Whether there is a reason for stock TRL; a new one is told."""
-        if reason is not None and (told := f"{what} by stock TRL: {reason}.") not in self._told:
-            self._told.add(told)
-            self._on_stock(told)
+        """Whether there is a reason for stock TRL; a new one is reported."""
+        if reason is not None and (message := f"{what} by stock TRL: {reason}.") not in self._reported:
+            self._reported.add(message)
+            self._on_stock(message)
         return reason is not None
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """As TRL's, but rows are shuffled by whole groups between the micro-batches of a generation batch."""
+        # As TRL counts: a batch of rollouts serves so many micro-steps before the next is drawn.
         every = self.args.steps_per_generation * self.num_iterations
         is_new = self._step % every == 0 or self._buffered_inputs is None
         if self._never is not None or not self.model.training or not is_new:
@@ -350,6 +366,7 @@ class GroupedGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no typ
                 **multimodal,
             )
         size = batch_size or len(input_ids)
+        # In TRL's chunks: it asks for them where all rows at once would not fit in memory.
         parts = [
             self._grouped_logps_and_entropies(
                 model, input_ids[start : start + size], attention_mask[start : start + size], logits_to_keep
@@ -377,6 +394,7 @@ class GroupedGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no typ
                 fused_lm_head=True,
                 packed=packed,
             )
+        # TRL adds entropies to the policy's head alone.
         entropies = outputs.entropy if outputs.entropy is not None else torch.zeros_like(outputs.log_probs)
         return packed.unpack(outputs.log_probs), packed.unpack(entropies)
 
@@ -407,6 +425,7 @@ class GroupedGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no typ
                 gather_deepspeed3_params=self.args.ds3_gather_for_generation,
                 gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
             ) as model,
+            # The context of TRL's own `generate`: weights that ZeRO-3 or FSDP have split are gathered here.
             torch.no_grad(),
             self._dist.summon_full_params(self.model_wrapped, recurse=False),
             lora_folded(model),
@@ -422,8 +441,7 @@ class GroupedGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no typ
                     repetition_penalty=self.repetition_penalty,
                     suppress=tuple((self.args.generation_kwargs or {}).get("suppress_tokens") or ()),
                 ),
-                stop_ids=self.eos_token_ids,
-                max_new_tokens=self.max_completion_length,
+                limits=Limits(self.eos_token_ids, self.max_completion_length),
                 batch_tokens=ROLLOUT_TOKENS,
             )
         return [ids for (ids,) in rollouts], None

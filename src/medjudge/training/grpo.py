@@ -84,12 +84,14 @@ class Rewarder:
             **_: object,
         ) -> list[float | None]:
             if completion_ids is not self.asked:  # TRL hands the same list to every term of a batch
+                # Compared by identity: two batches may hold equal completions, and their cases would differ.
                 self.asked, self.scored = completion_ids, self.score(case_id, completion_ids)
                 if self.on_scored is not None:
                     self.on_scored(self.scored)
             # TRL would sum the terms that are there; a rollout without a total is to be left out instead.
             return [None if row.total is None else row.terms[term] for row in self.scored]
 
+        # TRL logs a reward by the name of its function.
         reward.__name__ = term
         return reward
 
@@ -100,8 +102,9 @@ def step_of(checkpoint: Path) -> int:
 
 
 def train_grpo(job: TrainingJob, config: GrpoConfig, rows: RewardedRows, beside: Beside) -> Trained:
-    """Trains under the doctor's eyes. Resumes from the last whole checkpoint of the job."""
+    """Trains while the doctor watches. Resumes from the last whole checkpoint of the job."""
     order, steps = _order(config, rows, beside, job.seed)
+    # Before the trainer is made: a prompt that cannot fit stops here and not in the first long step.
     longest = max(len(row.prompt_ids) for row in rows.encoded)
     check_context(job.model, longest + job.contract.max_completion_tokens)
     checkpoint = artifacts.latest_checkpoint(job.work)
@@ -109,6 +112,7 @@ def train_grpo(job: TrainingJob, config: GrpoConfig, rows: RewardedRows, beside:
     doctor = DoctorWatch(shape, config.doctor, held_out=beside.held_out, checkpoint=checkpoint)
 
     def look(batch: Sequence[ScoredRollout]) -> None:
+        # TRL repeats each prompt group_size times, neighbours in the batch.
         doctor.saw([observed(row, rows.plan, group=i // config.group_size) for i, row in enumerate(batch)])
 
     rewarder = Rewarder(job.contract, rows.cases, rows.encoded, job.tokenizer, rows.plan, on_scored=look)
@@ -125,7 +129,9 @@ def train_grpo(job: TrainingJob, config: GrpoConfig, rows: RewardedRows, beside:
             trainer.train(resume_from_checkpoint=checkpoint)
     finally:
         watch.close()
+    # Kept apart from the history: times differ from run to run, and the history is compared between runs.
     seconds = [entry["step_time"] for entry in trainer.state.log_history if "step_time" in entry]
+    # One writer: several processes share the folder.
     if trainer.is_world_process_zero():
         artifacts.write_json(job.work / artifacts.TIMINGS, seconds)
     return Trained(trainer.model, clean_history(trainer.state.log_history), doctor.report())
@@ -161,12 +167,15 @@ def _trainer(
         model=job.model,
         reward_funcs=rewarder.functions(),
         args=grpo_arguments(config, job.model_config, job.work, max_tokens=max_tokens, steps=steps, seed=job.seed),
+        # The order is ours, written out row by row (TRL's own shuffling is off): a resumed run goes on at the same row.
         train_dataset=Dataset.from_list([prompts[i] for i in order]),
         processing_class=job.tokenizer,
         peft_config=lora_config(config.lora) if config.tuning == "lora" else None,
         callbacks=list(callbacks),
     )
+    # TRL passes prompts as text. The ids are looked up, not tokenised again: a second tokenisation may differ.
     trainer.prompt_ids_by_text = {row.prompt_text: row.prompt_ids for row in rows.encoded}
+    # It prints whole log entries; the watch shows the few numbers that matter.
     trainer.remove_callback(PrinterCallback)
     if config.doctor.policy == "act" and config.doctor.max_resamples:
         trainer.resampler = Resampler(

@@ -28,7 +28,7 @@ class TrainingJob:
     tokenizer: Any
     model_config: ModelConfig
     work: Path
-    """The stage's work folder: checkpoints lie there, and the last whole one is gone on from."""
+    """The stage's work folder: checkpoints lie there, and training resumes from the last whole one."""
     seed: int
 
 
@@ -62,8 +62,8 @@ class RewardedRows:
         can_earn = rewardable(plan, taught)
         chosen = seeded_sample(can_earn, recipe.grpo.max_cases, recipe.seed)
         by_id = {answer.rollout.case.case_id: answer for answer in answers}
-        kept = tuple(by_id[case.case_id] for case in chosen)
-        return cls(chosen, tuple(one.encoded for one in kept), plan, kept, len(taught) - len(can_earn))
+        rewarded = tuple(by_id[case.case_id] for case in chosen)
+        return cls(chosen, tuple(one.encoded for one in rewarded), plan, rewarded, len(taught) - len(can_earn))
 
 
 @dataclass(frozen=True, slots=True)

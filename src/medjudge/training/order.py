@@ -1,7 +1,7 @@
 """Which rows a training sees, in which order and in how many steps. No torch here: a plan counts steps without it.
 
-The order of rows is ours, not the trainer's: all epochs are laid out in one sequence before training, so a run that was
-cut off sees after its resume exactly the rows that it would have seen.
+The order of rows is ours, not the trainer's: all epochs are written out as one sequence before training, so a run that
+was cut off sees after its resume exactly the rows that it would have seen.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ def proof_prompts(
 
     known: case id -> the case encoded already.
     """
+    # The first ones, not a draw: anybody can repeat the proof from the split's file.
     chosen, known = cases[: recipe.merge.proof_prompts], known or {}
     missing = [case for case in chosen if case.case_id not in known]
     added = encode_all(recipe.contract, missing, tokenizer, with_target=False)
@@ -71,6 +72,7 @@ def save_trained(
     folder = out_dir / (artifacts.ADAPTER if is_adapter else artifacts.MODEL)
     if is_adapter:
         _name_parent(model, origin)
+        # TRL adds a copy of an adapter that is trained further, `ref`, for the KL term: it is no part of the judge.
         model.save_pretrained(folder, selected_adapters=["default"])
     else:
         dtype = pick_dtype(recipe.model.dtype, pick_device(recipe.model.device))
@@ -95,6 +97,7 @@ def _name_parent(model: Any, origin: Origin) -> None:
     """Writes into an adapter's own settings what it is to be loaded on."""
     start, name = origin.start, origin.start_name
     for config in model.peft_config.values():
+        # An absolute path: PEFT reads it relative to wherever it is loaded from.
         config.base_model_name_or_path = str(start.resolve()) if Path(name).exists() else name
         config.revision = hub_revision(start)
         if isinstance(config.target_modules, set):  # whose order differs from process to process

@@ -63,6 +63,7 @@ def tokenised_rows(encoded_rows: Iterable[Encoded]) -> list[dict[str, list[int]]
     rows = []
     for encoded in encoded_rows:
         completion_ids = encoded.completion_ids or []
+        # -100 is the label that torch's cross-entropy leaves out: the judge learns answers, not prompts.
         labels = [-100] * len(encoded.prompt_ids) + completion_ids
         rows.append({"input_ids": [*encoded.prompt_ids, *completion_ids], "labels": labels})
     return rows
@@ -70,6 +71,7 @@ def tokenised_rows(encoded_rows: Iterable[Encoded]) -> list[dict[str, list[int]]
 
 def oversampled(cases: Sequence[Case], seed: int) -> list[Case]:
     """The cases with gold, those of rarer labels repeated (whole rounds, then a seeded draw) to equal counts."""
+    # A stream of its own (2), so that this draw does not move with draws elsewhere that use the same seed.
     rng = np.random.default_rng([seed, 2])
     by_label: dict[str, list[Case]] = {}
     for case in cases:
@@ -79,6 +81,7 @@ def oversampled(cases: Sequence[Case], seed: int) -> list[Case]:
     chosen: list[Case] = []
     for group in by_label.values():
         rounds, rest = divmod(most, len(group))
+        # Sorted: repeated cases keep the order of the rows, whatever order the draw gave them in.
         chosen += group * rounds + [group[i] for i in sorted(rng.choice(len(group), rest, replace=False))]
     return chosen
 
@@ -90,23 +93,30 @@ def train_sft(job: TrainingJob, config: SftConfig, taught: TaughtRows) -> Traine
     """
     seed, model, work = job.seed, job.model, job.work
     if config.class_balance == "oversample":
+        # A repeated case is encoded once: rendering and tokenising take longer than the draw.
         by_id = {case.case_id: encoded for case, encoded in taught.train}
         rows = tokenised_rows(by_id[case.case_id] for case in oversampled([case for case, _ in taught.train], seed))
     else:
         rows = tokenised_rows(encoded for _, encoded in taught.train)
     if not rows:
-        raise DataError(f"split {config.split!r} has no case with a gold label: SFT has nothing to learn from.")
+        raise DataError(
+            f"split {config.split!r} has no case with a gold label, expected at least one: SFT has nothing to learn "
+            "from. Map the column that holds it in `[data.fields]`, or name another split."
+        )
+    # Before training: too long a row would fail, or be cut off unseen, in the middle of an epoch.
     check_context(model, max(len(row["input_ids"]) for row in rows))
     epochs = n_epochs(len(rows), config.epochs, config.completions_per_step, config.max_steps)
     order = length_grouped_order([len(row["input_ids"]) for row in rows], epochs, config.micro_batch, seed)
     steps = n_steps(len(rows), config.epochs, config.completions_per_step, config.max_steps)
     held_out = tokenised_rows(taught.validation)
+    # Once per epoch, and never more than ten times: each look costs a pass over the validation sample.
     eval_steps = max(1, steps // max(1, min(10, round(epochs)))) if held_out else None
     checkpoint = artifacts.latest_checkpoint(work)
     watch, totals = Watch("sft", ("loss", "eval_loss")), Totals(checkpoint)
     trainer = SFTTrainer(
         model=model,
         args=sft_arguments(config, job.model_config, work, steps=steps, eval_steps=eval_steps, seed=seed),
+        # The order is written out row by row, and the sampler is sequential: a resumed run goes on at the same row.
         train_dataset=Dataset.from_list([rows[i] for i in order]),
         eval_dataset=Dataset.from_list(held_out) if held_out else None,
         processing_class=job.tokenizer,
@@ -114,10 +124,12 @@ def train_sft(job: TrainingJob, config: SftConfig, taught: TaughtRows) -> Traine
         callbacks=[totals, watch],
     )
     totals.trainer = trainer
+    # It prints whole log entries; the watch shows the few numbers that matter.
     trainer.remove_callback(PrinterCallback)
     try:
         with head_on_labels_only():
             trainer.train(resume_from_checkpoint=checkpoint)
     finally:
+        # In any case: a bar that is left open would overwrite the error's lines.
         watch.close()
     return Trained(trainer.model, clean_history(trainer.state.log_history))

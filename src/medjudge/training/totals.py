@@ -41,16 +41,17 @@ class JudgeCounts:
     def keep_spent(self) -> None:
         """Keeps what has been asked and paid for so far."""
         if any(judge.client is not None for judge in self.judges.values()):
-            self._write(self._kept().get("states", {}))
+            self._write(self._stored().get("states", {}))
 
     def resume(self, *, has_preflight: bool) -> None:
         """Goes on from an earlier session. has_preflight: its pre-flight counts, since it is not made again."""
-        kept = self._kept()
+        stored = self._stored()
         for name, judge in self.judges.items():
-            if judge.client is not None and name in kept.get("spent", {}):
-                judge.client.restore_spent(kept["spent"][name])
+            # What an earlier session paid counts, also where its marks are asked for again.
+            if judge.client is not None and name in stored.get("spent", {}):
+                judge.client.restore_spent(stored["spent"][name])
         if has_preflight:
-            self.restore(kept.get("states", {}))
+            self.restore(stored.get("states", {}))
 
     def states(self) -> dict[str, Any]:
         """The marks so far, by judge."""
@@ -61,7 +62,7 @@ class JudgeCounts:
         for name, state in states.items():
             self.judges[name].restore(state)
 
-    def _kept(self) -> dict[str, Any]:
+    def _stored(self) -> dict[str, Any]:
         return dict(artifacts.read_json(self.path)) if self.path.exists() else {}
 
     def _write(self, states: Mapping[str, Any]) -> None:
@@ -81,21 +82,22 @@ class Totals(TrainerCallback):  # type: ignore[misc]  # transformers ships no ty
     def __init__(self, checkpoint: Path | None, judges: JudgeCounts | None = None) -> None:
         """`checkpoint`: where a training goes on. `judges`: the judge models among its rewards."""
         path = checkpoint / artifacts.TOTALS if checkpoint is not None else None
-        self.kept: dict[str, Any] = artifacts.read_json(path) if path is not None and path.exists() else {}
+        self.stored: dict[str, Any] = artifacts.read_json(path) if path is not None and path.exists() else {}
         self.judges = judges
-        if judges is not None and "judges" in self.kept:
-            judges.restore(self.kept["judges"])
+        # Marks of steps after the checkpoint are dropped with it: those steps are made again.
+        if judges is not None and "judges" in self.stored:
+            judges.restore(self.stored["judges"])
 
     @property
     def loss(self) -> float:
         """Sum of the losses of all steps up to the checkpoint."""
-        return float(self.kept.get("loss", 0.0))
+        return float(self.stored.get("loss", 0.0))
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Puts the sums back; transformers has just set its own to 0."""
-        if not self.kept:
+        if not self.stored:
             return
-        restore_sums(self.trainer, loss=self.loss, tokens=self.kept.get("tokens"))
+        restore_sums(self.trainer, loss=self.loss, tokens=self.stored.get("tokens"))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """An entry of the log before each checkpoint."""
@@ -109,6 +111,8 @@ class Totals(TrainerCallback):  # type: ignore[misc]  # transformers ships no ty
         """Writes the sums into the checkpoint."""
         if not state.is_world_process_zero:
             return
+        # Neither sum comes back from a checkpoint of transformers or TRL: the mean loss of a resumed run would be that
+        # of its last session.
         checkpoints, loss = Path(args.output_dir), summed_loss(self.trainer)
         artifacts.write_json(
             checkpoints / f"checkpoint-{state.global_step}" / artifacts.TOTALS,

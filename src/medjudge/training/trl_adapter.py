@@ -60,14 +60,24 @@ class ContractGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no ty
         def draw(texts: list[str]) -> Drawn:
             return _drawn(generate(texts))
 
-        kept = _drawn(drawn)
-        self.resampler.fill(self._rows, prompts, kept, draw, self.state.global_step)
-        return (kept.prompt_ids, kept.completion_ids, drawn[2], kept.completions, kept.log_probs, *drawn[5:])
+        sampled = _drawn(drawn)
+        self.resampler.fill(self._rows, prompts, sampled, draw, self.state.global_step)
+        return (
+            sampled.prompt_ids,
+            sampled.completion_ids,
+            drawn[2],
+            sampled.completions,
+            sampled.log_probs,
+            *drawn[5:],
+        )
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int] | None], None, dict[str, Any]]:
         ids = [self.prompt_ids_by_text.get(text) for text in prompts]
         if None in ids:  # a KeyError would carry the prompt into the log
-            raise ModelError("the trainer asks for a prompt that the contract did not render. Run again with --fresh.")
+            raise ModelError(
+                "the trainer asks for a prompt that the contract did not render, expected only those of its rows. Run "
+                "again with --fresh."
+            )
         return ids, None, {}
 
 
@@ -140,7 +150,7 @@ def limit_to_one_device(arguments: Any) -> Any:
 def head_on_labels_only() -> Iterator[None]:
     """TRL's fused LM head computes the positions that carry loss, and no others, on every device.
 
-    TRL does so where Triton runs and scores prompts too elsewhere, lest a compiler meet a new shape in each batch; on a
+    TRL does so where Triton runs; elsewhere it scores prompts too, so that a compiler sees one shape per batch; on a
     CPU nothing is compiled. The loss is the same sum.
     """
     before = trl.trainer.utils._use_triton

@@ -105,7 +105,7 @@ def grpo_arguments(
         "steps_per_generation": config.completions_per_step // config.micro_batch,
         "num_generations": config.group_size,
         "num_iterations": config.num_iterations,
-        # As for SFT: `order.py` has laid out all epochs.
+        # As for SFT: `order.py` has written out all epochs.
         "shuffle_dataset": False,
         "remove_unused_columns": False,
         "max_completion_length": max_tokens,
@@ -153,7 +153,7 @@ def check_arguments(recipe: Recipe) -> None:
 
 
 def settings_in_force(stage: str, recipe: Recipe) -> dict[str, Any]:
-    """TRL's own settings that change gradients and that the recipe leaves to TRL, with the values in force.
+    """TRL's own settings that change gradients and that the recipe leaves to TRL, with the values in use.
 
     Their defaults differ between versions of TRL, so the same recipe can train otherwise after an upgrade:
     `use_bias_correction_kl`, for one, is True in 1.16 and was False when it was added.
@@ -205,19 +205,20 @@ GRADIENT_SETTINGS: dict[type, tuple[str, ...]] = {
 def _build(kind: Any, section: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Any:
     if repeated := sorted(set(ours) & set(theirs)):
         raise ConfigError(
-            f"`{section}.trl` repeats what the recipe sets elsewhere: {', '.join(repeated)}. Remove it there."
+            f"`{section}.trl` repeats what the recipe sets elsewhere, expected other keys: {', '.join(repeated)}. "
+            "Remove it there."
         )
     if leaking := sorted(set(theirs) & _LEAKING):
         raise ConfigError(
-            f"`{section}.trl` sets {', '.join(leaking)}, which would print or upload prompts and "
+            f"`{section}.trl` sets {', '.join(leaking)}, expected them off: they would print or upload prompts and "
             "completions. Remove it there."
         )
     try:
         arguments = kind(**ours, **theirs)
     except (TypeError, ValueError) as error:
         raise ConfigError(
-            f"TRL refuses the {section} settings: {error}. Change the setting that it names, or take it out of "
-            f"`{section}.trl`."
+            f"TRL refuses the {section} settings, expected ones that it takes: {error}. Change the setting that it "
+            f"names, or take it out of `{section}.trl`."
         ) from None
     return limit_to_one_device(arguments)
 
