@@ -172,7 +172,7 @@ CASES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
             str(rows_file(f, lines({k: v for k, v in GOOD.items() if k != "appropriateness"}))),
             *MAP,
             "--model",
-            f"m={f}",
+            "m=builtin:tiny",
             "--out",
             str(f / "out"),
         ],
@@ -184,7 +184,7 @@ CASES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "model without a name": (evaluate_case(*MAP, "--model", "folder", "--out", "o"), r"NAME=PATH_OR_ID"),
     "model named twice": (evaluate_case(*MAP, "--model", "a=x", "--model", "a=y", "--out", "o"), r"twice"),
     "evaluate into a folder with files": (
-        lambda f: [*evaluate_case(*MAP, "--model", f"m={f}")(f), "--out", str(f)],
+        lambda f: [*evaluate_case(*MAP, "--model", "m=builtin:tiny")(f), "--out", str(f)],
         r"not an empty folder",
     ),
     "report of no run": (lambda f: ["report", str(f)], r"holds no results\.json"),

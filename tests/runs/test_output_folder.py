@@ -38,7 +38,7 @@ def test_a_folder_appears_whole_with_a_manifest_of_how_it_came_to_be(tmp_path: P
     manifest = folder.manifest()
     assert manifest is not None
     assert (manifest["stage"], manifest["seed"], manifest["config"]) == ("score", 3, {"level": 0.95})
-    assert manifest["command"].startswith("medjudge ")
+    assert manifest["command"].startswith("medjudge")
     assert manifest["versions"]["medjudge"] == artifacts.package_versions()["medjudge"]
     assert {"git_revision", "wall_s", "finished", "trl"} <= manifest.keys()
     assert manifest["files"] == {

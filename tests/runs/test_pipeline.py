@@ -218,10 +218,10 @@ def test_a_judge_in_python_is_not_loaded_from_changed_files(finished: tuple[Reci
     whole, path = flip_one_bit(model / "tokenizer.json")
     try:
         with pytest.raises(RunError, match=r"model/tokenizer\.json was changed"):
-            _ = Judge(model, "appropriateness", settings)._engine
+            _ = Judge(model, "appropriateness", settings)._engine.load()
     finally:
         path.write_bytes(whole)
-    assert Judge(model, "appropriateness", settings)._engine is not None
+    assert Judge(model, "appropriateness", settings)._engine.load() is not None
 
 
 def test_a_changed_output_is_made_anew_and_fresh_helps_with_a_damaged_run_folder(

@@ -353,7 +353,7 @@ def test_generated_sets_are_sources() -> None:
         "appropriateness.py",
         "principles.jsonl",
         "variants.jsonl",
-        "parts.py",
+        "partition.py",
     }
 
 

@@ -150,7 +150,7 @@ def run_of(name: str, models: Mapping[str, Path], work: Path, patch: pytest.Monk
                 lambda rollout: (
                     0.0
                     if repeated_share(rollout.completion.text, 2)
-                    else len(set(rollout.completion.text.split())) / 20
+                    else min(1.0, len(set(rollout.completion.text.split())) / 20)
                 ),
             )
             return hack(styled, work, patch, rewards={"thorough": 1.0}, max_steps=18)

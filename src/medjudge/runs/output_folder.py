@@ -113,15 +113,19 @@ class OutputFolder:
         """
         with hold(self.work):
             try:
-                # Another command may have been told the same folder, for another question and with work of its own.
-                _require_free(self.final)
-                if any(is_held(path) for path in self._work_of_others()):
-                    raise _in_use(self.final)
+                if self.final == self.home:  # a run's own folders are made anew, under the lock of the run
+                    self._require_no_other()
                 yield self.begin(inputs)
             except BaseException:
                 artifacts.note_sitting(self.work)
                 self.drop_useless_work()
                 raise
+
+    def _require_no_other(self) -> None:
+        """Another command may have been told the same folder, for another question and with work of its own."""
+        _require_free(self.final)
+        if any(is_held(path) for path in self._work_of_others()):
+            raise _in_use(self.final)
 
     def _work_of_others(self) -> Iterator[Path]:
         """Begun work of other questions that is to move to the same place."""
