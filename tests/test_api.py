@@ -13,9 +13,9 @@ from rich.console import Console
 
 import medjudge
 from medjudge import Judge, load_cases, score
-from medjudge.api import Judged
+from medjudge.api import Judged, contract_of
 from medjudge.errors import ConfigError
-from medjudge.records import Unparsed, Verdict
+from medjudge.records import Case, Unparsed, Verdict
 from tests.models.small_models import save_base
 from tests.small_runs import write_rows
 
@@ -99,3 +99,10 @@ def test_the_names_are_there_but_not_imported() -> None:
         medjudge.judge  # noqa: B018
     code = "import sys, medjudge; assert not {'torch', 'numpy', 'medjudge.api'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_options_that_say_how_files_are_read_are_refused_with_verdicts_of_a_judge() -> None:
+    judged = Judged("a", [Case("c", {}, "1")], [Verdict("c", "1", None)], contract_of("equivalence"))
+    assert score(judged, level=0.9).results.level == 0.9
+    with pytest.raises(ConfigError, match="got threshold with verdicts of"):
+        score(judged, threshold=0.5)

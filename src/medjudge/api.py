@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack
 
 from medjudge import artifacts
 from medjudge.data.columns import Rows
@@ -51,6 +51,31 @@ if TYPE_CHECKING:
 TAKES = "score takes files, pandas frames or what `Judge.judge` gave"
 N_SHOWN = 10
 """Rows of a frame that a notebook shows."""
+
+
+ANALYSIS = ("reference", "level", "n_resamples", "seed")
+"""Options of `score` that say what is measured, and not how files are read."""
+
+
+class MoreScoreOptions(TypedDict, total=False):
+    """Keywords of `score` that only few need, by the names of the command's options; `ScoreOptions` describes them."""
+
+    ordered: bool
+    positive: str | None
+    gold_columns: Mapping[str, str]
+    aliases: Mapping[str, str]
+    threshold: float | None
+    gold_threshold: float | None
+    where: Mapping[str, Any] | Sequence[str]
+    """A mapping, or `["column=value"]`."""
+    train: str | None
+    train_where: Sequence[str]
+    families: Mapping[str, str]
+    confidence_max: float
+    reference: str | None
+    level: float
+    n_resamples: int
+    seed: int
 
 
 def contract_of(task: str | TaskContract, settings: Mapping[str, Any] | None = None) -> TaskContract:
@@ -352,28 +377,17 @@ def score(
     gold: str | Path | pd.DataFrame | None = None,
     task: str | TaskContract | None = None,
     labels: Sequence[str] | None = None,
-    ordered: bool = False,
-    positive: str | None = None,
     columns: Mapping[str, str] | None = None,
     judges: Mapping[str, str] | None = None,
-    gold_columns: Mapping[str, str] | None = None,
-    reference: str | None = None,
-    level: float = 0.95,
-    n_resamples: int = 2000,
-    seed: int = 42,
-    **options: Any,
+    **options: Unpack[MoreScoreOptions],
 ) -> Scores:
     """Verdicts against the experts: what `Judge.judge` gave, or files and pandas frames as `medjudge score` takes them.
 
-    The arguments are keywords, by the names of the command's options, and no options object: a notebook completes them,
-    and a call is read without looking up a second type. Those that only few need come as `options`.
-
     verdicts: one or several of these, or judge -> file or frame. Of files and frames: gold (a file, a frame, or a
-    column of the verdicts), task or labels (`["no", "yes"]` or "no,yes"), columns, judges and gold_columns as the
-    command's --map, --judge and --gold-map; `labels` of two has its second as positive unless `positive` says
-    otherwise. options: the others of `ScoreOptions`: aliases, threshold, gold_threshold, where (a mapping or
-    `["column=value"]`), train, train_where, families, confidence_max. What was read as what stands in
-    `Scores.results.read_as`. Raises DataError or ConfigError as the command does.
+    column of the verdicts), task or labels (`["no", "yes"]` or "no,yes"), columns and judges as the command's --map and
+    --judge; `labels` of two has its second as positive unless `positive` says otherwise. options: see
+    `MoreScoreOptions`; of them verdicts of `Judge.judge` take reference, level, n_resamples and seed. What was read as
+    what stands in `Scores.results.read_as`. Raises DataError or ConfigError as the command does.
     """
     import pandas as pd
 
@@ -390,13 +404,13 @@ def score(
                 "got verdicts of `Judge.judge` with files or under names, expected a list of one kind: score takes "
                 "verdicts from `Judge.judge` or files, not both at once. Score them apart."
             )
-        return _score_judged(judged, reference, level, n_resamples, seed)
+        return _score_judged(judged, _analysis_options(options))
     from medjudge.commands.score import score as score_sources
 
-    scale = _scale_of(task, labels, ordered, positive)
-    given: dict[str, Any] = {"columns": columns or {}, "judges": judges or {}, "gold_columns": gold_columns or {}}
+    more: dict[str, Any] = dict(options)
+    scale = _scale_of(task, labels, more.pop("ordered", False), more.pop("positive", None))
+    given: dict[str, Any] = {"columns": columns or {}, "judges": judges or {}, **more}
     given |= {"gold": None if gold is None else _source(gold, "gold frame")}
-    given |= {"reference": reference, "level": level, "n_resamples": n_resamples, "seed": seed, **options}
     names = list(named) if named is not None else [_frame_name(at, len(items)) for at in range(len(items))]
     sources = [
         f"{name}={item}" if named is not None and isinstance(item, str | Path) else _source(item, name)
@@ -454,7 +468,17 @@ def _score_options(given: Mapping[str, Any]) -> ScoreOptions:
     return ScoreOptions(**{**given, **texts, "where": [where] if isinstance(where, str) else list(where)})
 
 
-def _score_judged(judged: Sequence[Judged], reference: str | None, level: float, n_resamples: int, seed: int) -> Scores:
+def _analysis_options(options: Mapping[str, Any]) -> AnalysisOptions:
+    """Those that verdicts of `Judge.judge` take: how they are read is settled. Raises ConfigError for others."""
+    if others := sorted(set(options) - set(ANALYSIS)):
+        raise ConfigError(
+            f"got {', '.join(others)} with verdicts of `Judge.judge`, expected {', '.join(ANALYSIS)} alone: the others "
+            "say how files are read. Leave them out."
+        )
+    return AnalysisOptions(**options)
+
+
+def _score_judged(judged: Sequence[Judged], options: AnalysisOptions) -> Scores:
     first = judged[0]
     if len({one.name for one in judged}) < len(judged):
         raise ConfigError(
@@ -476,6 +500,6 @@ def _score_judged(judged: Sequence[Judged], reference: str | None, level: float,
                 for one in judged
                 if one.n_words_cut
             },
-            options=AnalysisOptions(reference=reference, level=level, n_resamples=n_resamples, seed=seed),
+            options=options,
         )
     )
