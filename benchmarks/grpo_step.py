@@ -176,7 +176,7 @@ def work(options: argparse.Namespace) -> None:
     from trl import GRPOConfig, GRPOTrainer
 
     from medjudge.models.load import quiet_libraries
-    from medjudge.tiny_base.tiny import build_tokenizer
+    from medjudge.models.scratch import build_tokenizer
     from medjudge.training.grouped import GroupedGrpoTrainer
 
     quiet_libraries()

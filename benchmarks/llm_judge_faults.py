@@ -69,7 +69,7 @@ def make_model(folder: Path) -> None:
     """A Llama-shaped model with random weights, and a tokenizer trained on a few words."""
     from transformers import LlamaConfig, LlamaForCausalLM, set_seed
 
-    from medjudge.tiny_base.tiny import build_tokenizer
+    from medjudge.models.scratch import build_tokenizer
 
     tokenizer = build_tokenizer([" ".join(WORDS)] * 50, 400)
     set_seed(0)

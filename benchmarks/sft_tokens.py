@@ -23,6 +23,7 @@ from trl import SFTConfig, SFTTrainer
 from medjudge.data.sources import read_source
 from medjudge.models.adapters import lora_config
 from medjudge.models.load import quiet_libraries
+from medjudge.models.scratch import build_tokenizer
 from medjudge.settings.data import DataConfig
 from medjudge.settings.model import LoraSettings
 from medjudge.settings.training import BaseConfig
@@ -30,10 +31,10 @@ from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.mcq import McqContract
 from medjudge.tasks.rubric import RubricContract
-from medjudge.tiny_base.tiny import build_model, build_tokenizer
+from medjudge.tiny_base.tiny import build_model
+from medjudge.training.order import length_grouped_order
 from medjudge.training.sft import tokenised_rows
 from medjudge.training.trl_adapter import head_on_labels_only
-from medjudge.training.trl_arguments import length_grouped_order
 from side_by_side import arguments, in_turn, ratio, report
 
 SETS = {

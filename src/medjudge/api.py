@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack
 
 from medjudge import artifacts
 from medjudge.data.columns import Rows
@@ -41,7 +41,7 @@ from medjudge.tasks.contract import TaskContract
 if TYPE_CHECKING:
     import pandas as pd
 
-    from medjudge.commands.score import ScoreOptions
+    from medjudge.commands.score import MoreScoreOptions, ScoreOptions
     from medjudge.metrics.calibrators import Calibrator
     from medjudge.reporting.figures import Picture
     from medjudge.tasks.scale import LabelScale
@@ -55,27 +55,6 @@ N_SHOWN = 10
 
 ANALYSIS = ("reference", "level", "n_resamples", "seed")
 """Options of `score` that say what is measured, and not how files are read."""
-
-
-class MoreScoreOptions(TypedDict, total=False):
-    """Keywords of `score` that only few need, by the names of the command's options; `ScoreOptions` describes them."""
-
-    ordered: bool
-    positive: str | None
-    gold_columns: Mapping[str, str]
-    aliases: Mapping[str, str]
-    threshold: float | None
-    gold_threshold: float | None
-    where: Mapping[str, Any] | Sequence[str]
-    """A mapping, or `["column=value"]`."""
-    train: str | None
-    train_where: Sequence[str]
-    families: Mapping[str, str]
-    confidence_max: float
-    reference: str | None
-    level: float
-    n_resamples: int
-    seed: int
 
 
 def contract_of(task: str | TaskContract, settings: Mapping[str, Any] | None = None) -> TaskContract:

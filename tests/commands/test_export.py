@@ -20,12 +20,13 @@ from medjudge.commands.evaluate import evaluate_folder
 from medjudge.commands.export import ExportOptions, documents, export_lm_eval, lm_eval_command
 from medjudge.data.sources import read_source
 from medjudge.errors import ConfigError
+from medjudge.models.scratch import build_tokenizer
 from medjudge.recipe import Recipe, recipe_from_tree
 from medjudge.records import Case
 from medjudge.settings.training import BaseConfig
 from medjudge.tasks.encoding import encode_all
 from medjudge.tasks.rubric import RubricContract
-from medjudge.tiny_base.tiny import build_model, build_tokenizer
+from medjudge.tiny_base.tiny import build_model
 from tests.shared_data import require_shared, shared_tokenizer
 
 N_ROWS = 8

@@ -16,7 +16,7 @@ from medjudge.errors import ConfigError, DataError
 from medjudge.metrics.variants import Variants, step_times
 from medjudge.models.contract import TrainedUnder
 from medjudge.recipe import variants_from_tree
-from medjudge.runs.pipeline import STAGES
+from medjudge.runs.stages import STAGES
 from tests.small_runs import small_tree, write_rows
 
 BASE: dict[str, Any] = {"name": "x", "task": {"kind": "mcq"}, "grpo": {"max_steps": 5}}

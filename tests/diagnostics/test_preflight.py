@@ -19,7 +19,7 @@ from medjudge.data.rows import Row, iter_rows
 from medjudge.diagnostics.checks import CHECKS, COSTLY_CASES, PolicySample
 from medjudge.diagnostics.preflight import Preflight, PreflightOptions, require_earnable, run_preflight
 from medjudge.errors import DataError
-from medjudge.models.scratch import format_texts, plain_texts
+from medjudge.models.scratch import build_tokenizer, format_texts, plain_texts
 from medjudge.recipe import load_recipe, load_variants
 from medjudge.records import Case, Completion, Judgement, Rollout, Unparsed, Verdict
 from medjudge.rewards.composition import RewardContext, RewardPlan, RuleReward, Term, build_plan
@@ -28,7 +28,6 @@ from medjudge.tasks.appropriateness import LABELS, AppropriatenessContract
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.mcq import McqContract
-from medjudge.tiny_base.tiny import build_tokenizer
 from medjudge.training.job import RewardedRows
 from tests.shared_data import shared_rows, shared_tokenizer
 

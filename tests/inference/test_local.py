@@ -13,6 +13,7 @@ from medjudge.inference.local import LocalEngine, fit_for_inference
 from medjudge.inference.rollouts import Sampling
 from medjudge.models.lineage import load_any
 from medjudge.models.load import check_context, fit_stop_tokens
+from medjudge.models.scratch import build_tokenizer
 from medjudge.records import Case
 from medjudge.settings.model import ModelConfig
 from medjudge.tasks.appropriateness import AppropriatenessContract
@@ -21,7 +22,6 @@ from medjudge.tasks.encoding import encode, encode_all, encode_labels
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.mcq import McqContract
 from medjudge.tasks.tokenizers import decode, stop_token_ids
-from medjudge.tiny_base.tiny import build_tokenizer
 from tests.models.random_models import random_model
 from tests.models.small_models import save_base
 

@@ -25,12 +25,13 @@ from medjudge import artifacts
 from medjudge.commands.evaluate import EvaluateOptions, evaluate_folder
 from medjudge.metrics import sentences as statements
 from medjudge.models.adapters import lora_config
+from medjudge.models.scratch import build_tokenizer
 from medjudge.recipe import recipe_from_tree
 from medjudge.runs.pipeline import run_recipe
 from medjudge.settings.data import DataConfig
 from medjudge.settings.model import LoraSettings
 from medjudge.settings.training import BaseConfig
-from medjudge.tiny_base.tiny import build_model, build_tokenizer
+from medjudge.tiny_base.tiny import build_model
 from tests.models.small_models import TEXT, save_base
 from tests.replays.common import Guard
 from tests.small_runs import small_tree, write_rows

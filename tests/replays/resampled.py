@@ -23,11 +23,11 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from medjudge.inference.local import LocalEngine
 from medjudge.metrics.summary import AnalysisOptions, summarise
 from medjudge.models.load import fit_stop_tokens
+from medjudge.models.scratch import build_tokenizer
 from medjudge.records import Case, Completion, Judgement, Unparsed, Verdict
 from medjudge.tasks.encoding import encode_all
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.tokenizers import decode, stop_token_ids
-from medjudge.tiny_base.tiny import build_tokenizer
 from tests.replays.common import Guard
 
 CONTRACT = EquivalenceContract(system_prompt="", max_completion_tokens=4)

@@ -25,6 +25,7 @@ import torch
 from medjudge.data.sources import read_source
 from medjudge.diagnostics import preflight
 from medjudge.inference.local import LocalEngine
+from medjudge.models.scratch import build_tokenizer
 from medjudge.records import Case, Rollout, Unparsed
 from medjudge.rewards.composition import RewardContext, build_plan
 from medjudge.settings.data import DataConfig
@@ -32,7 +33,7 @@ from medjudge.settings.training import BaseConfig
 from medjudge.tasks import mcq
 from medjudge.tasks.mcq import McqContract
 from medjudge.tasks.tokenizers import stop_token_ids
-from medjudge.tiny_base.tiny import build_model, build_tokenizer
+from medjudge.tiny_base.tiny import build_model
 from tests.replays.common import Guard, refusal
 from tests.shared_data import shared_tokenizer
 

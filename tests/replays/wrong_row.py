@@ -22,13 +22,13 @@ import pytest
 
 from medjudge.data.sources import read_source
 from medjudge.diagnostics import preflight
+from medjudge.models.scratch import build_tokenizer
 from medjudge.records import Case, Rollout, Verdict
 from medjudge.rewards.composition import RewardContext, RewardPlan, Term, build_plan
 from medjudge.settings.data import DataConfig
 from medjudge.settings.training import GrpoConfig
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.encoding import encode_all
-from medjudge.tiny_base.tiny import build_tokenizer
 from medjudge.training import grpo
 from tests.replays.common import Guard, refusal, share
 

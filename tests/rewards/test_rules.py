@@ -8,13 +8,13 @@ import pytest
 
 from medjudge.diagnostics.preflight import check_gold, require_earnable
 from medjudge.errors import DataError
+from medjudge.models.scratch import build_tokenizer
 from medjudge.records import Case, Completion, Judgement, Rollout, Unparsed, Verdict
 from medjudge.rewards.composition import KNOWN, RewardContext, RewardPlan, build_plan
 from medjudge.rewards.rules import REWARDS, RewardRule
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.mcq import McqContract
-from medjudge.tiny_base.tiny import build_tokenizer
 from tests.models.small_models import TEXT
 from tests.shared_data import shared_rows, shared_tokenizer
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from medjudge.models.scratch import build_tokenizer
 from medjudge.records import Case
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.citations import cited_ids, first_snippets, given_ids, without_unseen
 from medjudge.tasks.encoding import encode, encode_all
-from medjudge.tiny_base.tiny import build_tokenizer
 from tests.models.small_models import TEXT
 from tests.shared_data import shared_rows, shared_tokenizer
 

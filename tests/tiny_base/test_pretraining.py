@@ -12,6 +12,7 @@ from rich.console import Console
 from medjudge import artifacts
 from medjudge.models.lineage import read_lineage, weights_sha256
 from medjudge.models.load import TINY_DIR, load_tokenizer, resolve
+from medjudge.models.scratch import build_tokenizer
 from medjudge.settings.training import BaseConfig
 from medjudge.tiny_base.build import Phase, build
 from medjudge.tiny_base.cpu_forward import LinearCrossEntropy, hidden_states
@@ -27,7 +28,7 @@ from medjudge.tiny_base.pretraining import (
     tie_queries_to_keys,
     weighted_loss,
 )
-from medjudge.tiny_base.tiny import build_model, build_tokenizer
+from medjudge.tiny_base.tiny import build_model
 
 SHAPE = BaseConfig(vocab_size=300, hidden_size=32, n_layers=2, n_heads=2, intermediate_size=64)
 CHAT: Document = [{"role": "user", "content": "Which nerve?"}, {"role": "assistant", "content": "B) axillary nerve"}]

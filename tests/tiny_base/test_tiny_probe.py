@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from medjudge.models.scratch import build_tokenizer
 from medjudge.synthetic import mcq
 from medjudge.tiny_base import tiny_probe
 from medjudge.tiny_base.documents import Document, Span
-from medjudge.tiny_base.tiny import build_tokenizer
 
 
 def knows(which: str, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> Any:

@@ -12,6 +12,7 @@ import torch
 
 from medjudge.inference.local import LocalEngine
 from medjudge.models.load import load_tokenizer, load_weights
+from medjudge.models.scratch import build_tokenizer
 from medjudge.records import Case, Verdict
 from medjudge.rewards.composition import RewardContext, build_plan
 from medjudge.settings.model import ModelConfig
@@ -20,7 +21,7 @@ from medjudge.tasks.appropriateness import LABELS, AppropriatenessContract
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.encoding import encode_all
 from medjudge.tasks.tokenizers import stop_token_ids
-from medjudge.tiny_base.tiny import build_model, build_tokenizer
+from medjudge.tiny_base.tiny import build_model
 from medjudge.training.grpo import ContractGroupedTrainer, train_grpo
 from medjudge.training.job import Beside, RewardedRows, TrainingJob
 from medjudge.training.trl_adapter import ContractGrpoTrainer

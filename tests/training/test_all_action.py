@@ -16,6 +16,7 @@ from trl import GRPOConfig
 
 from medjudge.errors import ConfigError
 from medjudge.inference.labels import LabelTree, label_log_probs, read_cache
+from medjudge.models.scratch import build_tokenizer
 from medjudge.recipe import recipe_from_tree
 from medjudge.records import Case
 from medjudge.rewards.composition import RewardContext, build_plan
@@ -24,7 +25,7 @@ from medjudge.settings.training import BaseConfig, GrpoConfig
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.encoding import LabelIds, encode_all, encode_labels
 from medjudge.tasks.equivalence import EquivalenceContract
-from medjudge.tiny_base.tiny import build_model, build_tokenizer
+from medjudge.tiny_base.tiny import build_model
 from medjudge.training import all_action
 from medjudge.training.all_action import all_action_loss, outcome_log_probs, outcome_rewards, train_all_action
 from medjudge.training.job import Beside, RewardedRows, TrainingJob

@@ -16,7 +16,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from trl import GRPOConfig, GRPOTrainer
 
-from medjudge.tiny_base.tiny import build_tokenizer
+from medjudge.models.scratch import build_tokenizer
 from medjudge.training.grouped import GroupedGrpoTrainer, Packed, lora_folded, pack, shuffled_groups
 from tests.models.random_models import random_ids, random_model
 from tests.models.small_models import TEXT

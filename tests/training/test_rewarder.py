@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from medjudge.models.scratch import build_tokenizer
 from medjudge.records import Case, Judgement
 from medjudge.rewards.composition import RewardContext, ScoredRollout, build_plan
 from medjudge.tasks.appropriateness import LABELS, AppropriatenessContract
 from medjudge.tasks.encoding import encode_all
-from medjudge.tiny_base.tiny import build_tokenizer
 from medjudge.training.grpo import Rewarder
 from tests.models.small_models import TEXT
 

@@ -14,7 +14,7 @@ from datasets import Dataset
 from peft import LoraConfig
 from trl import SFTConfig, SFTTrainer
 
-from medjudge.tiny_base.tiny import build_tokenizer
+from medjudge.models.scratch import build_tokenizer
 from medjudge.training.trl_adapter import head_on_labels_only
 from tests.models.random_models import VOCAB, random_ids, random_model
 

@@ -15,15 +15,9 @@ from medjudge.records import Case
 from medjudge.settings.model import ModelConfig
 from medjudge.settings.training import GrpoConfig, SftConfig
 from medjudge.training.grpo import grpo_order
+from medjudge.training.order import epoch_order, length_grouped_order, n_steps
 from medjudge.training.sft import oversampled
-from medjudge.training.trl_arguments import (
-    epoch_order,
-    grpo_arguments,
-    length_grouped_order,
-    n_steps,
-    settings_in_force,
-    sft_arguments,
-)
+from medjudge.training.trl_arguments import grpo_arguments, settings_in_force, sft_arguments
 
 CPU = ModelConfig(device="cpu", dtype="float32")
 

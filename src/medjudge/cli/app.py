@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 
 TRAIN, MEASURE, MORE = "Train a judge", "Measure judges", "More"
+ASKED_TASK = (
+    "The task, such as equivalence. Not needed for models that medjudge trained: their folders say it, with its "
+    "settings (contract.json)."
+)
 FIRST_STEPS = (
     "First steps: `medjudge demo` shows all of it on built-in rows. With rows of your own: `medjudge init TASK` writes "
     "a recipe (mcq, equivalence, rubric or appropriateness), `medjudge check-data ROWS --recipe TASK.toml` reads the "
@@ -49,6 +53,14 @@ Overrides = Annotated[
 Engine = Annotated[
     str | None,
     typer.Option(help="What asks local models: transformers, or vllm (a GPU). `vllm:DIR` names it for one model."),
+]
+Rows = Annotated[str, typer.Option("--data", help="Labelled rows: a file, a hub or builtin data set.")]
+AskedTask = Annotated[str | None, typer.Option("--task", help=ASKED_TASK)]
+FromRecipe = Annotated[Path | None, typer.Option(help="Take task, fields and other settings from a recipe.")]
+Where = Annotated[list[str] | None, typer.Option(help="Keep rows with COLUMN=VALUE.")]
+Base = Annotated[str | None, typer.Option(help="Load adapters on these weights; they must be the adapters' parent.")]
+Mode = Annotated[
+    str | None, typer.Option(help="generate: write answers; labels: score the labels alone, one pass per case.")
 ]
 RecipeFile = Annotated[Path, typer.Argument(help="A TOML recipe; `medjudge init KIND` writes one.", metavar="RECIPE")]
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from medjudge.cli.app import (
     MEASURE,
+    AskedTask,
+    Base,
     Engine,
+    FromRecipe,
     Mapped,
+    Mode,
     Overrides,
+    Rows,
+    Where,
     app,
     asking,
     bench_recipe,
@@ -21,46 +27,51 @@ from medjudge.cli.app import (
 )
 from medjudge.errors import ConfigError
 
-ASKED_TASK = (
-    "The task, such as equivalence. Not needed for models that medjudge trained: their folders say it, with its "
-    "settings (contract.json)."
-)
-
 
 @app.command(rich_help_panel=MEASURE)
 def evaluate(
-    data: Annotated[str, typer.Option("--data", help="Labelled rows: a file, a hub or builtin data set.")],
+    data: Rows,
     model: Annotated[
         list[str], typer.Option("--model", help="NAME=PATH_OR_ID, as often as needed; the first is the reference.")
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for results.json and verdicts.jsonl.")],
-    task: Annotated[str | None, typer.Option("--task", help=ASKED_TASK)] = None,
-    recipe: Annotated[Path | None, typer.Option(help="Take task, fields and other settings from a recipe.")] = None,
+    task: AskedTask = None,
+    recipe: FromRecipe = None,
     mapping: Mapped = None,
-    where: Annotated[list[str] | None, typer.Option(help="Keep rows with COLUMN=VALUE.")] = None,
+    where: Where = None,
     train: Annotated[
         str | None, typer.Option(help="The rows the models were trained on: for leakage and baselines.")
     ] = None,
-    base: Annotated[
-        str | None, typer.Option(help="Load adapters on these weights; they must be the adapters' parent.")
-    ] = None,
-    mode: Annotated[
-        str | None, typer.Option(help="generate: write answers; labels: score the labels alone, one pass per case.")
-    ] = None,
+    base: Base = None,
+    mode: Mode = None,
     engine: Engine = None,
     overrides: Overrides = None,
 ) -> None:
     """Judge labelled rows with any models, and compare them with intervals and paired tests."""
     models = named_pairs(model)
     settings = [*(overrides or []), *asking(mode, engine)]
-    contract, data_config, rest = task_data_rest(task, recipe, mapping, settings, list(models.values()))
-    from medjudge.commands.evaluate import EvaluateOptions, evaluate_folder
+    asked = task_data_rest(task, recipe, mapping, settings, list(models.values()))
+    _measure(asked, data, models, out, where=where, train=train, base=base)
 
-    options = EvaluateOptions(where or (), train, base)
-    evaluate_folder(contract, data, models, out, console(), data_config, rest, options)
+
+def _measure(
+    asked: tuple[Any, Any, Any],
+    data: str,
+    models: dict[str, str],
+    out: Path,
+    *,
+    where: list[str] | None,
+    train: str | None = None,
+    base: str | None,
+) -> None:
+    """Judges the rows, writes the page and prints the outcome. asked: what `task_data_rest` gave."""
+    from medjudge.commands.evaluate import EvaluateOptions, evaluate_folder
     from medjudge.commands.report import first_page
     from medjudge.reporting.terminal import print_outcome
 
+    contract, data_config, rest = asked
+    options = EvaluateOptions(where or (), train, base)
+    evaluate_folder(contract, data, models, out, console(), data_config, rest, options)
     first_page(out, console(), show_text=rest.report.show_text)
     print_outcome(out, console())
 
@@ -72,10 +83,10 @@ def calibrate(
     kind: Annotated[
         str, typer.Option("--kind", help="temperature, platt, or isotonic (wants a thousand rows).")
     ] = "platt",
-    task: Annotated[str | None, typer.Option("--task", help=ASKED_TASK)] = None,
-    recipe: Annotated[Path | None, typer.Option(help="Take task, fields and other settings from a recipe.")] = None,
+    task: AskedTask = None,
+    recipe: FromRecipe = None,
     mapping: Mapped = None,
-    where: Annotated[list[str] | None, typer.Option(help="Keep rows with COLUMN=VALUE.")] = None,
+    where: Where = None,
     base: Annotated[str | None, typer.Option(help="Load an adapter on these weights.")] = None,
     mode: Annotated[
         str | None, typer.Option(help="generate: stated confidences; labels: the labels' probabilities.")
@@ -99,7 +110,7 @@ def calibrate(
 
 @app.command(rich_help_panel=MEASURE)
 def probe(
-    data: Annotated[str, typer.Option("--data", help="Labelled rows: a file, a hub or builtin data set.")],
+    data: Rows,
     model: Annotated[
         list[str], typer.Option("--model", help="NAME=PATH_OR_ID or NAME=openai:MODEL@URL, as often as needed.")
     ],
@@ -117,16 +128,12 @@ def probe(
         int | None, typer.Option(help="Samples per case for self-consistency; 0 draws none. Default 5, labels: 0.")
     ] = None,
     max_cases: Annotated[int | None, typer.Option(help="Only so many of the rows, drawn by the seed.")] = None,
-    task: Annotated[str | None, typer.Option("--task", help=ASKED_TASK)] = None,
-    recipe: Annotated[Path | None, typer.Option(help="Take task, fields and other settings from a recipe.")] = None,
+    task: AskedTask = None,
+    recipe: FromRecipe = None,
     mapping: Mapped = None,
-    where: Annotated[list[str] | None, typer.Option(help="Keep rows with COLUMN=VALUE.")] = None,
-    base: Annotated[
-        str | None, typer.Option(help="Load adapters on these weights; they must be the adapters' parent.")
-    ] = None,
-    mode: Annotated[
-        str | None, typer.Option(help="generate: write answers; labels: score the labels alone, one pass per case.")
-    ] = None,
+    where: Where = None,
+    base: Base = None,
+    mode: Mode = None,
     engine: Engine = None,
     overrides: Overrides = None,
 ) -> None:
@@ -143,16 +150,8 @@ def probe(
         unsampled = task_data_rest(task, recipe, None, [*settings, "evaluate.samples=0"], list(models.values()))[2]
         samples = 0 if unsampled.evaluate.mode == "labels" else 5
     settings.append(f"evaluate.samples={samples}")
-    contract, data_config, rest = task_data_rest(task, recipe, mapping, settings, list(models.values()))
-    from medjudge.commands.evaluate import EvaluateOptions, evaluate_folder
-
-    options = EvaluateOptions(where or (), parent=base)
-    evaluate_folder(contract, data, models, out, console(), data_config, rest, options)
-    from medjudge.commands.report import first_page
-    from medjudge.reporting.terminal import print_outcome
-
-    first_page(out, console(), show_text=rest.report.show_text)
-    print_outcome(out, console())
+    asked = task_data_rest(task, recipe, mapping, settings, list(models.values()))
+    _measure(asked, data, models, out, where=where, base=base)
 
 
 bench_app = typer.Typer(help="Judges on published benchmarks.", no_args_is_help=True)
@@ -188,9 +187,7 @@ def bench_rubric(
         list[str] | None, typer.Option("--rubric", help="NAME=PRESET_OR_TOML: what a set is judged by.")
     ] = None,
     recipe: Annotated[Path | None, typer.Option(help="Take form, wording and other settings from a recipe.")] = None,
-    base: Annotated[
-        str | None, typer.Option(help="Load adapters on these weights; they must be the adapters' parent.")
-    ] = None,
+    base: Base = None,
     engine: Engine = None,
     overrides: Overrides = None,
 ) -> None:

@@ -9,8 +9,10 @@ import typer
 
 from medjudge.cli.app import (
     MORE,
+    FromRecipe,
     Mapped,
     Overrides,
+    Where,
     app,
     bench_recipe,
     console,
@@ -57,9 +59,9 @@ def export_lm_eval(
     tokenizer: Annotated[
         str | None, typer.Option(help="A model: shorten prompts and end labels as is done here for it.")
     ] = None,
-    recipe: Annotated[Path | None, typer.Option(help="Take task, fields and other settings from a recipe.")] = None,
+    recipe: FromRecipe = None,
     mapping: Mapped = None,
-    where: Annotated[list[str] | None, typer.Option(help="Keep rows with COLUMN=VALUE.")] = None,
+    where: Where = None,
     rubric: Annotated[
         list[str] | None, typer.Option("--rubric", help="NAME=PRESET_OR_TOML: what a benchmark set is judged by.")
     ] = None,

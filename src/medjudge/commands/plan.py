@@ -27,10 +27,12 @@ from medjudge.commands.model_shape import (
 )
 from medjudge.errors import ConfigError, MedjudgeError
 from medjudge.files import BUILTIN_DIR
+from medjudge.names import TRAINING_STAGES
 from medjudge.recipe import Recipe
 from medjudge.records import Case
-from medjudge.runs.pipeline import RESUMES, STAGES, active_stages, resume_words, stage_inputs
+from medjudge.runs.pipeline import RESUMES, active_stages, resume_words, stage_inputs
 from medjudge.runs.run_dir import RunDir
+from medjudge.runs.stages import STAGES
 from medjudge.settings.model import SCRATCH_BASE, TINY_BASE
 from medjudge.settings.training import GrpoConfig, SftConfig
 
@@ -84,7 +86,7 @@ def _reads(recipe: Recipe) -> str:
     """What decides how a recipe's rows are read and tokenised."""
     tree = recipe.model_dump(mode="json")
     decides = [tree[key] for key in ("task", "data", "model", "base", "stages")]
-    return artifacts.sha256_json([*decides, [tree[stage]["split"] for stage in ("sft", "grpo", "evaluate")]])
+    return artifacts.sha256_json([*decides, [tree[stage]["split"] for stage in (*TRAINING_STAGES, "evaluate")]])
 
 
 def _rows(recipe: Recipe, n_sample: int) -> _Rows:
@@ -220,7 +222,7 @@ def _training_table(recipe: Recipe, rows: _Rows, names: Sequence[str]) -> tuple[
     )
     table = _table("Training", columns, ("stage",))
     shape, model, error = _sizes(recipe, rows.tokenizer, names)
-    for stage in ("sft", "grpo"):
+    for stage in TRAINING_STAGES:
         if stage in names:
             table.add_row(stage, *_training_row(recipe, stage, rows, shape, model, error))
     works = []
@@ -233,7 +235,7 @@ def _sizes(recipe: Recipe, tokenizer: Any, names: Sequence[str]) -> tuple[ModelS
     """(the model's shape, the model without weights where an adapter's size is read off it, why there is none)."""
     adapters = [
         config.lora
-        for stage in ("sft", "grpo")
+        for stage in TRAINING_STAGES
         if stage in names and (config := getattr(recipe, stage)).tuning == "lora"
     ]
     shape = known_shape(recipe, tokenizer)
@@ -257,7 +259,7 @@ def _training_row(
     recipe: Recipe, stage: str, rows: _Rows, shape: ModelShape | None, model: Any, error: str | None
 ) -> tuple[str, ...]:
     """The cells of one training, after its name."""
-    config = recipe.sft if stage == "sft" else recipe.grpo
+    config = getattr(recipe, stage)
     if config.split not in rows.splits:
         raise ConfigError(
             f"`{stage}.split` is {config.split!r}, but the data have: {', '.join(rows.splits)}. Name one of these."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from pydantic import ValidationError
@@ -78,6 +78,27 @@ class ScoreOptions:
     level: float = 0.95
     n_resamples: int = 2000
     seed: int = 42
+
+
+class MoreScoreOptions(TypedDict, total=False):
+    """Keywords of Python's `score` that only few need: fields of `ScoreOptions`, and `label_scale`'s two."""
+
+    ordered: bool
+    positive: str | None
+    gold_columns: Mapping[str, str]
+    aliases: Mapping[str, str]
+    threshold: float | None
+    gold_threshold: float | None
+    where: Mapping[str, Any] | Sequence[str]
+    """A mapping, or `["column=value"]`."""
+    train: str | None
+    train_where: Sequence[str]
+    families: Mapping[str, str]
+    confidence_max: float
+    reference: str | None
+    level: float
+    n_resamples: int
+    seed: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,14 +192,8 @@ def run_preflight(
         check_policy(contract, policy, sampled, why_none),
         check_lengths(contract, [answer.encoded for answer in answers], options.context_tokens, options.max_cut_share),
     )
-    return Preflight(
-        n_cases=len(cases),
-        n_at_maximum=sum(paid.is_asked and paid.shortfall <= 0 for paid in own),
-        maximum=plan.maximum,
-        n_prompts_cut=sum(answer.encoded.n_words_cut > 0 for answer in answers),
-        n_words_cut=sum(answer.encoded.n_words_cut for answer in answers),
-        n_snippets_cut=sum(answer.encoded.n_snippets_cut for answer in answers),
-        checks=checks,
+    return replace(
+        _of_answers(plan, answers, own, checks),
         terms=_term_rows(plan, own, others, sampled),
         pass_rates=pass_rates(sampled),
     )
@@ -215,6 +209,13 @@ def check_gold(contract: TaskContract, cases: Sequence[Case], tokenizer: Any, pl
 def check_answers(answers: Sequence[Answer], plan: RewardPlan) -> Preflight:
     """As `check_gold`, of answers that are encoded already."""
     own = pay(plan, [answer.rollout for answer in answers])
+    return _of_answers(plan, answers, own, (check_own_answers(answers, own),))
+
+
+def _of_answers(
+    plan: RewardPlan, answers: Sequence[Answer], own: Sequence[Paid], checks: tuple[Check, ...]
+) -> Preflight:
+    """The checks, beside what the experts' own answers earn and what their prompts lost."""
     return Preflight(
         n_cases=len(answers),
         n_at_maximum=sum(paid.is_asked and paid.shortfall <= 0 for paid in own),
@@ -222,7 +223,7 @@ def check_answers(answers: Sequence[Answer], plan: RewardPlan) -> Preflight:
         n_prompts_cut=sum(answer.encoded.n_words_cut > 0 for answer in answers),
         n_words_cut=sum(answer.encoded.n_words_cut for answer in answers),
         n_snippets_cut=sum(answer.encoded.n_snippets_cut for answer in answers),
-        checks=(check_own_answers(answers, own),),
+        checks=checks,
     )
 
 

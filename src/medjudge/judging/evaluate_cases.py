@@ -44,7 +44,6 @@ CARRIED_PREFIXES = tuple(f"{kind}_" for kind in CARRIED)
 """Of slices that hold rewritten texts for a probe: text of a case, which the file of verdicts leaves out."""
 
 
-THRESHOLD = LeakageConfig().near_duplicate_threshold
 LABELS_STATEMENT = (
     "Labels were scored, no text was written: every case has a verdict, and what is said here of formats and unparsed "
     "answers holds for this way of asking alone. Each verdict's confidence is its label's probability."

@@ -26,8 +26,7 @@ from medjudge.runs.output_folder import Record, is_held
 from medjudge.runs.provenance import Files, data_files, record_command, weight_files
 from medjudge.runs.ranks import is_first_rank, n_ranks, rank
 from medjudge.runs.run_dir import RunDir
-from medjudge.runs.stages import STAGES as STAGES
-from medjudge.runs.stages import StageContext, is_active, reading_stages, training_stages
+from medjudge.runs.stages import STAGES, StageContext, is_active, reading_stages, training_stages
 from medjudge.runs.summaries import stage_sentence
 from medjudge.settings.base import without_transport
 from medjudge.settings.data import SPLIT_SOURCES

@@ -25,6 +25,7 @@ from rich.console import Console
 from medjudge import artifacts
 from medjudge.models.lineage import Lineage, weights_sha256
 from medjudge.models.load import TINY_DIR, count_parameters, quiet_libraries
+from medjudge.models.scratch import build_tokenizer
 from medjudge.settings.model import TINY_BASE
 from medjudge.settings.training import BaseConfig
 from medjudge.synthetic.appropriateness import load_variants, variants_of
@@ -33,7 +34,7 @@ from medjudge.synthetic.partition import Part, facts_of
 from medjudge.tiny_base import corpus
 from medjudge.tiny_base.documents import Document, MarkedChat
 from medjudge.tiny_base.pretraining import PretrainingPlan, pretrain, tie_queries_to_keys
-from medjudge.tiny_base.tiny import build_model, build_tokenizer
+from medjudge.tiny_base.tiny import build_model
 from medjudge.tiny_base.tiny_probe import options_right, orders_rated, skill, statements_known
 from medjudge.version import __version__
 

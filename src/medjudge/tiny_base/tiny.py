@@ -14,7 +14,6 @@ from medjudge import artifacts
 from medjudge.errors import DataError
 from medjudge.models.load import fit_stop_tokens
 from medjudge.models.scratch import END_OF_TEXT, shape_of
-from medjudge.models.scratch import build_tokenizer as build_tokenizer
 from medjudge.settings.model import ModelConfig
 from medjudge.settings.training import BaseConfig
 from medjudge.training.order import length_grouped_order, n_epochs, n_steps

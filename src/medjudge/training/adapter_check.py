@@ -8,6 +8,7 @@ from typing import Any
 from medjudge.models.adapters import base_skeleton, check_targets
 from medjudge.names import TRAINING_STAGES
 from medjudge.recipe import Recipe
+from medjudge.training.algorithms import algorithm_of
 
 
 def check_adapters(recipe: Recipe, stages: Collection[str], model: Any | None = None) -> None:
@@ -22,6 +23,7 @@ def check_adapters(recipe: Recipe, stages: Collection[str], model: Any | None = 
     if model is None:
         return
     for stage in trained:
-        by_trl = stage == "sft" or recipe.grpo.algorithm == "grpo"
+        # TRL's loss of SFT does so for every recipe.
+        is_direct = stage == "sft" or algorithm_of(recipe).reads_head_directly
         key = f"{stage}.lora.target_modules"
-        check_targets(model, getattr(recipe, stage).lora, key, name=recipe.model.base, head_is_read_directly=by_trl)
+        check_targets(model, getattr(recipe, stage).lora, key, name=recipe.model.base, head_is_read_directly=is_direct)

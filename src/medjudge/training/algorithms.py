@@ -23,6 +23,8 @@ class Algorithm:
     function: str
     draws_rollouts: bool
     """Whether it samples from the policy, so that there is something for the doctor to watch."""
+    reads_head_directly: bool = False
+    """Whether it multiplies by the output layer's weight itself, as TRL does: an adapter there would never be asked."""
 
     def train(self, job: TrainingJob, config: GrpoConfig, rows: RewardedRows, beside: Beside) -> Trained:
         """Trains, or goes on from the last whole checkpoint in the job's work folder."""
@@ -31,7 +33,7 @@ class Algorithm:
 
 
 ALGORITHMS = {
-    "grpo": Algorithm("medjudge.training.grpo", "train_grpo", draws_rollouts=True),
+    "grpo": Algorithm("medjudge.training.grpo", "train_grpo", draws_rollouts=True, reads_head_directly=True),
     "all_action": Algorithm("medjudge.training.all_action", "train_all_action", draws_rollouts=False),
 }
 

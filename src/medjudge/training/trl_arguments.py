@@ -19,9 +19,6 @@ from medjudge.names import TRAINING_STAGES
 from medjudge.recipe import Recipe
 from medjudge.settings.model import ModelConfig
 from medjudge.settings.training import BaseConfig, GrpoConfig, SftConfig, TrainingConfig
-from medjudge.training.order import epoch_order as epoch_order
-from medjudge.training.order import length_grouped_order as length_grouped_order
-from medjudge.training.order import n_steps as n_steps
 from medjudge.training.trl_adapter import limit_to_one_device
 
 
