@@ -174,8 +174,8 @@ def majority(train: Sequence[Case], cases: Sequence[Case], *, labels: Sequence[s
     counts = Counter(case.gold for case in train if case.gold is not None)
     if not counts:
         raise DataError(
-            "the majority baseline needs training rows with a gold label, expected at least one, got none. Map the "
-            "column that holds it."
+            "the majority baseline needs training rows with a gold label, expected at least one, got none. Name "
+            "the rows of the training, and the column of their labels."
         )
     commonest = max(labels, key=lambda label: counts[label])  # max keeps the first of equals
     return [Verdict(case.case_id, commonest) for case in cases]
@@ -208,8 +208,8 @@ def word_counts(train: Sequence[Case], cases: Sequence[Case]) -> list[Judgement]
     rated = [case for case in train if case.gold is not None]
     if not rated:
         raise DataError(
-            "the word-count baseline needs training rows with a gold label, expected at least one, got none. Map the "
-            "column that holds it."
+            "the word-count baseline needs training rows with a gold label, expected at least one, got none. Name "
+            "the rows of the training, and the column of their labels."
         )
     if cases and not any(case.inputs for case in cases):
         raise DataError(
