@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from medjudge import __version__
 from medjudge.cli import app, main
@@ -136,8 +137,6 @@ def test_an_error_breaks_between_words_and_a_path_stays_whole() -> None:
 
 def test_the_demo_names_commands_that_are_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """What the demo proposes at its end: every command and option exists, and takes the task's own recipe."""
-    import typer
-
     _say_what_next(demo_recipe("rubric", 42, tmp_path), "rubric")
     lines = re.findall(r"^ +medjudge (.*)$", capsys.readouterr().out, re.MULTILINE)
     assert len(lines) == 7
@@ -169,8 +168,6 @@ def test_readme_commands_are_real() -> None:
     text = README.read_text(encoding="utf-8")
     assert "make demo" in text.split("##")[0] or "make demo" in "".join(text.splitlines(keepends=True)[:40])
     assert "make test" in "".join(text.splitlines(keepends=True)[:40])
-    import typer
-
     from medjudge.cli import app
 
     pages = (text, (README.parent / "docs" / "benchmark.md").read_text(encoding="utf-8"))
@@ -188,3 +185,23 @@ def test_readme_commands_are_real() -> None:
             assert option in known, f"{line}: {option}"
     for recipe in re.findall(r"recipes/\w+\.toml", text):
         assert (README.parent / recipe).exists(), recipe
+
+
+def test_every_number_option_wants_a_finite_number(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`nan` passes `min=` and `max=`, and would fail at the first comparison or in a written file."""
+    root: Any = typer.main.get_command(app)
+    found = [
+        (name, parameter.opts[0])
+        for name, command in root.commands.items()
+        for parameter in command.params
+        if type(parameter.type).__name__ in {"FloatParamType", "FloatRange"}
+    ]
+    assert len(found) >= 3
+    for name, option in found:
+        for value in ("nan", "inf", "-inf"):
+            positional = ["v.jsonl", "--out", "o"] if name == "score" else []
+            code, out = run(monkeypatch, capsys, name, *positional, f"{option}={value}")
+            assert code != 0, (name, option, value)
+            assert option in out, (name, option, value)

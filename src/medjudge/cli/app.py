@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -63,6 +64,13 @@ Mode = Annotated[
     str | None, typer.Option(help="generate: write answers; labels: score the labels alone, one pass per case.")
 ]
 RecipeFile = Annotated[Path, typer.Argument(help="A TOML recipe; `medjudge init KIND` writes one.", metavar="RECIPE")]
+
+
+def finite(value: float | None) -> float | None:
+    """A number option that is a number: `nan` passes any `min=` and `max=`."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"got {value}, expected a finite number")
+    return value
 
 
 def console() -> Console:

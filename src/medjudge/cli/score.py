@@ -12,6 +12,7 @@ from medjudge.cli.app import (
     Overrides,
     app,
     console,
+    finite,
     task_data_rest,
 )
 from medjudge.errors import ConfigError
@@ -47,9 +48,10 @@ Alias = Annotated[
     typer.Option(help="VALUE=LABEL where a program writes a label otherwise; `VALUE=`: it is no verdict."),
 ]
 Threshold = Annotated[
-    float | None, typer.Option(help="Verdicts are scores: from this value on they are the positive label.")
+    float | None,
+    typer.Option(help="Verdicts are scores: from this value on they are the positive label.", callback=finite),
 ]
-GoldThreshold = Annotated[float | None, typer.Option(help="The same for experts' scores.")]
+GoldThreshold = Annotated[float | None, typer.Option(help="The same for experts' scores.", callback=finite)]
 Where = Annotated[
     list[str] | None, typer.Option(help="Keep rows with COLUMN=VALUE, in every file that has the column.")
 ]
@@ -58,7 +60,7 @@ TrainWhere = Annotated[list[str] | None, typer.Option(help="Keep rows with COLUM
 Family = Annotated[
     list[str] | None, typer.Option(help="NAME=FAMILY of a judge or generator: is a judge kinder to its own?")
 ]
-ConfidenceMax = Annotated[float, typer.Option(help="What stands for certainty: 1, or 100.", min=1e-9)]
+ConfidenceMax = Annotated[float, typer.Option(help="What stands for certainty: 1, or 100.", min=1e-9, callback=finite)]
 Reference = Annotated[str | None, typer.Option(help="The judge that the others are compared with.")]
 Seed = Annotated[int, typer.Option(help="Seed of every resampling.")]
 
