@@ -1,6 +1,7 @@
 """How far the built-in sets can be labelled without reading them.
 
-`python benchmarks/surface_gate.py [--n 3000] [--seed 7] [SET ..]` prints every baseline of `medjudge.synthetic.surface`, with sentence embeddings where the offline model is installed.
+`python benchmarks/surface_gate.py [--n 3000] [--seed 7] [SET ..]` prints every baseline of
+`medjudge.synthetic.surface`, with sentence embeddings where the offline model is installed.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ VARIANTS_PATH = BUILTIN_DIR / "imaging" / "variants.jsonl"
 SHARES = {"Usually Not Appropriate": 0.44, "May Be Appropriate": 0.22, "Usually Appropriate": 0.34}
 """Share of each label among drawn rows. Two in three rated pairs of the table are not appropriate, which would make
 the majority answer hard to beat."""
+MAJORITY_LABEL = "Usually Not Appropriate"
 MIXED_SHARE = 0.8
 """Of the rows of a label, those whose procedure has another label in another situation: there the case decides."""
 MAX_SNIPPETS = 4
@@ -212,6 +213,10 @@ def _draw_label(
     groups = [sorted(mixed & set(free)), sorted(set(free) - mixed)]
     wanted = [round(n * MIXED_SHARE), n]
     rows: list[Row] = []
+    if pairs[0][1].label != MAJORITY_LABEL:  # every order that is right, or may be, once before any comes again
+        for variant, rating in rng.sample(pairs, min(n, len(pairs))):
+            place = next(i for i, one in enumerate(free[rating.procedure]) if one[:2] == (variant, rating))
+            rows.append(_row(*free[rating.procedure].pop(place), rng, evidence))
     for group, limit in [*zip(groups, wanted, strict=True), (groups[0], n)]:
         while len(rows) < limit and any(free[procedure] for procedure in group):
             for procedure in rng.sample(group, len(group)):

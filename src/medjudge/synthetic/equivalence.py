@@ -24,7 +24,7 @@ NO_ERROR = "none"
 """The `error_kind` of every equivalent candidate."""
 DRAWN_PER_ROW = 5
 """Candidates drawn for each row that is kept: enough to match right and wrong ones."""
-KINDS = {"plain": 30, "contrast": 40, "both": 6, "list": 3, "undecided": 3, "elsewhere": 10, "same": 8}
+KINDS = {"plain": 30, "contrast": 40, "list": 3, "undecided": 3, "elsewhere": 10, "same": 8}
 """How a candidate is built, as weights."""
 OTHER_LANGUAGE_SHARE = 0.12
 """Of the names in a candidate, those in the other language."""
@@ -37,7 +37,6 @@ OVERLAP_STEPS = (0.0, 0.34, 0.67, 0.999)
 SPREAD = {
     "plain": ("terse", "sloppy", "hedger"),
     "contrast": ("contrarian", "fluent"),
-    "both": ("fluent", "lecturer"),
     "list": ("fluent", "sloppy"),
     "undecided": ("hedger",),
     "elsewhere": ("lecturer",),
@@ -129,7 +128,7 @@ def _draft(fact: Fact, rng: random.Random, language: Language) -> Draft:
     known_as = rng.choice(names(fact, language)) if rng.random() < RENAMED_SHARE else ""
     value = fact.value_in(language)
     reference = statement(fact, value, rng, language) if sentence else bare(_bare_name(known_as) or value)
-    used = value if sentence or not known_as else known_as
+    used = names(fact, language)[0] if sentence or not known_as else known_as
     candidate, error, other = _candidate(kind, frame, fact, used, rng, language)
     generator = rng.choice(SPREAD[kind])
     if generator == "sloppy" and rng.random() < 0.5:
@@ -177,10 +176,6 @@ def _candidate(
                 texts = (theirs, _name(a_wrong_fact(fact, rng, (other.value,)), "", rng, language))
             filled = put(frame, a=texts[0], r=texts[1], hi=str(high), lo=str(100 - high))
             return filled, NO_ERROR if right else "wrong_entity", other
-        case "both":
-            source = fact if right else other
-            pair = _two_names(source, rng, language)
-            return put(frame, x=pair[0], y=pair[1]), NO_ERROR if right else "wrong_entity", other
         case "list" | "undecided":
             x, y = rng.sample([mine, theirs], 2)
             return put(frame, x=x, y=y), "several" if kind == "list" else "undecided", other
@@ -212,14 +207,6 @@ def _name(fact: Fact, used: str, rng: random.Random, language: Language) -> str:
     if used and others and rng.random() < 0.6:
         return rng.choice(others)
     return rng.choice(known)
-
-
-def _two_names(fact: Fact, rng: random.Random, language: Language) -> tuple[str, str]:
-    known = names(fact, language)
-    if len(known) < 2:
-        known = (*known, *names(fact, "fr" if language == "en" else "en"))
-    first, second = rng.sample(known, 2) if len(known) > 1 else (known[0], known[0])
-    return first, second
 
 
 def _bare_name(name: str) -> str:

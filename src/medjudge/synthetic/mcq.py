@@ -35,6 +35,9 @@ embeddings; written by `benchmarks/near_values.py`."""
 N_NEAREST = 4
 """Nearest wrong options, of which three are offered."""
 
+NEAREST_SHARE = 0.6
+"""Of the questions, those whose wrong options are the three nearest."""
+
 Row = dict[str, object]
 
 
@@ -103,8 +106,12 @@ def _reverse_row(fact: Fact, rng: random.Random, language: Language) -> Row | No
 
 
 def _draw(rng: random.Random, facts: Sequence[Fact]) -> list[Fact] | None:
-    """Three of `facts`, or None if there are not so many."""
-    return rng.sample(facts, 3) if len(facts) >= 3 else None
+    """Three of `facts`, nearest first, or None if there are not so many: mostly the three nearest."""
+    if len(facts) < 3:
+        return None
+    if rng.random() < NEAREST_SHARE:
+        return list(facts[:3])
+    return rng.sample(facts, 3)
 
 
 def other_values(fact: Fact) -> list[Fact]:

@@ -12,6 +12,7 @@ import json
 import random
 from collections.abc import Sequence
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,17 +77,16 @@ def _companions(fact: Fact) -> tuple[Fact, ...]:
 
 def _four(fact: Fact, rng: random.Random) -> list[Fact]:
     """The fact and three others, each value wrong for the three other subjects; one of them near in wording."""
-    chosen = [fact]
     near = [other for other in near_facts(fact) if other in _companions(fact)]
-    pool = [*rng.sample(near, min(1, len(near))), *rng.sample(_companions(fact), len(_companions(fact)))]
-    for other in pool:
-        if all(is_wrong(other, one) and is_wrong(one, other) for one in chosen):
-            chosen.append(other)
-        if len(chosen) == 4:
-            break
-    if len(chosen) < 4:
-        raise AssertionError(f"{fact.id}: fewer than three facts to compare with")
-    others = chosen[1:]
+    rest = rng.sample(_companions(fact), len(_companions(fact)))
+    first = rng.sample(near, min(1, len(near)))
+    pool = [*first, *(other for other in rest if other not in first)]
+    # The first three in this order of which each value is wrong for the others' subjects.
+    others = next(
+        list(three)
+        for three in combinations(pool, 3)
+        if all(is_wrong(one, other) and is_wrong(other, one) for one, other in combinations(three, 2))
+    )
     rng.shuffle(others)
     return [fact, *others]
 
