@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from medjudge.metrics.agreement import STATISTICS, statistics_from_counts
-from medjudge.metrics.calibration import risk_control_threshold, risk_coverage, selective_threshold
 from medjudge.metrics.comparison import difference_interval
 from medjudge.metrics.correction import gold_rate, prediction_powered_rate, rogan_gladen
 from medjudge.metrics.intervals import (
@@ -32,6 +31,7 @@ from medjudge.metrics.intervals import (
     resample_sums,
     wilson_interval,
 )
+from medjudge.metrics.selective import risk_control_threshold, risk_coverage, selective_threshold
 
 FloatArray = NDArray[np.float64]
 LEVEL = 0.95

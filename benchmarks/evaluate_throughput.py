@@ -30,7 +30,8 @@ from medjudge.models.lineage import load_any
 from medjudge.models.load import quiet_libraries
 from medjudge.records import Case
 from medjudge.tasks.contract import TaskContract
-from medjudge.tasks.encoding import decode, encode_all, stop_token_ids
+from medjudge.tasks.encoding import encode_all
+from medjudge.tasks.tokenizers import decode, stop_token_ids
 from side_by_side import arguments, in_turn, ratio, report
 
 BATCH_SIZES = (8, 16, 32, 64)

@@ -32,12 +32,13 @@ import sklearn
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from medjudge.metrics import audit
+from medjudge.metrics import audit, estimates
+from medjudge.metrics.baselines import Baselines
 from medjudge.metrics.classification import Outcomes
-from medjudge.metrics.intervals import clustered_wilson
-from medjudge.metrics.metric_result import MetricResult, measured
+from medjudge.metrics.intervals import Estimate, clustered_wilson
 from medjudge.metrics.probes import JudgeProbes, Probes, flip_rate, probe_result
-from medjudge.metrics.summary import Results, summarise, with_claims
+from medjudge.metrics.result_types import Results
+from medjudge.metrics.summary import AnalysisOptions, summarise, with_claims
 from medjudge.records import Case, Verdict
 from medjudge.tasks.equivalence import EquivalenceContract
 
@@ -157,11 +158,8 @@ def page(name: str, number: int, *, effect: bool) -> Results:
         judges,
         contract=EquivalenceContract(),
         split=name,
-        baselines={BASELINE: judge(-1)},
-        level=LEVEL,
-        n_resamples=N_RESAMPLES,
-        seed=number,
-        families=families,
+        baselines=Baselines({BASELINE: judge(-1)}),
+        options=AnalysisOptions(families=families, level=LEVEL, n_resamples=N_RESAMPLES, seed=number),
     )
     probes = {name: _probe(said, cases, rng, effect) for name, said in judges.items() if name != GUESSER}
     return with_claims(results.model_copy(update={"probes": Probes(judges=probes, skipped={})}))
@@ -249,10 +247,11 @@ def true_kinds(results: Results) -> list[str]:
 def leave_out_what_no_claim_reads() -> None:
     """Statistics with intervals but accuracy's, tables by generator, thresholds and who waits for a person."""
 
-    def accuracy_alone(outcomes: Outcomes, level: float, n_resamples: int, seed: int) -> dict[str, MetricResult]:
-        return {"accuracy": measured(clustered_wilson(outcomes.correct, outcomes.groups, level=level))}
+    def accuracy_alone(outcomes: Outcomes, *, level: float, **_: object) -> dict[str, Estimate]:
+        return {"accuracy": clustered_wilson(outcomes.correct, outcomes.groups, level=level)}
 
-    vars(audit).update(_statistics=accuracy_alone, _by_value=lambda *_: (), _abstention=lambda *_: {}, MAX_ERRORS=())
+    vars(estimates).update(agreement_estimates=accuracy_alone)
+    vars(audit).update(generator_table=lambda *_, **__: [], _abstention=lambda *_: {}, MAX_ERRORS=())
 
 
 def one_set(name: str, number: int, effect: bool) -> dict[str, object]:

@@ -39,7 +39,7 @@ from medjudge.records import Case, Completion, Rollout, Verdict
 from medjudge.rewards.llm import LlmReward, ReasoningScorer, reasoning_case
 from medjudge.settings.base import EndpointSettings
 from medjudge.settings.endpoint import Endpoint
-from medjudge.tasks.reasoning import Marks, ReasoningContract
+from medjudge.tasks.marks import Marks, ReasoningContract
 
 FAULTS = ("HTTP 500", "HTTP 429", "dropped before", "dropped after", "silence")
 FAULT_RATE = 0.2

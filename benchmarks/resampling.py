@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from medjudge.metrics.agreement import agreement_estimates, available_statistics
-from medjudge.metrics.calibration import calibration_report
+from medjudge.metrics.calibration import calibration_measures
 from medjudge.metrics.classification import Outcomes
 from medjudge.metrics.comparison import Pairing, paired_permutation, paired_statistics
 
@@ -47,7 +47,7 @@ def work_on(n_labels: int, n_groups: int) -> dict[str, Callable[[], object]]:
         f"{size} statistics, default (jackknife, Wilson)": lambda: agreement_estimates(a, rng=rng(0)),
         f"{size} paired differences, jackknife": lambda: paired_statistics(pairing),
         f"{size} paired permutation tests": lambda: paired_permutation(pairing, n_resamples=1000, rng=rng(0)),
-        "calibration: Brier, log loss, AURC": lambda: calibration_report(confidence, a.correct, a.groups, rng=rng(0)),
+        "calibration: Brier, log loss, AURC": lambda: calibration_measures(confidence, a.correct, a.groups, rng=rng(0)),
     }
 
 

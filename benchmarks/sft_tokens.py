@@ -20,9 +20,10 @@ from datasets import Dataset
 from transformers import PrinterCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from medjudge.data.sources import read_cases
+from medjudge.data.sources import read_source
 from medjudge.models.adapters import lora_config
 from medjudge.models.load import quiet_libraries
+from medjudge.settings.data import DataConfig
 from medjudge.settings.model import LoraSettings
 from medjudge.settings.training import BaseConfig
 from medjudge.tasks.appropriateness import AppropriatenessContract
@@ -30,7 +31,8 @@ from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.mcq import McqContract
 from medjudge.tasks.rubric import RubricContract
 from medjudge.tiny_base.tiny import build_model, build_tokenizer
-from medjudge.training.sft import head_on_labels_only, tokenised_rows
+from medjudge.training.sft import tokenised_rows
+from medjudge.training.trl_adapter import head_on_labels_only
 from medjudge.training.trl_arguments import length_grouped_order
 from side_by_side import arguments, in_turn, ratio, report
 
@@ -54,7 +56,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     quiet_libraries()
-    cases = {name: read_cases(name, contract, max_rows=options.rows).cases for name, contract in SETS.items()}
+    cases = {
+        name: read_source(name, contract, DataConfig(max_rows=options.rows)).cases for name, contract in SETS.items()
+    }
     texts = [turn["content"] for name, contract in SETS.items() for c in cases[name] for turn in contract.messages(c)]
     tokenizer = build_tokenizer(texts, options.vocab)
     rows = [row for name, contract in SETS.items() for row in tokenised_rows(contract, cases[name], tokenizer)]

@@ -8,13 +8,14 @@ import pytest
 
 from medjudge import artifacts
 from medjudge.errors import RunError
+from medjudge.runs.output_folder import Record
 from medjudge.runs.run_dir import RunDir
 
 INPUTS = {"seed": 1, "config": {"a": 2}}
 
 
 def finish(run: RunDir, name: str = "sft") -> None:
-    run.finish(name, config={}, inputs=INPUTS, summary={}, seed=1, wall_s=0.1)
+    run.finish(name, Record(INPUTS, config={}, seed=1))
 
 
 def test_write_is_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -149,7 +150,7 @@ def test_a_stage_begins_anew_whatever_lies_in_its_place(tmp_path: Path, place: s
     elif mess == "half-moved":
         (path / artifacts.MANIFEST).write_text("[]")
         (path / "inputs.json").write_text("null")
-    run.discard("sft")
+    run.output("sft").discard()
     assert run.is_current("sft", INPUTS) == (False, "not run yet")
     (run.begin("sft", INPUTS) / "out.txt").write_text("new")
     finish(run)
@@ -210,7 +211,7 @@ def test_pages_that_were_written_again_belong_to_their_stage(tmp_path: Path) -> 
     finish(run, "report")
     (run.stage("report") / artifacts.REPORT).write_text("new")
     (run.stage("report") / "numbers.json").write_text("2")
-    run.renew_outputs("report")
+    run.output("report").renew_pages()
     assert run.is_current("report", INPUTS)[1].startswith("numbers.json was changed")
 
 

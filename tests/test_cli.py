@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from medjudge import __version__
-from medjudge.cli import _say_what_next, _wrapped, app, main
+from medjudge.cli import app, main
+from medjudge.cli.entry import _wrapped
+from medjudge.cli.train import _say_what_next
 from medjudge.recipe import demo_recipe
 from tests.models.small_models import save_adapter, save_base
 from tests.small_runs import small_tree, write_rows, write_toml

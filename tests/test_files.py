@@ -21,6 +21,7 @@ from medjudge.commands.score import ScoreOptions, label_scale, score_files
 from medjudge.data.store import read_split, write_split
 from medjudge.errors import DataError, RunError
 from medjudge.records import Case
+from medjudge.runs.output_folder import Record
 from medjudge.runs.run_dir import RunDir
 
 INPUTS = {"seed": 1}
@@ -40,7 +41,7 @@ def stage(tmp_path: Path) -> Path:
         artifacts.write_json(work / artifacts.DATA, {"splits": {"test": {"n_cases": 2, "n_groups": 2}}})
         (work / "model").mkdir()
         (work / "model" / "weights.safetensors").write_bytes(b"0123456789")
-        run.finish("prepare", config={}, inputs=INPUTS, summary={}, seed=1, wall_s=0.1)
+        run.finish("prepare", Record(INPUTS, config={}, seed=1))
     return run.stage("prepare")
 
 

@@ -182,7 +182,7 @@ CASES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "model named twice": (evaluate_case(*MAP, "--model", "a=x", "--model", "a=y", "--out", "o"), r"twice"),
     "evaluate into a folder with files": (
         lambda f: [*evaluate_case(*MAP, "--model", f"m={f}")(f), "--out", str(f)],
-        r"not empty",
+        r"not an empty folder",
     ),
     "report of no run": (lambda f: ["report", str(f)], r"holds no results\.json"),
     "lineage of no model": (lambda f: ["lineage", str(f)], r"no lineage\.json"),

@@ -26,7 +26,8 @@ from medjudge.data.columns import Rows
 from medjudge.data.shapes import frame_rows
 from medjudge.data.sources import plain, read_source
 from medjudge.errors import ConfigError, DataError, ModelError
-from medjudge.metrics.summary import Results, summarise
+from medjudge.metrics.result_types import Results
+from medjudge.metrics.summary import AnalysisOptions, JudgeFacts, summarise
 from medjudge.recipe import recipe_from_tree
 from medjudge.records import Case, Judgement, Unparsed, Verdict
 from medjudge.settings.data import DataConfig
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from medjudge.commands.score import ScoreOptions
     from medjudge.inference.local import Engine
-    from medjudge.metrics.calibration import Calibrator
+    from medjudge.metrics.calibrators import Calibrator
     from medjudge.reporting.figures import Picture
     from medjudge.tasks.scale import LabelScale
 
@@ -347,6 +348,9 @@ def score(
 ) -> Scores:
     """Verdicts against the experts: what `Judge.judge` gave, or files and pandas frames as `medjudge score` takes them.
 
+    The arguments are keywords, by the names of the command's options, and no options object: a notebook completes them,
+    and a call is read without looking up a second type. Those that only few need come as `options`.
+
     verdicts: one or several of these, or judge -> file or frame. Of files and frames: gold (a file, a frame, or a
     column of the verdicts), task or labels (`["no", "yes"]` or "no,yes"), columns, judges and gold_columns as the
     command's --map, --judge and --gold-map; `labels` of two has its second as positive unless `positive` says
@@ -432,14 +436,13 @@ def _score_judged(judged: Sequence[Judged], reference: str | None, level: float,
             {one.name: one.judgements for one in judged},
             contract=first.contract,
             split="python",
-            words_cut={
-                one.name: {case.case_id: n for case, n in zip(one.cases, one.n_words_cut, strict=True)}
+            facts={
+                one.name: JudgeFacts(
+                    words_cut={case.case_id: n for case, n in zip(one.cases, one.n_words_cut, strict=True)}
+                )
                 for one in judged
                 if one.n_words_cut
             },
-            reference=reference,
-            level=level,
-            n_resamples=n_resamples,
-            seed=seed,
+            options=AnalysisOptions(reference=reference, level=level, n_resamples=n_resamples, seed=seed),
         )
     )

@@ -14,7 +14,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,7 +51,6 @@ CHECKPOINTS = "checkpoints"
 CHECKPOINT_COMPLETE = "complete.json"
 HISTORY = "history.json"
 PREFLIGHT = "preflight.json"
-FORCED = ".forced"
 DOCTOR = "doctor.json"
 JUDGES = "judges.json"
 TIMINGS = "timings.json"
@@ -67,6 +66,7 @@ ANSWERS = ".answers"
 PROBES = "probes.jsonl"
 PROMPTS = "prompts.jsonl"
 CALIBRATION = "calibration.json"
+CALIBRATION_MANIFEST = "calibration.manifest.json"
 COMMANDS = "commands.json"
 REPORT = "index.html"
 CARD = "MODEL_CARD.md"
@@ -135,6 +135,11 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 yield row
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"cannot read {path}: {_why_unreadable(error)}. {how_to_renew(path)}") from None
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]], *, private: bool = True) -> None:
+    """Writes JSON objects, one a line, whole or not at all: what `read_lines` reads."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), private=private)
 
 
 def read_commands(path: Path) -> list[str]:

@@ -16,12 +16,11 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 
 class MedjudgeError(Exception):
-    """Base of every error that a user can cause and mend. The CLI prints its message alone and exits with 1.
+    """Base of every error that a user can cause and fix. The CLI prints its message alone and exits with 1.
 
     A value that a message repeats may be of any length: of a word of more than 1,000 characters 100 are kept.
     """
@@ -52,14 +51,15 @@ class LineageError(ModelError):
 
 
 class EndpointError(ModelError):
-    """An endpoint that cannot be reached, refuses the request as such, or fails more often than is borne."""
+    """An endpoint that cannot be reached, refuses the request as such, or fails more often than allowed."""
 
 
 class RunError(MedjudgeError):
     """A run folder that is locked, damaged or written by another program version."""
 
 
-def did_you_mean(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` (did you mean `X`?)` with the nearest known name, to end a message; "" where none is near."""
+    # 0.5, below difflib's own 0.6: a wrong suggestion costs the reader a glance, a missing one a search.
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" (did you mean `{close[0]}`?)" if close else ""

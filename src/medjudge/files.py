@@ -268,7 +268,8 @@ def output_trouble(stage: Path, manifest: Mapping[str, Any], relative: str) -> s
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return f"{relative} is not a file"
-        found = sha256_output(stage.parent, path)
+        # Beside a command's own folder lie the user's files: hashes are remembered in runs, and in the folder itself.
+        found = sha256_output(stage.parent if (stage.parent / LOCK).exists() else stage, path)
     except FileNotFoundError:
         return f"{relative} is missing"
     except OSError as error:

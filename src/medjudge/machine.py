@@ -1,4 +1,4 @@
-"""The machine that a run is on: its processors, how many threads are worth having now, what becomes of freed memory.
+"""The machine that a run is on: its processors, the fastest thread count now, and how the allocator is set.
 
 No torch is imported here: `prepare_process` acts before it is.
 """
@@ -13,7 +13,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from medjudge.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 SPIN_COUNT = "10000"
 """Turns, about a tenth of a millisecond, for which a thread that waits for the others spins before it sleeps.
@@ -80,6 +85,7 @@ def n_processors() -> int:
         n = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS
         n = os.cpu_count() or 1
+    # In a container the affinity still shows all processors of the host.
     quota = cgroup_quota()
     return max(1, n if quota is None else min(n, math.floor(quota)))
 
@@ -143,6 +149,21 @@ def free_processors(while_running: Callable[[], object]) -> float:
     return max(0.0, min(float(n), (os.cpu_count() or n) - others))
 
 
+def pick_device(device: str | None) -> torch.device:
+    """The named device, or the first GPU, or the CPU. Raises ConfigError for a name that torch does not know."""
+    import torch
+
+    if device is not None:
+        try:
+            return torch.device(device)
+        except RuntimeError:
+            raise ConfigError(
+                f"`model.device` is {device!r}: expected `cpu`, `cuda` or `cuda:N`. Without it a GPU is taken where "
+                "there is one."
+            ) from None
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def fit_threads(
     device: str | None, wish: int | None, model: int | str | Path, *, kept: int | None = None
 ) -> Threads | None:
@@ -150,8 +171,6 @@ def fit_threads(
 
     device, wish: `model.device` and `model.threads` of the recipe.
     """
-    from medjudge.models.load import pick_device
-
     if pick_device(device).type != "cpu":
         return None
     return pick_threads(wish, model if isinstance(model, int) else hidden_size(Path(model)), kept=kept)
@@ -196,6 +215,7 @@ def _measured(n: int, work: Callable[[], object], set_threads: Callable[[int], o
         counts.append(counts[-1] // 2)
     times: dict[int, list[float]] = {count: [] for count in counts}
     started = time.perf_counter()
+    # In turn, not one count after the other: the load of the machine changes within a second.
     while len(times[1]) < 3 or (time.perf_counter() - started < CALIBRATION_S and len(times[1]) < 60):
         for count in counts:
             set_threads(count)
@@ -241,6 +261,7 @@ def matmul_flops(seconds: float = 0.15) -> float:
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     x = np.ones((512, 512), dtype=np.float32)
+    # One thread: the estimate multiplies by the threads of the run.
     with threadpool_limits(1):
         x @ x
         n, started = 0, time.perf_counter()

@@ -24,6 +24,7 @@ def file_name_trouble(name: object, reserved: Collection[str] = ()) -> str | Non
         return f"it has {len(name):,} characters, at most {LONGEST} are allowed"
     if name.endswith("."):
         return "it may not end in a dot"
+    # Windows: a file called `con.json` opens the console.
     if _DEVICES.fullmatch(name):
         return "some systems have a device of that name"
     if name.lower() in reserved:

@@ -17,6 +17,8 @@ from pydantic import AfterValidator, ValidationError, model_validator
 from medjudge.errors import ConfigError, did_you_mean
 from medjudge.files import BUILTIN_DIR
 from medjudge.names import STAGE_NAMES, StageName, file_name_trouble, shown
+from medjudge.records import Case
+from medjudge.rewards.composition import RewardContext, RewardPlan, build_plan, check_composition
 from medjudge.settings.base import Settings
 from medjudge.settings.data import SPLIT_SOURCES, DataConfig
 from medjudge.settings.evaluate import EvaluateConfig, ReportConfig
@@ -50,6 +52,12 @@ def _run_name(name: str) -> str:
     return name
 
 
+def _known_rewards(grpo: GrpoConfig) -> GrpoConfig:
+    # Here and not in the section: the rewards that there are lie above the settings.
+    check_composition(grpo.rewards, grpo.reward_gate)
+    return grpo
+
+
 class Recipe(Settings):
     """A whole run."""
 
@@ -66,7 +74,7 @@ class Recipe(Settings):
     model: ModelConfig = ModelConfig()
     base: BaseConfig = BaseConfig()
     sft: SftConfig = SftConfig()
-    grpo: GrpoConfig = GrpoConfig()
+    grpo: Annotated[GrpoConfig, AfterValidator(_known_rewards)] = GrpoConfig()
     merge: MergeConfig = MergeConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     report: ReportConfig = ReportConfig()
@@ -74,7 +82,7 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _stages_fit(self) -> Recipe:
         if "prepare" not in self.stages:
-            raise ValueError("`stages` lacks prepare: every stage reads its splits, and a leak would go unseen")
+            raise ValueError("`stages` lacks prepare, which makes the splits and looks for leaks between them: add it")
         if self.model.base == SCRATCH_BASE and "base" not in self.stages and len(self.stages) > 1:
             raise ValueError(f"`stages` lacks base, which makes {SCRATCH_BASE}: add it, or set model.base")
         learned = {getattr(self, stage).split for stage in ("sft", "grpo") if stage in self.stages}
@@ -85,13 +93,14 @@ class Recipe(Settings):
         if self.evaluate.calibrator != "none" and self.evaluate.calibration_split in (self.evaluate.split, *learned):
             raise ValueError(
                 f"`evaluate.calibration_split` is {self.evaluate.calibration_split!r}, which the run trains on or "
-                "reports: confidences are fitted on rows that are neither"
+                "reports: confidences are fitted on rows that are neither. Name another split"
             )
         splits = [name for name in SPLIT_SOURCES if getattr(self.data, name)] or list(self.data.splits)
         if self.evaluate.calibrator != "none" and self.evaluate.calibration_split not in splits:
             raise ValueError(
                 f"`evaluate.calibrator` is {self.evaluate.calibrator}, but the data have no split "
-                f"{self.evaluate.calibration_split!r} (`evaluate.calibration_split`): they have {', '.join(splits)}"
+                f"{self.evaluate.calibration_split!r} (`evaluate.calibration_split`): they have {', '.join(splits)}. "
+                "Name one of these"
             )
         made = {name for name in self.evaluate.models if name == "base" or name in self.stages}
         if "evaluate" in self.stages and (taken := sorted(made & set(self.evaluate.extra_models))):
@@ -138,8 +147,13 @@ class Recipe(Settings):
             if name != "all" and name not in fitting:
                 raise ValueError(
                     f"`evaluate.probes`: {name!r} does not fit the {self.task.kind} task, for which there are: "
-                    f"{', '.join(fitting)}"
+                    f"{', '.join(fitting)}. Choose from these"
                 )
+
+    def reward_plan(self, cases: Sequence[Case]) -> RewardPlan:
+        """The rewards of `[grpo]`, built for a run that trains on `cases`. Raises ConfigError."""
+        context = RewardContext(self.task, cases, self.grpo.reward_settings, self.seed, self.model.device)
+        return build_plan(self.grpo.rewards, self.grpo.reward_gate, context)
 
     @property
     def run_dir(self) -> Path:
@@ -183,7 +197,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         why = str(error) if isinstance(error, tomllib.TOMLDecodeError) else type(error).__name__
-        raise ConfigError(f"{path} is not valid TOML: {why}") from None
+        raise ConfigError(
+            f"{path} is not valid TOML: {why}. Correct that place: text stands in quotes, a section in [brackets]."
+        ) from None
 
 
 def demo_recipe(task: str, seed: int, runs_dir: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -191,6 +207,7 @@ def demo_recipe(task: str, seed: int, runs_dir: Path, overrides: Sequence[str] =
     if task not in DEMO_TASKS:
         raise ConfigError(f"--task is {task!r}{did_you_mean(task, DEMO_TASKS)}. Known: {', '.join(DEMO_TASKS)}.")
     profile = [] if task == "mcq" else [f"profile={task}"]
+    # Only another seed than the shipped one gets a folder of its own, so that the documented commands find theirs.
     shipped = load_recipe(DEMO_RECIPE, profile)
     recipe = load_recipe(DEMO_RECIPE, [*profile, f"seed={seed}", *overrides])
     name = recipe.name if recipe.seed == shipped.seed else f"{recipe.name}-seed{recipe.seed}"
@@ -208,10 +225,12 @@ def variants_from_tree(
     """As `load_variants`, from a parsed tree."""
     settings = [parse_override(text) for text in overrides]
     try:
+        # A deep copy in JSON's own types: what is read here is what `recipe.json` can hold.
         merged: dict[str, Any] = json.loads(json.dumps(tree, default=str))
     except (RecursionError, ValueError):
         raise ConfigError(
-            f"{where}: the recipe is nested too deeply, or holds a number of thousands of digits."
+            f"{where}: the recipe is nested too deeply, or holds a number of thousands of digits. Expected "
+            "plain settings: take these away."
         ) from None
     profiles = merged.pop("profiles", {})
     check_overlays(profiles, "profiles", where)
@@ -242,13 +261,25 @@ def variants_from_tree(
         lay_over(trial, overlay)
         trial.pop("variants", None)
         _validate(trial, where=f"{where} [profiles.{name}]")
+    return recipe, _variants_of(recipe, merged, overlays, settings, where)
+
+
+def _variants_of(
+    recipe: Recipe,
+    merged: Mapping[str, Any],
+    overlays: Mapping[str, Any],
+    settings: Sequence[tuple[list[str], Any]],
+    where: str,
+) -> dict[str, Recipe]:
+    """`[variants.*]` laid over the recipe's tree, each as a recipe of its own. settings: the command line's."""
     variants: dict[str, Recipe] = {}
     for name, overlay in overlays.items():
         if (why := file_name_trouble(name, RESERVED_VARIANTS)) is not None:
             raise ConfigError(f"{where}: a variant cannot be called {shown(name)}: {why}.")
         if name.lower() in {other.lower() for other in variants}:
             raise ConfigError(
-                f"{where}: two variants are called {shown(name)} but for capitals: one folder on some systems."
+                f"{where}: two variants are called {shown(name)} but for capitals: one folder on some systems. "
+                "Rename one."
             )
         trial = json.loads(json.dumps(merged))
         lay_over(trial, overlay)
@@ -256,10 +287,11 @@ def variants_from_tree(
         for keys, value in settings:
             if not any(tuple(keys[: len(place)]) == place for place in own):
                 set_key(trial, keys, value)
+        # Last, so that neither overlay nor command line can move a variant out of its recipe's folder.
         trial |= {"name": name, "runs_dir": str(recipe.run_dir)}
         _name_judges(trial, variants, where=f"{where} [variants.{name}]")
         variants[name] = _validate(trial, where=f"{where} [variants.{name}]")
-    return recipe, variants
+    return variants
 
 
 def _name_judges(tree: dict[str, Any], earlier: Mapping[str, Recipe], *, where: str) -> None:
@@ -298,7 +330,10 @@ def _check_depth(tree: Mapping[str, Any], where: str) -> None:
         level = [value for values in inner for value in values if isinstance(value, Mapping | list | tuple)]
         if not level:
             return
-    raise ConfigError(f"{where}: tables or lists are nested more than {MAX_DEPTH} deep. No setting needs that.")
+    raise ConfigError(
+        f"{where}: tables or lists are nested more than {MAX_DEPTH} deep, which no setting needs. Take the outer "
+        "ones away."
+    )
 
 
 def _with_preset(tree: Mapping[str, Any], where: str) -> Mapping[str, Any]:
@@ -325,6 +360,7 @@ def _explain(tree: Mapping[str, Any], item: Any) -> str:
         return f"`task.kind` is missing. Known: {', '.join(TASKS)}."
     message = item["msg"].removeprefix("Value error, ")
     value = item.get("input")
+    # Tables are not repeated: they may be long, and their key says where they stand.
     is_said = isinstance(value, dict | list | tuple) or shown(value) in message
     got = "" if is_said else f" (got {shown(value)})"
     return f"`{key}`: {message[:1].lower()}{message[1:]}{got}." if key else f"{message}."

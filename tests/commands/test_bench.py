@@ -90,7 +90,14 @@ def test_both_numbers_stand_side_by_side(tmp_path: Path, run: Any) -> None:
     assert (tiny["n_unparsed"], tiny["published"]["is_zeroed"]) == (8, True)
     for name in (artifacts.RESULTS, artifacts.VERDICTS, artifacts.REPORT, artifacts.MANIFEST):
         assert (tmp_path / "out" / "halubench-covidqa" / name).exists()
+    manifest = artifacts.read_json(tmp_path / "out" / artifacts.MANIFEST)
+    assert (manifest["stage"], manifest["summary"]) == ("bench", {"sets": ["halubench-covidqa"]})
+    assert {artifacts.SUITE, artifacts.REPORT} <= manifest["outputs"].keys()
+    own = artifacts.read_json(tmp_path / "out" / "halubench-covidqa" / artifacts.MANIFEST)
+    assert set(own["files"]) == {str(rows), str(tmp_path / "tiny" / "model.safetensors")}
     page = (tmp_path / "out" / artifacts.REPORT).read_text(encoding="utf-8")
+    numpy = artifacts.package_versions()["numpy"]
+    assert f"numpy {numpy}" in page
     assert 'href="halubench-covidqa/index.html"' in page
     assert "(100.0)" in page
     assert "(0 *)" in page
@@ -98,9 +105,15 @@ def test_both_numbers_stand_side_by_side(tmp_path: Path, run: Any) -> None:
     assert "75.0" in printed
     assert "gpt: 8 answers (0 from cache), 0 failed, no prices set" in printed
     assert "of another subset of HaluBench (2)" in printed
-    code, again = run.command("report", str(tmp_path / "out"))
+    with pytest.MonkeyPatch.context() as patch:  # other packages are installed now
+        patch.setattr(artifacts, "version", lambda name: "77.7.7")
+        code, again = run.command("report", str(tmp_path / "out"))
     assert code == 0, again
     assert "(100.0)" in again
+    for folder in (tmp_path / "out", tmp_path / "out" / "halubench-covidqa"):
+        page = (folder / artifacts.REPORT).read_text(encoding="utf-8")
+        assert f"numpy {numpy}" in page
+        assert "77.7.7" not in page
 
 
 def test_labels_mode_scores_the_scores_alone(tmp_path: Path, run: Any) -> None:

@@ -16,7 +16,8 @@ from rich.console import Console
 from medjudge import artifacts
 from medjudge.commands import estimate, plan
 from medjudge.commands.estimate import SPREAD, StageWork, span
-from medjudge.commands.plan import print_plan, scratch_shape, stage_works
+from medjudge.commands.model_shape import known_shape, scratch_shape
+from medjudge.commands.plan import print_plan, stage_works
 from medjudge.files import BUILTIN_DIR
 from medjudge.recipe import Recipe, demo_recipe, load_recipe, recipe_from_tree
 from medjudge.runs.pipeline import stage_inputs
@@ -131,7 +132,7 @@ def test_the_shipped_base_is_read_without_torch_as_with_it() -> None:
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(TINY_DIR))
-    shape = plan._shape(recipe, light)
+    shape = known_shape(recipe, light)
     assert shape is not None
     assert shape.n_parameters == sum(p.numel() for p in model.parameters())
     from medjudge.models.adapters import adapter_parameters

@@ -18,7 +18,7 @@ from medjudge.data.cells import Scale
 from medjudge.data.verdict_files import Reading, read_gold, read_verdicts
 from medjudge.errors import ConfigError, DataError, MedjudgeError
 from medjudge.metrics.baselines import LEXICAL
-from medjudge.metrics.summary import Results
+from medjudge.metrics.result_types import Results
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.normalise import normalise
 from tests.shared_data import require_shared, shared_rows

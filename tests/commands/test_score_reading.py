@@ -14,7 +14,7 @@ import medjudge
 from medjudge.commands.score import ScoreOptions, label_scale, score
 from medjudge.data.shapes import archived_objects
 from medjudge.errors import ConfigError, DataError, MedjudgeError
-from medjudge.metrics.summary import Results
+from medjudge.metrics.result_types import Results
 from medjudge.tasks.equivalence import EquivalenceContract
 from tests.shared_data import require_shared
 
@@ -83,7 +83,7 @@ def test_two_columns_that_may_be_the_verdict_are_not_guessed_at(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("result.verdct", "no row has result.verdct (did you mean result.verdict?); result has: verdict"),
+        ("result.verdct", "no row has result.verdct (did you mean `result.verdict`?); result has: verdict"),
         ("reslt.verdict", "no column 'reslt.verdict' for field 'label'"),
         ("result.verdict.text", "no row has result.verdict.text; result.verdict holds plain values"),
         ("votes.first", "no row has votes.first; votes is a list of up to 2: name an entry, votes[0]"),

@@ -10,19 +10,8 @@ from typing import Any
 import pytest
 from tests.shared_data import require_shared
 
-from medjudge.data.benchmarks import (
-    PUBLISHED_SUITE,
-    SETS,
-    choose_sets,
-    feedback_bench,
-    feedbackqa,
-    flow_heldout,
-    halubench,
-    prometheus,
-    ragtruth,
-    read_benchmark,
-    set_contract,
-)
+from medjudge.data.benchmark_rows import feedback_bench, feedbackqa, flow_heldout, halubench, prometheus, ragtruth
+from medjudge.data.benchmarks import PUBLISHED_SUITE, SETS, choose_sets, read_benchmark, set_contract
 from medjudge.errors import ConfigError, DataError
 from medjudge.tasks.contract import RowError
 from medjudge.tasks.presets import presets

@@ -12,10 +12,11 @@ from tests.shared_data import require_shared
 
 from medjudge.data.leakage import KINDS, N_LISTED, LeakageReport, check_leakage, enforce_leakage
 from medjudge.data.likeness import _whole_pairs
-from medjudge.data.sources import read_cases
+from medjudge.data.sources import read_source
 from medjudge.data.splits import split_cases
 from medjudge.errors import DataError
 from medjudge.records import Case
+from medjudge.settings.data import DataConfig
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.mcq import McqContract
@@ -332,8 +333,8 @@ def test_real_rows_the_french_judges_leak_is_found() -> None:
     """The README: 205 of the 300 evaluation rows here have their question in train; 200 whole triplets, with labels."""
     source = str(require_shared("data", "fr_oeqa_judge", "fr_oeqa_judge.jsonl"))
     contract = EquivalenceContract(language="fr")
-    train = read_cases(source, contract, where={"split": "train"}).cases
-    held_out = read_cases(source, contract, where={"split": "eval"}).cases
+    train = read_source(source, contract, DataConfig(where={"split": "train"})).cases
+    held_out = read_source(source, contract, DataConfig(where={"split": "eval"})).cases
     report = check_leakage({"train": train}, {"eval": held_out})
     assert counts(report) == only(exact=200, group=205)
     exact = report.comparisons[0].overlaps["exact"]
@@ -342,17 +343,17 @@ def test_real_rows_the_french_judges_leak_is_found() -> None:
     with pytest.raises(DataError, match=r"205 of 300 cases of 'eval' \(68.3%\) leak"):
         enforce_leakage(report)
     # The two ways of the README to a clean evaluation.
-    flags = read_cases(source, contract, where={"split": "eval", "question_in_train": False}).cases
+    flags = read_source(source, contract, DataConfig(where={"split": "eval", "question_in_train": False})).cases
     assert len(flags) == 95
     enforce_leakage(check_leakage({"train": train}, {"eval": flags}))
-    kept = read_cases(source, contract, where={"split": "train", "question_in_eval": False}).cases
+    kept = read_source(source, contract, DataConfig(where={"split": "train", "question_in_eval": False})).cases
     enforce_leakage(check_leakage({"train": kept}, {"eval": held_out}), allow=["near_duplicate"])
     assert counts(check_leakage({"train": kept}, {"eval": held_out})) == only()
 
 
 def test_real_rows_the_french_judge_cut_by_question_is_clean() -> None:
     source = str(require_shared("data", "fr_oeqa_judge", "fr_oeqa_judge.jsonl"))
-    cases = read_cases(source, EquivalenceContract(language="fr")).cases
+    cases = read_source(source, EquivalenceContract(language="fr")).cases
     assert len(cases) == 608  # 808 rows, of which 200 triplets stand in both parts
     dealt = split_cases(cases, splits={"train": 0.8, "test": 0.2}, seed=42)
     report = check_leakage({"train": dealt["train"]}, {"test": dealt["test"]})
@@ -362,7 +363,7 @@ def test_real_rows_the_french_judge_cut_by_question_is_clean() -> None:
 
 def test_real_rows_acr_by_variant_is_clean_and_by_case_is_not() -> None:
     source = str(require_shared("data", "acr_appropriateness", "acr_appropriateness.jsonl.gz"))
-    cases = read_cases(source, AppropriatenessContract(), fields={"condition": "topic"}).cases
+    cases = read_source(source, AppropriatenessContract(), DataConfig(fields={"condition": "topic"})).cases
     dealt = split_cases(cases, splits={"train": 0.7, "validation": 0.1, "test": 0.2}, seed=42)
     assert len(dealt["test"]) >= 1200
     report = check_leakage({"train": dealt["train"]}, {"validation": dealt["validation"], "test": dealt["test"]})
@@ -378,8 +379,8 @@ def test_real_rows_acr_by_variant_is_clean_and_by_case_is_not() -> None:
 
 def test_real_rows_medmcqa_train_and_dev_share_one_question() -> None:
     """The burns of a woman, once with her age and once without, with the same four formulas."""
-    train = read_cases(str(require_shared("data", "medmcqa_train", "medmcqa_train.jsonl")), McqContract(first_index=1))
-    dev = read_cases(str(require_shared("data", "medmcqa_dev", "medmcqa_dev.jsonl.gz")), McqContract(first_index=1))
+    train = read_source(str(require_shared("data", "medmcqa_train", "medmcqa_train.jsonl")), McqContract(first_index=1))
+    dev = read_source(str(require_shared("data", "medmcqa_dev", "medmcqa_dev.jsonl.gz")), McqContract(first_index=1))
     assert counts(check_leakage({"train": train.cases}, {"dev": dev.cases})) == only(near_duplicate=1)
 
 

@@ -8,8 +8,9 @@ import pytest
 from tests.shared_data import require_shared
 
 from medjudge.data.lint import LintReport, lint_cases
-from medjudge.data.sources import read_cases
+from medjudge.data.sources import read_source
 from medjudge.records import Case
+from medjudge.settings.data import DataConfig
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.mcq import McqContract
 
@@ -160,7 +161,7 @@ def test_findings_hold_ids_and_no_text_and_are_json() -> None:
 
 def test_real_rows_french_judge_has_a_stray_script() -> None:
     source = str(require_shared("data", "fr_oeqa_judge", "fr_oeqa_judge.jsonl"))
-    report = lint_cases(read_cases(source, JUDGE, where={"split": "train"}).cases, JUDGE)
+    report = lint_cases(read_source(source, JUDGE, DataConfig(where={"split": "train"})).cases, JUDGE)
     by_code = {finding.code: finding.count for finding in report.findings}
     assert by_code["mixed_scripts"] == 1  # at the end of a generated answer
     assert "candidate mixes scripts: LATIN, TAMIL" in [finding.message for finding in report.findings]
@@ -172,8 +173,8 @@ def test_real_rows_medmcqa_explanations_that_disagree() -> None:
     """The README counts 131 GPT-4 explanations that end on another letter than the label."""
     contract = McqContract(first_index=1)
     source = str(require_shared("data", "medmcqa_train", "medmcqa_train.jsonl"))
-    report = lint_cases(read_cases(source, contract, where={"exp_source": "gpt4"}).cases, contract)
+    report = lint_cases(read_source(source, contract, DataConfig(where={"exp_source": "gpt4"})).cases, contract)
     by_code = {finding.code: finding.count for finding in report.findings}
     assert by_code["reason_names_other_option"] == pytest.approx(131, abs=8)
-    agreeing = lint_cases(read_cases(source, contract, where={"exp_agrees": True}).cases, contract)
+    agreeing = lint_cases(read_source(source, contract, DataConfig(where={"exp_agrees": True})).cases, contract)
     assert {f.code: f.count for f in agreeing.findings}.get("reason_names_other_option", 0) <= 8

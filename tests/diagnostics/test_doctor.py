@@ -9,8 +9,10 @@ from dataclasses import replace
 
 import pytest
 
-from medjudge.diagnostics.doctor import EXPLAINS, SIGNS, Doctor, Finding, RewardShape, diagnose
+from medjudge.diagnostics.diagnose import Finding, RewardShape, diagnose
+from medjudge.diagnostics.doctor import Doctor
 from medjudge.diagnostics.observation import BatchFacts, Observed, StepFacts, common_prefix, facts_of, repeated_share
+from medjudge.diagnostics.signs import EXPLAINS, SIGNS
 
 SHAPE = RewardShape({"accuracy": 1.0, "format": 0.5}, n_labels=3)
 G, PROMPTS = 4, 8

@@ -17,19 +17,19 @@ import pytest
 
 from medjudge.data.rows import Row, iter_rows
 from medjudge.diagnostics.checks import CHECKS, COSTLY_CASES, PolicySample
-from medjudge.diagnostics.preflight import Preflight, require_earnable, run_preflight
+from medjudge.diagnostics.preflight import Preflight, PreflightOptions, require_earnable, run_preflight
 from medjudge.errors import DataError
+from medjudge.models.scratch import format_texts, plain_texts
 from medjudge.recipe import load_recipe, load_variants
 from medjudge.records import Case, Completion, Judgement, Rollout, Unparsed, Verdict
 from medjudge.rewards.composition import RewardContext, RewardPlan, RuleReward, Term, build_plan
 from medjudge.rewards.rules import RewardRule
-from medjudge.stages.base import format_texts, plain_texts
 from medjudge.tasks.appropriateness import LABELS, AppropriatenessContract
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.mcq import McqContract
 from medjudge.tiny_base.tiny import build_tokenizer
-from medjudge.training.grpo import rewarded_cases
+from medjudge.training.job import RewardedRows
 from tests.shared_data import shared_rows, shared_tokenizer
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -88,7 +88,11 @@ def run(
     **settings: Any,
 ) -> Preflight:
     return run_preflight(
-        contract, list(cases) or orders(), tokenizer or tiny(), plan or plan_of(contract), sample=sample, **settings
+        contract,
+        list(cases) or orders(),
+        tokenizer or tiny(),
+        plan or plan_of(contract),
+        PreflightOptions(sample=sample or "none was drawn", **settings),
     )
 
 
@@ -417,7 +421,7 @@ def test_rows_of_one_label_cannot_be_shuffled() -> None:
 
 
 def test_completions_can_be_left_out() -> None:
-    result = run(plan=plan_of(CONTRACT, {"format": 1.0}), keep_completions=False)
+    result = run(plan=plan_of(CONTRACT, {"format": 1.0})).without_text()
     (check,) = result.failures
     assert check.evidence is not None
     assert check.evidence.completion == ""
@@ -443,8 +447,8 @@ def test_no_alarm_on_the_reward_designs_of_acr(variant: str) -> None:
     known = recipe.contract.fields
     cases = [recipe.contract.read_case({k: row[k] for k in row if k in known}, str(i)) for i, row in enumerate(rows)]
     tokenizer = build_tokenizer([*plain_texts(cases), *format_texts(recipe.contract, cases)], 4096)
-    chosen, plan, _ = rewarded_cases(recipe, cases, tokenizer)
-    result = run_preflight(recipe.contract, chosen, tokenizer, plan)
+    rows = RewardedRows.of_split(recipe, cases, tokenizer)
+    result = run_preflight(recipe.contract, rows.cases, tokenizer, rows.plan, answers=rows.answers)
     assert (result.failures, result.warnings) == ((), ()), [(c.told, c.causes) for c in result.checks]
 
 
@@ -482,10 +486,10 @@ def test_no_alarm_on_the_shipped_recipes(name: str, profile: str | None) -> None
         tokenizer = shared_tokenizer(tokenizer_name)
     else:
         tokenizer = build_tokenizer([*plain_texts(cases), *format_texts(recipe.contract, cases)], 4096)
-    chosen, plan, n_left_out = rewarded_cases(recipe, cases, tokenizer)
-    limit = recipe.grpo.preflight.max_cut_share
-    result = run_preflight(recipe.contract, chosen, tokenizer, plan, max_cut_share=limit)
-    assert n_left_out == 0
+    rows = RewardedRows.of_split(recipe, cases, tokenizer)
+    options = PreflightOptions(max_cut_share=recipe.grpo.preflight.max_cut_share)
+    result = run_preflight(recipe.contract, rows.cases, tokenizer, rows.plan, options)
+    assert rows.n_not_rewardable == 0
     assert (result.failures, result.warnings) == ((), ()), [(c.told, c.causes) for c in result.checks]
     assert {check.name: check.status for check in result.checks} == {
         **dict.fromkeys(CHECKS, "passed"),

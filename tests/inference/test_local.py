@@ -17,9 +17,10 @@ from medjudge.records import Case
 from medjudge.settings.model import ModelConfig
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.contract import TaskContract
-from medjudge.tasks.encoding import decode, encode, encode_all, encode_labels, stop_token_ids
+from medjudge.tasks.encoding import encode, encode_all, encode_labels
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.mcq import McqContract
+from medjudge.tasks.tokenizers import decode, stop_token_ids
 from medjudge.tiny_base.tiny import build_tokenizer
 from tests.models.random_models import random_model
 from tests.models.small_models import save_base

@@ -15,10 +15,12 @@ from medjudge.cli import main
 from medjudge.data.leakage import LeakageReport
 from medjudge.errors import ConfigError, DataError, RunError
 from medjudge.judging.calibrated import apply_to, fit_on, read_calibrator, save_calibrator
-from medjudge.metrics.calibration import Calibrator
+from medjudge.metrics.calibrators import Calibrator
 from medjudge.models.lineage import weights_sha256
 from medjudge.recipe import recipe_from_tree
 from medjudge.records import Case, Unparsed, Verdict
+from medjudge.runs.run_dir import RunDir
+from medjudge.runs.stages import StageContext
 from medjudge.stages.evaluate import run
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.mcq import McqContract
@@ -78,6 +80,9 @@ def test_calibrate_then_evaluate_and_judge(
     given = ["--data", str(rows), "--model", f"m={model}", *options]
     command("evaluate", *given, "--out", str(tmp_path / "raw"), *task)
     assert "platt, fitted on 24 verdicts" in command("calibrate", str(model), "--data", str(rows), *task)
+    beside = artifacts.read_json(model / artifacts.CALIBRATION_MANIFEST)
+    assert (beside["stage"], list(beside["outputs"])) == ("calibrate", [artifacts.CALIBRATION])
+    assert set(beside["files"]) == {str(rows), str(model / "model.safetensors")}
     command("evaluate", *given, "--out", str(tmp_path / "fitted"), *task)
 
     def confidences(out: str) -> list[float]:
@@ -118,7 +123,7 @@ def test_a_run_fits_on_its_validation_split_and_saves_with_the_model(tmp_path: P
         text = "".join(json.dumps(case.to_json()) + "\n" for case in some)
         (run_dir / "prepare" / f"{split}.jsonl").write_text(text)
     artifacts.write_json(run_dir / "prepare" / artifacts.LEAKAGE, LeakageReport((), {}, 0.9).to_json())
-    run(recipe, out, run_dir, Console(quiet=True))  # type: ignore[arg-type]
+    run(StageContext(recipe, out, RunDir(run_dir), Console(quiet=True)))
     saved = artifacts.read_json(model / artifacts.CALIBRATION)["calibrators"]["labels"]
     assert (saved["kind"], saved["n"], saved["fitted_on"]) == ("temperature", 15, "validation")
     lines = [json.loads(line) for line in (out / artifacts.VERDICTS).read_text().splitlines()]

@@ -13,7 +13,7 @@ import pytest
 from medjudge.cli import main
 from medjudge.data.probes import AUTHORITY, PADDING
 from medjudge.errors import ConfigError
-from medjudge.metrics.summary import Results
+from medjudge.metrics.result_types import Results
 from medjudge.recipe import recipe_from_tree
 from tests.inference.scripted_endpoint import Action, Say, Status, scripted
 from tests.models.small_models import save_base

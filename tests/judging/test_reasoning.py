@@ -18,7 +18,7 @@ from medjudge.records import Rollout
 from medjudge.reporting.reasoning_tables import reasoning_grids
 from medjudge.reporting.tables import grid_tables
 from medjudge.rewards.composition import RewardContext
-from medjudge.rewards.reasoning import DIRECTIONS, EmbeddingReward
+from medjudge.rewards.embedding import DIRECTIONS, EmbeddingReward
 from medjudge.settings.rewards import EmbeddingSettings, LlmSettings, RewardSettings
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from tests.rewards.rollouts import case, said, unread

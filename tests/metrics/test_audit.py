@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from medjudge.metrics.audit import MAX_ERRORS, JudgeRows, audit_judges
+from medjudge.metrics.audit_sentences import audit_statements
 from medjudge.metrics.classification import code_outcomes
 from medjudge.metrics.correction import prediction_powered_rate
-from medjudge.metrics.findings import of_audit
+from medjudge.metrics.estimates import judge_estimates
 from medjudge.metrics.summary import judge_rows
 from medjudge.records import Case, Unparsed, Verdict
 from medjudge.reporting.audit_tables import abstention_grids, threshold_grid
@@ -28,10 +29,15 @@ def rows_of(n, *, share_right=0.9, unread=(), seed=0, shift=0.0):
     return JudgeRows(outcomes, ["atlas" if i % 3 else "birch" for i in range(n)], confidence)
 
 
+def audit_of(judges, n_resamples):
+    estimates = {name: judge_estimates(rows.outcomes, n_resamples=n_resamples) for name, rows in judges.items()}
+    return audit_judges(judges, estimates, n_resamples=n_resamples)
+
+
 @pytest.fixture(scope="module")
 def audit():
     judges = {"a": rows_of(400, unread=range(0, 400, 20)), "b": rows_of(400, share_right=0.8, seed=1)}
-    return audit_judges(judges, n_resamples=100)
+    return audit_of(judges, n_resamples=100)
 
 
 def test_both_promises_stand_at_every_wanted_rate(audit):
@@ -69,7 +75,7 @@ def test_the_tables_of_thresholds(audit):
 def test_sentences_and_subjects(audit):
     (pair,) = audit.pairs
     assert (pair.a, pair.b) == ("b", "a")  # the later less the earlier
-    said = of_audit(audit, (), {"a": 0.5, "b": 0.5})
+    said = audit_statements(audit, (), {"a": 0.5, "b": 0.5})
     for one in said:
         assert all(name in one.text for name in one.about)
     assert ("b", "a") in [one.about for one in said]
@@ -89,7 +95,7 @@ def test_a_question_with_rated_and_unrated_answers_is_one_group_on_both_sides():
         said.append(Verdict(f"c{i}", str(int(judged))))
     outcomes = code_outcomes(cases, said, labels=("0", "1"), positive="1")
     rows = judge_rows(cases, said, outcomes)
-    found = audit_judges({"j": rows}, n_resamples=50).judges["j"].correction
+    found = audit_of({"j": rows}, n_resamples=50).judges["j"].correction
     values = np.array([verdict.label == "1" for verdict in said])
     gold = np.array([case.gold == "1" for case in cases[:120]])
     by = {"groups": np.arange(120, 360) % 60, "labelled_groups": np.arange(120) % 60}

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from medjudge.commands.score import label_scale
+from medjudge.metrics.baselines import Baselines
 from medjudge.metrics.claims import Claim, decide, find_claim, n_tests
 from medjudge.metrics.coverage import outcome_sentence
 from medjudge.metrics.metric_result import TestResult
 from medjudge.metrics.probes import JudgeProbes, Probes, flip_rate, probe_result
-from medjudge.metrics.summary import Results, summarise, with_claims
+from medjudge.metrics.result_types import Results
+from medjudge.metrics.summary import AnalysisOptions, summarise, with_claims
 from medjudge.records import Case, Unparsed, Verdict
 from medjudge.reporting.audit_figures import audit_pictures
 from medjudge.reporting.audit_tables import page_grids
@@ -52,8 +54,15 @@ def said(cases, right, confidence=None):
     ]
 
 
-def page(cases, judges, **settings):
-    return summarise(cases, judges, contract=EquivalenceContract(), split="test", n_resamples=200, **settings)
+def page(cases, judges, *, baselines=None, **options):
+    return summarise(
+        cases,
+        judges,
+        contract=EquivalenceContract(),
+        split="test",
+        baselines=Baselines(baselines or {}),
+        options=AnalysisOptions(n_resamples=200, **options),
+    )
 
 
 def sentences(results):
@@ -297,7 +306,7 @@ def test_rows_that_are_wrong_together_are_few_observations():
         {"a": [Verdict(case.case_id, "5") for case in cases]},
         contract=label_scale("1,2,3,4,5"),
         split="test",
-        n_resamples=200,
+        options=AnalysisOptions(n_resamples=200),
     )
     line = next(line for line in results.statements if line.startswith("The accuracy of a,"))
     assert "is not distinguishable from chance (20.0 %), p = .11, n = 24." in line

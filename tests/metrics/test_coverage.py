@@ -7,7 +7,9 @@ import pytest
 from medjudge.errors import DataError
 from medjudge.metrics.classification import code_outcomes, due_cases
 from medjudge.metrics.coverage import headlines, kinds_text, outcome_sentence
-from medjudge.metrics.summary import Results, best_model, summarise
+from medjudge.metrics.judge_pairs import best_model
+from medjudge.metrics.result_types import Results
+from medjudge.metrics.summary import AnalysisOptions, JudgeFacts, summarise
 from medjudge.records import Case, Unparsed, Verdict
 from medjudge.tasks.scale import LabelScale
 
@@ -32,8 +34,10 @@ def verdict(case, right=True):
     return Verdict(case.case_id, str(case.gold) if right else {"yes": "no", "no": "yes"}[str(case.gold)])
 
 
-def results_of(cases, said, **options):
-    return summarise(cases, said, contract=SCALE, split="t", n_resamples=50, **options)
+def results_of(cases, said, *, facts=None, **options):
+    return summarise(
+        cases, said, contract=SCALE, split="t", facts=facts, options=AnalysisOptions(n_resamples=50, **options)
+    )
 
 
 def hard_cases():
@@ -247,7 +251,9 @@ def test_agreement_on_whole_and_on_shortened_prompts():
     said = [verdict(case, i < 9 or i > 20) for i, case in enumerate(cases)]
     cut = {case.case_id: 0 if i < 12 else 40 for i, case in enumerate(cases)}
     results = results_of(
-        cases, {"judge": said, "other": said}, words_cut={"judge": cut, "other": dict.fromkeys(cut, 0)}
+        cases,
+        {"judge": said, "other": said},
+        facts={"judge": JudgeFacts(words_cut=cut), "other": JudgeFacts(words_cut=dict.fromkeys(cut, 0))},
     )
     prompts = results.models["judge"].prompts
     assert (prompts.n, prompts.n_shortened, prompts.n_words_cut) == (24, 12, 480)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from medjudge.metrics.published import honest_values, last_score, published_values
-from medjudge.metrics.summary import summarise
+from medjudge.metrics.summary import AnalysisOptions, summarise
 from medjudge.records import Case, Judgement, Unparsed, Verdict
 from medjudge.tasks.rubric import RubricContract
 
@@ -19,7 +19,9 @@ def honest(contract: RubricContract, gold: list[str], said: list[str | None]) ->
         Unparsed(case.case_id, "", "r") if label is None else Verdict(case.case_id, label)
         for case, label in zip(cases, said, strict=True)
     ]
-    results = summarise(cases, {"m": judgements}, contract=contract, split="s", n_resamples=100)
+    results = summarise(
+        cases, {"m": judgements}, contract=contract, split="s", options=AnalysisOptions(n_resamples=100)
+    )
     return {name: metric.value for name, metric in honest_values("m", results).items()}
 
 

@@ -3,10 +3,12 @@ import json
 import numpy as np
 import pytest
 
-from medjudge.errors import DataError, RunError
-from medjudge.metrics.baselines import trivial_baselines
-from medjudge.metrics.sentences import NO_LEAKAGE_CHECK, is_clear, p_value, percent, signed
-from medjudge.metrics.summary import DifferenceResult, Results, summarise, with_claims
+from medjudge.errors import DataError
+from medjudge.metrics.baselines import Baselines, trivial_baselines
+from medjudge.metrics.claims import is_clear
+from medjudge.metrics.result_types import DifferenceResult, Results
+from medjudge.metrics.summary import AnalysisOptions, JudgeFacts, TrainingRows, summarise, with_claims
+from medjudge.metrics.wording import NO_LEAKAGE_CHECK
 from medjudge.records import Case, Unparsed, Verdict
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.equivalence import EquivalenceContract
@@ -50,15 +52,14 @@ def results():
         models,
         contract=contract,
         split="test",
-        baselines=baselines.judgements,
-        skipped_baselines=baselines.skipped,
-        reference="base",
-        n_resamples=500,
-        leakage={"summary_line": "Leakage: none.", "share": float("nan"), "pairs": (("a", "b"),)},
-        lineage={"sft": {"weights_sha256": "ab"}},
-        seconds={"sft": 1.5},
-        n_truncated={"base": 400, "sft": 0, "grpo": 0},
-        train_n=50,
+        facts={
+            "base": JudgeFacts(n_truncated=400),
+            "sft": JudgeFacts({"weights_sha256": "ab"}, 1.5, n_truncated=0),
+            "grpo": JudgeFacts(n_truncated=0),
+        },
+        baselines=baselines,
+        training=TrainingRows(50, {"summary_line": "Leakage: none.", "share": float("nan"), "pairs": (("a", "b"),)}),
+        options=AnalysisOptions(reference="base", n_resamples=500),
     )
 
 
@@ -131,12 +132,22 @@ def test_deterministic_by_seed_and_independent_of_what_else_is_measured():
     contract = AppropriatenessContract()
     cases = cases_of(contract.labels, 60)
     said = answers(cases, contract.labels, 0.5)
-    one = summarise(cases, {"m": said}, contract=contract, split="test", n_resamples=200, seed=7)
-    two = summarise(
-        list(reversed(cases)), {"x": said[::-1], "m": said}, contract=contract, split="test", n_resamples=200, seed=7
+    one = summarise(
+        cases, {"m": said}, contract=contract, split="test", options=AnalysisOptions(n_resamples=200, seed=7)
     )
-    other = summarise(cases, {"m": said}, contract=contract, split="test", n_resamples=200, seed=8)
-    repeated = summarise(cases, {"m": said}, contract=contract, split="test", n_resamples=200, seed=7)
+    two = summarise(
+        list(reversed(cases)),
+        {"x": said[::-1], "m": said},
+        contract=contract,
+        split="test",
+        options=AnalysisOptions(n_resamples=200, seed=7),
+    )
+    other = summarise(
+        cases, {"m": said}, contract=contract, split="test", options=AnalysisOptions(n_resamples=200, seed=8)
+    )
+    repeated = summarise(
+        cases, {"m": said}, contract=contract, split="test", options=AnalysisOptions(n_resamples=200, seed=7)
+    )
     assert one == repeated
     assert one.comparisons == other.comparisons == ()
     assert one.models["m"].metrics["accuracy"] == other.models["m"].metrics["accuracy"]  # nothing drawn in it
@@ -195,7 +206,7 @@ def test_a_worse_model_is_said_to_be_worse_with_positive_points():
         {"base": answers(cases, contract.labels, 0.9), "sft": answers(cases, contract.labels, 0.2)},
         contract=contract,
         split="test",
-        reference="base",
+        options=AnalysisOptions(reference="base"),
     )
     difference = results.comparisons[0].differences["accuracy"]
     assert difference.high < 0
@@ -222,7 +233,9 @@ def test_judges_that_agree_on_every_case():
     contract = McqContract()
     cases = cases_of(contract.labels, 30)
     said = answers(cases, contract.labels, 0.5)
-    results = summarise(cases, {"sft": said, "grpo": said}, contract=contract, split="test", reference="sft")
+    results = summarise(
+        cases, {"sft": said, "grpo": said}, contract=contract, split="test", options=AnalysisOptions(reference="sft")
+    )
     assert results.statements[0].startswith("grpo and sft are right and wrong on the same cases (n = 30)")
 
 
@@ -232,7 +245,7 @@ def test_a_difference_without_spread_needs_enough_groups(n_groups, claimed):
     contract = McqContract()
     cases = [Case(str(i), {"q": "x"}, gold="A", group=f"g{i % n_groups}") for i in range(40)]
     models = {"base": [Verdict(c.case_id, "B") for c in cases], "sft": [Verdict(c.case_id, "A") for c in cases]}
-    results = summarise(cases, models, contract=contract, split="test", reference="base")
+    results = summarise(cases, models, contract=contract, split="test", options=AnalysisOptions(reference="base"))
     line = results.statements[0]
     assert line.startswith("sft is 100.0 points more accurate" if claimed else "sft is not distinguishable from base")
     assert "interval" not in line
@@ -244,7 +257,9 @@ def test_rows_that_resemble_each_other_do_not_make_a_claim():
     cases = [Case(f"{g}.{i}", {"q": "x"}, gold="1", group=f"g{g}") for g in range(3) for i in range(40)]
     a = [Verdict(case.case_id, "1" if case.group == "g0" else "0") for case in cases]
     b = [Verdict(case.case_id, "0") for case in cases]
-    results = summarise(cases, {"b": b, "a": a}, contract=contract, split="test", reference="b")
+    results = summarise(
+        cases, {"b": b, "a": a}, contract=contract, split="test", options=AnalysisOptions(reference="b")
+    )
     assert results.comparisons[0].mcnemar.p < 0.001
     assert "a is not distinguishable from b" in results.statements[0]
     assert any("only 3 groups" in line for line in results.statements)
@@ -254,7 +269,11 @@ def test_lenient_reading_is_said():
     contract = McqContract(lenient=True)
     cases = cases_of(contract.labels, 10)
     results = summarise(
-        cases, {"m": answers(cases, contract.labels, 0.5)}, contract=contract, split="test", n_resamples=100
+        cases,
+        {"m": answers(cases, contract.labels, 0.5)},
+        contract=contract,
+        split="test",
+        options=AnalysisOptions(n_resamples=100),
     )
     assert results.models["m"].lenient
     assert any("leniently" in line for line in results.statements)
@@ -265,7 +284,11 @@ def test_missing_answers_count_as_wrong():
     cases = cases_of(contract.labels, 20)
     said = answers(cases, contract.labels, 0.5)
     results = summarise(
-        cases, {"base": said, "sft": said[:15]}, contract=contract, split="test", reference="base", n_resamples=100
+        cases,
+        {"base": said, "sft": said[:15]},
+        contract=contract,
+        split="test",
+        options=AnalysisOptions(reference="base", n_resamples=100),
     )
     sft = results.models["sft"]
     assert (sft.n, sft.n_missing, sft.n_unparsed, sft.n_answered) == (20, 5, 5, 15)
@@ -277,7 +300,11 @@ def test_one_group_gives_values_without_intervals():
     contract = McqContract()
     cases = cases_of(contract.labels, 6, per_group=6)
     results = summarise(
-        cases, {"m": answers(cases, contract.labels, 0.5)}, contract=contract, split="test", n_resamples=100
+        cases,
+        {"m": answers(cases, contract.labels, 0.5)},
+        contract=contract,
+        split="test",
+        options=AnalysisOptions(n_resamples=100),
     )
     metric = results.models["m"].metrics["accuracy"]
     assert metric.value is not None
@@ -289,8 +316,8 @@ def test_one_group_gives_values_without_intervals():
     ("keywords", "message"),
     [
         ({"judgements": {}}, "no model's judgements"),
-        ({"reference": "nobody"}, "'nobody' is not among the models: m"),
-        ({"baselines": {"m": []}}, "names a model and a baseline"),
+        ({"options": AnalysisOptions(reference="nobody")}, "'nobody' is not among the models: m"),
+        ({"baselines": Baselines({"m": []})}, "names a model and a baseline"),
         ({"cases": []}, "none of 0 cases"),
     ],
 )
@@ -300,24 +327,3 @@ def test_refuses_what_it_cannot_summarise(keywords, message):
     given = {"cases": cases, "judgements": {"m": answers(cases, contract.labels, 1.0)}, **keywords}
     with pytest.raises(DataError, match=message):
         summarise(given.pop("cases"), given.pop("judgements"), contract=contract, split="test", **given)
-
-
-@pytest.mark.parametrize(
-    ("tree", "message"), [({"version": 2}, "version 2"), ([], "version None"), ({"version": 1}, "damaged at 'task'")]
-)
-def test_refuses_foreign_results(tree, message):
-    with pytest.raises(RunError, match=message):
-        Results.from_json(tree)
-
-
-def test_words():
-    assert [p_value(p) for p in (0.00004, 0.0312, 0.0994, 0.62, 0.9999)] == [
-        "p < .001",
-        "p = .031",
-        "p = .099",
-        "p = .62",
-        "p = 1",
-    ]
-    assert percent(0.2604) == "26.0 %"
-    assert [signed(v) for v in (3.24, -0.04, 0.0, -2.0)] == ["+3.2", "+0.0", "+0.0", "-2.0"]
-    assert percent(None) == "undefined"

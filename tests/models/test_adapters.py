@@ -150,7 +150,7 @@ def test_dry_run_and_run_refuse_before_the_first_stage(tmp_path: Path, base: str
 
 def test_a_stage_looks_at_the_model_that_it_starts_from(tmp_path: Path) -> None:
     """Where the base was not here when the run began, its stage still refuses before it trains."""
-    from medjudge.models.adapters import check_adapters
+    from medjudge.training.adapter_check import check_adapters
 
     folder = tmp_path / "llama"
     random_model("llama").save_pretrained(folder)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from medjudge.metrics import summary as results
-from medjudge.metrics.summary import Results
+from medjudge.metrics.result_types import Results
 from medjudge.records import Case, Judgement, Unparsed, Verdict
 from medjudge.tasks.rubric import RubricContract
 from tests.replays.common import Guard
@@ -60,7 +60,9 @@ def replay(folder: Path) -> list[str]:
     judgements = {name: read(texts) for name, texts in JUDGES.items()}
     published = {name: published_accuracy(read(texts)) for name, texts in JUDGES.items()}
     assert published == {"steady": 0.7, "breaks off": 0.75, "breaks off once more": 0.0}
-    found = results.summarise(CASES, judgements, contract=CONTRACT, split="test", n_resamples=100)
+    found = results.summarise(
+        CASES, judgements, contract=CONTRACT, split="test", options=results.AnalysisOptions(n_resamples=100)
+    )
     ours = {name: found.models[name].metrics["accuracy"].value for name in JUDGES}
     assert ours == {"steady": 0.7, "breaks off": 0.6, "breaks off once more": 0.6}, "unreadable replies do not count"
     return [*_table("published", published), *_table("medjudge ", ours), *_told(found)]

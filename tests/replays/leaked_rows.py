@@ -17,10 +17,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from medjudge.data.sources import read_cases
+from medjudge.data.sources import read_source
 from medjudge.recipe import Recipe, recipe_from_tree
 from medjudge.records import Case
 from medjudge.runs.pipeline import run_recipe
+from medjudge.settings.data import DataConfig
 from medjudge.stages import prepare
 from medjudge.tasks.equivalence import EquivalenceContract
 from tests.replays.common import Guard, refusal, share
@@ -62,7 +63,7 @@ def stopped(recipe: Recipe) -> list[str]:
 
 def replay(folder: Path) -> list[str]:
     """On the built-in French rows, leaked in the published proportion."""
-    rows = read_cases("builtin:equivalence-fr", CONTRACT, max_rows=N_EVALUATED + N_TRAIN - N_LEAKED).cases
+    rows = read_source("builtin:equivalence-fr", CONTRACT, DataConfig(max_rows=N_EVALUATED + N_TRAIN - N_LEAKED)).cases
     held_out, train = rows[:N_EVALUATED], rows[N_EVALUATED - N_LEAKED :]
     for name, cases in (("train", train), ("test", held_out)):
         text = "".join(json.dumps({**case.inputs, "label": case.gold}) + "\n" for case in cases)
@@ -74,8 +75,8 @@ def replay(folder: Path) -> list[str]:
 def replay_on_published_rows(folder: Path) -> list[str]:
     """On the published rows: 300 of the 500 evaluation rows are at hand, all 200 leaked ones among them."""
     source = str(require_shared("data", "fr_oeqa_judge", "fr_oeqa_judge.jsonl"))
-    train = read_cases(source, CONTRACT, where={"split": "train"}).cases
-    held_out = read_cases(source, CONTRACT, where={"split": "eval"}).cases
+    train = read_source(source, CONTRACT, DataConfig(where={"split": "train"})).cases
+    held_out = read_source(source, CONTRACT, DataConfig(where={"split": "eval"})).cases
     data = {
         "train": source,
         "test": source,

@@ -21,11 +21,12 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from medjudge.inference.local import Engine
-from medjudge.metrics.summary import summarise
+from medjudge.metrics.summary import AnalysisOptions, summarise
 from medjudge.models.load import fit_stop_tokens
 from medjudge.records import Case, Completion, Judgement, Unparsed, Verdict
-from medjudge.tasks.encoding import decode, encode_all, stop_token_ids
+from medjudge.tasks.encoding import encode_all
 from medjudge.tasks.equivalence import EquivalenceContract
+from medjudge.tasks.tokenizers import decode, stop_token_ids
 from medjudge.tiny_base.tiny import build_tokenizer
 from tests.replays.common import Guard
 
@@ -142,7 +143,9 @@ def caught() -> list[str]:
         "replies are drawn again"
     )
     judgements = parse(CASES, [completion.text for completion in completions])
-    found = summarise(CASES, {"judge": judgements}, contract=CONTRACT, split="test", n_resamples=100).models["judge"]
+    found = summarise(
+        CASES, {"judge": judgements}, contract=CONTRACT, split="test", options=AnalysisOptions(n_resamples=100)
+    ).models["judge"]
     accuracy = found.metrics["accuracy"].value
     # Greedy: 1 where the candidate is equivalent, unreadable where it is not.
     assert (accuracy, found.n_unparsed) == (0.5, len(CASES) // 2), "replies are drawn again"

@@ -18,7 +18,7 @@ import pytest
 from scipy.stats import pearsonr
 
 from medjudge.metrics.classification import Outcomes
-from medjudge.metrics.summary import summarise
+from medjudge.metrics.summary import AnalysisOptions, summarise
 from medjudge.records import Case, Judgement, Unparsed, Verdict
 from medjudge.tasks.rubric import RubricContract
 from tests.replays.common import Guard
@@ -44,7 +44,9 @@ def measured(broken: Sequence[int]) -> tuple[float, float, float, int]:
     judgements = [CONTRACT.parse(case.case_id, text) for case, text in zip(CASES, replies(broken), strict=True)]
     scores = published_scores(judgements)
     verdicts = [(gold, int(j.label)) for gold, j in zip(GOLD, judgements, strict=True) if isinstance(j, Verdict)]
-    found = summarise(CASES, {"judge": judgements}, contract=CONTRACT, split="test", n_resamples=100).models["judge"]
+    found = summarise(
+        CASES, {"judge": judgements}, contract=CONTRACT, split="test", options=AnalysisOptions(n_resamples=100)
+    ).models["judge"]
     pearson = found.metrics["pearson"]
     assert pearson.value is not None
     by_hand = float(pearsonr(*zip(*verdicts, strict=True)).statistic)

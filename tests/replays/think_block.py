@@ -22,15 +22,16 @@ from typing import Any
 import pytest
 import torch
 
-from medjudge.data.sources import read_cases
+from medjudge.data.sources import read_source
 from medjudge.diagnostics import preflight
 from medjudge.inference.local import Engine
 from medjudge.records import Case, Rollout, Unparsed
 from medjudge.rewards.composition import RewardContext, build_plan
+from medjudge.settings.data import DataConfig
 from medjudge.settings.training import BaseConfig
 from medjudge.tasks import mcq
-from medjudge.tasks.encoding import stop_token_ids
 from medjudge.tasks.mcq import McqContract
+from medjudge.tasks.tokenizers import stop_token_ids
 from medjudge.tiny_base.tiny import build_model, build_tokenizer
 from tests.replays.common import Guard, refusal
 from tests.shared_data import shared_tokenizer
@@ -84,7 +85,7 @@ def prompt(case: Case, tokenizer: Any, **mode: bool) -> str:
 
 @cache
 def cases() -> tuple[Case, ...]:
-    return read_cases("builtin:mcq", CONTRACT, max_rows=8).cases
+    return read_source("builtin:mcq", CONTRACT, DataConfig(max_rows=8)).cases
 
 
 @cache

@@ -20,10 +20,11 @@ from typing import Any
 
 import pytest
 
-from medjudge.data.sources import read_cases
+from medjudge.data.sources import read_source
 from medjudge.diagnostics import preflight
 from medjudge.records import Case, Rollout, Verdict
 from medjudge.rewards.composition import RewardContext, RewardPlan, Term, build_plan
+from medjudge.settings.data import DataConfig
 from medjudge.settings.training import GrpoConfig
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.encoding import encode_all
@@ -39,7 +40,7 @@ CONFIG = GrpoConfig(prompts_per_step=2, group_size=G, micro_batch=6, max_steps=2
 @cache
 def cases() -> tuple[Case, ...]:
     """200 rows: the published 200 steps were about two epochs."""
-    return read_cases("builtin:appropriateness-bare", CONTRACT, max_rows=200).cases
+    return read_source("builtin:appropriateness-bare", CONTRACT, DataConfig(max_rows=200)).cases
 
 
 def batches() -> list[list[int]]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medjudge.metrics.baselines import trivial_baselines
-from medjudge.metrics.summary import summarise
+from medjudge.metrics.summary import AnalysisOptions, JudgeFacts, TrainingRows, summarise
 from medjudge.records import Case, Unparsed, Verdict
 from medjudge.reporting.inputs import ReportInputs, VerdictRow
 from medjudge.tasks.appropriateness import AppropriatenessContract
@@ -140,13 +140,10 @@ def build_inputs(contract, rates, *, n=600, reference="base"):
         said,
         contract=contract,
         split="test",
-        baselines=baselines.judgements,
-        reference=reference,
-        n_resamples=500,
-        leakage=LEAKAGE,
-        lineage={name: LINEAGE[name] for name in said if name in LINEAGE},
-        n_truncated=dict.fromkeys(said, 3),
-        train_n=700,
+        facts={name: JudgeFacts(LINEAGE.get(name), n_truncated=3) for name in said},
+        baselines=baselines,
+        training=TrainingRows(700, LEAKAGE),
+        options=AnalysisOptions(reference=reference, n_resamples=500),
     )
     gold = {case.case_id: case.gold for case in cases}
     verdicts = {

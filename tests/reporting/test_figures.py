@@ -6,7 +6,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
-from medjudge.metrics.summary import summarise
+from medjudge.metrics.summary import AnalysisOptions, summarise
 from medjudge.records import Case, Verdict
 from medjudge.reporting.audit_figures import audit_pictures
 from medjudge.reporting.figures import (
@@ -144,7 +144,11 @@ def test_a_model_has_one_colour_in_every_picture():
         for name in ("first", "second", "third")
     }
     results = summarise(
-        cases, said, contract=LabelScale(labels=("no", "yes"), positive="yes"), split="t", reference="first"
+        cases,
+        said,
+        contract=LabelScale(labels=("no", "yes"), positive="yes"),
+        split="t",
+        options=AnalysisOptions(reference="first"),
     )
     colors = {name: color.upper() for name, color in model_colors(results).items()}
     assert len(set(colors.values())) == 3

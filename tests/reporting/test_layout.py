@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from medjudge.metrics.coverage import outcome_sentence
-from medjudge.metrics.summary import summarise
+from medjudge.metrics.summary import AnalysisOptions, JudgeFacts, summarise
 from medjudge.records import Case, Unparsed, Verdict
 from medjudge.reporting.card import render_card
 from medjudge.reporting.html import write_report
@@ -48,10 +48,8 @@ def measured(names, n=120):
         said,
         contract=LabelScale(labels=("no", "yes"), positive="yes"),
         split="test",
-        reference=names[0],
-        n_resamples=50,
-        slices=("ward",),
-        words_cut={names[0]: {c.case_id: 5 * (i % 4 == 0) for i, c in enumerate(cases)}},
+        facts={names[0]: JudgeFacts(words_cut={c.case_id: 5 * (i % 4 == 0) for i, c in enumerate(cases)})},
+        options=AnalysisOptions(reference=names[0], slices=("ward",), n_resamples=50),
     )
 
 

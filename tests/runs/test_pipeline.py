@@ -245,7 +245,6 @@ def test_a_changed_output_is_made_anew_and_fresh_helps_with_a_damaged_run_folder
     (run_dir / ".lock").symlink_to(tmp_path / "nowhere")
     (run_dir / ".base.work").write_text("a file")
     (run_dir / ".prepare.old").symlink_to(tmp_path / "nowhere")
-    (run_dir / ".forced").mkdir()
     with pytest.raises(RunError, match="is a folder, where a file is to be written"):
         run_recipe(short, CONSOLE)
     run_recipe(short, CONSOLE, fresh=True)

@@ -19,6 +19,8 @@ from medjudge.diagnostics.preflight import Preflight
 from medjudge.recipe import recipe_from_tree
 from medjudge.records import Case
 from medjudge.reporting.gather import gather
+from medjudge.runs.run_dir import RunDir
+from medjudge.runs.stages import StageContext
 from medjudge.stages import grpo, sft
 
 
@@ -48,7 +50,7 @@ def printed(stage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(stage, "start_of", lambda *_: (base, "base"))
     console = Console(width=200, color_system=None, file=io.StringIO())
     with pytest.raises(TrainingBeginsError):
-        stage.run(recipe, tmp_path / "out", tmp_path, console)
+        stage.run(StageContext(recipe, tmp_path / "out", RunDir(tmp_path), console))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -87,13 +89,15 @@ def test_the_page_says_it_of_each_stage(tmp_path: Path, report_folder: Path) -> 
 @pytest.fixture
 def report_folder(tmp_path: Path) -> Path:
     """A run folder that was evaluated."""
-    from medjudge.metrics.summary import summarise
+    from medjudge.metrics.summary import AnalysisOptions, summarise
     from medjudge.records import Verdict
     from medjudge.tasks.scale import LabelScale
 
     cases = [Case(f"c{i}", {}, gold=("no", "yes")[i % 2]) for i in range(8)]
     said = {"m": [Verdict(case.case_id, "yes") for case in cases]}
-    results = summarise(cases, said, contract=LabelScale(labels=("no", "yes")), split="test", n_resamples=20)
+    results = summarise(
+        cases, said, contract=LabelScale(labels=("no", "yes")), split="test", options=AnalysisOptions(n_resamples=20)
+    )
     (tmp_path / "evaluate").mkdir()
     artifacts.write_json(tmp_path / "evaluate" / artifacts.RESULTS, results.to_json())
     return tmp_path

@@ -16,6 +16,8 @@ from medjudge.data.leakage import NOTHING_FOUND, LeakageReport
 from medjudge.data.store import read_split
 from medjudge.errors import ConfigError, DataError
 from medjudge.recipe import Recipe, recipe_from_tree
+from medjudge.runs.run_dir import RunDir
+from medjudge.runs.stages import StageContext
 from medjudge.stages.prepare import prepare_splits, run
 
 
@@ -41,7 +43,7 @@ def recipe(data: dict[str, Any], **more: Any) -> Recipe:
 
 def prepared(data: dict[str, Any], out_dir: Path, **more: Any) -> dict[str, Any]:
     out_dir.mkdir(exist_ok=True)
-    return run(recipe(data, **more), out_dir, out_dir, Console(file=io.StringIO()))
+    return run(StageContext(recipe(data, **more), out_dir, RunDir(out_dir), Console(file=io.StringIO())))
 
 
 def test_one_source_is_split_and_described(tmp_path: Path) -> None:

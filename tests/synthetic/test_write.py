@@ -408,7 +408,7 @@ def test_write_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert write_rows("rubric-2", 5) == Path("rubric-2.jsonl")
     assert len(Path("rubric-2.jsonl").read_text().splitlines()) == 5
-    with pytest.raises(ConfigError, match=r"'mqc' is no set .*did you mean 'mcq'"):
+    with pytest.raises(ConfigError, match=r"'mqc' is no set .*did you mean `mcq`"):
         write_rows("mqc", 5)
     with pytest.raises(ConfigError, match="got n = 0"):
         write_rows("mcq", 0)

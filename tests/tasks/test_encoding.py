@@ -11,18 +11,11 @@ from medjudge.errors import DataError, ModelError
 from medjudge.records import Case, Verdict
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.contract import TaskContract
-from medjudge.tasks.encoding import (
-    PLAIN_CHAT_TEMPLATE,
-    decode,
-    encode,
-    encode_all,
-    encode_labels,
-    render_prompt,
-    stop_token_ids,
-)
+from medjudge.tasks.encoding import encode, encode_all, encode_labels, render_prompt
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.mcq import McqContract
 from medjudge.tasks.rubric import RubricContract
+from medjudge.tasks.tokenizers import PLAIN_CHAT_TEMPLATE, decode, stop_token_ids
 from tests.shared_data import require_shared, shared_rows, shared_tokenizer
 
 TOKENIZERS = ["qwen3", "phi-3-mini", "phi-4", "smollm2"]

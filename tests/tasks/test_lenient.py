@@ -10,8 +10,8 @@ from medjudge.records import Verdict
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.equivalence import EquivalenceContract
+from medjudge.tasks.marks import Marks, ReasoningContract
 from medjudge.tasks.mcq import McqContract
-from medjudge.tasks.reasoning import Marks, ReasoningContract
 from medjudge.tasks.rubric import RubricContract
 from medjudge.tasks.text import JsonError
 from tests.tasks.parsing import label_of, reason_of

@@ -52,7 +52,7 @@ def test_what_is_no_rubric_is_told(tmp_path: Path, content: str, message: str) -
 
 
 def test_a_misspelt_name_finds_its_neighbour() -> None:
-    with pytest.raises(ConfigError, match="did you mean 'faithfulness_binary'"):
+    with pytest.raises(ConfigError, match="did you mean `faithfulness_binary`"):
         rubric_text("faithfulnes_binary")
 
 

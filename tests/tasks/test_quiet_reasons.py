@@ -6,7 +6,7 @@ import pytest
 
 from medjudge.records import Unparsed
 from medjudge.tasks.catalog import TASKS
-from medjudge.tasks.reasoning import ReasoningContract
+from medjudge.tasks.marks import ReasoningContract
 from medjudge.tasks.text import JsonError
 
 WORDS = ("Mrs Example", "19510412", "1951")

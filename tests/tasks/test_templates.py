@@ -12,17 +12,10 @@ from medjudge.errors import ModelError
 from medjudge.models import load
 from medjudge.records import Case
 from medjudge.rewards.composition import RewardContext, build_plan
-from medjudge.tasks.encoding import (
-    PLAIN_CHAT_TEMPLATE,
-    encode,
-    encode_all,
-    instructions_lead_the_user_turn,
-    plain_chat_template,
-    render_prompt,
-    stop_token_ids,
-)
+from medjudge.tasks.encoding import encode, encode_all, instructions_lead_the_user_turn, render_prompt
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.mcq import McqContract
+from medjudge.tasks.tokenizers import PLAIN_CHAT_TEMPLATE, plain_chat_template, stop_token_ids
 from medjudge.tiny_base.tiny import build_tokenizer
 from tests.shared_data import require_shared, shared_tokenizer
 

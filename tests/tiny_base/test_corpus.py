@@ -18,12 +18,14 @@ from medjudge.synthetic.facts import LANGUAGES, Language, facts_by_relation, hol
 from medjudge.synthetic.partition import block_ids, facts_of, part_ids, relatives
 from medjudge.synthetic.sets import GENERATORS
 from medjudge.tiny_base import corpus
+from medjudge.tiny_base.documents import Document, MarkedChat, Span
+from medjudge.tiny_base.lessons import EVERYTHING, JUDGING, LESSONS, PRACTICE
 
-Epoch = Callable[[random.Random, int], list[corpus.Document]]
+Epoch = Callable[[random.Random, int], list[Document]]
 
 
 @cache
-def read() -> list[corpus.Document]:
+def read() -> list[Document]:
     return corpus.epoch(random.Random(0))
 
 
@@ -54,9 +56,9 @@ def test_every_fact_is_stated_in_english() -> None:
 
 def test_questions_are_about_the_set_aside_part_alone() -> None:
     """Question and answer together name subject and value of a set-aside fact; no pair of the other part fits them."""
-    numbers = corpus.EVERYTHING.numbers
+    numbers = EVERYTHING.numbers
     assert sum(not isinstance(document, str) for document in read()) == sum(numbers.values())
-    chats = [document for document in read() if isinstance(document, corpus.MarkedChat)]
+    chats = [document for document in read() if isinstance(document, MarkedChat)]
     opened = [chat for chat in chats if not chat.asked[0].text.startswith("Question: ")]
     assert len(opened) == numbers["open", "en"] + numbers["open", "fr"]
     left = facts_of("task")
@@ -69,21 +71,21 @@ def test_questions_are_about_the_set_aside_part_alone() -> None:
 
 def test_an_answer_says_what_it_knows_and_then_the_option_that_is_it() -> None:
     documents = corpus.plain_epoch(random.Random(0))
-    chats = [document for document in documents if isinstance(document, corpus.MarkedChat)]
+    chats = [document for document in documents if isinstance(document, MarkedChat)]
     choices = [chat for chat in chats if chat.asked[0].text.startswith("Question: ")]
-    numbers = corpus.EVERYTHING.numbers
+    numbers = EVERYTHING.numbers
     assert len(choices) == sum(numbers[kind, language] for kind in ("mcq", "mock") for language in LANGUAGES)
     for chat in choices:
         reasoning, option = last(chat).split("\n")
         assert option in chat.asked[0].text.splitlines()
         assert holds(reasoning, option[3:])
-        assert [span.weight for span in chat.answer if isinstance(span, corpus.Span)][-2] == corpus.LETTER_WEIGHT
+        assert [span.weight for span in chat.answer if isinstance(span, Span)][-2] == corpus.LETTER_WEIGHT
 
 
 def test_forms_vary_and_the_letter_stays() -> None:
     forms: Counter[str] = Counter()
     for document in read():
-        if not isinstance(document, corpus.MarkedChat) or isinstance(document.answer, str):
+        if not isinstance(document, MarkedChat) or isinstance(document.answer, str):
             continue
         (letter, *more) = [span.text.strip() for span in document.answer if span.weight == corpus.LETTER_WEIGHT] or [""]
         if not letter:
@@ -112,9 +114,9 @@ def test_forms_vary_and_the_letter_stays() -> None:
 def test_a_mock_answer_repeats_what_is_asked_about_and_guesses_the_rest(language: Language) -> None:
     for seed in range(30):
         document = corpus.mock(random.Random(seed), language)
-        assert isinstance(document, corpus.MarkedChat)
+        assert isinstance(document, MarkedChat)
         question, *options = document.asked[0].text.removeprefix("Question: ").splitlines()
-        spans = [span for span in document.answer if isinstance(span, corpus.Span)]
+        spans = [span for span in document.answer if isinstance(span, Span)]
         (guessed,) = (span.text.strip() for span in spans if span.weight == corpus.GUESSED_WEIGHT)
         assert last(document).splitlines()[-1] in options
         assert last(document).endswith(f") {guessed}")
@@ -142,8 +144,8 @@ def test_no_chat_shows_an_answer_format_that_fine_tuning_teaches(draw: Epoch) ->
 
 def test_a_grade_follows_from_what_was_said_of_the_output() -> None:
     documents = corpus.judging_epoch(random.Random(0))
-    assert sum(not isinstance(document, str) for document in documents) == sum(corpus.JUDGING.numbers.values())
-    chats = [document for document in documents if isinstance(document, corpus.MarkedChat)]
+    assert sum(not isinstance(document, str) for document in documents) == sum(JUDGING.numbers.values())
+    chats = [document for document in documents if isinstance(document, MarkedChat)]
     graded = [chat for chat in chats if "# OUTPUT" in chat.asked[0].text]
     scales: Counter[tuple[str, ...]] = Counter()
     for chat in graded:
@@ -161,7 +163,7 @@ def test_orders_of_all_situations_are_stated_and_those_of_task_rows_never_asked_
     stated: set[tuple[str, str, str]] = set()
     for seed in range(3):
         for document in corpus.judging_epoch(random.Random(seed)):
-            if isinstance(document, corpus.MarkedChat):
+            if isinstance(document, MarkedChat):
                 assert not any(wording in document.asked[0].text for wording in task)
             elif isinstance(document, tuple) and any(span.weight == corpus.LEVEL_WEIGHT for span in document):
                 text = text_of(document)
@@ -184,9 +186,9 @@ def test_an_epoch_is_drawn_by_its_seed() -> None:
     assert corpus.epoch(random.Random(5)) != corpus.epoch(random.Random(6))
 
 
-def last(document: corpus.Document) -> str:
+def last(document: Document) -> str:
     match document:
-        case corpus.MarkedChat(answer=answer):
+        case MarkedChat(answer=answer):
             return answer if isinstance(answer, str) else "".join(span.text for span in answer)
         case tuple():
             return document[-1].text
@@ -194,13 +196,13 @@ def last(document: corpus.Document) -> str:
     return str(document[-1]["content"])
 
 
-def text_of(document: corpus.Document) -> str:
+def text_of(document: Document) -> str:
     assert isinstance(document, tuple)
     return "".join(span.text for span in document)
 
 
 @pytest.mark.parametrize("draw", [corpus.word_list, corpus.name_list])
-def test_a_list_says_of_each_option_the_letter_that_it_has(draw: Callable[[random.Random], corpus.Document]) -> None:
+def test_a_list_says_of_each_option_the_letter_that_it_has(draw: Callable[[random.Random], Document]) -> None:
     for seed in range(20):
         lines = text_of(draw(random.Random(seed))).splitlines()
         options = {line[0]: line.removesuffix(f" {line[0]}")[3:] for line in lines[:4]}
@@ -215,17 +217,17 @@ def test_lessons_come_in_order_and_the_first_states_no_fact() -> None:
     assert all(isinstance(document, tuple) for document in first)
     assert {span.weight for document in first if isinstance(document, tuple) for span in document} == {0.0, 1.0, 2.0}
     number = 0
-    for lesson in corpus.LESSONS:
+    for lesson in LESSONS:
         documents = corpus.lessons_epoch(random.Random(0), number)
         assert sum(not isinstance(document, str) for document in documents) == sum(lesson.numbers.values())
         number += lesson.n_epochs
     again = corpus.lessons_epoch(random.Random(0), number + 3)
-    assert sum(not isinstance(document, str) for document in again) == sum(corpus.LESSONS[-1].numbers.values())
+    assert sum(not isinstance(document, str) for document in again) == sum(LESSONS[-1].numbers.values())
 
 
 def test_practice_repeats_and_reads_half_of_the_facts() -> None:
     documents = corpus.practice_epoch(random.Random(0))
-    assert sum(not isinstance(document, str) for document in documents) == sum(corpus.PRACTICE.numbers.values())
+    assert sum(not isinstance(document, str) for document in documents) == sum(PRACTICE.numbers.values())
     texts = " ".join(document for document in documents if isinstance(document, str)).lower()
     stated = sum(fact.subject.lower() in texts and fact.value.lower() in texts for fact in load_facts())
     assert 0.5 <= stated / len(load_facts()) < 0.8
@@ -239,9 +241,9 @@ def test_an_echo_is_a_part_of_the_row_before_it() -> None:
 
 
 def test_of_four_options_one_is_called_right() -> None:
-    lesson = corpus.LESSONS[-1]
-    documents = corpus.lessons_epoch(random.Random(0), sum(each.n_epochs for each in corpus.LESSONS))
-    marked = [document for document in documents if isinstance(document, corpus.MarkedChat)]
+    lesson = LESSONS[-1]
+    documents = corpus.lessons_epoch(random.Random(0), sum(each.n_epochs for each in LESSONS))
+    marked = [document for document in documents if isinstance(document, MarkedChat)]
     told = [document for document in marked if any(span.weight for span in document.asked)]
     assert len(told) == lesson.numbers["verdicts", "en"] + lesson.numbers["told", "en"]
     for document in told:

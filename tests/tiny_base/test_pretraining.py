@@ -14,8 +14,8 @@ from medjudge.models.lineage import read_lineage, weights_sha256
 from medjudge.models.load import TINY_DIR, load_tokenizer, resolve
 from medjudge.settings.training import BaseConfig
 from medjudge.tiny_base.build import Phase, build
-from medjudge.tiny_base.corpus import Document, MarkedChat, Span
 from medjudge.tiny_base.cpu_forward import LinearCrossEntropy, hidden_states
+from medjudge.tiny_base.documents import Document, MarkedChat, Span
 from medjudge.tiny_base.pretraining import (
     Encoded,
     PretrainingPlan,

@@ -11,7 +11,7 @@ import torch
 
 from medjudge.synthetic import mcq
 from medjudge.tiny_base import tiny_probe
-from medjudge.tiny_base.corpus import Document, Span
+from medjudge.tiny_base.documents import Document, Span
 from medjudge.tiny_base.tiny import build_tokenizer
 
 

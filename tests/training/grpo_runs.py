@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 
 from medjudge.inference.local import Engine
 from medjudge.models.load import load_tokenizer, load_weights
@@ -19,9 +18,12 @@ from medjudge.settings.model import ModelConfig
 from medjudge.settings.training import BaseConfig, GrpoConfig
 from medjudge.tasks.appropriateness import LABELS, AppropriatenessContract
 from medjudge.tasks.contract import TaskContract
-from medjudge.tasks.encoding import encode_all, stop_token_ids
+from medjudge.tasks.encoding import encode_all
+from medjudge.tasks.tokenizers import stop_token_ids
 from medjudge.tiny_base.tiny import build_model, build_tokenizer
-from medjudge.training.grpo import ContractGroupedTrainer, ContractGrpoTrainer, train_grpo
+from medjudge.training.grpo import ContractGroupedTrainer, train_grpo
+from medjudge.training.job import Beside, RewardedRows, TrainingJob
+from medjudge.training.trl_adapter import ContractGrpoTrainer
 
 CONTRACT = AppropriatenessContract(form="answer_only", system_prompt="", max_prompt_tokens=64, max_completion_tokens=40)
 REASONED = AppropriatenessContract(form="reasoning", system_prompt="", max_prompt_tokens=64, max_completion_tokens=48)
@@ -145,7 +147,6 @@ def grpo(
     cases: Sequence[Case] = (),
     held_out: Sequence[Case] = (),
     pass_rates: dict[str, float] | None = None,
-    console: Console | None = None,
     contract: TaskContract = CONTRACT,
     prepare: Callable[[Any], None] = lambda model: None,
     **settings: Any,
@@ -167,18 +168,9 @@ def grpo(
     patch.setattr(ContractGrpoTrainer, "scripted_cases", cases, raising=False)
     plan = build_plan(config.rewards, config.reward_gate, RewardContext(contract, cases))
     work.mkdir(parents=True, exist_ok=True)
-    _, _, report = train_grpo(
-        contract,
-        cases,
-        plan,
-        model,
-        tokenizer,
-        config,
-        CPU,
-        work,
-        seed=7,
-        console=console or Console(quiet=True),
-        held_out=held_out_judge(contract, tokenizer, held_out) if held_out else None,
-        pass_rates=pass_rates,
-    )
+    judge = held_out_judge(contract, tokenizer, held_out) if held_out else None
+    rows = RewardedRows.encode(contract, cases, tokenizer, plan)
+    job = TrainingJob(contract, model, tokenizer, CPU, work, 7)
+    report = train_grpo(job, config, rows, Beside(judge, pass_rates or {})).doctor
+    assert report is not None
     return report

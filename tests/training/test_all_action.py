@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from rich.console import Console
 from torch import Tensor
 from transformers import TrainerCallback
 from trl import GRPOConfig
@@ -28,12 +27,12 @@ from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tiny_base.tiny import build_model, build_tokenizer
 from medjudge.training import all_action
 from medjudge.training.all_action import all_action_loss, outcome_log_probs, outcome_rewards, train_all_action
-from medjudge.training.grpo import ContractGrpoTrainer
+from medjudge.training.job import Beside, RewardedRows, TrainingJob
 from medjudge.training.progress_callback import Watch
+from medjudge.training.trl_adapter import ContractGrpoTrainer
 from tests.models.random_models import random_ids, random_model
 
 CPU = ModelConfig(device="cpu", dtype="float32")
-QUIET = Console(quiet=True)
 CONTRACT = EquivalenceContract(system_prompt="", max_prompt_tokens=120, max_completion_tokens=2)
 CASES = [
     Case(str(i), {"question": f"q{i}", "reference": "yes" * (1 + i % 3), "candidate": ("no", "yes")[i % 2]}, str(i % 2))
@@ -269,7 +268,9 @@ def config(**over: Any) -> GrpoConfig:
 def train(judge: Callable[[], tuple[Any, Any]], work: Path, settings: GrpoConfig) -> tuple[Any, list[dict[str, Any]]]:
     model, tokenizer = judge()
     plan = build_plan(settings.rewards, (), RewardContext(CONTRACT, CASES))
-    return train_all_action(CONTRACT, CASES, plan, model, tokenizer, settings, CPU, work, seed=3, console=QUIET)
+    rows = RewardedRows.encode(CONTRACT, CASES, tokenizer, plan)
+    trained = train_all_action(TrainingJob(CONTRACT, model, tokenizer, CPU, work, 3), settings, rows, Beside())
+    return trained.model, trained.history
 
 
 @pytest.mark.parametrize("policy", ["with_leak", "renormalised"])

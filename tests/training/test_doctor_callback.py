@@ -21,14 +21,16 @@ from trl import GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
 from medjudge import artifacts
-from medjudge.diagnostics.doctor import SIGNS
+from medjudge.diagnostics.signs import SIGNS
+from medjudge.log import show_on
 from medjudge.models.load import load_tokenizer, load_weights
 from medjudge.records import Case, Rollout
 from medjudge.rewards.composition import KNOWN
 from medjudge.rewards.rules import RewardRule
 from medjudge.rewards.shaping import repeated_share
 from medjudge.settings.training import DoctorConfig
-from medjudge.training.doctor_callback import DoctorWatch, set_temperature
+from medjudge.training.doctor_callback import DoctorWatch
+from medjudge.training.trl_adapter import set_temperature
 from tests.training.grpo_runs import (
     CONTRACT,
     CPU,
@@ -353,7 +355,7 @@ def test_stop_saves_and_ends_and_is_not_trained_on(
     settings: dict[str, Any] = {"max_steps": 6, "doctor": {"policy": "stop"}}
     report = grpo(models["taught"], tmp_path / "work", monkeypatch, **settings)
     assert (report["stopped_step"], report["n_steps"]) == (2, 2)
-    assert report["actions"] == [{"step": 2, "what": "stopped and saved: all groups are without spread"}]
+    assert report["actions"] == [{"step": 2, "what": "stopped and saved: all groups have zero reward variance"}]
     checkpoint = artifacts.latest_checkpoint(tmp_path / "work")
     assert checkpoint is not None
     assert checkpoint.name == "checkpoint-2"
@@ -365,9 +367,10 @@ def test_what_is_named_is_said_at_once_with_what_to_do(
 ) -> None:
     script_policy(monkeypatch, lambda step, case, i: f"[{i}] {gold(case)}")
     out = io.StringIO()
-    grpo(models["taught"], tmp_path / "work", monkeypatch, console=Console(file=out, width=400))
+    with show_on(Console(file=out, width=400)):
+        grpo(models["taught"], tmp_path / "work", monkeypatch)
     said = out.getvalue()
-    assert "doctor, step 2: no completion can be read." in said
+    assert "warning: doctor, step 2: no completion can be read." in said
     assert "32 of 32 completions (steps 1 to 2) could not be read" in said
     assert "All begin with '['." in said
     assert "medjudge preflight" in said

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from medjudge.training.group_resampling import Resampler, by_difficulty
+from medjudge.training.group_resampling import Drawn, Resampler, by_difficulty
 
 ROWS = [{"prompt": f"p{i}", "case_id": f"c{i}"} for i in range(8)]
 
 
-def generate(prompts: list[str]) -> tuple[Any, ...]:
+def generate(prompts: list[str]) -> Drawn:
     """A completion says which prompt it answers, and its place."""
     ids = [[int(prompt[1:]), k % 2] for k, prompt in enumerate(prompts)]
-    return [[0] for _ in prompts], ids, None, [str(i) for i in ids], None, {}, None, []
+    return Drawn([[0] for _ in prompts], ids, [str(i) for i in ids], None)
 
 
 def reward(case_ids: Sequence[str], completion_ids: Sequence[Sequence[int]]) -> list[float | None]:
@@ -29,13 +29,14 @@ def batch(numbers: Sequence[int]) -> tuple[list[dict[str, Any]], list[str]]:
     return inputs, [row["prompt"] for row in inputs]
 
 
-def fill(numbers: Sequence[int], max_rounds: int) -> tuple[list[str], int, tuple[Any, ...]]:
+def fill(numbers: Sequence[int], max_rounds: int) -> tuple[list[str], int, Drawn]:
     inputs, prompts = batch(numbers)
     resampler = Resampler(ROWS, reward, group_size=2, max_rounds=max_rounds, seed=1)
-    drawn = resampler.fill(inputs, prompts, generate(prompts), generate, step=3)
+    drawn = generate(prompts)
+    resampler.fill(inputs, prompts, drawn, generate, step=3)
     assert [row["prompt"] for row in inputs] == prompts
-    assert [ids[0] for ids in drawn[1]] == [int(prompt[1:]) for prompt in prompts]
-    assert drawn[3] == [str(ids) for ids in drawn[1]]
+    assert [ids[0] for ids in drawn.completion_ids] == [int(prompt[1:]) for prompt in prompts]
+    assert drawn.completions == [str(ids) for ids in drawn.completion_ids]
     return [row["case_id"] for row in inputs[::2]], resampler.take_count(), drawn
 
 

@@ -15,7 +15,7 @@ from peft import LoraConfig
 from trl import SFTConfig, SFTTrainer
 
 from medjudge.tiny_base.tiny import build_tokenizer
-from medjudge.training.sft import head_on_labels_only
+from medjudge.training.trl_adapter import head_on_labels_only
 from tests.models.random_models import VOCAB, random_ids, random_model
 
 # Prompts of 30, 3, 11 and completions of 2, 5, 1 tokens.

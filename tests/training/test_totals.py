@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,13 @@ from medjudge.settings.base import EndpointSettings
 from medjudge.settings.rewards import LlmSettings, RewardSettings
 from medjudge.settings.training import BaseConfig, GrpoConfig, SftConfig
 from medjudge.tiny_base.tiny import build_model, train_language_model
-from medjudge.training.all_action import train_all_action
-from medjudge.training.grpo import ContractGrpoTrainer, train_grpo
+from medjudge.training.algorithms import ALGORITHMS
+from medjudge.training.grpo import train_grpo
+from medjudge.training.job import Beside, RewardedRows, TrainingJob
 from medjudge.training.progress_callback import Watch
-from medjudge.training.sft import train_sft
+from medjudge.training.sft import TaughtRows, train_sft
 from medjudge.training.totals import JudgeCounts
+from medjudge.training.trl_adapter import ContractGrpoTrainer
 from tests.inference.scripted_endpoint import Say, scripted
 from tests.small_runs import small_tree, write_rows
 from tests.training.grpo_runs import CONTRACT, CPU, REASONED, make_cases, save_taught, script_policy
@@ -49,7 +51,8 @@ def sft(folder: Path, work: Path, tuning: str) -> History:
     config = SftConfig(**STEPS, tuning=tuning, lora=LORA, completions_per_step=4, micro_batch=2)
     cases, held_out = make_cases(24), make_cases(6, "h")
     model = load_weights(folder, CPU, tokenizer, train_all=True)
-    return train_sft(CONTRACT, cases, held_out, model, tokenizer, config, CPU, work, seed=3, console=QUIET)[1]
+    rows = TaughtRows.encode(CONTRACT, cases, held_out, tokenizer, seed=3)
+    return train_sft(TrainingJob(CONTRACT, model, tokenizer, CPU, work, 3), config, rows).history
 
 
 def grpo(folder: Path, work: Path, **over: Any) -> History:
@@ -58,9 +61,10 @@ def grpo(folder: Path, work: Path, **over: Any) -> History:
         **{**STEPS, "tuning": "full", "lora": LORA, "group_size": 4, "prompts_per_step": 4, "micro_batch": 8, **over}
     )
     plan = build_plan(config.rewards, (), RewardContext(CONTRACT, cases))
-    train: Callable[..., Sequence[Any]] = train_all_action if config.algorithm == "all_action" else train_grpo
     model = load_weights(folder, CPU, tokenizer, train_all=True)
-    return list(train(CONTRACT, cases, plan, model, tokenizer, config, CPU, work, seed=3, console=QUIET)[1])
+    rows = RewardedRows.encode(CONTRACT, cases, tokenizer, plan)
+    job = TrainingJob(CONTRACT, model, tokenizer, CPU, work, 3)
+    return ALGORITHMS[config.algorithm].train(job, config, rows, Beside()).history
 
 
 def base(folder: Path, work: Path) -> History:
@@ -70,7 +74,7 @@ def base(folder: Path, work: Path) -> History:
     )
     texts = [f"A radiograph of the {part}, seen {n} times." for part in ("chest", "knee", "hand") for n in range(8)]
     model = build_model(config, tokenizer, 3)
-    return train_language_model(texts, model, tokenizer, config, CPU, work, seed=3, console=QUIET)
+    return train_language_model(texts, model, tokenizer, config, CPU, work, seed=3)
 
 
 TRAININGS: dict[str, Callable[[Path, Path], History]] = {
@@ -178,7 +182,8 @@ def judged(work: Path, folder: Path, url: str, cache: Path) -> dict[str, Any]:
     plan = build_plan(config.rewards, (), context)
     JudgeCounts(work, plan.rewards).resume(has_preflight=True)
     model = load_weights(folder, CPU, tokenizer, train_all=True)
-    train_grpo(REASONED, cases, plan, model, tokenizer, config, CPU, work, seed=3, console=QUIET)
+    rows = RewardedRows.encode(REASONED, cases, tokenizer, plan)
+    train_grpo(TrainingJob(REASONED, model, tokenizer, CPU, work, 3), config, rows, Beside())
     return dict(plan.rewards["llm"].report())
 
 

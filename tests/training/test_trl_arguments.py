@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from trl import GRPOConfig
 
 from medjudge.errors import ConfigError
+from medjudge.recipe import recipe_from_tree
 from medjudge.records import Case
 from medjudge.settings.model import ModelConfig
 from medjudge.settings.training import GrpoConfig, SftConfig
 from medjudge.training.grpo import grpo_order
 from medjudge.training.sft import oversampled
-from medjudge.training.trl_arguments import epoch_order, grpo_arguments, length_grouped_order, n_steps, sft_arguments
+from medjudge.training.trl_arguments import (
+    epoch_order,
+    grpo_arguments,
+    length_grouped_order,
+    n_steps,
+    settings_in_force,
+    sft_arguments,
+)
 
 CPU = ModelConfig(device="cpu", dtype="float32")
 
@@ -99,3 +109,15 @@ def test_oversampling_evens_labels_and_keeps_every_case() -> None:
     assert Counter(case.gold for case in chosen) == {"A": 5, "B": 5, "C": 5}
     assert {case.case_id for case in chosen} == {str(i) for i in range(8)}
     assert Counter(case.case_id for case in chosen)["5"] in (2, 3)  # five B out of two: two rounds and one more
+
+
+def test_a_manifest_holds_trls_own_settings_that_change_gradients() -> None:
+    tree = {"name": "x", "task": {"kind": "appropriateness", "form": "answer_only"}}
+    default = {field.name: field.default for field in dataclasses.fields(GRPOConfig)}
+    in_force = settings_in_force("grpo", recipe_from_tree(tree))
+    assert in_force["use_bias_correction_kl"] == default["use_bias_correction_kl"]
+    changed = recipe_from_tree({**tree, "grpo": {"trl": {"use_bias_correction_kl": False}}})
+    assert settings_in_force("grpo", changed)["use_bias_correction_kl"] is False
+    assert "loss_type" in settings_in_force("sft", changed)
+    sums = recipe_from_tree({**tree, "grpo": {"algorithm": "all_action"}})
+    assert settings_in_force("grpo", sums) == {}  # trained without TRL

@@ -7,9 +7,6 @@ answers alone.
 
 from __future__ import annotations
 
-import shlex
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +18,7 @@ from medjudge import artifacts
 from medjudge.data.benchmarks import SETS, BenchmarkRows, Chosen, choose_sets, read_benchmark, set_contract
 from medjudge.data.leakage import LeakageReport
 from medjudge.data.splits import seeded_sample
+from medjudge.data.verdict_rows import read_verdicts
 from medjudge.errors import ConfigError, DataError
 from medjudge.inference.endpoint import EndpointClient
 from medjudge.judging.answer_store import LocalJudge
@@ -34,13 +32,15 @@ from medjudge.metrics.published import (
     last_score,
     published_values,
 )
-from medjudge.metrics.summary import Results
+from medjudge.metrics.result_types import Results
 from medjudge.names import file_name_trouble, shown
 from medjudge.recipe import Recipe
 from medjudge.records import Case
 from medjudge.reporting.gather import gather
 from medjudge.reporting.html import write_report
 from medjudge.reporting.suite import write_suite_page
+from medjudge.runs.output_folder import Record, manifest_of, renew_pages
+from medjudge.runs.provenance import data_files, file_entry, record_command, weight_files
 from medjudge.runs.run_dir import RunDir
 from medjudge.settings.base import without_transport
 from medjudge.settings.data import DataConfig
@@ -68,7 +68,7 @@ class BenchOptions:
     """The weights that adapters are loaded on."""
 
 
-RESERVED_SETS = frozenset({"figures", artifacts.COMMANDS, artifacts.SUITE, artifacts.REPORT})
+RESERVED_SETS = frozenset({"figures", artifacts.COMMANDS, artifacts.SUITE, artifacts.REPORT, artifacts.MANIFEST})
 """What lies in a benchmark's folder beside the folders of its sets."""
 
 
@@ -99,7 +99,7 @@ def run_benchmark(recipe: Recipe, options: BenchOptions, out_dir: Path, console:
     jobs = [_job(one, recipe, options) for one in _choose(options)]
     run_dir = RunDir(out_dir)
     with run_dir.lock():
-        _record_command(out_dir)
+        record_command(out_dir)
         pending = []
         for job in jobs:
             current, why = run_dir.is_current(job.name, job.inputs)
@@ -112,9 +112,22 @@ def run_benchmark(recipe: Recipe, options: BenchOptions, out_dir: Path, console:
         for job in pending:
             _finish(job, options, run_dir, answered[job.name], console)
         suite = _collect(jobs, options, run_dir)
-        artifacts.write_json(out_dir / artifacts.SUITE, suite.model_dump(mode="json"))
-        write_suite_page(suite, out_dir, artifacts.read_commands(out_dir / artifacts.COMMANDS))
+        _write_suite(suite, jobs, run_dir)
     return suite
+
+
+def _write_suite(suite: SuiteResults, jobs: Sequence[_Job], run_dir: RunDir) -> None:
+    """The table of all sets and its page, and the manifest of both; each set's folder has one of its own."""
+    path = run_dir.path
+    artifacts.remove(path / artifacts.MANIFEST)  # of an earlier command: it names another table
+    artifacts.write_json(path / artifacts.SUITE, suite.model_dump(mode="json"))
+    write_suite_page(suite, path, artifacts.read_commands(path / artifacts.COMMANDS), artifacts.package_versions())
+    manifests = {name: run_dir.manifest(name) for name in suite.sets}
+    inputs = {name: manifest["inputs_sha256"] for name, manifest in manifests.items() if manifest is not None}
+    record = Record(inputs, seed=jobs[0].recipe.evaluate.seed, summary={"sets": list(suite.sets)})
+    outputs = {artifacts.SUITE: file_entry(path / artifacts.SUITE)}
+    artifacts.write_json(path / artifacts.MANIFEST, manifest_of("bench", record, outputs))
+    renew_pages(path)
 
 
 def _check_folder(out_dir: Path) -> None:
@@ -134,13 +147,6 @@ def _check_endpoints(recipe: Recipe, models: Mapping[str, str]) -> None:
                     f"--mode labels: an endpoint ({name}) gives no probabilities of labels. Take generate."
                 )
             EndpointClient(parse_endpoint(where), recipe.evaluate.endpoint_of(name))
-
-
-def _record_command(out_dir: Path) -> None:
-    path = out_dir / artifacts.COMMANDS
-    commands = artifacts.read_commands(path)
-    command = shlex.join(["medjudge", *sys.argv[1:]])
-    artifacts.write_json(path, list(dict.fromkeys([*commands, command]))[-20:])
 
 
 # --- rows and contracts -----------------------------------------------------------------------------------------------
@@ -229,7 +235,6 @@ def _finish(
     console: Console,
 ) -> None:
     """Endpoints are asked, everything is measured, and the set's folder moves into place."""
-    started = time.monotonic()
     work = run_dir.begin(job.name, job.inputs)
     none_known = LeakageReport((), {}, DataConfig().leakage.near_duplicate_threshold)
     artifacts.write_json(work / artifacts.RECIPE, job.recipe.model_dump(mode="json"))
@@ -241,26 +246,27 @@ def _finish(
     notes = [*_notes(job, answered), *prompt_sentences(results)]
     result = _set_result(job, results, work)
     artifacts.write_json(work / artifacts.SET, {"notes": notes, "result": result.model_dump(mode="json")})
-    write_report(gather(work, ReportConfig(title=f"{job.name}: {job.chosen.benchmark.title}")), work)
-    wall_s = time.monotonic() - started
+    title = ReportConfig(title=f"{job.name}: {job.chosen.benchmark.title}")
+    write_report(gather(work, title, versions=artifacts.package_versions()), work)
     run_dir.finish(
         job.name,
-        config=job.recipe.model_dump(mode="json"),
-        inputs=job.inputs,
-        summary=summary,
-        seed=job.recipe.evaluate.seed,
-        wall_s=wall_s,
+        Record(
+            job.inputs,
+            config=job.recipe.model_dump(mode="json"),
+            seed=job.recipe.evaluate.seed,
+            files=data_files([job.chosen.source]) | weight_files([*options.models.values(), options.parent]),
+            summary=summary,
+        ),
     )
 
 
 def _set_result(job: _Job, results: Results, work: Path) -> SetResult:
     said: dict[str, list[str | None]] = {name: [] for name in results.of_role("model")}
     gold: dict[str, list[str]] = {name: [] for name in said}
-    for row in artifacts.read_lines(work / artifacts.VERDICTS):
-        if row["model"] in said:
-            gold[row["model"]].append(row["gold"])
-            is_text = row["completion"] is not None
-            said[row["model"]].append(last_score(row["completion"], results.labels) if is_text else row["label"])
+    for row in read_verdicts(work / artifacts.VERDICTS):
+        if row.model in said:
+            gold[row.model].append(str(row.gold))  # rows without a score are not judged
+            said[row.model].append(row.label if row.completion is None else last_score(row.completion, results.labels))
     left_out = dict(job.rows.left_out)
     if n_bad := len(job.rows.table.rejected):
         left_out[f"cannot be read, such as {job.rows.table.rejected[0]}"] = n_bad

@@ -10,15 +10,20 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from medjudge import artifacts
 from medjudge.data.sources import parse_where, read_source
 from medjudge.errors import ConfigError
 from medjudge.judging.calibrated import apply_to, fit_on, save_calibrator
 from medjudge.judging.judge import Contestant, Question, judgement_of
 from medjudge.machine import fit_threads
-from medjudge.metrics.calibration import CalibratorKind, expected_calibration_error
+from medjudge.metrics.calibrators import CalibratorKind
+from medjudge.metrics.reliability import expected_calibration_error
 from medjudge.recipe import Recipe
 from medjudge.records import Judgement, Verdict
+from medjudge.runs.output_folder import Record, manifest_of
+from medjudge.runs.provenance import data_files, file_entry, weight_files
 from medjudge.settings.data import DataConfig
+from medjudge.version import __version__
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,7 @@ def calibrate_model(
         answers = judge.answers(Question(cases, [contract] * len(cases)))
     said = [judgement_of(contract, case, row[0]) for case, row in zip(cases, answers, strict=True)]
     calibrator = fit_on(kind, cases, said)
+    artifacts.remove(model / artifacts.CALIBRATION_MANIFEST)  # of an earlier fit
     path = save_calibrator(
         model,
         calibrator,
@@ -66,8 +72,29 @@ def calibrate_model(
         contract=contract,
         data=Path(data).name,
     )
+    _write_manifest(path, data, recipe, kind, parent)
     gold = {case.case_id: case.gold for case in cases}
     return Calibrated(path, calibrator.n, _ece(said, gold), _ece(apply_to(calibrator, said), gold))
+
+
+def _write_manifest(path: Path, data: str, recipe: Recipe, kind: str, parent: str | None) -> None:
+    """Beside the calibrator, and under a name of its own: the weights' stage has a manifest that is not touched."""
+    inputs = {
+        "version": __version__,
+        "contract": recipe.contract.fingerprint(),
+        "mode": recipe.evaluate.mode,
+        "kind": kind,
+        "data": data,
+        "model": str(path.parent),
+    }
+    record = Record(
+        inputs,
+        config=recipe.model_dump(mode="json"),
+        seed=recipe.seed,
+        files=data_files([data]) | weight_files([path.parent, parent]),
+    )
+    manifest = manifest_of("calibrate", record, {path.name: file_entry(path)})
+    artifacts.write_json(path.with_name(artifacts.CALIBRATION_MANIFEST), manifest)
 
 
 def _ece(said: Sequence[Judgement], gold: dict[str, str | None]) -> float:

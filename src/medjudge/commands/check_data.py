@@ -82,6 +82,7 @@ def check_data(
     if against is None:
         return CheckReport(rows, None, None, data.leakage.max_share, data.leakage.allow)
     held_out = _checked(against, contract, data, parse_where(against_where))
+    # Splits are named in the report, and two sides of one file would share a name.
     if held_out.name == rows.name:
         held_out = CheckedSource(f"{held_out.name} (against)", held_out.table, held_out.lint)
     leakage = check_leakage(
@@ -94,6 +95,7 @@ def check_data(
 
 
 def _checked(source: str, contract: TaskContract, data: DataConfig, where: Mapping[str, Plain]) -> CheckedSource:
+    # A check shows all bad rows at once; refusing at the first would make one run per mistake.
     lenient = {"bad_rows": "set_aside", "duplicates": "keep" if data.duplicates == "keep" else "drop"}
     table = read_source(source, contract, data.model_copy(update=lenient), where=where)
     name = Path(source).name
@@ -187,23 +189,23 @@ def _print_leakage(comparison: Comparison, report: CheckReport, console: Console
 
 
 def _print_verdict(report: CheckReport, console: Console) -> None:
-    said = []
+    parts = []
     if report.n_bad_rows:
-        said.append(f'{report.n_bad_rows} bad rows (correct them, or set data.bad_rows = "set_aside")')
+        parts.append(f'{report.n_bad_rows} bad rows (correct them, or set data.bad_rows = "set_aside")')
     if report.leakage and report.n_leaks:
         n_held_out = sum(c.n_held_out for c in report.leakage.comparisons)
         within = "" if report.n_leaks > report.max_share * n_held_out else ", within data.leakage.max_share"
-        said.append(
+        parts.append(
             f"{report.n_leaks} of {n_held_out} held-out cases leak ({report.n_leaks / n_held_out:.1%}{within}): "
             f"split by group, or leave these cases out"
         )
     if not report.ok:
-        console.print(Text("NOT OK: " + "; ".join(said), style="bold red"))
+        console.print(Text("NOT OK: " + "; ".join(parts), style="bold red"))
         return
     if not report.n_bad_rows:
-        said.insert(0, "no bad row")
+        parts.insert(0, "no bad row")
     if not report.leakage:
-        said.append("leaks were not looked for (--against PATH does)")
+        parts.append("leaks were not looked for (--against PATH does)")
     elif not report.n_leaks:
-        said.append(NOTHING_FOUND)
-    console.print(Text("OK: " + "; ".join(said), style="bold green"))
+        parts.append(NOTHING_FOUND)
+    console.print(Text("OK: " + "; ".join(parts), style="bold green"))

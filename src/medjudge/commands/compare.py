@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 from medjudge import artifacts
-from medjudge.data.store import read_split
+from medjudge.data.verdict_rows import VerdictRow, read_verdicts, write_verdicts
 from medjudge.errors import DataError
+from medjudge.metrics.baselines import Baselines
 from medjudge.metrics.reasoning import ReasoningNumbers, ReasoningResults, summarise_reasoning
-from medjudge.metrics.summary import Results, summarise
+from medjudge.metrics.result_types import Results
+from medjudge.metrics.summary import AnalysisOptions, JudgeFacts, TrainingRows, summarise
 from medjudge.metrics.variants import VariantRow, Variants, step_times
 from medjudge.recipe import Recipe
-from medjudge.records import Case, Judgement, Unparsed, Verdict
-
-TRAINED = ("grpo", "sft")
-"""The stages whose model a variant stands for, the last first."""
+from medjudge.records import Case
+from medjudge.runs.output_folder import OutputFolder, Record
+from medjudge.runs.provenance import record_command
+from medjudge.runs.run_dir import RunDir
+from medjudge.runs.stages import STAGES, training_stages
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +31,8 @@ class Contestant:
     results: Results
     model: str
     """Its name in the variant's own results."""
-    rows: Mapping[str, Mapping[str, Any]]
-    """Case id -> its row of `verdicts.jsonl`."""
+    rows: Mapping[str, VerdictRow]
+    """By case id."""
 
 
 @artifacts.private_files()
@@ -47,19 +46,19 @@ def compare_variants(recipe: Recipe, variants: Mapping[str, Recipe], not_trained
     cases = _cases(first, contestants)
     results = _results(recipe, first, contestants, cases)
     table = _table(results, contestants, not_trained)
-    final, work = recipe.run_dir / artifacts.COMPARE, recipe.run_dir / f".{artifacts.COMPARE}.work"
-    artifacts.remove(work)
-    artifacts.make_folder(work)
-    artifacts.write_json(work / artifacts.RESULTS, results.to_json())
-    artifacts.write_json(work / artifacts.VARIANTS, table.model_dump(mode="json"))
-    artifacts.write_json(work / artifacts.RECIPE, recipe.model_dump(mode="json"))
-    artifacts.write_json(work / artifacts.COMMANDS, [shlex.join(["medjudge", *sys.argv[1:]])])
-    rows = [{**row, "model": name} for name, one in contestants.items() for row in one.rows.values()]
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    artifacts.write_text(work / artifacts.VERDICTS, text)
-    artifacts.remove(final)
-    work.rename(final)
-    return final
+    inputs = {name: RunDir(one.recipe.run_dir).manifest("evaluate") for name, one in contestants.items()}
+    outputs = {name: manifest["outputs"] if manifest else None for name, manifest in inputs.items()}
+    folder = OutputFolder.of_stage(recipe.run_dir, artifacts.COMPARE)
+    with folder.writing(outputs) as work:
+        artifacts.write_json(work / artifacts.RESULTS, results.to_json())
+        artifacts.write_json(work / artifacts.VARIANTS, table.model_dump(mode="json"))
+        artifacts.write_json(work / artifacts.RECIPE, recipe.model_dump(mode="json"))
+        record_command(work)
+        rows = (replace(row, model=name) for name, one in contestants.items() for row in one.rows.values())
+        write_verdicts(work / artifacts.VERDICTS, rows)
+        settings = recipe.evaluate.model_dump(mode="json")
+        folder.finish(Record(outputs, config=settings, seed=recipe.evaluate.seed))
+    return folder.final
 
 
 def _contestants(recipe: Recipe, variants: Mapping[str, Recipe]) -> dict[str, Contestant]:
@@ -71,7 +70,8 @@ def _contestants(recipe: Recipe, variants: Mapping[str, Recipe]) -> dict[str, Co
             continue
         results = artifacts.read_as(path, Results.from_json)
         by_model = _verdict_rows(path.with_name(artifacts.VERDICTS))
-        trained = next((model for model in TRAINED if model in results.models), None)
+        made = [stage.name for stage in training_stages(results.models)]
+        trained = made[-1] if made else None  # the model that a variant stands for: the one trained last
         before = [model for model in results.of_role("model") if model != trained] if not found else []
         for model in [*before, trained] if trained else before:
             key = name if model == trained else model
@@ -81,12 +81,11 @@ def _contestants(recipe: Recipe, variants: Mapping[str, Recipe]) -> dict[str, Co
     return found
 
 
-def _verdict_rows(path: Path) -> dict[str, dict[str, Mapping[str, Any]]]:
+def _verdict_rows(path: Path) -> dict[str, dict[str, VerdictRow]]:
     """Model -> case id -> row."""
-    rows: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for row in artifacts.read_lines(path):
-        model, case_id = artifacts.parsed(path, row, lambda row: (str(row["model"]), str(row["case_id"])))
-        rows.setdefault(model, {})[case_id] = row
+    rows: dict[str, dict[str, VerdictRow]] = {}
+    for row in read_verdicts(path):
+        rows.setdefault(row.model, {})[row.case_id] = row
     return rows
 
 
@@ -98,8 +97,8 @@ def _cases(first: Contestant, contestants: Mapping[str, Contestant]) -> list[Cas
                 f"variant {name} was evaluated on other cases than {first.variant}: give variants the same `data`, "
                 "`evaluate.split`, `evaluate.max_cases` and `evaluate.seed`."
             )
-    split = first.recipe.run_dir / "prepare" / f"{first.recipe.evaluate.split}{artifacts.SPLIT_SUFFIX}"
-    return [case for case in read_split(split) if case.case_id in first.rows]
+    split = RunDir(first.recipe.run_dir).split(first.recipe.evaluate.split)
+    return [case for case in split.read() if case.case_id in first.rows]
 
 
 def _results(
@@ -108,42 +107,42 @@ def _results(
     config = recipe.evaluate
     reference = first.variant
     baselines = _verdict_rows(first.recipe.run_dir / "evaluate" / artifacts.VERDICTS)
-    own = {name: one.results.models[one.model] for name, one in contestants.items()}
     results = summarise(
         cases,
-        {name: _judgements(one.rows, cases) for name, one in contestants.items()},
+        {name: [one.rows[case.case_id].judgement() for case in cases] for name, one in contestants.items()},
         contract=recipe.contract,
         split=first.results.split,
-        baselines={name: _judgements(baselines[name], cases) for name in first.results.of_role("baseline")},
-        skipped_baselines=first.results.skipped_baselines,
-        reference=reference if reference in contestants else next(iter(contestants)),
-        level=config.level,
-        n_resamples=config.n_resamples,
-        seed=config.seed,
-        leakage=first.results.leakage,
-        lineage={name: model.lineage for name, model in own.items() if model.lineage is not None},
-        seconds={name: model.seconds for name, model in own.items() if model.seconds is not None},
-        n_truncated={name: model.n_truncated for name, model in own.items() if model.n_truncated is not None},
-        train_n=first.results.train_n,
-        slices=recipe.data.slices,
-        words_cut={
-            name: {case_id: n for case_id, row in one.rows.items() if (n := row.get("n_words_cut")) is not None}
-            for name, one in contestants.items()
-        },
+        baselines=Baselines(
+            {
+                name: [baselines[name][case.case_id].judgement() for case in cases]
+                for name in first.results.of_role("baseline")
+            },
+            first.results.skipped_baselines,
+        ),
+        facts={name: _facts(one) for name, one in contestants.items()},
+        training=TrainingRows(first.results.train_n, first.results.leakage),
+        options=AnalysisOptions(
+            reference=reference if reference in contestants else next(iter(contestants)),
+            slices=recipe.data.slices,
+            level=config.level,
+            n_resamples=config.n_resamples,
+            seed=config.seed,
+        ),
     )
     return results.model_copy(update={"reasoning": _reasoning(recipe, first, contestants, cases, results)})
 
 
-def _judgements(rows: Mapping[str, Mapping[str, Any]], cases: Sequence[Case]) -> list[Judgement]:
-    """The rows of `verdicts.jsonl` as judgements."""
-    judged: list[Judgement] = []
-    for case in cases:
-        row = rows[case.case_id]
-        if row["label"] is None:
-            judged.append(Unparsed(case.case_id, row["completion"] or "", row["unparsed_reason"], row["unparsed_kind"]))
-        else:
-            judged.append(Verdict(case.case_id, row["label"], row["confidence"]))
-    return judged
+def _numbers(row: VerdictRow) -> ReasoningNumbers:
+    """Numbers that an earlier version measured otherwise are left out, as unknown ones."""
+    known = {one.name for one in fields(ReasoningNumbers)}
+    return ReasoningNumbers(**{name: value for name, value in (row.reasoning or {}).items() if name in known})  # type: ignore[arg-type]
+
+
+def _facts(one: Contestant) -> JudgeFacts:
+    """What the variant's own evaluation recorded; its `usage` is left there, being that run's."""
+    model = one.results.models[one.model]
+    words_cut = {case_id: row.n_words_cut for case_id, row in one.rows.items() if row.n_words_cut is not None}
+    return JudgeFacts(model.lineage, model.seconds, n_truncated=model.n_truncated, words_cut=words_cut)
 
 
 def _reasoning(
@@ -155,14 +154,11 @@ def _reasoning(
 ) -> ReasoningResults | None:
     """The reasoning of all variants on the same resamples; None where it was not measured."""
     rows = [row for one in contestants.values() for row in one.rows.values()]
-    if first.results.reasoning is None or not all("reasoning" in row for row in rows):
+    if first.results.reasoning is None or not all(row.reasoning is not None for row in rows):
         return None
     config = recipe.evaluate
     return summarise_reasoning(
-        {
-            name: [ReasoningNumbers(**one.rows[case.case_id]["reasoning"]) for case in cases]
-            for name, one in contestants.items()
-        },
+        {name: [_numbers(one.rows[case.case_id]) for case in cases] for name, one in contestants.items()},
         [case.group or case.case_id for case in cases],
         reference=str(results.reference),
         level=config.level,
@@ -174,10 +170,10 @@ def _reasoning(
 
 
 def _table(results: Results, contestants: Mapping[str, Contestant], not_trained: Mapping[str, str]) -> Variants:
-    trained = {name: one for name, one in contestants.items() if one.model == "grpo"}
+    trained = {name: one for name, one in contestants.items() if one.model in STAGES and STAGES[one.model].by_rewards}
     reference = str(results.reference)
     times = step_times(
-        {name: _seconds(one.recipe.run_dir / "grpo" / artifacts.TIMINGS) for name, one in trained.items()},
+        {name: _seconds(one.recipe.run_dir / one.model / artifacts.TIMINGS) for name, one in trained.items()},
         reference,
         level=results.level,
         n_resamples=results.n_resamples,

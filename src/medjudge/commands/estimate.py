@@ -89,6 +89,7 @@ def estimate(works: Sequence[StageWork], recipe: Recipe) -> Estimate | None:
     n = n_processors()
     asked = recipe.model.threads or _from_environment()
     n_threads = asked or max(1, min(n, round(free)))
+    # Threads beyond the processors only wait for each other, so they add nothing.
     speed = speeds[0] * (1 + THREAD_GAIN * (min(n_threads, n) - 1))
     seconds = {
         work.name: tuple(
@@ -109,6 +110,7 @@ def _from_environment() -> int | None:
 def _seconds(work: StageWork, speed: float, *, most: bool) -> float:
     trained, read, written = work.flops(most=most)
     products = trained / TRAIN_EFFICIENCY + read / READ_EFFICIENCY + written / WRITE_EFFICIENCY
+    # A step of writing is bound by memory and launch time, not by products: it costs per layer, however small.
     steps = work.n_writings * work.limit * work.n_layers * LAYER_S
     cases = work.n_cases * PREPARE_CASE_S if work.name == "prepare" else 0.0
     return FIXED_S.get(work.name, 5.0) + cases + products / speed + steps

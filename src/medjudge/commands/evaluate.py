@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +13,7 @@ from medjudge.data.probes import CARRIED
 from medjudge.data.rows import Row, iter_rows
 from medjudge.data.sources import parse_where, read_source
 from medjudge.data.splits import seeded_sample
-from medjudge.errors import ConfigError, DataError
+from medjudge.errors import DataError
 from medjudge.judging.evaluate_cases import evaluate_cases
 from medjudge.judging.judge import judgement_of as judgement_of
 from medjudge.judging.probing import ALL
@@ -24,10 +21,14 @@ from medjudge.machine import fit_threads
 from medjudge.network import offline
 from medjudge.recipe import Recipe
 from medjudge.records import Case
-from medjudge.runs.run_dir import RunDir
+from medjudge.runs.output_folder import OutputFolder, Record
+from medjudge.runs.provenance import data_files, record_command, weight_files
 from medjudge.settings.data import DataConfig
 from medjudge.settings.endpoint import is_endpoint
 from medjudge.tasks.contract import TaskContract
+from medjudge.version import __version__
+
+NAME = "evaluate"
 
 
 @artifacts.private_files()
@@ -46,11 +47,7 @@ def evaluate_folder(
     parent: str | None = None,
 ) -> None:
     """Any models on any labelled rows. The folder `out_dir` appears whole or not at all."""
-    out_dir = out_dir.absolute()
-    if out_dir.exists() and not out_dir.is_dir():
-        raise ConfigError(f"--out {out_dir} is a file: name a folder.")
-    if out_dir.exists() and any(out_dir.iterdir()):
-        raise ConfigError(f"--out {out_dir} is not empty: name a new folder, nothing is overwritten.")
+    OutputFolder.new(out_dir, NAME)  # what lies there is refused before anything is read
     kept = data_config.model_copy(update={"slices": _with_carried(data, contract, data_config, recipe)})
     table = read_source(data, contract, kept, where=parse_where(where) if where else None)
     cases = seeded_sample(table.cases, recipe.evaluate.max_cases, recipe.evaluate.seed)
@@ -75,13 +72,22 @@ def evaluate_folder(
         quiet_libraries()
         if (threads := fit_threads(recipe.model.device, recipe.model.threads, local[0])) is not None:
             console.print(f"  [dim]{threads.sentence}[/]")
-    work = out_dir.with_name(f".{out_dir.name}.{_asked(recipe, models, cases, parent)}.work")
-    with RunDir(work).lock():
-        if any(work.glob(".answers-*.json")):
-            console.print("  goes on where an evaluation of the same models on the same cases was cut off")
+    asked = _asked(recipe, models, cases, parent)
+    folder = OutputFolder.new(out_dir, NAME, key=asked)
+    if folder.has_kept_work:
+        console.print("  goes on where an evaluation of the same models on the same cases was cut off")
+    inputs = {
+        "asked": asked,
+        "version": __version__,
+        "contract": contract.fingerprint(),
+        "data": data,
+        "cases": artifacts.sha256_json([case.to_json() for case in cases]),
+        **{f"model {name}": where for name, where in models.items()},
+    }
+    with folder.writing(inputs) as work:
+        record_command(work)
         try:
-            artifacts.write_json(work / artifacts.COMMANDS, [shlex.join(["medjudge", *sys.argv[1:]])])
-            evaluate_cases(
+            summary = evaluate_cases(
                 recipe.model_copy(update={"data": data_config}),
                 models,
                 cases,
@@ -93,16 +99,12 @@ def evaluate_folder(
                 parent=parent,
             )
         except BaseException:
-            # Answers of models that were done wait for the same command; without any there is nothing to keep.
-            if any(work.glob(".answers-*.json")):
+            if folder.has_kept_work:
                 console.print(f"  what was answered is kept in {work.name}: the same command goes on from there")
-            else:
-                shutil.rmtree(work, ignore_errors=True)
             raise
-        (work / ".lock").unlink()
-        if out_dir.exists():
-            out_dir.rmdir()
-        work.rename(out_dir)
+        config = {**recipe.model_dump(mode="json"), "data": data_config.model_dump(mode="json")}
+        files = data_files([data, train]) | weight_files([*models.values(), parent], recipe.model.revision)
+        folder.finish(Record(inputs, config=config, seed=recipe.evaluate.seed, files=files, summary=summary))
 
 
 def _asked(recipe: Recipe, models: Mapping[str, str], cases: Sequence[Case], parent: str | None) -> str:

@@ -7,9 +7,7 @@ with the contract's own parser, from an installed medjudge or from the copy of i
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,18 +16,21 @@ from typing import Any
 
 from rich.console import Console
 
-import medjudge
 from medjudge import artifacts
 from medjudge.data.benchmarks import SETS, choose_sets, read_benchmark, set_contract
 from medjudge.data.sources import parse_where, read_source
 from medjudge.data.splits import seeded_sample
 from medjudge.errors import ConfigError, DataError
+from medjudge.files import BUILTIN_DIR
 from medjudge.recipe import Recipe, recipe_from_tree
 from medjudge.records import Case, Message
+from medjudge.runs.output_folder import OutputFolder, Record
+from medjudge.runs.provenance import data_files
 from medjudge.settings.data import DataConfig
 from medjudge.tasks.contract import TaskContract
-from medjudge.tasks.encoding import decode, encode_all, encode_labels, prompt_turns, stop_text
+from medjudge.tasks.encoding import encode_all, encode_labels, prompt_turns
 from medjudge.tasks.rubric import RubricContract
+from medjudge.tasks.tokenizers import decode, stop_text
 from medjudge.version import __version__
 
 BUILTIN_ROWS = {
@@ -150,6 +151,7 @@ class _Task:
     name: str
     contract: TaskContract
     cases: Sequence[Case]
+    source: str
 
 
 @artifacts.private_files()
@@ -161,27 +163,28 @@ def export_lm_eval(
     recipe: of the task whose rows are exported; None exports the benchmark's sets, or without any the four tasks on
     built-in rows. base: mode and settings for those.
     """
-    out_dir = out_dir.absolute()
-    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
-        raise ConfigError(f"{out_dir} is not an empty folder: name a new one, nothing is overwritten.")
+    folder = OutputFolder.new(out_dir, "export")
     tasks = _tasks(recipe, base, options, console)
     mode = (recipe or base).evaluate.mode
     tokenizer = _tokenizer(options.tokenizer, recipe or base)
-    work = out_dir.with_name(f".{out_dir.name}.{os.getpid()}.work")
-    artifacts.make_folder(work)
-    try:
+    inputs: dict[str, str] = {
+        "version": __version__,
+        "mode": mode,
+        **{f"task {task.name}": task.contract.fingerprint() for task in tasks},
+        **{f"cases of {task.name}": artifacts.sha256_json([case.to_json() for case in task.cases]) for task in tasks},
+    }
+    sources = [task.source for task in tasks]
+    with folder.writing(inputs) as work:
         for task in tasks:
             _write_task(task, mode, tokenizer, work / task.name)
             console.print(f"{task.name}: {len(task.cases):,} documents")
         names, model = [task.name for task in tasks], options.tokenizer
         here = lm_eval_command(tasks[0].contract, names, ".", model)
         artifacts.write_text(work / README, _readme(here, mode, tokenizer is not None))
-        if out_dir.exists():
-            out_dir.rmdir()
-        work.rename(out_dir)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    console.print(f"\n{lm_eval_command(tasks[0].contract, names, str(out_dir), model)}", soft_wrap=True)
+        settings = (recipe or base).evaluate.model_dump(mode="json")
+        seed = (recipe or base).evaluate.seed
+        folder.finish(Record(inputs, config=settings, seed=seed, files=data_files(sources)))
+    console.print(f"\n{lm_eval_command(tasks[0].contract, names, str(folder.final), model)}", soft_wrap=True)
 
 
 def lm_eval_command(contract: TaskContract, names: Sequence[str], folder: str, model: str | None) -> str:
@@ -215,7 +218,7 @@ def _tasks(recipe: Recipe | None, base: Recipe, options: ExportOptions, console:
             console.print(f"{kind}: left out, it reasons before its label, which labels mode cannot score")
             continue
         cases = read_source(source, one.contract, DataConfig(max_rows=options.max_cases or N_BUILTIN)).cases
-        tasks.append(_Task(f"medjudge_{kind}", one.contract, cases))
+        tasks.append(_Task(f"medjudge_{kind}", one.contract, cases, source))
     return tasks
 
 
@@ -246,7 +249,7 @@ def _rated(
     rated = [case for case in cases if case.gold is not None]
     if not rated:
         raise DataError(f"{source}: no row has a gold label, so the harness could not score any.")
-    return _Task(name, contract, seeded_sample(rated, options.max_cases, recipe.evaluate.seed))
+    return _Task(name, contract, seeded_sample(rated, options.max_cases, recipe.evaluate.seed), source)
 
 
 def _tokenizer(model: str | None, recipe: Recipe) -> Any:
@@ -265,8 +268,7 @@ def _write_task(task: _Task, mode: str, tokenizer: Any, folder: Path) -> None:
     contract = task.contract
     rows = documents(contract, task.cases, mode, tokenizer)
     folder.mkdir()
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    artifacts.write_text(folder / DOCS, text)
+    artifacts.write_lines(folder / DOCS, rows)
     template = GENERATE_YAML if mode == "generate" else LABELS_YAML
     artifacts.write_text(
         folder / f"{task.name}.yaml", template.format(name=task.name, max_tokens=contract.max_completion_tokens)
@@ -345,7 +347,7 @@ def _check_rendering(contract: TaskContract, turns: list[Message], prompt: str, 
 
 def _write_parser(path: Path) -> None:
     """The modules that read completions, as a zip that Python imports from; the same bytes for the same program."""
-    package = Path(medjudge.__file__).parent
+    package = BUILTIN_DIR.parent
     files = sorted(file for pattern in PARSER_MODULES for file in package.glob(pattern))
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         _add(archive, "medjudge/__init__.py", f'__version__ = "{__version__}"\n')

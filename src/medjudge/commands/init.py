@@ -14,10 +14,10 @@ from typing import Any, get_args, get_origin
 from medjudge import artifacts
 from medjudge.errors import ConfigError, did_you_mean
 from medjudge.recipe import Recipe
+from medjudge.runs.stages import SECTIONS
 from medjudge.settings.base import Settings
 from medjudge.tasks.catalog import TASKS
 
-SECTIONS = ("data", "model", "base", "sft", "grpo", "merge", "evaluate", "report")
 WIDTH = 110
 
 

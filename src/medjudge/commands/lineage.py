@@ -20,7 +20,8 @@ def print_lineage(model_dir: Path, console: Console) -> bool:
         raise ModelError(f"{model_dir} is not a folder. Name a model folder, such as runs/demo/merge/model.")
     if not path.exists():
         raise LineageError(
-            f"{model_dir} has no {artifacts.LINEAGE}: it was not made by medjudge, so its parents cannot be told."
+            f"{model_dir} has no {artifacts.LINEAGE}: it was not made by medjudge, so its parents cannot be told. "
+            "Name a folder that a stage wrote, such as RUN/sft/model."
         )
     from medjudge.models.lineage import holds_weights, read_lineage, weights_sha256
     from medjudge.models.merge_proof import proof_sentences

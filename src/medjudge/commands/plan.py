@@ -5,7 +5,6 @@ Answers in a few seconds: torch is imported only where an adapter's shape or a m
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +17,14 @@ from rich.table import Table
 
 from medjudge import artifacts
 from medjudge.commands.estimate import Estimate, StageWork, estimate
+from medjudge.commands.model_shape import (
+    ModelShape,
+    base_folder,
+    is_on_cpu,
+    known_shape,
+    memory_words,
+    model_without_weights,
+)
 from medjudge.errors import ConfigError, MedjudgeError
 from medjudge.files import BUILTIN_DIR
 from medjudge.recipe import Recipe
@@ -25,29 +32,14 @@ from medjudge.records import Case
 from medjudge.runs.pipeline import RESUMES, STAGES, active_stages, resume_words, stage_inputs
 from medjudge.runs.run_dir import RunDir
 from medjudge.settings.model import SCRATCH_BASE, TINY_BASE
-from medjudge.settings.training import BaseConfig
+from medjudge.settings.training import GrpoConfig, SftConfig
 
-_PLAIN_LAYERS = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text", "smollm3")
-"""Model types whose layers hold no matrices but those of linear layers."""
 SAMPLE = 400
 """Cases of a split whose tokens are counted."""
 MAX_LABELS = 6
 """Labels of a split whose shares are shown."""
 SAMPLE_OF_VARIANTS = 100
 """The same where variants read their rows in several ways: each way has its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelShape:
-    """What a plan needs to know of a model, without its weights."""
-
-    n_parameters: int
-    hidden_size: int
-    n_layers: int
-    vocab_size: int
-    linear_width: int = 0
-    """Inputs and outputs of all linear layers but the head, which an adapter on all of them multiplies by its rank; 0
-    where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +104,7 @@ def print_plan(
     """Prints rows per split, steps, tokens, parameters, memory, time, and which stages would run. Writes nothing."""
     names = active_stages(recipe, first, last)
     rows = rows or _rows(recipe, SAMPLE)
-    splits, tokenizer, source, lengths = rows.splits, rows.tokenizer, rows.source, rows.lengths
+    splits, source, lengths = rows.splits, rows.source, rows.lengths
     console.print(f"[bold]{recipe.name}[/]  {recipe.description}".rstrip())
     console.print(
         f"task {recipe.task.kind}, base {recipe.model.base}, seed {recipe.seed}, run folder {recipe.run_dir}\n"
@@ -122,7 +114,7 @@ def print_plan(
     if (line := _cut_line(lengths)) is not None:
         console.print(line)
     console.print()
-    table, works = _training_table(recipe, splits, tokenizer, lengths, names)
+    table, works = _training_table(recipe, rows, names)
     console.print(table)
     for line in _adapter_lines(recipe, names):
         console.print(f"[dim]{line}[/]")
@@ -147,28 +139,9 @@ def _tokenizer(recipe: Recipe, splits: Mapping[str, Sequence[Case]]) -> tuple[An
 
     quiet_libraries()
     try:
-        return load_tokenizer(_base_folder(recipe), recipe.model.chat_template), f"the tokenizer of {recipe.model.base}"
+        return load_tokenizer(base_folder(recipe), recipe.model.chat_template), f"the tokenizer of {recipe.model.base}"
     except MedjudgeError as error:
         return None, f"not known: {error}"
-
-
-def _base_folder(recipe: Recipe) -> Path:
-    """Where the base's configuration and tokenizer lie. Of a model on the hub only these are fetched, no weights."""
-    from medjudge.models.load import resolve
-
-    base = recipe.model.base
-    if Path(base).exists() or base.count("/") != 1 or Path(base).parent.is_dir():
-        return resolve(base, recipe.model.revision)
-    from huggingface_hub import snapshot_download
-
-    from medjudge.network import hub_access
-
-    patterns = ["*.json", "*.model", "*.txt", "*.jinja"]
-    try:
-        with hub_access():
-            return Path(snapshot_download(base, revision=recipe.model.revision, allow_patterns=patterns))
-    except Exception as error:  # as in `resolve`: some twenty types, all meaning that it cannot be had
-        raise ConfigError(f"cannot get {base!r} from the hub ({type(error).__name__})") from None
 
 
 def _lengths(recipe: Recipe, cases: Sequence[Case], tokenizer: Any) -> Lengths:
@@ -234,13 +207,7 @@ def _split_table(recipe: Recipe, splits: Mapping[str, Sequence[Case]], lengths: 
     return table
 
 
-def _training_table(
-    recipe: Recipe,
-    splits: Mapping[str, Sequence[Case]],
-    tokenizer: Any,
-    lengths: Mapping[str, Lengths],
-    names: Sequence[str],
-) -> tuple[Table, list[StageWork]]:
+def _training_table(recipe: Recipe, rows: _Rows, names: Sequence[str]) -> tuple[Table, list[StageWork]]:
     """(the table of both trainings, what each stage computes as far as it is known)."""
     columns = (
         "stage",
@@ -252,55 +219,76 @@ def _training_table(
         "memory\nabout",
     )
     table = _table("Training", columns, ("stage",))
+    shape, model, error = _sizes(recipe, rows.tokenizer, names)
+    for stage in ("sft", "grpo"):
+        if stage in names:
+            table.add_row(stage, *_training_row(recipe, stage, rows, shape, model, error))
+    works = []
+    if shape is not None and rows.lengths:
+        works = stage_works(recipe, rows.splits, rows.lengths, shape, names)
+    return table, works
+
+
+def _sizes(recipe: Recipe, tokenizer: Any, names: Sequence[str]) -> tuple[ModelShape | None, Any, str | None]:
+    """(the model's shape, the model without weights where an adapter's size is read off it, why there is none)."""
     adapters = [
         config.lora
         for stage in ("sft", "grpo")
         if stage in names and (config := getattr(recipe, stage)).tuning == "lora"
     ]
-    shape = _shape(recipe, tokenizer)
+    shape = known_shape(recipe, tokenizer)
     # An adapter on all linear layers fits any model; names of layers are looked for in the model itself.
-    if adapters and (
-        shape is None or not shape.linear_width or any(a.target_modules != "all-linear" for a in adapters)
+    if shape is not None and (
+        not adapters or (shape.linear_width and all(lora.target_modules == "all-linear" for lora in adapters))
     ):
-        shape = None
-    model, error = (None, None) if shape is not None else _meta_model(recipe, tokenizer)
-    if model is not None:
-        from medjudge.models.adapters import adapter_parameters, check_adapters
+        return shape, None, None
+    model, error = model_without_weights(recipe, tokenizer)
+    if model is None:
+        return None, None, error
+    from medjudge.training.adapter_check import check_adapters
 
-        check_adapters(recipe, names, model)
-        config = model.config.get_text_config()
-        n_all = sum(p.numel() for p in model.parameters())
-        shape = ModelShape(n_all, config.hidden_size, config.num_hidden_layers, config.vocab_size)
-    works = []
-    for stage in ("sft", "grpo"):
-        if stage not in names:
-            continue
-        config = recipe.sft if stage == "sft" else recipe.grpo
-        if config.split not in splits:
-            raise ConfigError(f"`{stage}.split` is {config.split!r}, but the data have: {', '.join(splits)}.")
-        cases = [c for c in splits[config.split] if c.gold is not None]
-        per_step, completions, steps = _steps(recipe, stage, cases)
-        tokens = memory = "not known"
-        trained = error or "not known"
-        split = lengths.get(config.split)
+    check_adapters(recipe, names, model)
+    config = model.config.get_text_config()
+    n_all = sum(p.numel() for p in model.parameters())
+    return ModelShape(n_all, config.hidden_size, config.num_hidden_layers, config.vocab_size), model, error
+
+
+def _training_row(
+    recipe: Recipe, stage: str, rows: _Rows, shape: ModelShape | None, model: Any, error: str | None
+) -> tuple[str, ...]:
+    """The cells of one training, after its name."""
+    config = recipe.sft if stage == "sft" else recipe.grpo
+    if config.split not in rows.splits:
+        raise ConfigError(
+            f"`{stage}.split` is {config.split!r}, but the data have: {', '.join(rows.splits)}. Name one of these."
+        )
+    cases = [c for c in rows.splits[config.split] if c.gold is not None]
+    per_step, completions, steps = _steps(recipe, stage, cases)
+    tokens = memory = "not known"
+    trained = error or "not known"
+    split = rows.lengths.get(config.split)
+    if split is not None:
+        tokens = f"{steps * completions * (split.mean_prompt + split.mean_target):,.0f}"
+    if shape is not None:
+        n_trained = _n_trained(config, shape, model)
+        trained = (
+            f"all {n_trained:,}" if n_trained == shape.n_parameters else f"{n_trained:,} of {shape.n_parameters:,}"
+        )
         if split is not None:
-            tokens = f"{steps * completions * (split.mean_prompt + split.mean_target):,.0f}"
-        if shape is not None:
-            n_all = shape.n_parameters
-            if config.tuning == "full":
-                n_trained = n_all
-            elif model is None:
-                n_trained = config.lora.r * shape.linear_width
-            else:
-                n_trained = adapter_parameters(model, config.lora)
-            trained = f"all {n_all:,}" if n_trained == n_all else f"{n_trained:,} of {n_all:,}"
-            if split is not None:
-                limit = split.max_target if stage == "sft" else recipe.contract.max_completion_tokens
-                memory = _memory(recipe, stage, shape, n_trained, split.max_prompt + limit)
-        table.add_row(stage, f"{per_step:,}", f"{completions:,}", f"{steps:,}", tokens, trained, memory)
-    if shape is not None and lengths:
-        works = stage_works(recipe, splits, lengths, shape, names)
-    return table, works
+            limit = split.max_target if stage == "sft" else recipe.contract.max_completion_tokens
+            memory = memory_words(recipe, stage, shape, n_trained, split.max_prompt + limit)
+    return f"{per_step:,}", f"{completions:,}", f"{steps:,}", tokens, trained, memory
+
+
+def _n_trained(config: SftConfig | GrpoConfig, shape: ModelShape, model: Any) -> int:
+    """Parameters that a training changes. model: without weights; None where the adapter is on all linear layers."""
+    if config.tuning == "full":
+        return shape.n_parameters
+    if model is None:
+        return config.lora.r * shape.linear_width
+    from medjudge.models.adapters import adapter_parameters
+
+    return adapter_parameters(model, config.lora)
 
 
 def _steps(recipe: Recipe, stage: str, cases: Sequence[Case]) -> tuple[int, int, int]:
@@ -397,44 +385,6 @@ def _evaluation_work(
     )
 
 
-def _shape(recipe: Recipe, tokenizer: Any) -> ModelShape | None:
-    """The shape of a base that is built from nothing or lies in a folder; None where a library has to be asked."""
-    if recipe.model.base == SCRATCH_BASE:
-        return None if tokenizer is None else scratch_shape(recipe.base, len(tokenizer))
-    folder = BUILTIN_DIR / "tiny" if recipe.model.base == TINY_BASE else Path(recipe.model.base)
-    weights = folder / "model.safetensors"
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if "auto_map" in config:  # whether transformers can load it without the folder's own code, it has to say
-            return None
-        with weights.open("rb") as file:  # 8 bytes of length, then JSON: https://github.com/huggingface/safetensors
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
-        if any(tensor["dtype"] not in ("F32", "F16", "BF16") for tensor in tensors):
-            return None
-        n_all = sum(math.prod(tensor["shape"]) for tensor in tensors)
-        width = 0
-        if config.get("model_type") in _PLAIN_LAYERS:
-            width = sum(
-                sum(tensor["shape"])
-                for name, tensor in header.items()
-                if ".layers." in name and name.endswith(".weight") and len(tensor["shape"]) == 2
-            )
-        return ModelShape(n_all, config["hidden_size"], config["num_hidden_layers"], config["vocab_size"], width)
-    except (OSError, ValueError, KeyError, TypeError, MemoryError):
-        return None
-
-
-def scratch_shape(config: BaseConfig, n_tokens: int) -> ModelShape:
-    """The shape of `builtin:scratch` for a tokenizer of `n_tokens` tokens, as `tiny_base.tiny` builds it."""
-    width, vocab_size = config.hidden_size, -(-n_tokens // 64) * 64
-    head = width // config.n_heads
-    n_kv = max(1, config.n_heads // 2)
-    attention = 2 * width * config.n_heads * head + 2 * width * n_kv * head + 2 * head
-    layer = attention + 3 * width * config.intermediate_size + 2 * width
-    return ModelShape(vocab_size * width + config.n_layers * layer + width, width, config.n_layers, vocab_size)
-
-
 def _adapter_lines(recipe: Recipe, names: Sequence[str]) -> list[str]:
     """What each adapter's rank comes to: a sweep over r at fixed alpha may sweep the learning rate too."""
     lines = []
@@ -447,58 +397,6 @@ def _adapter_lines(recipe: Recipe, names: Sequence[str]) -> list[str]:
                 f"step {step.size:.3g} (learning rate x scale x rank)"
             )
     return lines
-
-
-def _meta_model(recipe: Recipe, tokenizer: Any) -> tuple[Any, str | None]:
-    """(the model without weights, why not)."""
-    import torch
-
-    from medjudge.models.adapters import skeleton
-
-    if recipe.model.base == SCRATCH_BASE:
-        from medjudge.tiny_base.tiny import build_model
-
-        with torch.device("meta"):
-            return build_model(recipe.base, tokenizer, recipe.seed), None
-    try:
-        folder = _base_folder(recipe)
-    except MedjudgeError:
-        return None, "base not at hand"
-    model = skeleton(folder)
-    return model, None if model is not None else "base not at hand"
-
-
-def _memory(recipe: Recipe, stage: str, shape: ModelShape, n_trained: int, width: float) -> str:
-    """Weights, gradients, AdamW states and activations of one micro-batch: a planning figure, not a measurement.
-
-    Activations per layer and token: about 34 hidden sizes of 2 bytes without checkpointing (Korthikanti et al. 2022,
-    arXiv:2205.05198, table 2, the part that is linear in length), 2 hidden sizes with it; logits are chunked by TRL.
-    """
-    config = recipe.sft if stage == "sft" else recipe.grpo
-    has_reference = (
-        stage == "grpo" and config.tuning == "full" and recipe.grpo.kl_coef > 0 and recipe.grpo.algorithm == "grpo"
-    )
-    bytes_each = 4 if recipe.model.dtype in ("auto", "float32") and _on_cpu(recipe) else 2
-    quantised = {"none": bytes_each, "8bit": 1, "4bit": 0.55}[recipe.model.quantization]
-    n_all = shape.n_parameters
-    weights = n_all * (quantised if n_trained < n_all else bytes_each) * (2 if has_reference else 1)
-    states = n_trained * (bytes_each + 8)
-    per_token = (4 if recipe.model.gradient_checkpointing else 17 * bytes_each) * shape.hidden_size
-    tokens = config.micro_batch * width
-    activations = tokens * per_token * shape.n_layers + tokens * shape.vocab_size * bytes_each * 0.1
-    gib = (weights + states + activations) / 2**30
-    return f"{gib:.1f} GiB" if gib >= 0.1 else "< 0.1 GiB"
-
-
-def _on_cpu(recipe: Recipe) -> bool:
-    """Whether the run would compute on the CPU; torch is asked only where there may be a GPU."""
-    if recipe.model.device is not None:
-        return recipe.model.device.startswith("cpu")
-    if not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")):
-        return True
-    from medjudge.models.load import pick_device
-
-    return pick_device(None).type == "cpu"
 
 
 def _print_stages(recipe: Recipe, names: Sequence[str], works: Sequence[StageWork], console: Console) -> None:
@@ -520,7 +418,7 @@ def _print_stages(recipe: Recipe, names: Sequence[str], works: Sequence[StageWor
             running.append(name)
             why = resume_words(run_dir.work(name), _last_marked(run_dir.work(name))) if why == RESUMES else why
             reasons += [f"{name}: {why}"] if why else []
-    times = estimate([work for work in works if work.name in running], recipe) if works and _on_cpu(recipe) else None
+    times = estimate([work for work in works if work.name in running], recipe) if works and is_on_cpu(recipe) else None
     for name in names:
         table.add_row(name, verdicts[name], times.of(name) if times and name in running else "", STAGES[name].title)
     console.print(table)
@@ -538,7 +436,7 @@ def _print_time(
     elif times is not None:
         console.print(times.sentence)
     else:
-        why = "measured for CPUs only" if not _on_cpu(recipe) else "the base is not at hand"
+        why = "measured for CPUs only" if not is_on_cpu(recipe) else "the base is not at hand"
         console.print(f"time: not estimated ({why}); while a stage runs, its line of progress says what is left.")
 
 

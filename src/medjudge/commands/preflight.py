@@ -15,8 +15,8 @@ from typing import Any
 from rich.console import Console
 
 from medjudge import artifacts
-from medjudge.data.store import read_split
-from medjudge.diagnostics.preflight import Preflight, run_preflight
+from medjudge.diagnostics.checks import PolicySample
+from medjudge.diagnostics.preflight import Preflight, PreflightOptions, run_preflight
 from medjudge.errors import ConfigError, MedjudgeError
 from medjudge.inference.local import fit_for_inference
 from medjudge.models.load import load_tokenizer, load_weights, quiet_libraries
@@ -26,45 +26,47 @@ from medjudge.reporting.diagnostics import print_preflight
 from medjudge.runs.model_paths import base_folder, start_of, training_split
 from medjudge.runs.pipeline import stage_inputs
 from medjudge.runs.run_dir import RunDir
+from medjudge.runs.stages import training_stages
 from medjudge.settings.model import SCRATCH_BASE
 from medjudge.stages.prepare import prepare_splits
-from medjudge.training.grpo import rewarded_cases
+from medjudge.training.job import RewardedRows
 from medjudge.training.policy_sample import draw_sample
 
 
 def preflight(recipe: Recipe, console: Console, *, force: bool = False) -> Preflight:
     """Proves, prints, and leaves `preflight.json` in the run folder; `force` is recorded there."""
     quiet_libraries()
-    if "grpo" not in recipe.stages:
-        raise ConfigError("`stages` has no grpo: without it there is no reward to prove.")
+    if not any(stage.by_rewards for stage in training_stages(recipe.stages)):
+        raise ConfigError("`stages` has no grpo: without it there is no reward to prove. Add grpo to `stages`.")
     started = time.monotonic()
     run_dir = RunDir(recipe.run_dir)
     splits = _splits(recipe, run_dir)
     if recipe.grpo.split not in splits:
-        raise ConfigError(f"`grpo.split` is {recipe.grpo.split!r}, but the data have: {', '.join(splits)}.")
+        raise ConfigError(
+            f"`grpo.split` is {recipe.grpo.split!r}, but the data have: {', '.join(splits)}. Name one of these."
+        )
     folder, policy, is_start = _policy(recipe, run_dir)
     if folder is not None:
         artifacts.check_outputs(folder)
     tokenizer = load_tokenizer(folder, recipe.model.chat_template) if folder else _tokenizer(recipe, splits)
-    cases, plan, _ = rewarded_cases(recipe, splits[recipe.grpo.split], tokenizer)
+    rows = RewardedRows.of_split(recipe, splits[recipe.grpo.split], tokenizer)
+    cases = rows.cases
     console.print(f"[bold]pre-flight[/] of {recipe.name}: {len(cases):,} rows of split {recipe.grpo.split!r}\n")
-    sample, context = None, None
+    sample: PolicySample | str = policy if folder is None else "`grpo.preflight.prompts` is 0"
+    context = None
     if folder is not None and recipe.grpo.preflight.prompts:
         model = fit_for_inference(load_weights(folder, recipe.model, tokenizer))
         context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         sample = draw_sample(recipe, cases, model, tokenizer, policy, is_start=is_start)
-    result = run_preflight(
-        recipe.contract,
-        cases,
-        tokenizer,
-        plan,
+    options = PreflightOptions(
         sample=sample,
-        why_no_sample=policy if folder is None else "`grpo.preflight.prompts` is 0",
         seed=recipe.seed,
         max_cut_share=recipe.grpo.preflight.max_cut_share,
         context_tokens=context,
-        keep_completions=recipe.grpo.doctor.keep_completions,
     )
+    result = run_preflight(recipe.contract, cases, tokenizer, rows.plan, options, answers=rows.answers)
+    if not recipe.grpo.doctor.keep_completions:
+        result = result.without_text()
     result = replace(result, seconds=round(time.monotonic() - started, 2), forced=force and not result.passed)
     print_preflight(result, console)
     with run_dir.lock():
@@ -74,9 +76,7 @@ def preflight(recipe: Recipe, console: Console, *, force: bool = False) -> Prefl
 
 def _splits(recipe: Recipe, run_dir: RunDir) -> Mapping[str, Sequence[Case]]:
     if run_dir.is_current("prepare", stage_inputs("prepare", recipe, run_dir))[0]:
-        return {
-            recipe.grpo.split: read_split(run_dir.path / "prepare" / f"{recipe.grpo.split}{artifacts.SPLIT_SUFFIX}")
-        }
+        return {recipe.grpo.split: run_dir.split(recipe.grpo.split).read()}
     return prepare_splits(recipe)
 
 

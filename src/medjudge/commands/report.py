@@ -11,9 +11,10 @@ from medjudge.errors import RunError
 from medjudge.files import make_folder
 from medjudge.metrics.published import SuiteResults
 from medjudge.reporting.card import write_card
-from medjudge.reporting.gather import gather
+from medjudge.reporting.gather import gather, versions_of
 from medjudge.reporting.html import write_report
 from medjudge.reporting.suite import write_suite_page
+from medjudge.runs.output_folder import renew_pages
 from medjudge.runs.run_dir import RunDir
 from medjudge.settings.evaluate import ReportConfig
 
@@ -30,11 +31,14 @@ def rewrite(folder: Path, console: Console, *, show_text: bool | None = None) ->
         suite = artifacts.read_as(folder / artifacts.SUITE, SuiteResults.from_json)
         for name, one in suite.sets.items():
             write_report(gather(folder / name, ReportConfig(title=f"{name}: {one.title}")), folder / name)
-            RunDir(folder).renew_outputs(name)
-        write_suite_page(suite, folder, artifacts.read_commands(folder / artifacts.COMMANDS))
+            RunDir(folder).output(name).renew_pages()
+        commands = artifacts.read_commands(folder / artifacts.COMMANDS)
+        write_suite_page(suite, folder, commands, versions_of(folder) or {})
+        renew_pages(folder)
         return
     if (folder / artifacts.RESULTS).exists():  # made by `medjudge evaluate`
         write_report(gather(folder, ReportConfig(show_text=bool(show_text))), folder)
+        renew_pages(folder)
         return
     if not (folder / "evaluate" / artifacts.RESULTS).exists():
         raise RunError(
@@ -52,4 +56,4 @@ def rewrite(folder: Path, console: Console, *, show_text: bool | None = None) ->
         inputs = gather(folder, config)
         write_card(inputs, out)
         write_report(inputs, out)
-        run_dir.renew_outputs("report")
+        run_dir.output("report").renew_pages()

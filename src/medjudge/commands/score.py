@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shlex
-import shutil
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
@@ -19,9 +15,8 @@ from medjudge.data.cells import Scale, shown_id
 from medjudge.data.columns import Rows, Table, check_where, load_table, no_column
 from medjudge.data.leakage import LeakageReport, check_leakage
 from medjudge.data.sources import parse_where, read_source
+from medjudge.data.verdict_cells import MIN_READ, Facts
 from medjudge.data.verdict_files import (
-    MIN_READ,
-    Facts,
     GoldFile,
     Reading,
     VerdictFile,
@@ -32,19 +27,23 @@ from medjudge.data.verdict_files import (
     read_verdicts,
     slice_names,
     to_cases,
-    verdict_line,
 )
+from medjudge.data.verdict_rows import VerdictRow, write_verdicts
 from medjudge.errors import ConfigError, DataError
 from medjudge.inference.embeddings import embed_or_why_not
 from medjudge.metrics.baselines import BASELINES, Baselines, every_baseline, without_names_of
-from medjudge.metrics.sentences import counted
-from medjudge.metrics.summary import Results, summarise
+from medjudge.metrics.result_types import Results
+from medjudge.metrics.summary import AnalysisOptions, TrainingRows, summarise
+from medjudge.metrics.wording import counted
 from medjudge.records import Case, Judgement
+from medjudge.runs.output_folder import OutputFolder, Record
+from medjudge.runs.provenance import Files, data_files, record_command
 from medjudge.settings.data import DataConfig
 from medjudge.settings.evaluate import ReportConfig
 from medjudge.settings.rewards import EmbeddingSettings
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.scale import LabelScale
+from medjudge.version import __version__
 
 FILE_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".gz", ".xlsx", ".parquet", ".eval")
 """Endings by which --gold names a file, be it there or not; another name may be that of a column."""
@@ -103,26 +102,41 @@ def score_files(
 
     say: as of `score`.
     """
-    out_dir = out_dir.absolute()
-    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
-        raise ConfigError(f"--out {out_dir} is not an empty folder: name a new one, nothing is overwritten.")
+    folder = OutputFolder.new(out_dir, "score")
     scored = score(paths, contract, options, say)
-    work = out_dir.with_name(f".{out_dir.name}.{os.getpid()}.work")
-    artifacts.make_folder(work)
-    try:
-        artifacts.write_json(work / artifacts.COMMANDS, [shlex.join(["medjudge", *sys.argv[1:]])])
+    files = _files_read(paths, options)
+    inputs = {
+        "version": __version__,
+        "task": contract.kind,
+        "labels": list(contract.labels),
+        "contract": contract.fingerprint(),
+        **{f"file {path}": entry["sha256"] for path, entry in files.items()},
+    }
+    with folder.writing(inputs) as work:
+        record_command(work)
         artifacts.write_json(work / artifacts.RESULTS, scored.results.to_json())
-        artifacts.write_text(work / artifacts.VERDICTS, _lines(scored))
+        write_verdicts(work / artifacts.VERDICTS, _rows(scored))
         from medjudge.reporting.gather import gather
         from medjudge.reporting.html import write_report
 
-        write_report(gather(work, ReportConfig(title=f"{out_dir.name}: {scored.results.task}")), work)
-        if out_dir.exists():
-            out_dir.rmdir()
-        work.rename(out_dir)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        title = ReportConfig(title=f"{folder.final.name}: {scored.results.task}")
+        write_report(gather(work, title, versions=artifacts.package_versions()), work)
+        folder.finish(Record(inputs, config=_settings(options), seed=options.seed, files=files))
     return scored.results
+
+
+def _files_read(paths: Sequence[str], options: ScoreOptions) -> Files:
+    """Files of verdicts, of expert labels and of training rows."""
+    gold, _ = _gold_source(options)
+    named = [source for _, source in map(_named, paths) if isinstance(source, str)]
+    return data_files([*named, gold if isinstance(gold, str) else None, options.train])
+
+
+def _settings(options: ScoreOptions) -> dict[str, Any]:
+    """The options as JSON; rows in memory by their name."""
+    gold = options.gold.name if isinstance(options.gold, Rows) else options.gold
+    values = {one.name: getattr(options, one.name) for one in fields(options)} | {"gold": gold}
+    return {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
 
 
 def score(
@@ -154,16 +168,19 @@ def score(
         read.judgements,
         contract=contract,
         split=read.split,
-        baselines={**baselines.judgements, **own},
-        skipped_baselines={name: why for name, why in baselines.skipped.items() if name not in own},
-        reference=options.reference,
-        level=options.level,
-        n_resamples=options.n_resamples,
-        seed=options.seed,
-        leakage={**leakage.to_json(), "statement": leakage.summary_line},
-        train_n=n_train,
-        families=options.families,
-        slices=slice_names(cases),
+        baselines=Baselines(
+            {**baselines.judgements, **own},
+            {name: why for name, why in baselines.skipped.items() if name not in own},
+        ),
+        training=TrainingRows(n_train, {**leakage.to_json(), "statement": leakage.summary_line}),
+        options=AnalysisOptions(
+            reference=options.reference,
+            families=options.families,
+            slices=slice_names(cases),
+            level=options.level,
+            n_resamples=options.n_resamples,
+            seed=options.seed,
+        ),
     )
     statements = (*results.statements, *read.statements, *baselines.notes)
     results = results.model_copy(update={"statements": statements, "read_as": read.read_as})
@@ -388,16 +405,15 @@ def _shown(ids: Sequence[str] | set[str]) -> str:
     return ", ".join(shown_id(case_id) for case_id in sorted(ids)[:N_SHOWN])
 
 
-def _lines(scored: Scored) -> str:
+def _rows(scored: Scored) -> list[VerdictRow]:
     cases = {case.case_id: case for case in scored.cases}
-    lines = []
+    rows = []
     for name, answers in scored.judgements.items():
         for judgement in answers:
             case = cases.get(judgement.case_id) or Case(judgement.case_id, {})
-            completion = scored.completions.get((name, judgement.case_id))
-            line = verdict_line(name, case, judgement, completion, role=scored.results.models[name].role)
-            lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-    return "".join(lines)
+            row = VerdictRow.of(name, case, judgement, role=scored.results.models[name].role)
+            rows.append(replace(row, completion=scored.completions.get((name, judgement.case_id))))
+    return rows
 
 
 def parse_judges(pairs: Sequence[str]) -> dict[str, str]:

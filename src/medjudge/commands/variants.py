@@ -15,6 +15,7 @@ from medjudge.errors import NotRewardableError
 from medjudge.recipe import Recipe
 from medjudge.runs.pipeline import active_stages, run_recipe
 from medjudge.runs.run_dir import RunDir
+from medjudge.runs.stages import STAGES
 
 
 def run_variants(
@@ -41,7 +42,7 @@ def run_variants(
             console.print(f"          [yellow]{name} is left out: {error}[/]")
             not_trained[name] = str(error)
         done.append(RunDir(variant.run_dir))
-    if active_stages(recipe, first, last)[-1] not in ("evaluate", "report"):
+    if not STAGES[active_stages(recipe, first, last)[-1]].is_of_the_run:  # it ends before the evaluation
         return None
     from medjudge.commands.compare import compare_variants
     from medjudge.commands.report import rewrite

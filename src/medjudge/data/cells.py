@@ -89,6 +89,7 @@ def number(value: object) -> float | None:
         return None
     if "," in text:
         whole, _, decimals = text.partition(",")
+        # `1,000` is a thousand to some programs and one to others; `0,125` can only be a decimal.
         if len(decimals) == 3 and whole.lstrip("+-") not in ("", "0"):
             return None
         text = text.replace(",", ".")
@@ -100,6 +101,7 @@ def _folded(text: str) -> str:
     """What two ways of writing one label have in common: case, width, and the form of a number."""
     text = unicodedata.normalize("NFKC", tidy(text)).casefold()
     value = number(text)
+    # + 0.0 turns -0.0 into 0.0, so that both are one label.
     return text if value is None else repr(value + 0.0)
 
 
@@ -122,8 +124,12 @@ class Scale:
                     f"--alias {value}={label}: expected one of the labels {', '.join(self.labels)} after the `=`, or "
                     "nothing where the value is no verdict."
                 )
+        # One cut makes two sides; with three labels nobody has said where the second one lies.
         if self.threshold is not None and len(self.labels) != 2:
-            raise ConfigError(f"a threshold makes two labels of numbers: the scale has {len(self.labels)}.")
+            raise ConfigError(
+                f"a threshold makes two labels of numbers: the scale has {len(self.labels)}. Leave --threshold out, "
+                "or give two --labels."
+            )
 
     def read(self, cell: object) -> str | None:
         """The label of a cell: as written, by an alias, in another case, as an equal number, or as true/false.
@@ -134,6 +140,7 @@ class Scale:
             cell = cell[0]
         if isinstance(cell, dict | list):
             return None
+        # With the type: 1, 1.0 and True are equal as keys, but not as labels.
         key = (type(cell), cell)
         if key not in self._cache:
             if len(self._cache) > N_KEPT:
@@ -251,6 +258,7 @@ class Values:
             text = label
         if label is not None or (len(text) <= LONGEST_VALUE and not isinstance(cell, dict | list)):
             text = tidy(text)
+            # Bounded: a column of free text would be kept whole for a message that never shows it.
             if len(self.short) < N_KEPT or text in self.short:
                 self.short[text] += n
             if label is not None and len(self.read) < N_KEPT:
@@ -383,6 +391,7 @@ class Values:
                 or _only(labels, lambda label: names[label].startswith(word))
                 or _begins_with(word, names)
             )
+        # inspect_ai writes I and C for incorrect and correct.
         sides = {one: side for pair in PAIRS for side, one in enumerate(pair)}
         sides |= {"i": 0, "c": 1}
         if found is None and len(labels) == 2 and word in sides:

@@ -90,12 +90,13 @@ def load_table(source: str | Rows, where: Mapping[str, Plain] | None = None) -> 
     bad: list[Rejected] = []
     for row in _in_memory(source) if isinstance(source, Rows) else iter_rows(source, notes):
         (bad if isinstance(row, Rejected) else rows).append(row)  # type: ignore[arg-type]
+    # Verdicts are the data that are measured: a row left out quietly would change every figure.
     if bad:
         shown = "\n".join(f"  {one}" for one in bad[:N_SHOWN])
         what = "1 row" if len(bad) == 1 else f"{len(bad):,} rows"
         raise DataError(f"{name}: {what} cannot be read:\n{shown}\nCorrect the file: no row is left out of verdicts.")
     if not rows:
-        raise DataError(f"{name}: it holds no rows. Expected one row per verdict.")
+        raise DataError(f"{name}: it holds no rows. Expected one row per verdict: name another file.")
     present: dict[str, None] = {}
     for row in rows:
         if row.values.keys() - present.keys():
@@ -107,7 +108,7 @@ def load_table(source: str | Rows, where: Mapping[str, Plain] | None = None) -> 
         dropped = [row for row in rows if not _passes(row, known)]
     if not kept:
         there = "; ".join(f"{path}: {_values_there(rows, path)}" for path in known)
-        raise DataError(f"{name}: --where keeps none of {len(rows):,} rows. Values there: {there}.")
+        raise DataError(f"{name}: --where keeps none of {len(rows):,} rows. Values there: {there}. Take one of them.")
     return Table(name, kept, dropped, notes, present, tuple(known))
 
 
@@ -224,6 +225,7 @@ def label_columns(table: Table, scale: Scale, taken: set[str]) -> list[str]:
             if not scale.is_empty(cell):
                 filled[path] += 1
                 read[path] += scale.read(cell) is not None
+    # 0.8: a column of verdicts has unreadable ones, too.
     return [path for path in filled if path not in taken and read[path] >= 0.8 * filled[path] and len(path) < 80][:8]
 
 
@@ -236,6 +238,7 @@ def model_field(table: Table, columns: Mapping[str, str], *, judge_open: bool) -
     rows = table.rows
     if judge_open and is_own(table):
         return "judge", ""
+    # In files of other programs `model` is as often the judged system as the judge, so the rows decide.
     names = [id_text(row.values.get(MODEL)) for row in rows]
     if len(set(names) - {""}) < 2:
         say = "--map judge=model, or --map generator=model."
@@ -284,6 +287,7 @@ def failure_paths(table: Table, is_filled: Sequence[bool]) -> dict[str, int]:
 
 
 def _failures(node: Any, path: str, depth: int) -> Iterator[str]:
+    # Logs nest requests in requests; no program writes the failure of a verdict deeper than this.
     if depth > 8:
         return
     if isinstance(node, dict):
@@ -324,6 +328,7 @@ def repeated_texts(table: Table, ids: Sequence[str], taken: set[str], fields: Se
         if not 1 < n < sum(1 for text in by_id.values() if text):
             continue
         name = "+".join(parts)
+        # A handful of texts for very many cases is an instruction, and groups of it would make intervals absurdly wide.
         if n < 10 and n_cases > 10 * n:
             return Groups(
                 notes=(

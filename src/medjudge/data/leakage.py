@@ -252,6 +252,7 @@ def _compare(
 ) -> Comparison:
     by_exact, by_normal = _index(train.exact), _index(train.normal)
     by_group = _index([case.group for case in train.cases])
+    # Cases without a group are not one group.
     by_group.pop("", None)
     near = _near_duplicates(train, held_out, threshold, likeness)
     partners: dict[str, list[Sequence[int]]] = {kind: [] for kind in KINDS}
@@ -259,6 +260,7 @@ def _compare(
         exact = by_exact.get(held_out.exact[position], [])
         same = by_normal.get(held_out.normal[position], [])
         partners["exact"].append(exact)
+        # Each kind names its own pairs: an exact copy is not listed a second time as a normalised one.
         partners["normalised"].append([i for i in same if train.exact[i] != held_out.exact[position]])
         partners["near_duplicate"].append(near.get(position, []))
         partners["group"].append(by_group.get(case.group, []))
@@ -331,6 +333,7 @@ def _near_duplicates(train: _Side, held_out: _Side, threshold: float, likeness: 
     partners: dict[int, list[int]] = {}
     for held, position in like_pairs(train_inputs, held_out_inputs, likeness, threshold):
         of_one = partners.setdefault(held, [])
+        # Bounded: a template text that all cases share would pair every case with every other.
         if held_out_inputs[held] != train_inputs[position] and len(of_one) < MAX_CANDIDATES:
             of_one.append(position)
     return {

@@ -5,11 +5,12 @@ A key that itself holds dots is found too: the longest key that an object has co
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
+
+from medjudge.errors import did_you_mean
 
 MISSING: Final = object()
 """What a path leads to where a row does not have it."""
@@ -68,24 +69,21 @@ def why_missing(path: str, rows: Sequence[Mapping[str, object]], field: str = ""
             continue
         keys = dict.fromkeys(str(key) for value in inside if isinstance(value, Mapping) for key in value)
         if keys:
-            near = nearest(".".join(steps[n:]), keys)
-            hint = f" (did you mean {start}.{near}?)" if near else ""
+            hint = did_you_mean(path, [f"{start}.{key}" for key in _short(keys)])
             return f"no row has {path}{hint}; {start} has: {listed(keys)}"
         longest = max((len(value) for value in inside if isinstance(value, list)), default=0)
         if longest:
             return f"no row has {path}; {start} is a list of up to {longest}: name an entry, {start}[0]"
         return f"no row has {path}; {start} holds plain values and nothing inside"
     present = dict.fromkeys(key for row in rows for key in row)
-    near = nearest(path, present)
-    hint = f" (did you mean {near!r}?)" if near else ""
+    hint = did_you_mean(path, _short(present))
     for_field = f" for field {field!r}" if field else ""
     return f"no column {path!r}{for_field}{hint}. Columns there: {listed(present)}"
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that `name` may have been meant to be."""
-    close = difflib.get_close_matches(name, [one for one in known if len(one) <= LONGEST_NAME], n=1, cutoff=0.6)
-    return close[0] if close else None
+def _short(names: Iterable[str]) -> list[str]:
+    """Those that a message may repeat: a long key may be text of a case."""
+    return [name for name in names if len(name) <= LONGEST_NAME]
 
 
 def listed(names: Iterable[str]) -> str:

@@ -77,7 +77,10 @@ def probe_cases(
     probe = PROBES[name]
     if contract.kind not in probe.tasks:
         fitting = ", ".join(probes_for(contract)) or "none"
-        raise ConfigError(f"probe {name!r} does not fit the task {contract.kind!r}, for which there are: {fitting}.")
+        raise ConfigError(
+            f"probe {name!r} does not fit the task {contract.kind!r}, for which there are: {fitting}. Choose from "
+            "these."
+        )
     changed = (probe.apply(case, contract, rng) for case in cases)
     return [probed for probed in changed if probed is not None]
 
@@ -106,8 +109,10 @@ def _position(case: Case, contract: TaskContract, rng: np.random.Generator) -> P
 def _turn_options(case: Case, contract: TaskContract, rng: np.random.Generator) -> ProbedCase | None:
     """The options moved on by one to three places; None where an option speaks of its place."""
     texts = [case.inputs[name] for name in OPTIONS]
+    # "All of the above" or "A and C" would be false in another order.
     if any(_POINTS_AT_OPTIONS.search(text) for text in texts):
         return None
+    # From 1: no shift would change nothing. By turning, every option moves, the right one too.
     shift = int(rng.integers(1, len(OPTIONS)))
     inputs = {name: texts[(place - shift) % len(texts)] for place, name in enumerate(OPTIONS)}
     moved = {label: contract.labels[(place + shift) % len(texts)] for place, label in enumerate(contract.labels)}
@@ -150,6 +155,7 @@ def _formatting(case: Case, contract: TaskContract, rng: np.random.Generator) ->
 
 def _rewording(case: Case, contract: TaskContract, rng: np.random.Generator) -> ProbedCase | None:
     settings = contract.model_dump()
+    # Instructions of the recipe's own have no second wording to be compared with.
     if settings.get("system_prompt") is not None:
         return None
     other = "terse" if settings["instructions"] == "published" else "published"

@@ -2,26 +2,25 @@
 
 A source is a path (`.jsonl`, `.json`, `.csv`, `.tsv`, each also with `.gz`; `.xlsx`; `.parquet`; a folder saved by
 `datasets`),
-`hub:owner/name[:split]`, or `builtin:NAME`: a set drawn on the fly (`generators.catalog`) or stored in `builtin/`.
+`hub:owner/name[:split]`, or `builtin:NAME`: a set drawn on the fly (`synthetic.sets`) or stored in `builtin/`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
-import difflib
 import gzip
 import io
 import json
 import re
 import zlib
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medjudge.data.shapes import archived_objects, rows_of_tree, sheet_rows
-from medjudge.errors import DataError
+from medjudge.errors import DataError, did_you_mean
 from medjudge.files import BUILTIN_DIR
 from medjudge.network import hub_access
 from medjudge.synthetic.sets import GENERATORS, GeneratedSet
@@ -78,7 +77,7 @@ def iter_rows(source: str, notes: list[str] | None = None) -> Iterator[Row | Rej
     if path.is_dir():
         return _saved_rows(path)
     if path.stat().st_size == 0:
-        raise DataError(f"{path} is empty (0 bytes). Expected rows: {FORMATS}.")
+        raise DataError(f"{path} is empty (0 bytes). Expected rows: {FORMATS}. Write it again.")
     match _format(path):
         case ".jsonl" | ".ndjson":
             return _json_lines(path, notes)
@@ -103,7 +102,7 @@ def source_path(source: str) -> Path:
     if not path.exists():
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise DataError(
-            f"{source} does not exist{_nearest(path.name, beside)}. Give a path ({FORMATS}), "
+            f"{source} does not exist{did_you_mean(path.name, beside)}. Give a path ({FORMATS}), "
             f"`hub:owner/name[:split]` or `builtin:NAME`; relative paths start at {Path.cwd()}."
         )
     return path
@@ -124,8 +123,8 @@ def source_files(source: str) -> tuple[Path, ...]:
 
 def builtin_names() -> list[str]:
     """What can stand after `builtin:`, sorted."""
-    found = (p.relative_to(BUILTIN_DIR) for p in BUILTIN_DIR.rglob("*.jsonl*"))
-    stored = (path.as_posix() for path in found if path.parts[0] not in TABLES)
+    paths = (p.relative_to(BUILTIN_DIR) for p in BUILTIN_DIR.rglob("*.jsonl*"))
+    stored = (path.as_posix() for path in paths if path.parts[0] not in TABLES)
     return sorted({*(name.removesuffix(".gz").removesuffix(".jsonl") for name in stored), *GENERATORS})
 
 
@@ -142,15 +141,11 @@ def _builtin_path(name: str) -> Path:
     known = builtin_names()
     if name not in known:
         raise DataError(
-            f"{BUILTIN}{name} does not exist{_nearest(name, known)}. Built-in data sets: {', '.join(known) or 'none'}."
+            f"{BUILTIN}{name} does not exist{did_you_mean(name, known)}. "
+            f"Name one of the built-in data sets: {', '.join(known) or 'none'}."
         )
     plain = BUILTIN_DIR / f"{name}.jsonl"
     return plain if plain.exists() else BUILTIN_DIR / f"{name}.jsonl.gz"
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _format(path: Path) -> str:
@@ -170,7 +165,9 @@ def _lines(path: Path) -> Generator[bytes, None, None]:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path}: damaged gzip file ({type(error).__name__}). Copy it again from its source.") from None
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or type(error).__name__}.") from None
+        raise DataError(
+            f"cannot read {path}: {error.strerror or type(error).__name__}. Expected a file that this account may read."
+        ) from None
 
 
 def _json_lines(path: Path, notes: list[str] | None) -> Iterator[Row | Rejected]:
@@ -190,7 +187,7 @@ def _json_lines(path: Path, notes: list[str] | None) -> Iterator[Row | Rejected]
         if raw.strip():
             yield _json_row(raw, place)
     if n_lines == 0:
-        raise DataError(f"{path} is empty. Expected one JSON object per line.")
+        raise DataError(f"{path} is empty. Expected one JSON object per line. Write it again.")
 
 
 def _json_row(raw: bytes, place: str) -> Row | Rejected:
@@ -235,7 +232,10 @@ def _json_rows(path: Path, notes: list[str] | None) -> Iterator[Row | Rejected]:
         hint = "It looks like JSON lines: name it .jsonl." if lines else "Correct the file there."
         raise DataError(f"{path}:{error.lineno}: broken JSON (column {error.colno}: {error.msg}). {hint}") from None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: JSON that cannot be read ({type(error).__name__}).") from None
+        raise DataError(
+            f"{path}: JSON that cannot be read ({type(error).__name__}). Expected rows of plain objects: write them "
+            "again."
+        ) from None
     rows = tree.get("data") if isinstance(tree, dict) else tree
     if not isinstance(rows, list) and isinstance(tree, dict) and notes is not None:
         rows = rows_of_tree(tree, str(path), notes)
@@ -243,7 +243,7 @@ def _json_rows(path: Path, notes: list[str] | None) -> Iterator[Row | Rejected]:
         got = f"an object with keys {sorted(tree)[:8]}" if isinstance(tree, dict) else type(tree).__name__
         raise DataError(f'{path}: got {got}, expected a list of objects or {{"data": [...]}}.')
     if not rows:
-        raise DataError(f"{path}: got an empty list, expected rows.")
+        raise DataError(f"{path}: got an empty list, expected rows. Write it again.")
     escapes = "\\ud" in text or "\\uD" in text
     for index, value in enumerate(rows, start=1):
         yield _object_row(value, f"{path}:row {index}", escapes=escapes)
@@ -298,7 +298,7 @@ def _table_rows(path: Path, lines: Iterator[tuple[str, list[Any]]]) -> Iterator[
             continue
         yield Row(f"{path}:{place}", {name: cell for name, cell in zip(header, cells, strict=True) if name})
     if not n_rows:
-        raise DataError(f"{path}: got a header and no rows.")
+        raise DataError(f"{path}: got a header and no rows, expected a row per case. Write it again.")
 
 
 def _parquet_rows(path: Path) -> Iterator[Row | Rejected]:
@@ -308,12 +308,14 @@ def _parquet_rows(path: Path) -> Iterator[Row | Rejected]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             if not file.metadata.num_rows:
-                raise DataError(f"{path}: got a parquet file with no rows.")
+                raise DataError(f"{path}: got a parquet file with no rows, expected a row per case. Write it again.")
             batches = (row for batch in file.iter_batches() for row in batch.to_pylist())
             for index, values in enumerate(batches, start=1):
                 yield Row(f"{path}:row {index}", values)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path}: not a readable parquet file ({type(error).__name__}).") from None
+        raise DataError(
+            f"{path}: not a readable parquet file ({type(error).__name__}). Copy or write it again."
+        ) from None
 
 
 def _saved_rows(path: Path) -> Iterator[Row | Rejected]:
@@ -324,7 +326,9 @@ def _saved_rows(path: Path) -> Iterator[Row | Rejected]:
     try:
         saved = datasets.load_from_disk(str(path))
     except Exception as error:  # a damaged folder fails in many ways inside the library; all mean the same to the user
-        raise DataError(f"{path}: not a readable folder of `datasets` ({type(error).__name__}).") from None
+        raise DataError(
+            f"{path}: not a readable folder of `datasets` ({type(error).__name__}). Write it again with `save_to_disk`."
+        ) from None
     if isinstance(saved, datasets.DatasetDict):
         if len(saved) != 1:
             folders = ", ".join(str(path / name) for name in saved)
@@ -338,7 +342,7 @@ def _hub_rows(source: str) -> Iterator[Row | Rejected]:
 
     name, _, split = source.removeprefix(HUB).partition(":")
     if not name:
-        raise DataError(f"got {source!r}, expected `hub:owner/name[:split]`.")
+        raise DataError(f"got {source!r}, expected `hub:owner/name[:split]`. Write the name as the hub shows it.")
     try:
         with hub_access():
             loaded = datasets.load_dataset(name, split=split or None, trust_remote_code=False)
@@ -378,7 +382,7 @@ def _dataset_rows(dataset: Any, source: str) -> Iterator[Row | Rejected]:
     for index, values in enumerate(dataset, start=1):
         yield Row(f"{source}:row {index}", values)
     if not index:
-        raise DataError(f"{source}: got a data set with no rows.")
+        raise DataError(f"{source}: got a data set with no rows, expected a row per case. Name another split.")
 
 
 def _text(path: Path, notes: list[str] | None) -> str:

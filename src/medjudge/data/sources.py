@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
@@ -13,7 +12,7 @@ from typing import Literal
 
 from medjudge.data.paths import MISSING, look_up
 from medjudge.data.rows import Rejected, Row, iter_rows
-from medjudge.errors import ConfigError, DataError
+from medjudge.errors import ConfigError, DataError, did_you_mean
 from medjudge.records import Case
 from medjudge.settings.data import DataConfig
 from medjudge.tasks.contract import RowError, TaskContract
@@ -50,58 +49,24 @@ class _Read:
     """The inputs in canonical JSON."""
 
 
-def read_cases(
-    source: str,
-    contract: TaskContract,
-    *,
-    fields: Mapping[str, str] | None = None,
-    values: Mapping[str, Mapping[str, str]] | None = None,
-    where: Mapping[str, Plain] | None = None,
-    case_id: str | None = None,
-    group_by: Sequence[str] = (),
-    slices: Sequence[str] = (),
-    max_rows: int | None = None,
-    bad_rows: Literal["refuse", "set_aside"] = "refuse",
-    duplicates: Literal["keep", "drop", "refuse"] = "drop",
+def read_source(
+    source: str, contract: TaskContract, data: DataConfig | None = None, *, where: Mapping[str, Plain] | None = None
 ) -> CaseTable:
-    """The cases of `source` under `contract`: `cases_of` over its rows."""
-    return cases_of(
-        iter_rows(source),
-        source,
-        contract,
-        fields=fields,
-        values=values,
-        where=where,
-        case_id=case_id,
-        group_by=group_by,
-        slices=slices,
-        max_rows=max_rows,
-        bad_rows=bad_rows,
-        duplicates=duplicates,
-    )
+    """The cases of `source` under `contract`: `cases_of` over its rows. `where`: takes the place of that in `data`."""
+    data = data or DataConfig()
+    slices = dict.fromkeys(data.slices)
+    if data.source and data.stratify_by not in (None, "label"):
+        slices[str(data.stratify_by)] = None
+    where = data.where if where is None else where
+    return cases_of(iter_rows(source), source, contract, data.model_copy(update={"where": where, "slices": (*slices,)}))
 
 
-def cases_of(
-    rows: Iterable[Row | Rejected],
-    source: str,
-    contract: TaskContract,
-    *,
-    fields: Mapping[str, str] | None = None,
-    values: Mapping[str, Mapping[str, str]] | None = None,
-    where: Mapping[str, Plain] | None = None,
-    case_id: str | None = None,
-    group_by: Sequence[str] = (),
-    slices: Sequence[str] = (),
-    max_rows: int | None = None,
-    bad_rows: Literal["refuse", "set_aside"] = "refuse",
-    duplicates: Literal["keep", "drop", "refuse"] = "drop",
-) -> CaseTable:
+def cases_of(rows: Iterable[Row | Rejected], source: str, contract: TaskContract, data: DataConfig) -> CaseTable:
     """The cases that `rows` describe under `contract`; `source` names them in messages.
 
-    A column is named as in the file; `options.A` and `scores.0` reach into a column that holds an object or a list.
-    `fields` maps contract fields onto columns, or onto a text with columns in braces, `{topic}, {site}`, which a row
-    has where none of those columns is empty. `values` replaces values of a contract field, `where` keeps the rows whose
-    columns equal its values (as text: `true`, `3`, `train`). `max_rows` counts rows that pass `where`.
+    Of `data`, how rows are read counts: `fields`, `values`, `where`, `case_id`, `group_by`, `slices`, `max_rows`,
+    `bad_rows` and `duplicates`. A column is named as in the file; `options.A` and `scores.0` reach into a column that
+    holds an object or a list. `where` keeps the rows whose columns equal its values (as text: `true`, `3`, `train`).
 
     A case's id is the column `case_id`, or 16 hex digits of sha256 over the inputs, with `-2`, `-3`, ... where
     inputs repeat. Its group is a hash over the normalised values of `group_by` (columns or contract fields), of the
@@ -110,12 +75,12 @@ def cases_of(
     Raises DataError for a source, a column or, with `bad_rows="refuse"`, rows that cannot be used; ConfigError for a
     field that the contract does not know. No message carries text of a row.
     """
-    columns = _columns_by_field(contract, fields or {}, values or {})
-    where, values = where or {}, values or {}
-    wanted = {*columns.values(), *where, *slices, *([case_id] if case_id else [])}
-    wanted |= {name for name in group_by if name not in columns}
-    wanted |= {name for column in columns.values() for name in _named(column)}
-    found: set[str] = set()
+    columns = _columns_by_field(contract, data.fields, data.values)
+    asked = {*data.where, *data.slices, *([data.case_id] if data.case_id else [])}
+    asked |= {name for name in data.group_by if name not in columns}
+    asked |= {name for column in columns.values() for name in _named(column)}
+    wanted = {*columns.values(), *asked}
+    seen: set[str] = set()
     present: set[str] = set()
     read: list[_Read] = []
     rejected: list[Rejected] = []
@@ -126,51 +91,36 @@ def cases_of(
             rejected.append(row)
             continue
         present.update(row.values)
-        found.update(name for name in wanted - found if _has(row.values, name))
-        if not all(_same(_value(row.values, column), want) for column, want in where.items()):
+        seen.update(name for name in wanted - seen if _has(row.values, name))
+        if not all(_same(_value(row.values, column), want) for column, want in data.where.items()):
             n_filtered += 1
             continue
         try:
-            read.append(_read_row(row, contract, columns, values, case_id, group_by, slices))
+            read.append(_read_row(row, contract, columns, data))
         except RowError as error:
-            via = columns.get(error.field, error.field)
-            note = "" if via == error.field else f" (column {via!r})"
-            rejected.append(Rejected(row.place, error.field, f"got {error.got}, expected {error.expected}{note}"))
-        if max_rows is not None and n_rows - n_filtered >= max_rows:
+            rejected.append(_rejected(row, error, columns))
+        # Rows that `where` leaves out do not count: `max_rows` is how many are used.
+        if data.max_rows is not None and n_rows - n_filtered >= data.max_rows:
             break
-
     if present:
-        _check_columns(source, contract, columns, fields or {}, {*where, *slices, *wanted}, found, present)
-    if rejected and (bad_rows == "refuse" or not read):
+        _check_columns(source, contract, columns, data.fields, wanted, seen, present)
+    if rejected and (data.bad_rows == "refuse" or not read):
         raise DataError(_describe(source, rejected, n_rows))
     if not read:
-        kept = f"`where` ({', '.join(where)}) keeps none of its {n_rows} rows" if n_filtered else "it holds no rows"
+        kept = (
+            f"`where` ({', '.join(data.where)}) keeps none of its {n_rows} rows" if n_filtered else "it holds no rows"
+        )
         raise DataError(f"{source}: {kept}. Expected at least one case. Check the values that `where` compares with.")
-    kept_rows, n_duplicates = _settle_duplicates(source, read, duplicates)
-    cases = _settle_ids(source, kept_rows, case_id)
+    kept_rows, n_duplicates = _settle_duplicates(source, read, data.duplicates)
+    cases = _settle_ids(source, kept_rows, data.case_id)
     return CaseTable(tuple(cases), tuple(rejected), n_rows, n_filtered, n_duplicates)
 
 
-def read_source(
-    source: str, contract: TaskContract, data: DataConfig, *, where: Mapping[str, Plain] | None = None
-) -> CaseTable:
-    """As `read_cases`, with the settings of a recipe's `[data]`. `where`: takes the place of the recipe's."""
-    slices = dict.fromkeys(data.slices)
-    if data.source and data.stratify_by not in (None, "label"):
-        slices[str(data.stratify_by)] = None
-    return read_cases(
-        source,
-        contract,
-        fields=data.fields,
-        values=data.values,
-        where=data.where if where is None else where,
-        case_id=data.case_id,
-        group_by=data.group_by,
-        slices=tuple(slices),
-        max_rows=data.max_rows,
-        bad_rows=data.bad_rows,
-        duplicates=data.duplicates,
-    )
+def _rejected(row: Row, error: RowError, columns: Mapping[str, str]) -> Rejected:
+    """A row that the contract refuses, with the column that the field was read from where it has another name."""
+    via = columns.get(error.field, error.field)
+    note = "" if via == error.field else f" (column {via!r})"
+    return Rejected(row.place, error.field, f"got {error.got}, expected {error.expected}{note}")
 
 
 def parse_fields(pairs: Iterable[str]) -> dict[str, str]:
@@ -236,15 +186,10 @@ def _columns_by_field(
         for name in names:
             if name not in known:
                 raise ConfigError(
-                    f"`{section}` names {name!r}, which task {contract.kind!r} does not have{_nearest(name, known)}. "
-                    f"Its fields: {', '.join(known)}."
+                    f"`{section}` names {name!r}, which task {contract.kind!r} does not have"
+                    f"{did_you_mean(name, known)}. Its fields: {', '.join(known)}."
                 )
     return {name: fields.get(name, name) for name in known}
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
-    return f" (nearest: {close[0]!r})" if close else ""
 
 
 _NAMED = re.compile(r"\{([^{}]+)\}")
@@ -274,30 +219,25 @@ def _has(values: Mapping[str, object], column: str) -> bool:
     return look_up(values, column) is not MISSING
 
 
-def _read_row(
-    row: Row,
-    contract: TaskContract,
-    columns: Mapping[str, str],
-    values: Mapping[str, Mapping[str, str]],
-    case_id: str | None,
-    group_by: Sequence[str],
-    slices: Sequence[str],
-) -> _Read:
+def _read_row(row: Row, contract: TaskContract, columns: Mapping[str, str], data: DataConfig) -> _Read:
     """Raises RowError where the contract or the id column cannot be read."""
     cells = {field: _cell(row.values, column) for field, column in columns.items()}
     cells = {field: cell for field, cell in cells.items() if cell is not MISSING}
-    for field, replacements in values.items():
+    for field, replacements in data.values.items():
         if field in cells:
             cells[field] = replacements.get(plain(cells[field]), cells[field])
     named = ""
-    if case_id is not None:
-        named = plain(_value(row.values, case_id))
+    if data.case_id is not None:
+        named = plain(_value(row.values, data.case_id))
         if not named:
-            raise RowError(case_id, "nothing", "a case id")
+            raise RowError(data.case_id, "nothing", "a case id")
     case = contract.read_case(cells, named)
+    # Canonical JSON: the same inputs give the same id whatever the file's format or its order of columns.
     key = json.dumps(dict(case.inputs), ensure_ascii=False, sort_keys=True)
-    keep = {column: plain(_value(row.values, column)) for column in slices}
-    return _Read(row.place, replace(case, group=_group(row, case, contract, columns, group_by, key), slices=keep), key)
+    keep = {column: plain(_value(row.values, column)) for column in data.slices}
+    return _Read(
+        row.place, replace(case, group=_group(row, case, contract, columns, data.group_by, key), slices=keep), key
+    )
 
 
 def _group(
@@ -320,22 +260,24 @@ def _check_columns(
     columns: Mapping[str, str],
     mapped: Mapping[str, str],
     asked: set[str],
-    found: set[str],
+    seen: set[str],
     present: set[str],
 ) -> None:
     """Raises one DataError for all columns that no row has."""
     tolerated = {contract.gold_field, contract.reason_field, *contract.optional_fields} - set(mapped)
     named = {field: _named(column) or (column,) for field, column in columns.items()}
-    needed = [field for field, column in columns.items() if column not in found and field not in tolerated]
-    gone = {name: field for field in needed for name in named[field] if name not in found}
-    others = sorted(asked - found - set(columns.values()) - {name for names in named.values() for name in names})
+    needed = [field for field, column in columns.items() if column not in seen and field not in tolerated]
+    gone = {name: field for field in needed for name in named[field] if name not in seen}
+    others = sorted(asked - seen - set(columns.values()) - {name for names in named.values() for name in names})
     if not gone and not others:
         return
-    said = [f"no column {column!r} for field {field!r}{_nearest(column, present)}" for column, field in gone.items()]
-    said += [f"no column {column!r}{_nearest(column, present)}" for column in others]
+    problems = [
+        f"no column {column!r} for field {field!r}{did_you_mean(column, present)}" for column, field in gone.items()
+    ]
+    problems += [f"no column {column!r}{did_you_mean(column, present)}" for column in others]
     example = next(iter(gone.values()), contract.gold_field)
     raise DataError(
-        f"{source}: {'; '.join(said)}. Columns there: {', '.join(sorted(present))}. "
+        f"{source}: {'; '.join(problems)}. Columns there: {', '.join(sorted(present))}. "
         f'Name the right column, for a field in `[data.fields]` ({example} = "COLUMN") or with '
         f"`--set data.fields.{example}=COLUMN`."
     )

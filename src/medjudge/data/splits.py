@@ -36,7 +36,10 @@ def split_cases(
     cases, for sizes beyond what there is, and for a `train` or `grpo` split in which fewer than two labels occur.
     """
     if not splits:
-        raise DataError("`data.splits` names no split. Expected at least `train` and `test`.")
+        raise DataError(
+            "`data.splits` names no split. Expected at least `train` and `test`: give each a share, such as "
+            "{train = 0.8, test = 0.2}."
+        )
     ranges = {name: size for name, size in splits.items() if isinstance(size, tuple)}
     if ranges:
         dealt = _cut_ranges(cases, ranges, seed)
@@ -52,7 +55,8 @@ def check_split(name: str, cases: Sequence[Case]) -> None:
     """Raises DataError for a split without cases, or one to learn from in which fewer than two labels occur."""
     if not cases:
         raise DataError(
-            f"split {name!r} has no cases. Whole groups stay together: give it a larger share, or group by a finer "
+            f"split {name!r} has no cases, expected at least one. Whole groups stay together: give it a larger "
+            "share, or group by a finer "
             f"column."
         )
     if name in TRAIN_LIKE:
@@ -77,7 +81,10 @@ def _cut_ranges(cases: Sequence[Case], ranges: Mapping[str, tuple[int, int]], se
     for (name, (_, end)), (other, (start, _)) in itertools.pairwise(by_start):
         # GRPO may go on with cases that SFT has seen; nothing else may share cases.
         if start < end and not {name, other} <= set(TRAIN_LIKE):
-            raise DataError(f"`splits.{name}` and `splits.{other}` overlap: the same case would be in both.")
+            raise DataError(
+                f"`splits.{name}` and `splits.{other}` overlap: the same case would be in both. Begin one range "
+                "where the other ends."
+            )
     return {name: tuple(cases[i] for i in order[first:past]) for name, (first, past) in ranges.items()}
 
 
@@ -87,7 +94,9 @@ def _wanted(n_cases: int, sizes: Mapping[str, float | int]) -> dict[str, int]:
     total = sum(exact.values())
     if total > n_cases + 1e-6:
         asked = ", ".join(f"{name} {size:g}" for name, size in sizes.items())
-        raise DataError(f"`data.splits` asks for {total:g} cases ({asked}), but there are {n_cases}.")
+        raise DataError(
+            f"`data.splits` asks for {total:g} cases ({asked}), but there are {n_cases}. Ask for fewer, or give shares."
+        )
     wanted = {name: int(size + 1e-9) for name, size in exact.items()}
     # Largest remainders first: 0.7/0.1/0.2 of 11 cases is 8/1/2, not 7/1/2 and one left over.
     spare = round(total) - sum(wanted.values())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,40 @@ from medjudge.errors import DataError, RunError
 from medjudge.records import Case
 
 
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A split by its name and its file, which may not exist."""
+
+    name: str
+    path: Path
+
+    @classmethod
+    def of(cls, folder: Path, name: str) -> Split:
+        """The split `name` in a folder that the prepare stage writes."""
+        return cls(name, folder / f"{name}{artifacts.SPLIT_SUFFIX}")
+
+    @property
+    def exists(self) -> bool:
+        """Whether the data were split with it."""
+        return self.path.exists()
+
+    def read(self) -> tuple[Case, ...]:
+        """Its cases. Raises DataError if it is missing or damaged."""
+        return read_split(self.path)
+
+    def write(self, cases: Iterable[Case]) -> None:
+        """Writes its cases in their order."""
+        write_split(self.path, cases)
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of its file."""
+        return artifacts.sha256_file(self.path)
+
+
 def write_split(path: Path, cases: Iterable[Case]) -> None:
     """Writes `cases` to `path` in their order, beside its place first and then moved into it."""
-    artifacts.write_text(path, "".join(json.dumps(case.to_json(), ensure_ascii=False) + "\n" for case in cases))
+    artifacts.write_lines(path, (case.to_json() for case in cases))
 
 
 def read_split(path: Path) -> tuple[Case, ...]:

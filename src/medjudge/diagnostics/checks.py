@@ -16,12 +16,11 @@ from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.encoding import (
     Encoded,
     between_prompt_and_answer,
-    decode,
     instructions_lead_the_user_turn,
     merges_with_answer,
-    stop_token_ids,
 )
 from medjudge.tasks.text import THINK_OPEN
+from medjudge.tasks.tokenizers import decode, stop_token_ids
 
 COSTLY_CASES = 32
 """Rows on which rewards that ask a model are proven; rules are proven on every row."""
@@ -169,23 +168,23 @@ def check_own_answers(answered: Sequence[Answer], own: Sequence[Paid]) -> Check:
     n_unpaid = sum(paid.most is None for paid in own)
     n_unasked = sum(not paid.is_asked for paid in own)
     most = own[0].plan.maximum if own else 0.0
-    told = f"{n - n_short:,} of {n:,} gold answers earn the maximum, {most:g}."
+    sentence = f"{n - n_short:,} of {n:,} gold answers earn the maximum, {most:g}."
     if n_unasked:
         n_read = sum(
             not paid.is_asked and not _why_short(answer, paid) for answer, paid in zip(answered, own, strict=True)
         )
-        told = (
+        sentence = (
             f"{n - n_short - n_read:,} of {n - n_unasked:,} gold answers earn the maximum, {most:g}; {n_read:,} of the "
             f"other {n_unasked:,} are read as their label: every reward asks a model, which is not asked about them."
         )
     if n_unpaid:
-        told += f" {n_unpaid:,} rows lack what a reward compares with, and pay nothing."
+        sentence += f" {n_unpaid:,} rows lack what a reward compares with, and pay nothing."
     if not causes and n_unpaid == n:
         return Check(
-            "gold", "failed", told, ("No row has what the rewards compare with, such as the expert's reasons.",)
+            "gold", "failed", sentence, ("No row has what the rewards compare with, such as the expert's reasons.",)
         )
     listed = tuple(f"{count:,} x {cause}." for cause, count in causes.most_common(5))
-    return Check("gold", "failed" if causes else "passed", told, listed, evidence)
+    return Check("gold", "failed" if causes else "passed", sentence, listed, evidence)
 
 
 def _why_short(answer: Answer, paid: Paid) -> str | None:
@@ -247,12 +246,12 @@ def check_other_rows(answered: Sequence[Answer], own: Sequence[Paid], others: Se
         statistics.fmean([p.scored.total for p in some if p.tells_rows_apart and p.scored.total is not None] or [0.0])
         for some in (own, others)
     ]
-    told = (
+    sentence = (
         f"Other rows' answers earn {means[1]:.3g} on average, their own {means[0]:.3g}; the label coincides in "
         f"{len(pairs) - len(differing):,} of {len(pairs):,} pairs."
     )
     if not too_well:
-        return Check("shuffled", "passed", told)
+        return Check("shuffled", "passed", sentence)
     names = ", ".join(f"`{term.name}`" for term in too_well[0].plan.terms)
     cause = (
         f"{len(too_well):,} of {len(differing):,} answers with another label earn the most all the same: none of "
@@ -260,7 +259,7 @@ def check_other_rows(answered: Sequence[Answer], own: Sequence[Paid], others: Se
     )
     first = too_well[0].scored
     why = f"another row's answer; this row's label is {first.rollout.case.gold!r}"
-    return Check("shuffled", "failed", told, (cause,), _shown_rollout(first.rollout, why, first.total))
+    return Check("shuffled", "failed", sentence, (cause,), _shown_rollout(first.rollout, why, first.total))
 
 
 # --- broken answers ---------------------------------------------------------------------------------------------------
@@ -268,7 +267,7 @@ def check_other_rows(answered: Sequence[Answer], own: Sequence[Paid], others: Se
 
 def check_broken(contract: TaskContract, plan: RewardPlan, answered: Sequence[Answer], tokenizer: Any) -> Check:
     """(c) Empty, cut-off and off-schema answers hold no verdict; what compares with gold pays nothing for them."""
-    told, causes = [], []
+    earnings, causes = [], []
     evidence = None
     cheap = _part(plan, lambda reward: not reward.asks_a_model)
     for kind, rollouts in _broken_rollouts(contract, answered, tokenizer).items():
@@ -279,8 +278,8 @@ def check_broken(contract: TaskContract, plan: RewardPlan, answered: Sequence[An
             if cause is not None and cause not in causes:
                 causes.append(cause)
                 evidence = evidence or _shown_rollout(scored.rollout, f"{kind} answer", scored.total)
-        told.append(f"{kind} {' or '.join(f'{total:g}' for total in sorted(earned)) or 'nothing'}")
-    sentence = f"Of {cheap.maximum:g} at most, rules pay: {', '.join(told)}."
+        earnings.append(f"{kind} {' or '.join(f'{total:g}' for total in sorted(earned)) or 'nothing'}")
+    sentence = f"Of {cheap.maximum:g} at most, rules pay: {', '.join(earnings)}."
     return Check("broken", "failed" if causes else "passed", sentence, tuple(causes), evidence)
 
 
@@ -360,15 +359,15 @@ def check_policy(
         return Check("policy", "skipped", f"Not sampled: {why_not}.")
     facts = facts_of(sampled)
     right = f" {facts.n_correct:,} of {facts.n_rated:,} are right." if facts.n_rated else ""
-    told = (
+    sentence = (
         f"{sample.policy}: {facts.n_unparsed:,} of {facts.n:,} completions cannot be read, {facts.n_truncated:,} are "
         f"cut off; {facts.n_spread:,} of {facts.n_groups:,} groups differ in reward.{right}"
     )
     status, causes, kind = _what_the_policy_lacks(contract, facts, sampled)
     if status == "failed" and not sample.is_start:
-        status, told = "warning", f"{told} GRPO will start from other weights."
+        status, sentence = "warning", f"{sentence} GRPO will start from other weights."
     rows = facts.evidence.get(kind, ())
-    return Check("policy", status, told, causes, rows[0] if rows else None)
+    return Check("policy", status, sentence, causes, rows[0] if rows else None)
 
 
 def _what_the_policy_lacks(
@@ -450,19 +449,19 @@ def check_template(contract: TaskContract, answer: Answer, tokenizer: Any) -> Ch
         causes.append(
             f"Prompts begin with {tokenizer.bos_token!r} twice: the template or the tokenizer adds one too many."
         )
-    told = f"A prompt of {len(prompt_ids):,} tokens, then the answer, then {shown(_stop_text(tokenizer))}."
+    sentence = f"A prompt of {len(prompt_ids):,} tokens, then the answer, then {shown(_stop_text(tokenizer))}."
     if instructions_lead_the_user_turn(contract, tokenizer):
-        told += " The template takes no system turn, so the instructions lead the user turn."
+        sentence += " The template takes no system turn, so the instructions lead the user turn."
     if causes:
-        return Check("template", "failed", told, tuple(causes))
+        return Check("template", "failed", sentence, tuple(causes))
     if merges_with_answer(tokenizer, answer.encoded, answer.rollout.completion.text):
         cause = (
             "Tokenised as one text, the end of the prompt and the start of the answer share a token. Here they are "
             "tokenised apart, as rollouts are, but the model was pretrained on the joint token: end the template's "
             "generation prompt with a control token or a line break, not with a space."
         )
-        return Check("template", "warning", told, (cause,))
-    return Check("template", "passed", told)
+        return Check("template", "warning", sentence, (cause,))
+    return Check("template", "passed", sentence)
 
 
 def _stop_text(tokenizer: Any) -> str:
@@ -479,7 +478,7 @@ def check_lengths(
         sum(row.n_words_cut > 0 for row in encoded),
         sum(row.n_reason_words_cut > 0 for row in encoded),
     )
-    told = (
+    sentence = (
         f"Prompts take {statistics.fmean(prompts):.0f} tokens, the longest {max(prompts):,} of "
         f"{contract.max_prompt_tokens:,}; {n_cut:,} of {len(encoded):,} lose words. Gold answers take up to "
         f"{max(targets):,} of {contract.max_completion_tokens:,}; {n_reasons:,} lose words of their reason."
@@ -487,12 +486,12 @@ def check_lengths(
     longest = max(prompts) + contract.max_completion_tokens
     if context is not None and longest > context:
         cause = f"The longest prompt and completion take {longest:,} tokens, but the model's context holds {context:,}."
-        return Check("lengths", "failed", told, (cause,))
+        return Check("lengths", "failed", sentence, (cause,))
     share = n_cut / len(encoded)
     if share > max_cut_share:
         cause = f"{share:.0%} of the prompts lose words: raise `task.max_prompt_tokens`, or allow it by "
-        return Check("lengths", "failed", told, (f"{cause}`grpo.preflight.max_cut_share`.",))
-    return Check("lengths", "passed", told)
+        return Check("lengths", "failed", sentence, (f"{cause}`grpo.preflight.max_cut_share`.",))
+    return Check("lengths", "passed", sentence)
 
 
 def _shown_rollout(rollout: Rollout, why: str, earned: float | None) -> Evidence:

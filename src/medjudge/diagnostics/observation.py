@@ -244,17 +244,18 @@ def _evidence(
             for gold in dict.fromkeys(r.gold for r in rollouts if r.gold is not None)
         },
     }
-    found: dict[str, tuple[Evidence, ...]] = {}
+    evidence: dict[str, tuple[Evidence, ...]] = {}
     for kind, candidates in kinds.items():
         chosen: dict[str, Evidence] = {}
         for r, why in candidates:
+            # Clipped: evidence is for a person to recognise the habit, and completions may repeat text of the case.
             text = r.text[:CLIP_CHARS] if keep_completions else ""
             chosen.setdefault(r.case_id, Evidence(r.case_id, why, r.total, r.n_tokens, text))
             if len(chosen) == N_EVIDENCE:
                 break
         if chosen:
-            found[kind] = tuple(chosen.values())
-    return found
+            evidence[kind] = tuple(chosen.values())
+    return evidence
 
 
 def other_label(gold: str) -> str:

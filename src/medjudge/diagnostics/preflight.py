@@ -41,7 +41,8 @@ from medjudge.errors import DataError, MedjudgeError
 from medjudge.records import Case, Verdict
 from medjudge.rewards.composition import RewardPlan
 from medjudge.tasks.contract import TaskContract
-from medjudge.tasks.encoding import encode_all, read_rollout, stop_token_ids
+from medjudge.tasks.encoding import encode_all, read_rollout
+from medjudge.tasks.tokenizers import stop_token_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,10 @@ class Preflight:
         """One word for manifests: passed, failed, or forced."""
         return "passed" if self.passed else "forced" if self.forced else "failed"
 
+    def without_text(self) -> Preflight:
+        """The same without what completions said, which may repeat text of a case."""
+        return replace(self, checks=tuple(map(_without_text, self.checks)))
+
     def to_json(self) -> dict[str, Any]:
         """The findings as a JSON object."""
         return {**asdict(self), "passed": self.passed, "verdict": self.verdict}
@@ -137,9 +142,21 @@ def require_earnable(result: Preflight) -> None:
     raise DataError(
         f"pre-flight failed ({', '.join(CHECKS[check.name] for check in result.failures)}: no). {why}"
         + (f" Such as case {', '.join(dict.fromkeys(ids))}." if ids else "")
-        + " A policy cannot learn what the expert's own answer does not earn: mend it (docs/doctor.md), or go on "
+        + " A policy cannot learn what the expert's own answer does not earn: fix it (docs/doctor.md), or go on "
         "all the same with --force, which manifest and report will say."
     )
+
+
+@dataclass(frozen=True, slots=True)
+class PreflightOptions:
+    """What a pre-flight looks at beside the rows."""
+
+    sample: PolicySample | str = "no policy was sampled"
+    """What the policy answers, or why it was not asked."""
+    seed: int = 42
+    max_cut_share: float = 0.5
+    context_tokens: int | None = None
+    """The longest prompt and completion that the model takes, where it is known."""
 
 
 def run_preflight(
@@ -147,34 +164,33 @@ def run_preflight(
     cases: Sequence[Case],
     tokenizer: Any,
     plan: RewardPlan,
+    options: PreflightOptions | None = None,
     *,
-    sample: PolicySample | None = None,
-    why_no_sample: str = "no policy was sampled",
-    seed: int = 42,
-    max_cut_share: float = 0.5,
-    context_tokens: int | None = None,
-    keep_completions: bool = True,
+    answers: Sequence[Answer] = (),
 ) -> Preflight:
     """Every check on `cases`, all of which have gold.
 
-    context_tokens: the longest prompt and completion that the model takes, where it is known.
+    answers: the experts' answers as `gold_answers` gives them, where the cases are encoded already.
     """
+    options = options or PreflightOptions()
+    policy, why_none = (None, options.sample) if isinstance(options.sample, str) else (options.sample, "")
     try:
-        answers = gold_answers(contract, cases, tokenizer)
+        answers = answers or gold_answers(contract, cases, tokenizer)
     except MedjudgeError as error:
         return _unencodable(cases, plan, str(error))
     # Not in the order of the rows: a reward that reads row i for rollout i looks right in that order alone.
-    answers = [answers[i] for i in np.random.default_rng([seed, 4]).permutation(len(cases))]
+    answers = [answers[i] for i in np.random.default_rng([options.seed, 4]).permutation(len(cases))]
+    # Scored as one batch, as GRPO does: a reward that mixes up rows shows only in a batch.
     own = pay(plan, [answer.rollout for answer in answers])
     others = pay(plan, swapped(contract, answers))
-    sampled = observe(contract, plan, sample) if sample is not None else []
+    sampled = observe(contract, plan, policy) if policy is not None else []
     checks = (
         check_template(contract, answers[0], tokenizer),
         check_own_answers(answers, own),
         check_other_rows(answers, own, others),
         check_broken(contract, plan, answers[:BROKEN_CASES], tokenizer),
-        check_policy(contract, sample, sampled, why_no_sample),
-        check_lengths(contract, [answer.encoded for answer in answers], context_tokens, max_cut_share),
+        check_policy(contract, policy, sampled, why_none),
+        check_lengths(contract, [answer.encoded for answer in answers], options.context_tokens, options.max_cut_share),
     )
     return Preflight(
         n_cases=len(cases),
@@ -183,7 +199,7 @@ def run_preflight(
         n_prompts_cut=sum(answer.encoded.n_words_cut > 0 for answer in answers),
         n_words_cut=sum(answer.encoded.n_words_cut for answer in answers),
         n_snippets_cut=sum(answer.encoded.n_snippets_cut for answer in answers),
-        checks=checks if keep_completions else tuple(map(_without_text, checks)),
+        checks=checks,
         terms=_term_rows(plan, own, others, sampled),
         pass_rates=pass_rates(sampled),
     )
@@ -193,10 +209,14 @@ def check_gold(contract: TaskContract, cases: Sequence[Case], tokenizer: Any, pl
     """What can be proven before there is a policy, in short: gold answers are read, and earn the most.
 
     cases: all have gold. A row that lacks what a reward compares with is held to nothing by it."""
-    answers = gold_answers(contract, cases, tokenizer)
+    return check_answers(gold_answers(contract, cases, tokenizer), plan)
+
+
+def check_answers(answers: Sequence[Answer], plan: RewardPlan) -> Preflight:
+    """As `check_gold`, of answers that are encoded already."""
     own = pay(plan, [answer.rollout for answer in answers])
     return Preflight(
-        n_cases=len(cases),
+        n_cases=len(answers),
         n_at_maximum=sum(paid.is_asked and paid.shortfall <= 0 for paid in own),
         maximum=plan.maximum,
         n_prompts_cut=sum(answer.encoded.n_words_cut > 0 for answer in answers),
@@ -217,17 +237,22 @@ def gold_answers(contract: TaskContract, cases: Sequence[Case], tokenizer: Any) 
     return answers
 
 
-def as_taught(contract: TaskContract, cases: Sequence[Case], tokenizer: Any) -> list[Case]:
-    """The cases with the experts' reasons as SFT targets hold them: shortened where they do not fit the limits.
+def taught_answers(contract: TaskContract, cases: Sequence[Case], tokenizer: Any) -> list[Answer]:
+    """The experts' answers to the cases as SFT teaches them: with the reasons that targets hold.
 
-    A reward compares with these: no policy can write what the contract cuts off.
+    A reason that does not fit the limits is shortened. A reward compares with these: no policy can write what the
+    contract cuts off.
     """
-    return [
-        replace(case, reason=judgement.rationale or None)
-        if case.reason and isinstance(judgement := answer.rollout.judgement, Verdict)
-        else case
-        for case, answer in zip(cases, gold_answers(contract, cases, tokenizer), strict=True)
-    ]
+    answers = []
+    for answer in gold_answers(contract, cases, tokenizer):
+        case, judgement = answer.rollout.case, answer.rollout.judgement
+        if case.reason and isinstance(judgement, Verdict):
+            taught = replace(case, reason=judgement.rationale or None)
+            # Of the shortened reason nothing more is cut: the target is the same.
+            encoded = replace(answer.encoded, n_reason_words_cut=0)
+            answer = replace(answer, encoded=encoded, rollout=replace(answer.rollout, case=taught))
+        answers.append(answer)
+    return answers
 
 
 def _unencodable(cases: Sequence[Case], plan: RewardPlan, cause: str) -> Preflight:

@@ -20,7 +20,8 @@ from medjudge.inference.rollouts import GREEDY, MIN_PREFIX, Sampling, batches, r
 from medjudge.models.load import check_context
 from medjudge.records import Case, Completion, LabelScores
 from medjudge.tasks.contract import TaskContract
-from medjudge.tasks.encoding import Encoded, LabelIds, decode, encode_all, encode_labels, stop_token_ids
+from medjudge.tasks.encoding import Encoded, LabelIds, encode_all, encode_labels
+from medjudge.tasks.tokenizers import decode, stop_token_ids
 
 MAX_LOGITS = 1 << 26
 """Logits per batch of label scoring: 256 MiB in float32."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from medjudge import artifacts
 from medjudge.errors import ConfigError, DataError, RunError
-from medjudge.metrics.calibration import Calibrator, CalibratorKind, fit_calibrator
+from medjudge.metrics.calibrators import Calibrator, CalibratorKind, fit_calibrator
 from medjudge.records import Case, Judgement, Verdict
 from medjudge.tasks.contract import TaskContract
 

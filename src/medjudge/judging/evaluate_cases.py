@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from rich.console import Console
 from medjudge import artifacts
 from medjudge.data.leakage import LeakageReport
 from medjudge.data.probes import CARRIED
+from medjudge.data.verdict_rows import VerdictRow, write_verdicts
 from medjudge.errors import DataError
 from medjudge.inference.embeddings import embed_or_why_not
 from medjudge.inference.endpoint import CHARACTERS_PER_TOKEN
@@ -24,12 +24,13 @@ from medjudge.judging.judge import judgement_of as judgement_of
 from medjudge.judging.probing import Probed, plan_probes, probe_rows, put_to, summarise_probes
 from medjudge.judging.reasoning import Measured, extractor_of, measure_reasoning
 from medjudge.metrics.baselines import Baselines, every_baseline
-from medjudge.metrics.calibration import Calibrator
+from medjudge.metrics.calibrators import Calibrator
 from medjudge.metrics.reasoning import ReasoningResults, summarise_reasoning
-from medjudge.metrics.sentences import counted
-from medjudge.metrics.summary import Results, summarise, with_claims
+from medjudge.metrics.result_types import Results
+from medjudge.metrics.summary import AnalysisOptions, JudgeFacts, TrainingRows, summarise, with_claims
+from medjudge.metrics.wording import counted
 from medjudge.recipe import Recipe
-from medjudge.records import Case, Completion, Judgement, LabelScores, Rollout, Unparsed, Verdict
+from medjudge.records import Case, Completion, Judgement, Rollout, Verdict
 from medjudge.rewards.composition import RewardContext
 from medjudge.settings.rewards import RewardSettings
 from medjudge.tasks.contract import TaskContract
@@ -117,33 +118,23 @@ def evaluate_cases(
             embed=lambda: embed_or_why_not(config.embedding, recipe.model.device),
         )
         if config.baselines
-        else Baselines({}, {})
+        else Baselines()
     )
     results = summarise(
         cases,
         judgements,
         contract=contract,
         split=split,
-        baselines=baselines.judgements,
-        skipped_baselines=baselines.skipped,
-        reference="base" if "base" in models else next(iter(models)),
-        level=config.level,
-        n_resamples=config.n_resamples,
-        seed=config.seed,
-        leakage={**leakage.to_json(), "statement": leakage.summary_line},
-        lineage={name: one.lineage for name, one in told.items() if one.lineage is not None},
-        seconds={name: round(one.seconds, 2) for name, one in told.items()},
-        n_truncated={
-            name: sum(isinstance(answer, Completion) and not answer.stopped for answer in done)
-            for name, done in said.items()
-        },
-        usage={name: one.usage for name, one in told.items() if one.usage is not None},
-        train_n=len(train) or None,
-        slices=recipe.data.slices,
-        words_cut={
-            name: {case.case_id: answer.n_words_cut for case, answer in zip(cases, done, strict=True)}
-            for name, done in said.items()
-        },
+        baselines=baselines,
+        facts={name: _facts(cases, one) for name, one in told.items()},
+        training=TrainingRows(len(train) or None, {**leakage.to_json(), "statement": leakage.summary_line}),
+        options=AnalysisOptions(
+            reference="base" if "base" in models else next(iter(models)),
+            slices=recipe.data.slices,
+            level=config.level,
+            n_resamples=config.n_resamples,
+            seed=config.seed,
+        ),
     )
     measured = _measure_reasoning(recipe, cases, train, judgements, said)
     if measured is not None:
@@ -155,23 +146,25 @@ def evaluate_cases(
     results = results.model_copy(update={"statements": (*results.statements, *notes)})
     artifacts.write_json(out_dir / artifacts.RESULTS, results.to_json())
     rows = [
-        _verdict_row(name, case, judgement, answer)
-        | ({"confidence_as_stated": _confidence(as_stated[name][i])} if name in calibrators else {})
-        | ({"reasoning": measured.numbers[name][i].to_json()} if measured is not None else {})
+        replace(
+            VerdictRow.of(name, _without_carried(case), judgement, answer),
+            confidence_as_stated=_confidence(as_stated[name][i]) if name in calibrators else None,
+            reasoning=measured.numbers[name][i].to_json() if measured is not None else None,
+        )
         for name in models
         for i, (case, judgement, answer) in enumerate(zip(cases, judgements[name], said[name], strict=True))
     ]
     rows += [
-        _verdict_row(name, case, judgement, None)
+        VerdictRow.of(name, _without_carried(case), judgement, role="baseline")
         for name, guesses in baselines.judgements.items()
         for case, judgement in zip(cases, guesses, strict=True)
     ]
-    _write_lines(out_dir / artifacts.VERDICTS, rows)
+    write_verdicts(out_dir / artifacts.VERDICTS, rows)
     if probing is not None:
-        _write_lines(out_dir / artifacts.PROBES, probe_rows(probing, judgements, probed))
+        artifacts.write_lines(out_dir / artifacts.PROBES, probe_rows(probing, judgements, probed))
     if recipe.report.show_text:  # the page is to show prompts, and nothing else keeps them outside of a run
         prompts = ({"case_id": c.case_id, "prompt": prompt_text(contract.messages(c))} for c in cases)
-        _write_lines(out_dir / artifacts.PROMPTS, prompts)
+        artifacts.write_lines(out_dir / artifacts.PROMPTS, prompts)
     for one in asked.values():
         one.forget()
     return {
@@ -179,6 +172,16 @@ def evaluate_cases(
         "n_prompts_shortened": {name: one.prompts.n_shortened for name, one in results.models.items() if one.prompts},
         **{f"accuracy {name}": round(r.metrics["accuracy"].value or 0.0, 4) for name, r in results.models.items()},
     }
+
+
+def _facts(cases: Sequence[Case], one: ModelAnswers) -> JudgeFacts:
+    return JudgeFacts(
+        lineage=one.lineage,
+        seconds=round(one.seconds, 2),
+        usage=one.usage,
+        n_truncated=sum(isinstance(answer, Completion) and not answer.stopped for answer in one.answers),
+        words_cut={case.case_id: answer.n_words_cut for case, answer in zip(cases, one.answers, strict=True)},
+    )
 
 
 def _calibrator(
@@ -218,10 +221,6 @@ def _told(name: str, calibrator: Calibrator, rows: str) -> str:
 
 def _confidence(judgement: Judgement) -> float | None:
     return judgement.confidence if isinstance(judgement, Verdict) else None
-
-
-def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    artifacts.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def _sent_whole(contract: TaskContract, cases: Sequence[Case], endpoints: Sequence[str]) -> tuple[str, ...]:
@@ -285,25 +284,6 @@ def _reasoning_results(recipe: Recipe, cases: Sequence[Case], measured: Measured
     )
 
 
-def _verdict_row(name: str, case: Case, judgement: Judgement, answer: Answer | None) -> dict[str, Any]:
-    is_verdict = isinstance(judgement, Verdict)
-    completion = answer if isinstance(answer, Completion) else None
-    scores = answer if isinstance(answer, LabelScores) else None
-    return {
-        "model": name,
-        "case_id": case.case_id,
-        "group": case.group,
-        "gold": case.gold,
-        "label": judgement.label if isinstance(judgement, Verdict) else None,
-        "confidence": judgement.confidence if isinstance(judgement, Verdict) else None,
-        "correct": is_verdict and case.gold is not None and judgement.label == case.gold,  # type: ignore[union-attr]
-        "unparsed_reason": judgement.reason if isinstance(judgement, Unparsed) else None,
-        "unparsed_kind": judgement.kind if isinstance(judgement, Unparsed) else None,
-        "completion": completion.text if completion is not None else None,
-        "n_tokens": completion.n_tokens if completion is not None else None,
-        "stopped": completion.stopped if completion is not None else None,
-        "label_probabilities": dict(scores.probabilities) if scores is not None else None,
-        "label_mass": scores.mass if scores is not None else None,
-        "n_words_cut": answer.n_words_cut if answer is not None else None,
-        "slices": {name: value for name, value in case.slices.items() if not name.startswith(CARRIED_PREFIXES)},
-    }
+def _without_carried(case: Case) -> Case:
+    kept = {name: value for name, value in case.slices.items() if not name.startswith(CARRIED_PREFIXES)}
+    return replace(case, slices=kept)

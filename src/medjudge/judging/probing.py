@@ -96,7 +96,7 @@ def put_to(contestant: Contestant, probing: Probing) -> Probed:
 def summarise_probes(
     probing: Probing, judgements: Mapping[str, Sequence[Judgement]], answers: Mapping[str, Probed]
 ) -> Probes:
-    """Flip rates and self-consistency of every judge, without the sentences: `results.with_claims` makes them.
+    """Flip rates and self-consistency of every judge, without the sentences: `summary.with_claims` makes them.
 
     judgements: judge -> its verdicts on the cases as they are.
     """

@@ -9,8 +9,8 @@ from medjudge.metrics.entities import SPACY, EntityExtractor, SpacyEntities, Ter
 from medjudge.metrics.reasoning import ReasoningNumbers
 from medjudge.records import Rollout, Verdict
 from medjudge.rewards.composition import RewardContext
+from medjudge.rewards.embedding import embedding
 from medjudge.rewards.llm import LlmReward, llm_reward
-from medjudge.rewards.reasoning import embedding
 from medjudge.rewards.rules import count_citations
 from medjudge.synthetic.terms import builtin_terms
 from medjudge.tasks.citations import given_ids, without_unseen

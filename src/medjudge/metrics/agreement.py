@@ -6,7 +6,7 @@ numbers from many tables at once, which is what bootstrap and permutation need.
 
 Two families, told apart in `STATISTICS`: measures of being right (accuracy, F1, MCC) take all rows, and an unreadable
 answer is wrong; coefficients between two raters (kappa, AC, alpha, ICC, correlations) take the rows with a verdict,
-because an unreadable answer has no place on a scale. `statistic_n` says how many rows stand behind each.
+because an unreadable answer has no place on a scale. `statistic_n` says how many rows each rests on.
 """
 
 from __future__ import annotations
@@ -109,16 +109,16 @@ def agreement_statistics(outcomes: Outcomes) -> dict[str, float]:
     By scikit-learn, SciPy and `krippendorff` where they have the estimator. Raises DataError on zero rows.
     """
     n_labels = len(outcomes.labels)
-    found = classification_metrics(outcomes)
-    found |= _of_all_rows(outcomes.gold, np.minimum(outcomes.predicted, n_labels), outcomes.positive)
-    gold, said = outcomes.gold[outcomes.parsed], outcomes.predicted[outcomes.parsed]
-    ratings = np.stack([gold, said], axis=1)
-    found["kappa"] = cohen_kappa(gold, said, n_labels)
-    found["gwet_ac1"] = gwet_ac(ratings, n_labels)
-    found["alpha_nominal"] = krippendorff_alpha(ratings, n_labels)
+    statistics = classification_metrics(outcomes)
+    statistics |= _of_all_rows(outcomes.gold, np.minimum(outcomes.predicted, n_labels), outcomes.positive)
+    gold, answer = outcomes.gold[outcomes.parsed], outcomes.predicted[outcomes.parsed]
+    ratings = np.stack([gold, answer], axis=1)
+    statistics["kappa"] = cohen_kappa(gold, answer, n_labels)
+    statistics["gwet_ac1"] = gwet_ac(ratings, n_labels)
+    statistics["alpha_nominal"] = krippendorff_alpha(ratings, n_labels)
     if outcomes.ordered:
-        found |= _of_ordered_labels(gold, said, n_labels)
-    return {name: found[name] for name in available_statistics(outcomes)}
+        statistics |= _of_ordered_labels(gold, answer, n_labels)
+    return {name: statistics[name] for name in available_statistics(outcomes)}
 
 
 def available_statistics(outcomes: Outcomes) -> list[str]:
@@ -135,33 +135,33 @@ def _of_all_rows(gold: IntArray, answer: IntArray, positive: int | None) -> dict
     """Of statistics over all rows, those that `classification_metrics` lacks. answer: (n,) codes 0..K, K unreadable."""
     from sklearn.metrics import matthews_corrcoef, precision_score, recall_score
 
-    found = {"balanced_accuracy": float(recall_score(gold, answer, labels=np.unique(gold), average="macro"))}
+    values = {"balanced_accuracy": float(recall_score(gold, answer, labels=np.unique(gold), average="macro"))}
     if positive is not None:
         recalls = recall_score(gold, answer, labels=[positive, 1 - positive], average=None, zero_division=np.nan)
-        found |= {"tpr": float(recalls[0]), "tnr": float(recalls[1])}
+        values |= {"tpr": float(recalls[0]), "tnr": float(recalls[1])}
         precisions = precision_score(gold, answer, labels=[positive, 1 - positive], average=None, zero_division=np.nan)
-        found |= {"ppv": float(precisions[0]), "npv": float(precisions[1])}
+        values |= {"ppv": float(precisions[0]), "npv": float(precisions[1])}
     varies = np.ptp(gold) and np.ptp(answer)
-    found["mcc"] = float(matthews_corrcoef(gold, answer)) if varies else float("nan")
-    return found
+    values["mcc"] = float(matthews_corrcoef(gold, answer)) if varies else float("nan")
+    return values
 
 
-def _of_ordered_labels(gold: IntArray, said: IntArray, n_labels: int) -> dict[str, float]:
+def _of_ordered_labels(gold: IntArray, answer: IntArray, n_labels: int) -> dict[str, float]:
     """The statistics that take labels as positions, over rows with a verdict."""
     from scipy.stats import kendalltau, spearmanr
 
-    ratings = np.stack([gold, said], axis=1)
-    varies = len(gold) and np.ptp(gold) and np.ptp(said)
+    ratings = np.stack([gold, answer], axis=1)
+    varies = len(gold) and np.ptp(gold) and np.ptp(answer)
     correlations = icc(ratings.astype(np.float64))
     return {
-        "within_one": float(np.mean(np.abs(gold - said) <= 1)) if len(gold) else float("nan"),
-        "kappa_linear": cohen_kappa(gold, said, n_labels, "linear"),
-        "kappa_quadratic": cohen_kappa(gold, said, n_labels, "quadratic"),
+        "within_one": float(np.mean(np.abs(gold - answer) <= 1)) if len(gold) else float("nan"),
+        "kappa_linear": cohen_kappa(gold, answer, n_labels, "linear"),
+        "kappa_quadratic": cohen_kappa(gold, answer, n_labels, "quadratic"),
         "gwet_ac2": gwet_ac(ratings, n_labels, "quadratic"),
         "alpha_ordinal": krippendorff_alpha(ratings, n_labels, "ordinal"),
         "alpha_interval": krippendorff_alpha(ratings, n_labels, "interval"),
-        "spearman": float(spearmanr(gold, said).statistic) if varies else float("nan"),
-        "kendall_tau_b": float(kendalltau(gold, said).statistic) if varies else float("nan"),
+        "spearman": float(spearmanr(gold, answer).statistic) if varies else float("nan"),
+        "kendall_tau_b": float(kendalltau(gold, answer).statistic) if varies else float("nan"),
         "icc_1_1": correlations.icc_1_1,
         "icc_2_1": correlations.icc_2_1,
         "icc_3_1": correlations.icc_3_1,
@@ -182,7 +182,7 @@ def statistics_from_counts(
     table = counts[..., :n_labels]
     available = _available(positive is not None, ordered)
     wanted = list(available) if names is None else [name for name in names if name in available]
-    found: dict[str, FloatArray] = {}
+    statistics: dict[str, FloatArray] = {}
     equal = _agreement_weights(n_labels, "identity")
     of_table: dict[str, Callable[[], FloatArray]] = {
         "kappa": lambda: _kappa_from_table(table, equal),
@@ -191,13 +191,13 @@ def statistics_from_counts(
         "kappa_quadratic": lambda: _kappa_from_table(table, _agreement_weights(n_labels, "quadratic")),
     }
     with np.errstate(divide="ignore", invalid="ignore"):
-        found |= {name: of_table[name]() for name in wanted if name in of_table}
-        if not found.keys() >= set(wanted):
-            found |= metrics_from_counts(counts, positive=positive, ordered=ordered)
-            found |= _all_rows_from_counts(counts, positive)
-        if not found.keys() >= set(wanted):
-            found |= _ordered_from_table(table)
-    return {name: found[name] for name in wanted}
+        statistics |= {name: of_table[name]() for name in wanted if name in of_table}
+        if not statistics.keys() >= set(wanted):
+            statistics |= metrics_from_counts(counts, positive=positive, ordered=ordered)
+            statistics |= _all_rows_from_counts(counts, positive)
+        if not statistics.keys() >= set(wanted):
+            statistics |= _ordered_from_table(table)
+    return {name: statistics[name] for name in wanted}
 
 
 def _all_rows_from_counts(counts: FloatArray, positive: int | None) -> dict[str, FloatArray]:
@@ -206,16 +206,16 @@ def _all_rows_from_counts(counts: FloatArray, positive: int | None) -> dict[str,
     support, given = counts.sum(-1), counts[..., :n_labels].sum(-2)
     n, unread = support.sum(-1), counts[..., n_labels:].sum((-2, -1))
     recall = hits / support
-    found = {"balanced_accuracy": np.where(support > 0, recall, 0.0).sum(-1) / (support > 0).sum(-1)}
+    statistics = {"balanced_accuracy": np.where(support > 0, recall, 0.0).sum(-1) / (support > 0).sum(-1)}
     if positive is not None:
-        found |= {"tpr": recall[..., positive], "tnr": recall[..., 1 - positive]}
+        statistics |= {"tpr": recall[..., positive], "tnr": recall[..., 1 - positive]}
         precision = hits / given
-        found |= {"ppv": precision[..., positive], "npv": precision[..., 1 - positive]}
+        statistics |= {"ppv": precision[..., positive], "npv": precision[..., 1 - positive]}
     spread_gold = n**2 - (support**2).sum(-1)
     spread_said = n**2 - (given**2).sum(-1) - unread**2
     scale = np.sqrt(spread_gold * spread_said)
-    found["mcc"] = _ratio(hits.sum(-1) * n - (support * given).sum(-1), scale)
-    return found
+    statistics["mcc"] = _ratio(hits.sum(-1) * n - (support * given).sum(-1), scale)
+    return statistics
 
 
 def _ordered_from_table(table: FloatArray) -> dict[str, FloatArray]:
@@ -388,8 +388,8 @@ def estimates_of(
     if method == "jackknife" and len(counts) > 1:
         for name, without_one in leave_one_out(counts, statistics).items():
             if name in values:
-                told = STATISTICS[name]
-                ends = jackknife_interval(values[name], without_one, level, told.low, corrected=told.biased)
+                statistic = STATISTICS[name]
+                ends = jackknife_interval(values[name], without_one, level, statistic.low, corrected=statistic.biased)
                 intervals[name] = Interval(*ends, JACKKNIFE)
     shares = {name for name in values if STATISTICS[name].proportion}
     lacking = [n for n, v in values.items() if n not in shares and not np.isnan(v) and not _has_ends(intervals.get(n))]
@@ -496,5 +496,5 @@ def icc(ratings: FloatArray) -> Icc:
     between = k * ((table.mean(1) - mean) ** 2).sum()
     within = ((table - table.mean(1, keepdims=True)) ** 2).sum()
     raters = n * ((table.mean(0) - mean) ** 2).sum()
-    found = _icc_from_squares(between, within, raters, np.asarray(float(n)), k)
-    return Icc(float(found["icc_1_1"]), float(found["icc_2_1"]), float(found["icc_3_1"]), n_cases=n, n_raters=k)
+    forms = _icc_from_squares(between, within, raters, np.asarray(float(n)), k)
+    return Icc(float(forms["icc_1_1"]), float(forms["icc_2_1"]), float(forms["icc_3_1"]), n_cases=n, n_raters=k)

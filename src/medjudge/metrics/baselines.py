@@ -9,8 +9,8 @@ import re
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -66,8 +66,8 @@ _INVERSE_REGULARISATION = 1.0
 class Baselines:
     """The baselines' answers by name, and by name why one was left out."""
 
-    judgements: dict[str, list[Judgement]]
-    skipped: dict[str, str]
+    judgements: Mapping[str, Sequence[Judgement]] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     """What must be known of how they were fitted, as sentences."""
 
@@ -134,7 +134,7 @@ def _fitted_on(
 def without_names_of(baselines: Baselines, judges: Collection[str]) -> Baselines:
     """The baselines but those that a judge is called like: a judge keeps its name."""
     same = {name: "a judge has this name." for name in baselines.judgements if name in judges}
-    kept = {name: said for name, said in baselines.judgements.items() if name not in same}
+    kept = {name: answers for name, answers in baselines.judgements.items() if name not in same}
     return Baselines(kept, {**baselines.skipped, **same}, baselines.notes)
 
 
@@ -271,7 +271,7 @@ class LexicalBaselines:
 
 
 def compared_texts(kind: str, cases: Sequence[Case]) -> tuple[str, str] | None:
-    """The two input fields whose likeness could stand in for a judgement of this contract kind; None if it has none.
+    """The two input fields whose likeness could serve as a judgement of this contract kind; None if it has none.
 
     A rubric case without a reference is compared with its input: what the output should follow.
     """
@@ -353,8 +353,8 @@ def fit_cutpoints(likeness: FloatArray, gold: NDArray[np.int64], n_labels: int) 
     return np.asarray(edges[np.array(cuts[::-1], dtype=int)])
 
 
-def _balanced_accuracy(said: NDArray[np.int64], gold: NDArray[np.int64]) -> float:
-    return float(np.mean([(said[gold == code] == code).mean() for code in np.unique(gold)]))
+def _balanced_accuracy(answer: NDArray[np.int64], gold: NDArray[np.int64]) -> float:
+    return float(np.mean([(answer[gold == code] == code).mean() for code in np.unique(gold)]))
 
 
 def token_f1(text: str, other: str) -> float:
@@ -389,7 +389,7 @@ def rouge_l(text: str, other: str) -> float:
 
 def _similarities(train: Sequence[tuple[str, str]], embed: Embed | None) -> dict[str, Similarity]:
     """Name -> likeness of pairs of texts; whatever is learnt is learnt from the training pairs."""
-    found: dict[str, Similarity] = {
+    similarities: dict[str, Similarity] = {
         TOKEN_F1: lambda pairs: np.array([token_f1(a, b) for a, b in pairs]),
         ROUGE_L: lambda pairs: np.array([rouge_l(a, b) for a, b in pairs]),
         BLEU: _bleu,
@@ -397,8 +397,8 @@ def _similarities(train: Sequence[tuple[str, str]], embed: Embed | None) -> dict
         TFIDF: lambda pairs: _tfidf(train, pairs),
     }
     if embed is not None:
-        found[EMBEDDING] = lambda pairs: _cosine(embed([a for a, _ in pairs]), embed([b for _, b in pairs]))
-    return found
+        similarities[EMBEDDING] = lambda pairs: _cosine(embed([a for a, _ in pairs]), embed([b for _, b in pairs]))
+    return similarities
 
 
 def _bleu(pairs: Sequence[tuple[str, str]]) -> FloatArray:

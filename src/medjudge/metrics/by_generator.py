@@ -1,15 +1,14 @@
 """A judge by the models whose answers it judged: one accuracy over five generators hides five different judges.
 
 Prevalence differs between generators, and F1, accuracy and kappa move with it. So each row shows prevalence, TPR and
-TNR
-(which do not move with it), MCC and AC1, with intervals; a test says whether the differences are more than chance; and
-the variance across generators stands beside what sampling alone would give.
+TNR (which do not move with it), MCC and AC1, with intervals; a test says whether the differences are more than chance;
+and the standard deviation across generators is shown beside what sampling alone would give. A generator here is the
+model whose answer was judged; the tables serve the values of any other slice as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,7 +18,10 @@ from medjudge.metrics.agreement import estimates_of, statistics_from_counts
 from medjudge.metrics.classification import Outcomes, group_counts, take
 from medjudge.metrics.comparison import power_against_chance
 from medjudge.metrics.exchange import intraclass_correlation, permutation_test
+from medjudge.metrics.group_tests import contrast_is_zero
 from medjudge.metrics.intervals import Estimate, bootstrap_sums, clustered_wilson, design_effect
+from medjudge.metrics.metric_result import measured, tested
+from medjudge.metrics.result_types import GeneratorResult, HeterogeneityResult, SelfPreferenceResult
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -37,64 +39,6 @@ generator's own rows needs more than the rule of 5: at 9 expected misses, five g
 _WALD_GROUPS_EACH = 100
 
 
-@dataclass(frozen=True, slots=True)
-class GeneratorRow:
-    """One generator's rows."""
-
-    generator: str
-    n: int
-    n_groups: int
-    n_unparsed: int
-    prevalence: Estimate | None
-    """Share of gold positive; None where the task has no positive label."""
-    positive_rate: Estimate | None
-    """Share that the judge calls positive, of all rows."""
-    always_positive_f1: float
-    """F1 of calling everything positive, 2p / (1 + p); nan where the task has no positive label."""
-    statistics: dict[str, Estimate]
-    """Name -> estimate, of `GENERATOR_STATISTICS`."""
-    minimum_detectable: float
-    """Smallest distance of accuracy from chance that n rows detect with 80 % power, as a proportion."""
-
-
-@dataclass(frozen=True, slots=True)
-class Heterogeneity:
-    """Whether a rate differs between generators by more than chance."""
-
-    outcome: str
-    """Which rate: `prevalence`, `accuracy`, `tpr`, `tnr`."""
-    statistic: float
-    df: int
-    p: float
-    method: str
-    n: int
-    rates: dict[str, float]
-    variance: float
-    """Variance of the rates across generators, (k - 1) in the denominator."""
-    sampling_variance: float
-    """What sampling alone would give, from the rates' covariance over groups."""
-    n_groups: int = 0
-    """Groups of the rows that were tested."""
-
-    @property
-    def excess_sd(self) -> float:
-        """Standard deviation across generators that sampling does not explain; 0 where it explains all."""
-        return float(max(self.variance - self.sampling_variance, 0.0) ** 0.5)
-
-
-@dataclass(frozen=True, slots=True)
-class SelfPreference:
-    """A judge's error on answers of its own family against its error on others'."""
-
-    family: str
-    n_own: int
-    n_other: int
-    positive_rate_error: Estimate
-    """(share called positive - share gold positive) on own family, minus the same on the others."""
-    false_positive_rate: Estimate
-    """Share called positive among gold negatives, own family minus others: no prevalence in it."""
-
-
 def generator_table(
     outcomes: Outcomes,
     generators: Sequence[str],
@@ -102,7 +46,7 @@ def generator_table(
     level: float = 0.95,
     n_resamples: int = 1000,
     rng: np.random.Generator,
-) -> list[GeneratorRow]:
+) -> list[GeneratorResult]:
     """One row per generator, by name. generators: (n,) beside `outcomes.case_ids`; rows with "" are left out.
 
     Intervals as in `agreement.agreement_estimates`. Raises DataError if the lengths differ.
@@ -111,38 +55,42 @@ def generator_table(
     rows = []
     for name in sorted(set(names) - {""}):
         part = take(outcomes, np.flatnonzero(names == name))
-        found = statistics_from_counts(group_counts(part).sum(0), positive=part.positive, ordered=part.ordered)
-        values = {key: float(found[key]) for key in GENERATOR_STATISTICS if key in found}
-        prevalence = positive_rate = None
-        always_positive_f1 = float("nan")
-        if part.positive is not None:
-            prevalence = clustered_wilson(part.gold == part.positive, part.groups, level=level)
-            positive_rate = clustered_wilson(part.predicted == part.positive, part.groups, level=level)
-            always_positive_f1 = 2 * prevalence.value / (1 + prevalence.value)
-        chance = 1 / len(part.labels)
-        rows.append(
-            GeneratorRow(
-                generator=name,
-                n=len(part.gold),
-                n_groups=len(np.unique(part.groups)),
-                n_unparsed=int((~part.parsed).sum()),
-                prevalence=prevalence,
-                positive_rate=positive_rate,
-                always_positive_f1=always_positive_f1,
-                statistics=estimates_of(part, values, level=level, n_resamples=n_resamples, rng=rng),
-                minimum_detectable=power_against_chance(
-                    len(part.gold),
-                    chance,
-                    design_effect=design_effect(part.correct, part.groups),
-                ).minimum_detectable,
-            )
-        )
+        rows.append(_row(name, part, level=level, n_resamples=n_resamples, rng=rng))
     return rows
+
+
+def _row(name: str, part: Outcomes, *, level: float, n_resamples: int, rng: np.random.Generator) -> GeneratorResult:
+    """The row of one generator. part: the outcomes of its answers alone."""
+    of_counts = statistics_from_counts(group_counts(part).sum(0), positive=part.positive, ordered=part.ordered)
+    values = {key: float(of_counts[key]) for key in GENERATOR_STATISTICS if key in of_counts}
+    prevalence = positive_rate = None
+    if part.positive is not None:
+        prevalence = clustered_wilson(part.gold == part.positive, part.groups, level=level)
+        positive_rate = clustered_wilson(part.predicted == part.positive, part.groups, level=level)
+    statistics = estimates_of(part, values, level=level, n_resamples=n_resamples, rng=rng)
+    power = power_against_chance(
+        len(part.gold), 1 / len(part.labels), design_effect=design_effect(part.correct, part.groups)
+    )
+    read = part.parsed
+    return GeneratorResult(
+        generator=name,
+        n=len(part.gold),
+        n_groups=len(np.unique(part.groups)),
+        n_unparsed=int((~read).sum()),
+        prevalence=None if prevalence is None else measured(prevalence),
+        positive_rate=None if positive_rate is None else measured(positive_rate),
+        # Of calling every answer positive: recall is 1 and precision the prevalence.
+        always_positive_f1=None if prevalence is None else 2 * prevalence.value / (1 + prevalence.value),
+        statistics={key: measured(estimate) for key, estimate in statistics.items()},
+        minimum_detectable=power.minimum_detectable,
+        unanswered=part.unanswered,
+        answered_only=measured(clustered_wilson(part.correct[read], part.groups[read], level=level)),
+    )
 
 
 def heterogeneity(
     outcomes: Outcomes, generators: Sequence[str], *, n_resamples: int = 9999, rng: np.random.Generator
-) -> list[Heterogeneity]:
+) -> list[HeterogeneityResult]:
     """The tests of `rate_heterogeneity` for accuracy and, with a positive label, prevalence, TPR and TNR.
 
     A test whose rows come from fewer than two generators is left out.
@@ -173,7 +121,7 @@ def rate_heterogeneity(
     outcome: str = "",
     n_resamples: int = 9999,
     rng: np.random.Generator,
-) -> Heterogeneity:
+) -> HeterogeneityResult:
     """Whether the share of True differs between generators. values, generators, groups: (n,).
 
     Each group (question) answered once by every generator: Cochran's Q. Groups with one row each: chi-square. Both by
@@ -197,7 +145,8 @@ def rate_heterogeneity(
     statistic, p, method = _test(hits, of, block, cells, hit_cells, n_resamples, rng)
     n = np.bincount(of).astype(np.float64)
     rates = np.bincount(of, weights=hits) / n
-    return Heterogeneity(
+    variance, sampling_variance = float(rates.var(ddof=1)), _mean_squared_gap(_rate_covariance(hits, of, block))
+    return HeterogeneityResult(
         outcome=outcome,
         statistic=statistic,
         df=len(names) - 1,
@@ -205,8 +154,10 @@ def rate_heterogeneity(
         method=method,
         n=len(hits),
         rates={str(name): float(rate) for name, rate in zip(names, rates, strict=True)},
-        variance=float(rates.var(ddof=1)),
-        sampling_variance=_mean_squared_gap(_rate_covariance(hits, of, block)),
+        sd=variance**0.5,
+        # An estimate of a variance from a covariance may fall below zero; a standard deviation may not.
+        sampling_sd=max(sampling_variance, 0.0) ** 0.5,
+        excess_sd=max(variance - sampling_variance, 0.0) ** 0.5,
         n_groups=len(cells),
     )
 
@@ -244,8 +195,8 @@ def _cochran(hit_cells: FloatArray) -> tuple[float, float, str]:
     """Cochran's Q of a full table of blocks by generators: statistic, p, method."""
     from statsmodels.stats.contingency_tables import cochrans_q
 
-    found = cochrans_q(hit_cells)
-    return float(found.statistic), float(found.pvalue), "Cochran's Q"
+    test = cochrans_q(hit_cells)
+    return float(test.statistic), float(test.pvalue), "Cochran's Q"
 
 
 def _mean_squared_gap(covariance: FloatArray) -> float:
@@ -273,12 +224,12 @@ def _permutation(
     rng: np.random.Generator,
 ) -> tuple[float, float, str]:
     """The permutation test for any design: statistic, p, and what was permuted."""
-    found = permutation_test(hits, cells, hit_cells, block, n_resamples=n_resamples, rng=rng)
+    test = permutation_test(hits, cells, hit_cells, block, n_resamples=n_resamples, rng=rng)
     if (cells == 1).all():
-        return found.statistic, found.p, "Cochran's Q by permutation within groups"
-    parts = ["within groups"] * found.within
-    parts += ["of rows" if len(cells) == len(hits) else "of groups"] * found.between
-    return found.statistic, found.p, f"chi-square by permutation {' and '.join(parts)}" if parts else "chi-square"
+        return test.statistic, test.p, "Cochran's Q by permutation within groups"
+    parts = ["within groups"] * test.within
+    parts += ["of rows" if len(cells) == len(hits) else "of groups"] * test.between
+    return test.statistic, test.p, f"chi-square by permutation {' and '.join(parts)}" if parts else "chi-square"
 
 
 def _enough(expected_rows: FloatArray, rate: float, at_least: float) -> bool:
@@ -295,11 +246,13 @@ def _rate_covariance(hits: FloatArray, of: IntArray, block: IntArray) -> FloatAr
     rates = np.bincount(of, weights=hits) / n
     parts = np.zeros((int(block.max()) + 1, len(n)))
     np.add.at(parts, (block, of), (hits - rates[of]) / n[of])
+    # Each generator's own groups: with few of them the linearised variance is too small by (G - 1) / G.
     n_groups = np.bincount(np.unique(np.stack([of, block]), axis=1)[0])
     scale = np.sqrt(n_groups / np.maximum(n_groups - 1, 1))
     covariance = np.asarray((parts * scale).T @ (parts * scale))
     correlation = intraclass_correlation(hits, block)
     of_one_group = hits.mean() * (1 - hits.mean()) * (correlation + (1 - correlation) / n)
+    # One group shows no variance between groups: its rows' correlation is taken from all generators.
     single = np.flatnonzero(n_groups == 1)
     covariance[single, single] = of_one_group[single]
     return covariance
@@ -329,7 +282,7 @@ def self_preference(
     level: float = 0.95,
     n_resamples: int = 1000,
     rng: np.random.Generator,
-) -> SelfPreference | None:
+) -> SelfPreferenceResult | None:
     """The contrast where judge and generator share a family; None where no generator does, or all do.
 
     families: generator -> family; a generator that it does not name takes no part. Two-label tasks only: raises
@@ -339,14 +292,15 @@ def self_preference(
         raise DataError("self-preference is a contrast of positive rates: the task has no positive label.")
     names = _names(outcomes, generators)
     family = np.array([families.get(name, "") for name in names], dtype=object)
+    # A generator of unknown family might be the judge's own: it is on neither side.
     own, known = family == judge_family, family != ""
     other = known & ~own
     if not own.any() or not other.any():
         return None
     gold = (outcomes.gold == outcomes.positive).astype(np.float64)
-    said = (outcomes.predicted == outcomes.positive).astype(np.float64)
+    called = (outcomes.predicted == outcomes.positive).astype(np.float64)
     sums = np.zeros((outcomes.n_groups, 2, 4))  # group, own or other: rows, error, gold negatives, positives among them
-    columns = np.stack([np.ones_like(gold), said - gold, 1 - gold, said * (1 - gold)], axis=1)
+    columns = np.stack([np.ones_like(gold), called - gold, 1 - gold, called * (1 - gold)], axis=1)
     np.add.at(sums, (outcomes.groups[known], (~own[known]).astype(int)), columns[known])
     sums = sums[sums[:, :, 0].sum(1) > 0]
     intervals = bootstrap_sums(sums, _contrasts, n_resamples=n_resamples, rng=rng, level=level)
@@ -356,12 +310,13 @@ def self_preference(
         name: Estimate(float(value), intervals[name].low, intervals[name].high, n, intervals[name].method)
         for (name, value), n in zip(values.items(), (int(known.sum()), n_negative), strict=True)
     }
-    return SelfPreference(
-        judge_family,
-        int(own.sum()),
-        int(other.sum()),
-        estimates["positive_rate_error"],
-        estimates["false_positive_rate"],
+    return SelfPreferenceResult(
+        family=judge_family,
+        n_own=int(own.sum()),
+        n_other=int(other.sum()),
+        positive_rate_error=measured(estimates["positive_rate_error"]),
+        false_positive_rate=measured(estimates["false_positive_rate"]),
+        test=tested(contrast_is_zero((called - gold)[known], own[known], outcomes.groups[known])),
     )
 
 

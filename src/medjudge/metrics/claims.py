@@ -9,47 +9,17 @@ here, and has no rule of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Sequence
 
 from medjudge.metrics.comparison import PERMUTATION, adjust_p
 from medjudge.metrics.group_tests import sign_test_floor
-from medjudge.metrics.metric_result import Frozen, TestResult, finite
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from medjudge.metrics.audit import Audit
-    from medjudge.metrics.summary import ModelResult, Results
+from medjudge.metrics.metric_result import TestResult, finite
+from medjudge.metrics.result_types import Audit, Claim, ComparisonResult, Kind, ModelResult, Results
 
 PREVALENCE = "prevalence"
 """The rate that no judge changes: its differences between generators are tested once, about nobody."""
 ANSWERED = "answered"
 """The share of cases with a verdict, tested where some have none."""
-Kind = Literal["difference", "chance", "heterogeneity", "calibration", "self-preference", "probe"]
-
-
-class Claim(Frozen):
-    """One test of the family, and whether a page may claim what it tests."""
-
-    kind: Kind
-    about: tuple[str, ...]
-    """Whom it speaks of: the judge; of a difference both; none where it speaks of the rows alone."""
-    what: str
-    """The statistic (`accuracy`, `macro_f1`, ...), of calibration `ece` or `direction`, of a probe the probe."""
-    p: float | None
-    """Before correction, by groups; None where it could not be tested: it is no part of the family."""
-    n_groups: int
-    """Groups that carry the test."""
-    method: str
-    low: float | None = None
-    """The interval that is shown beside the test; None where there is none."""
-    high: float | None = None
-    null: float = 0.0
-    """The value that the hypothesis names, in the interval's unit."""
-    adjusted_p: float | None = None
-    """By Holm's method over all tests of the page."""
-    claimed: bool = False
 
 
 def claim_of(
@@ -84,8 +54,7 @@ def tests_of(results: Results) -> list[Claim]:
             ends = _ends_beside_chance(model, results.chance)
             tests.append(claim_of("chance", (name,), "accuracy", model.chance_test, interval=ends, null=results.chance))
     for one in results.unpaired:
-        test = TestResult(p=one.p, n_groups=one.n_groups, method=one.method)
-        tests.append(claim_of("difference", (one.a, one.b), "accuracy", test))
+        tests.append(claim_of("difference", (one.a, one.b), "accuracy", TestResult.model_validate(one)))
     if results.audit is not None:
         tests += _of_audit(results.audit)
     for name, judge in results.probes.judges.items() if results.probes is not None else ():
@@ -127,8 +96,7 @@ def _of_comparisons(results: Results) -> list[Claim]:
 def _of_audit(audit: Audit) -> list[Claim]:
     tests = []
     for pair in audit.pairs:
-        accuracy = TestResult(p=pair.p, n_groups=pair.n_groups, method=pair.method)
-        tests.append(claim_of("difference", (pair.a, pair.b), "accuracy", accuracy))
+        tests.append(claim_of("difference", (pair.a, pair.b), "accuracy", TestResult.model_validate(pair)))
         for what, one in pair.tests.items():
             test = TestResult(p=one.p, n_groups=one.n_groups, method=PERMUTATION)
             ends = (one.difference.low, one.difference.high)
@@ -136,7 +104,7 @@ def _of_audit(audit: Audit) -> list[Claim]:
     shares: list[tuple[int, dict[str, float]]] = []
     for name, judge in audit.judges.items():
         for rate in judge.heterogeneity:
-            test = TestResult(p=rate.p, n_groups=rate.n_groups, method=rate.method)
+            test = TestResult.model_validate(rate)
             if rate.outcome != PREVALENCE:
                 tests.append(claim_of("heterogeneity", (name,), rate.outcome, test))
             elif (rate.n, rate.rates) not in shares:  # no judge changes it: the same rows are tested once
@@ -144,9 +112,8 @@ def _of_audit(audit: Audit) -> list[Claim]:
                 shares.append((rate.n, rate.rates))
                 tests.append(claim_of("heterogeneity", about, rate.outcome, test))
         if judge.calibration is not None:
-            for what, found in (("ece", judge.calibration.ece_test), ("direction", judge.calibration.direction_test)):
-                if found is not None:
-                    tests.append(claim_of("calibration", (name,), what, found))
+            both = {"ece": judge.calibration.ece_test, "direction": judge.calibration.direction_test}
+            tests += [claim_of("calibration", (name,), what, one) for what, one in both.items() if one is not None]
         preference = judge.self_preference
         if preference is not None and preference.test is not None:
             gap = preference.positive_rate_error
@@ -157,6 +124,7 @@ def _of_audit(audit: Audit) -> list[Claim]:
 
 def decide(tests: Iterable[Claim], level: float) -> tuple[Claim, ...]:
     """The tests of one page, corrected together and decided. Of a test that occurs twice the first counts."""
+    # A pair may be tested by two tables of a page; twice in the family, it would cost the others twice.
     once: dict[tuple[Kind, tuple[str, ...], str], Claim] = {}
     for test in tests:
         once.setdefault(_key(test.kind, test.about, test.what), test)
@@ -185,6 +153,16 @@ def is_claimed(results: Results, kind: Kind, about: tuple[str, ...], what: str) 
     """Whether a page of these results may claim it; never for results of a program that decided otherwise."""
     claim = find_claim(results.claims, kind, about, what)
     return claim is not None and claim.claimed
+
+
+def is_clear(comparison: ComparisonResult, results: Results) -> bool:
+    """Whether a page may say that the two judges' accuracies differ."""
+    return is_claimed(results, "difference", (comparison.a, comparison.b), "accuracy")
+
+
+def differs_from_chance(name: str, results: Results) -> bool:
+    """Whether a page may say that a model's accuracy differs from guessing."""
+    return is_claimed(results, "chance", (name,), "accuracy")
 
 
 def enough_groups(n_groups: int, level: float) -> bool:

@@ -80,6 +80,7 @@ def due_cases(case_ids: AbstractSet[str], answered: Mapping[str, AbstractSet[str
     what a judge left out counts as wrong. Where judges fall into sets without a common case (two weeks, two sites),
     each set answers for the cases that the set covers, and none for another set's.
     """
+    # Judges that share a case, directly or through others, are joined into one set: its connected components.
     sets: list[tuple[set[str], set[str]]] = []  # judges, cases
     for judge, given in answered.items():
         judges, covered = {judge}, set(given & case_ids)
@@ -114,45 +115,12 @@ def code_outcomes(
     Raises DataError for no case with a gold label, a repeated id, or a label that is not one of `labels`.
     """
     code = {label: index for index, label in enumerate(labels)}
-    known: dict[str, Case] = {}
-    for case in cases:
-        if case.gold is None:
-            continue
-        if case.case_id in known:
-            raise DataError(f"case {case.case_id!r} occurs twice. Metrics join by case id: give each case its own.")
-        if case.gold not in code:
-            raise DataError(
-                f"case {case.case_id!r}: expert label {case.gold!r} is not one of {', '.join(map(repr, labels))}."
-            )
-        known[case.case_id] = case
-    if not known:
-        raise DataError(f"none of {len(cases)} cases has an expert label: there is nothing to measure against.")
-
+    known = _rated(cases, code)
     group_code: dict[str, int] = {}
     for case in known.values():
         group_code.setdefault(_group(case), len(group_code))
 
-    answers: dict[str, int] = {}
-    kinds: dict[str, str] = {}
-    n_unmatched = 0
-    for judgement in judgements:
-        if judgement.case_id in answers:
-            raise DataError(f"two judgements for case {judgement.case_id!r}: expected one per case and judge.")
-        match judgement:
-            case Verdict(label=label) if label in code:
-                answer = code[label]
-            case Verdict(label=label):
-                raise DataError(
-                    f"case {judgement.case_id!r}: judged {label!r}, expected one of {', '.join(map(repr, labels))}."
-                )
-            case Unparsed(kind=kind):
-                answer = len(code) + (kind != "schema")
-                kinds[judgement.case_id] = kind
-        if judgement.case_id in known:
-            answers[judgement.case_id] = answer
-        else:
-            n_unmatched += 1
-
+    answers, kinds, n_unmatched = _coded(judgements, code, known)
     n_missing = len(known) - len(answers)
     if due and not answers:
         raise DataError(
@@ -176,6 +144,61 @@ def code_outcomes(
         n_unmatched=n_unmatched,
         kinds=tuple(kinds.get(case.case_id, "") for case in judged),
     )
+
+
+def _rated(cases: Sequence[Case], code: Mapping[str, int]) -> dict[str, Case]:
+    """Case id -> case, of those with an expert label. Raises DataError as `code_outcomes`."""
+    known: dict[str, Case] = {}
+    for case in cases:
+        if case.gold is None:
+            continue
+        if case.case_id in known:
+            raise DataError(f"case {case.case_id!r} occurs twice. Metrics join by case id: give each case its own.")
+        if case.gold not in code:
+            raise DataError(
+                f"case {case.case_id!r}: expert label {case.gold!r} is not one of {', '.join(map(repr, code))}. "
+                "Correct the row, or the task's labels."
+            )
+        known[case.case_id] = case
+    if not known:
+        raise DataError(
+            f"none of {len(cases)} cases has an expert label: there is nothing to measure against. Expected one or "
+            "more: name the field that holds it."
+        )
+    return known
+
+
+def _coded(
+    judgements: Sequence[Judgement], code: Mapping[str, int], known: Mapping[str, Case]
+) -> tuple[dict[str, int], dict[str, str], int]:
+    """Case id -> coded answer, case id -> why there is no verdict, and the number of answers to cases not in `known`.
+
+    Raises DataError as `code_outcomes`.
+    """
+    answers: dict[str, int] = {}
+    kinds: dict[str, str] = {}
+    n_unmatched = 0
+    for judgement in judgements:
+        if judgement.case_id in answers:
+            raise DataError(
+                f"two judgements for case {judgement.case_id!r}: expected one per case and judge. Keep one of them."
+            )
+        match judgement:
+            case Verdict(label=label) if label in code:
+                answer = code[label]
+            case Verdict(label=label):
+                raise DataError(
+                    f"case {judgement.case_id!r}: judged {label!r}, expected one of {', '.join(map(repr, code))}. "
+                    "Correct the verdict, or the task's labels."
+                )
+            case Unparsed(kind=kind):
+                answer = len(code) + (kind != "schema")
+                kinds[judgement.case_id] = kind
+        if judgement.case_id in known:
+            answers[judgement.case_id] = answer
+        else:
+            n_unmatched += 1
+    return answers, kinds, n_unmatched
 
 
 def _group(case: Case) -> str:
@@ -296,6 +319,7 @@ def metrics_from_counts(
         support, given = counts.sum(-1), verdicts.sum(-2)
         f1 = 2 * hits / (support + given)
         occurs = support + given > 0
+        # A label that neither side uses has no F1 and no part in the mean, as in scikit-learn.
         f1_or_zero = np.where(occurs, f1, 0.0)
         metrics = {"accuracy": hits.sum(-1) / n}
         if answer_is_json:

@@ -17,6 +17,7 @@ from medjudge.metrics.classification import group_counts as counts_by_group
 from medjudge.metrics.exchange import FAR, FIRST_LOOK
 from medjudge.metrics.group_tests import EXACT_BELOW
 from medjudge.metrics.intervals import Estimate, leave_one_out
+from medjudge.metrics.result_types import PowerResult
 
 FloatArray = NDArray[np.float64]
 DIFFERENCE = "jackknife over groups, t"
@@ -79,8 +80,7 @@ def mcnemar(only_a: int, only_b: int, *, method: Literal["auto", "exact", "mid-p
     """McNemar's two-sided test from the two discordant counts. Rows are taken as independent.
 
     auto: fewer than 25 discordant rows: exact binomial (`statsmodels`). From 25 on: mid-p, the exact p less the
-    probability
-    of the observed split, which keeps the nominal level without the exact test's caution.
+    probability of the observed split, which keeps the nominal level without the exact test's caution.
     Source: Fagerland, Lydersen & Laake (2013), doi:10.1186/1471-2288-13-91.
     """
     discordant = only_a + only_b
@@ -105,7 +105,7 @@ def paired_differences(pairing: Pairing, metrics: tuple[str, ...], *, level: flo
     """
     a, b = pairing.a, pairing.b
     if not len(a.gold):
-        raise DataError("two judges have no case in common: there is nothing to compare.")
+        raise DataError("two judges have no case in common: there is nothing to compare. Check that case ids agree.")
     both = np.stack([counts_by_group(a), counts_by_group(b)], axis=1)
     both = both[both[:, 0].sum((1, 2)) > 0]
     without = leave_one_out(both, lambda sums: metrics_from_counts(sums, **count_options(a)))
@@ -157,19 +157,6 @@ class Permutation:
     """Assignments tried; all 2^n_groups of them where that is fewer than asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Power:
-    """What a number of rows could show, whatever they did show."""
-
-    n: int
-    design_effect: float
-    """Variance with groups over variance without, at least 1: n / design_effect rows are independent."""
-    minimum_detectable: float
-    """The smallest distance that n rows detect with the wanted power, as a proportion; nan where none."""
-    power: float
-    alpha: float
-
-
 def paired_statistics(
     pairing: Pairing, names: Sequence[str] | None = None, *, level: float = 0.95
 ) -> dict[str, Estimate]:
@@ -209,7 +196,7 @@ def _paired_counts(
     """Tables of both judges by group, groups without a paired row left out, and the statistics of such tables."""
     a, b = pairing.a, pairing.b
     if not len(a.gold):
-        raise DataError("two judges have no case in common: there is nothing to compare.")
+        raise DataError("two judges have no case in common: there is nothing to compare. Check that case ids agree.")
     counts_a, counts_b = counts_by_group(a), counts_by_group(b)
     present = counts_a.sum((1, 2)) > 0
 
@@ -234,6 +221,7 @@ def permutation_of_sums(
     shape = sums_a.shape[1:]
     apart = (sums_a != sums_b).reshape(len(sums_a), -1).any(1)  # swapping equals changes nothing
     middle = (sums_a.sum(0) + sums_b.sum(0)).ravel() / 2
+    # A swap of group g moves both sums by the same amount, so all swaps are one product of signs and halves.
     half = (sums_a[apart] - sums_b[apart]).reshape(-1, middle.size) / 2
     signs, exact = _assignments(len(half), n_resamples, rng)
     whole_a, whole_b = statistics(sums_a.sum(0)), statistics(sums_b.sum(0))
@@ -252,6 +240,7 @@ def permutation_of_sums(
         of_b = statistics((middle - shift).reshape(-1, *shape))
         for name, values in of_a.items():
             drawn.setdefault(name, []).append(values - of_b[name])
+        # As in `exchange.permutation_test`: a p that is far from any claim is not drawn further.
         n_before, n_drawn = n_drawn, n_drawn + len(chunk)
         if not exact and n_before < FIRST_LOOK <= n_drawn and not any(one.p <= FAR for one in results().values()):
             break
@@ -302,6 +291,7 @@ def _permutation(difference: float, draws: FloatArray, exact: bool, n_groups: in
         return Permutation(difference, float("nan"), n_groups, len(draws))
     # Sums in another order may differ in the last digit from the observed difference they equal.
     as_far = int((np.abs(defined) >= abs(difference) - 1e-12).sum())
+    # With all assignments listed the observed one is among them; a drawn sample does not hold it, so 1 is added.
     p = as_far / len(defined) if exact else (as_far + 1) / (len(defined) + 1)
     return Permutation(difference, p, n_groups, len(draws))
 
@@ -328,7 +318,7 @@ def adjust_p(
 
 def power_against_chance(
     n: int, chance: float, *, power: float = 0.8, alpha: float = 0.05, design_effect: float = 1.0
-) -> Power:
+) -> PowerResult:
     """What n rows could show of an accuracy against `chance`.
 
     Two-sided, normal approximation: n = deff (z_a sqrt(p0 q0) + z_b sqrt(p1 q1))^2 / (p1 - p0)^2.
@@ -344,12 +334,12 @@ def power_against_chance(
         spread = z_a * math.sqrt(chance * (1 - chance)) + z_b * math.sqrt(there * (1 - there))
         return design_effect * (spread / effect) ** 2
 
-    return Power(n, design_effect, _smallest(rows, n, 1 - chance), power=power, alpha=alpha)
+    return _power(_smallest(rows, n, 1 - chance), n, design_effect, power, alpha)
 
 
 def power_of_pair(
     only_a: int, only_b: int, n: int, *, power: float = 0.8, alpha: float = 0.05, design_effect: float = 1.0
-) -> Power:
+) -> PowerResult:
     """What n paired rows could show of a difference in accuracy, given how often exactly one judge is right.
 
     Two-sided McNemar's test: n = deff (z_a sqrt(d) + z_b sqrt(d - e^2))^2 / e^2 with d the share of discordant rows
@@ -359,13 +349,18 @@ def power_of_pair(
     if n == 0:
         raise DataError("no paired rows: what they could show cannot be computed.")
     z_a, z_b = _normal_quantiles(power, alpha)
+    # Concordant rows say nothing about the difference: only how often the two part decides.
     discordant = (only_a + only_b) / n
 
     def rows(effect: float) -> float:
         spread = z_a * math.sqrt(discordant) + z_b * math.sqrt(max(discordant - effect**2, 0.0))
         return design_effect * (spread / effect) ** 2
 
-    return Power(n, design_effect, _smallest(rows, n, discordant), power=power, alpha=alpha)
+    return _power(_smallest(rows, n, discordant), n, design_effect, power, alpha)
+
+
+def _power(least: float, n: int, design_effect: float, power: float, alpha: float) -> PowerResult:
+    return PowerResult(n=n, design_effect=design_effect, minimum_detectable=least, power=power, alpha=alpha)
 
 
 def _normal_quantiles(power: float, alpha: float) -> tuple[float, float]:

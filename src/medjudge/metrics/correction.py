@@ -35,35 +35,39 @@ def rogan_gladen(
     judged: (N,) bool, the judge on rows without gold; labelled_judged, labelled_gold: (n,) bool on other rows, with
     gold. Their TPR and TNR must hold on the rows without gold too: a generator or a topic that the labelled rows lack
     breaks that. Independent rows: Lang & Reiczigel's interval. With groups, which both sets then need: an expanded
-    bootstrap over groups, which needs `rng`. A code that stands in both sets is one group, drawn with all its rows;
+    bootstrap over groups, which needs `rng`. A code that is in both sets is one group, drawn with all its rows;
     groups with labelled rows and groups without are drawn apart, as many as there are of each. nan where the labelled
     rows lack a class, there are no rows, or TPR + TNR <= 1: such a judge carries no information.
     Source: Rogan & Gladen (1978), doi:10.1093/oxfordjournals.aje.a112510; Lang & Reiczigel (2014),
     doi:10.1016/j.prevetmed.2013.09.015.
     """
-    said, labelled, gold = _checked(judged, labelled_judged, labelled_gold, binary=True)
+    called, labelled, gold = _checked(judged, labelled_judged, labelled_gold, binary=True)
     method = BOOTSTRAP if groups is not None else "Lang & Reiczigel"
     counts = _labelled_counts(labelled, gold)
-    value = float(_rogan_gladen(said.mean() if len(said) else np.array(np.nan), counts.sum(0)))
+    value = float(_rogan_gladen(called.mean() if len(called) else np.array(np.nan), counts.sum(0)))
     if np.isnan(value):
-        return Estimate(np.nan, np.nan, np.nan, len(said), method)
+        return Estimate(np.nan, np.nan, np.nan, len(called), method)
     if groups is None and labelled_groups is None:
-        low, high = _lang_reiczigel(said, counts.sum(0), level)
-        return Estimate(value, low, high, len(said), method)
+        low, high = _lang_reiczigel(called, counts.sum(0), level)
+        return Estimate(value, low, high, len(called), method)
     if groups is None or labelled_groups is None or rng is None:
         raise DataError("with groups, Rogan-Gladen's bootstrap needs `groups`, `labelled_groups` and `rng`.")
     new, old, n_groups = _joint_codes(groups, labelled_groups)
     sums = np.column_stack(
-        [_sum_groups(np.stack([said, np.ones(len(said))], axis=1), new, n_groups), _sum_groups(counts, old, n_groups)]
+        [
+            _sum_groups(np.stack([called, np.ones(len(called))], axis=1), new, n_groups),
+            _sum_groups(counts, old, n_groups),
+        ]
     )
     with_labels = np.isin(np.arange(n_groups), old)
+    # Drawn apart, so that every resample has as many labelled groups as there are: TPR and TNR rest on them.
     drawn = resample_sums(sums[with_labels], n_resamples, rng)
     if not with_labels.all():
         drawn = drawn + resample_sums(sums[~with_labels], n_resamples, rng)
     with np.errstate(invalid="ignore"):
         draws = _rogan_gladen(drawn[:, 0] / drawn[:, 1], drawn[:, 2:])
     low, high = expanded_interval(draws, level, min(len(np.unique(new)), int(with_labels.sum())))
-    return Estimate(value, low, high, len(said), method)
+    return Estimate(value, low, high, len(called), method)
 
 
 def _labelled_counts(labelled: FloatArray, gold: FloatArray) -> FloatArray:
@@ -80,12 +84,12 @@ def _rogan_gladen(rate: FloatArray, counts: FloatArray) -> FloatArray:
     return np.asarray(np.clip(corrected, 0, 1))
 
 
-def _lang_reiczigel(said: FloatArray, counts: FloatArray, level: float) -> tuple[float, float]:
+def _lang_reiczigel(called: FloatArray, counts: FloatArray, level: float) -> tuple[float, float]:
     from scipy.stats import norm
 
     z = float(norm.ppf((1 + level) / 2))
-    n, n_tpr, n_tnr = len(said) + z**2, counts[1] + 2, counts[3] + 2
-    rate = (said.sum() + z**2 / 2) / n
+    n, n_tpr, n_tnr = len(called) + z**2, counts[1] + 2, counts[3] + 2
+    rate = (called.sum() + z**2 / 2) / n
     tpr, tnr = (counts[0] + 1) / n_tpr, (counts[2] + 1) / n_tnr
     gain = tpr + tnr - 1
     if gain <= 0:
@@ -113,27 +117,28 @@ def prediction_powered_rate(
     judged: (N,), labelled_judged, labelled_gold: (n,), bool or numbers in [0, 1]; the ends are clipped to it. The
     labelled rows must be a random sample of the same population; of the judge nothing is asked. `plain`: lambda = 1
     (PPI). `tuned`: the lambda in [0, 1] with the smallest variance (PPI++), so that a useless judge costs nothing.
-    groups, labelled_groups: (N,), (n,) codes, both or neither; a code that stands in both is one group, and what its
+    groups, labelled_groups: (N,), (n,) codes, both or neither; a code that is in both is one group, and what its
     labelled and its other rows have in common enters the variance. Student's t with as many degrees of freedom as
     labelled groups less one. nan ends with fewer than two labelled groups or without spread.
     Source: Angelopoulos et al. (2023), arXiv:2301.09633; PPI++: Angelopoulos, Duchi & Zrnic (2023), arXiv:2311.01453,
     equation 8 (the tuned lambda of a mean).
     """
-    said, labelled, gold = _checked(judged, labelled_judged, labelled_gold, binary=False)
+    called, labelled, gold = _checked(judged, labelled_judged, labelled_gold, binary=False)
     method = "PPI++" if tuning == "tuned" else "PPI"
     n = len(gold)
-    if not n or not len(said):
+    if not n or not len(called):
         return Estimate(np.nan, np.nan, np.nan, n, method)
     if (groups is None) != (labelled_groups is None):
         raise DataError("prediction-powered inference takes `groups` and `labelled_groups`, both or neither.")
-    covariance, n_groups = _mean_covariance(gold, labelled, said, groups, labelled_groups)
-    # The estimate is mean(gold) + weight * gain, gain = mean(said) - mean(labelled).
+    covariance, n_groups = _mean_covariance(gold, labelled, called, groups, labelled_groups)
+    # The estimate is mean(gold) + weight * gain, gain = mean(called) - mean(labelled).
     gain_variance = covariance[1, 1] + covariance[2, 2] - 2 * covariance[1, 2]
     with_gain = covariance[0, 2] - covariance[0, 1]
     weight = 1.0
     if tuning == "tuned":
+        # From 0, the gold labels alone, to 1, plain PPI; a minimum of the variance outside of that is not used.
         weight = float(np.clip(-with_gain / gain_variance, 0, 1)) if gain_variance > 0 else 0.0
-    value = float(gold.mean() + weight * (said.mean() - labelled.mean()))
+    value = float(gold.mean() + weight * (called.mean() - labelled.mean()))
     variance = covariance[0, 0] + 2 * weight * with_gain + weight**2 * gain_variance
     if n_groups < 2 or not variance > 0:
         return Estimate(value, np.nan, np.nan, n, method)
@@ -151,17 +156,17 @@ def gold_rate(gold: ArrayLike, groups: ArrayLike | None = None, *, level: float 
 def _mean_covariance(
     gold: FloatArray,
     labelled: FloatArray,
-    said: FloatArray,
+    called: FloatArray,
     groups: ArrayLike | None,
     labelled_groups: ArrayLike | None,
 ) -> tuple[FloatArray, int]:
     """(3, 3) covariance over groups of mean(gold), mean(labelled), mean(said), and the number of labelled groups."""
     if groups is None or labelled_groups is None:
-        new, old, n_groups = np.arange(len(said)) + len(gold), np.arange(len(gold)), len(gold) + len(said)
+        new, old, n_groups = np.arange(len(called)) + len(gold), np.arange(len(gold)), len(gold) + len(called)
     else:
         new, old, n_groups = _joint_codes(groups, labelled_groups)
     parts = np.zeros((n_groups, 3))
-    for column, (values, code) in enumerate(((gold, old), (labelled, old), (said, new))):
+    for column, (values, code) in enumerate(((gold, old), (labelled, old), (called, new))):
         n_held = len(np.unique(code))
         deviations = np.bincount(code, weights=values - values.mean(), minlength=n_groups) / len(values)
         parts[:, column] = deviations * np.sqrt(n_held / max(n_held - 1, 1))
@@ -185,12 +190,14 @@ def _sum_groups(columns: FloatArray, code: IntArray, n_groups: int) -> FloatArra
 def _checked(
     judged: ArrayLike, labelled_judged: ArrayLike, labelled_gold: ArrayLike, *, binary: bool
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    said, labelled, gold = (np.asarray(a, dtype=np.float64) for a in (judged, labelled_judged, labelled_gold))
+    called, labelled, gold = (np.asarray(a, dtype=np.float64) for a in (judged, labelled_judged, labelled_gold))
     if labelled.shape != gold.shape:
-        raise DataError(f"{labelled.size} judged and {gold.size} gold values were given for the labelled rows.")
-    for values in (said, labelled, gold):
+        raise DataError(
+            f"{labelled.size} judged and {gold.size} gold values were given for the labelled rows: expected one each."
+        )
+    for values in (called, labelled, gold):
         allowed = np.isin(values, (0, 1)) if binary else (values >= 0) & (values <= 1)
         if not allowed.all():
             wanted = "passed or not (1 or 0)" if binary else "in [0, 1]"
             raise DataError(f"a pass rate is corrected from values {wanted}: leave out what is missing, and count it.")
-    return said, labelled, gold
+    return called, labelled, gold

@@ -1,28 +1,16 @@
 """Sentences about who answered what: cases without a verdict, by kind and by slice; what two judges know apart from
-what they answer; prompts that lost words; and the one sentence that stands first.
+what they answer; prompts that lost words; and the one sentence that a page begins with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
-from medjudge.metrics.claims import is_claimed
+from medjudge.metrics.claims import differs_from_chance, is_claimed, is_clear
 from medjudge.metrics.classification import ABSENT
-from medjudge.metrics.sentences import (
-    _listed,
-    _with_ends,
-    counted,
-    differs_from_chance,
-    is_clear,
-    leakage_line,
-    percent,
-    signed,
-)
-
-if TYPE_CHECKING:
-    from medjudge.metrics.audit import GeneratorResult
-    from medjudge.metrics.summary import ComparisonResult, ModelResult, Results
+from medjudge.metrics.judge_pairs import best_model
+from medjudge.metrics.result_types import ComparisonResult, GeneratorResult, ModelResult, Results
+from medjudge.metrics.wording import counted, leakage_line, listed, percent, signed, with_ends
 
 KIND_WORDS = {
     "format": "unreadable",
@@ -64,8 +52,6 @@ def kinds_under(unanswered: Mapping[str, int]) -> list[str]:
 
 def outcome_sentence(results: Results) -> str:
     """The outcome in one sentence: the model that is right most often, of how many, and what that is beside others."""
-    from medjudge.metrics.summary import best_model
-
     models = results.of_role("model")
     name = best_model(results.models, "model")
     if name is None:
@@ -76,7 +62,7 @@ def outcome_sentence(results: Results) -> str:
     if model.n_unparsed:
         answered = f" ({model.n_answered:,} of {model.n:,} answered, the others count as wrong)"
     sentence = (
-        f"{name} gives the experts' label in {_with_ends(model.metrics['accuracy'])} of "
+        f"{name} gives the experts' label in {with_ends(model.metrics['accuracy'])} of "
         f"{counted(model.n, 'case')}{answered}{rank}"
     )
     if not model.n_answered:
@@ -87,8 +73,8 @@ def outcome_sentence(results: Results) -> str:
     beside = [_against(name, model, results)]
     if results.reference is not None and results.reference != name:
         beside += [_against_reference(results.comparison(name, results.reference), results)]
-    said = [part for part in beside if part]
-    return f"{sentence}: {' and '.join(said)}." if said else f"{sentence}."
+    parts = [part for part in beside if part]
+    return f"{sentence}: {' and '.join(parts)}." if parts else f"{sentence}."
 
 
 def _rank(name: str, results: Results) -> str:
@@ -129,15 +115,15 @@ def headlines(results: Results, n: int = MAX_HEADLINES) -> list[str]:
 
     At most n of `results.statements`; the others are no less true.
     """
-    said = list(results.statements)
+    lines = list(results.statements)
     gaps = {*coverage_sentences(results), *prompt_sentences(results)}
     gaps = {line for line in gaps if not line.startswith(EVERY_ANSWER)}
     last = leakage_line(results)
-    first = said[:2] + [line for line in said if line.startswith(BASELINE)][:1]
-    first += [line for line in said if line in gaps][: n - len(first) - 1]
-    chosen = list(dict.fromkeys([*first, *said]))
+    first = lines[:2] + [line for line in lines if line.startswith(BASELINE)][:1]
+    first += [line for line in lines if line in gaps][: n - len(first) - 1]
+    chosen = list(dict.fromkeys([*first, *lines]))
     chosen = [line for line in chosen if line != last][: n - 1]
-    return [line for line in said if line in chosen] + [last]
+    return [line for line in lines if line in chosen] + [last]
 
 
 def shared_sentences(comparison: ComparisonResult) -> list[str]:
@@ -196,7 +182,7 @@ def coverage_sentences(results: Results) -> list[str]:
             sentences.append(f"{name}: its numbers leave out {counted(n_left_out, 'case')} that it has no answer for.")
     readable = [name for name, model in models.items() if not model.n_unparsed]
     if readable:
-        sentences.append(f"{EVERY_ANSWER}{_listed(readable)} could be read.")
+        sentences.append(f"{EVERY_ANSWER}{listed(readable)} could be read.")
     if any(model.lenient for model in models.values()):
         sentences.append("Answers were read leniently: forms that the task contract does not name were accepted.")
     return sentences
@@ -232,6 +218,7 @@ def _concentrated(name: str, results: Results) -> list[str]:
         if len(rows) < 2 or not left or len({row.n_unparsed / row.n for row in rows}) == 1:
             continue
         n_left = sum(row.n_unparsed for row in left)
+        # All gaps in one value: that is a fault of one generator or site, and is said as such.
         if len(left) == 1 and n_left > 1:
             word = _word(rows)
             sentences.append(
@@ -262,10 +249,10 @@ def prompt_sentences(results: Results) -> list[str]:
         prompts = model.prompts
         if prompts is None or not prompts.n_shortened or prompts.shortened is None:
             continue
-        whole = f"agreement on whole prompts {_with_ends(prompts.whole)}, " if prompts.whole else "none was whole; "
+        whole = f"agreement on whole prompts {with_ends(prompts.whole)}, " if prompts.whole else "none was whole; "
         sentences.append(
             f"{name}: {prompts.n_shortened:,} of {counted(prompts.n, 'prompt')} were shortened{to_fit}, by "
             f"{counted(prompts.n_words_cut, 'word')} in all; {whole}"
-            f"{'on cut ones' if prompts.whole else 'agreement on cut ones'} {_with_ends(prompts.shortened)}."
+            f"{'on cut ones' if prompts.whole else 'agreement on cut ones'} {with_ends(prompts.shortened)}."
         )
     return sentences

@@ -60,6 +60,7 @@ def intraclass_correlation(hits: FloatArray, block: IntArray) -> float:
     mean = np.bincount(block, weights=hits) / size
     between = float((size * (mean - hits.mean()) ** 2).sum()) / (n_groups - 1)
     within = float(((hits - mean[block]) ** 2).sum()) / (n - n_groups)
+    # The mean group size that unequal groups are worth: Donner's n0.
     typical = (n - float((size**2).sum()) / n) / (n_groups - 1)
     spread = between + (typical - 1) * within
     return float(np.clip((between - within) / spread, 0, 1)) if spread > 0 else 0.0
@@ -80,6 +81,7 @@ def permutation_test(
     Exact where groups are of one size or hold one size of every level; where sizes differ, a group's total enters
     divided by the standard deviation that its size gives it. At least `MIN_RESAMPLES` draws, at most `n_resamples`.
     """
+    # A draw takes time by groups: of many groups fewer are drawn, but enough for a p of .001.
     n_resamples = int(np.clip(MAX_DRAWN // len(cells), min(MIN_RESAMPLES, n_resamples), n_resamples))
     inside, inside_covariance, noise = _within(cells, hit_cells)
     design, residual = _between(hits, cells, block)
@@ -96,6 +98,7 @@ def permutation_test(
     root = _inverse_root(covariance)
     seen = float(((scores @ root) ** 2).sum())
     n_drawn = n_as_large = 0
+    # Two rounds: a p that is far from any claim after the first is not drawn further.
     for n in (min(FIRST_LOOK, n_resamples), max(n_resamples - FIRST_LOOK, 0)):
         draws = np.zeros((n, cells.shape[1]))
         if within:
@@ -103,6 +106,7 @@ def permutation_test(
         if between:
             draws += _drawn_between(design, residual, n, rng) / spread
         drawn = ((draws @ root) ** 2).sum(1)
+        # Equal tables summed in another order differ in the last digits: they count as equal.
         n_as_large += int((drawn >= seen * (1 - 1e-9) - 1e-12).sum())
         n_drawn += n
         if n_as_large > FAR * n_drawn or n_drawn == n_resamples:
@@ -113,6 +117,7 @@ def permutation_test(
 def _inverse_root(covariance: FloatArray) -> FloatArray:
     """R with R R' the pseudo-inverse: |scores R|^2 is the score statistic."""
     values, vectors = np.linalg.eigh(covariance)
+    # k levels have k - 1 contrasts, so one eigenvalue is zero up to rounding.
     kept = values > 1e-9 * max(values.max(), 1e-300)
     return np.asarray(vectors[:, kept] / np.sqrt(values[kept]))
 

@@ -68,6 +68,7 @@ def sign_flips(values: ArrayLike, groups: ArrayLike) -> GroupTest:
     distance = np.abs(2 * np.arange(total + 1) - total)
     chance = _subset_sums(moved)
     beyond, equal = float(chance[distance > seen].sum()), float(chance[distance == seen].sum())
+    # Exact where few groups differ; mid-p above, because exact tests of a coarse sum are too cautious.
     p = beyond + equal if n_moved < EXACT_BELOW else beyond + equal / 2
     method = SIGN_FLIPS + (", exact" if n_moved < EXACT_BELOW else ", mid-p")
     return GroupTest(min(p, 1.0), n_moved, method)
@@ -104,6 +105,7 @@ def _t_over_groups(sums: FloatArray, n_groups: int) -> GroupTest:
         return GroupTest(float("nan"), n_groups, GROUP_T)
     n = len(sums)
     total, spread = float(sums.sum()), float(((sums - sums.mean()) ** 2).sum() * n / (n - 1))
+    # Sums that are all alike have no spread to divide by: the answer is certain either way.
     if spread <= 1e-18 * max(total**2, 1e-300):
         p = 1.0 if abs(total) < 1e-9 else 0.0
     else:
@@ -174,6 +176,7 @@ def _poisson_binomial_p(n_right: int, probability: FloatArray) -> float:
     From the characteristic function on as many points as the distribution has width. Trials of nearly the same
     probability are taken together. Source: Hong (2013), doi:10.1016/j.csda.2012.10.006.
     """
+    # Equal steps of arcsin(sqrt(p)) are finest near 0 and 1, where p (1 - p) changes most.
     near = (np.arcsin(np.sqrt(probability)) * _PROBABILITY_STEPS).astype(np.int64)
     count = np.bincount(near).astype(np.float64)
     mean = np.bincount(near, weights=probability)[count > 0] / count[count > 0]
@@ -236,6 +239,7 @@ def _drawn_calibrated(
     """
     n, n_groups = len(code), int(code.max()) + 1
     n_draws = int(np.clip(_MAX_DRAWN // n, _MIN_DRAWS, N_FLIPS))
+    # Both rows of a pair take the group's number with probability share^2, which is the correlation.
     share = _correlation(right, probability, code) ** 0.5 if n_groups < n else 0.0
     in_bin = np.zeros((n, int(bins.max()) + 1))
     in_bin[np.arange(n), bins] = 1.0

@@ -34,7 +34,7 @@ METHODS = {
 _CHUNK_ENTRIES = 400_000
 """Weights held at once: 3 MB, which a processor's cache holds; ten times as many take three times as long."""
 _MAX_BLOCKS = 500
-"""Blocks of the jackknife; a block stands for a group where there are more groups."""
+"""Blocks of the jackknife; where there are more groups, each block holds several."""
 _BLOCK_SEED = 0
 _MIN_DEFINED = 0.95
 """Share of resamples in which a statistic must be defined before its interval is given."""
@@ -71,6 +71,7 @@ def resample_sums(group_sums: FloatArray, n_resamples: int, rng: np.random.Gener
     n_groups = group_sums.shape[0]
     if n_groups == 0:
         raise DataError("no groups to resample: an interval needs at least one group of cases.")
+    # One matrix product per chunk serves every statistic: a table per group is all that they need.
     flat = np.ascontiguousarray(group_sums, dtype=np.float64).reshape(n_groups, -1)
     sums = np.empty((n_resamples, flat.shape[1]))
     step = max(1, _CHUNK_ENTRIES // n_groups)
@@ -99,7 +100,7 @@ def bootstrap_interval(value: float, draws: FloatArray, *, level: float, n_group
 
     value: the metric on all rows; draws: (n_resamples,). One group alone says nothing about others: (nan, nan).
     A proportion of exactly 0 or 1 has the same value in every resample, and its bootstrap interval would have no
-    width; there the Wilson interval stands instead, with the number of groups as n, which is on the wide side. Any
+    width; there the Wilson interval is given instead, with the number of groups as n, which is on the wide side. Any
     other statistic without spread, such as an F1 of 0, gets (nan, nan): no width is no knowledge, not certainty.
     """
     if math.isnan(value) or n_groups < 2:
@@ -135,10 +136,12 @@ def design_effect(values: ArrayLike, groups: ArrayLike | None = None) -> float:
         return 1.0
     sums, sizes = _by_group(x, np.asarray(groups))
     n, n_groups = len(x), len(sizes)
+    # Variance of the mean if rows were independent; `together` is the same with groups as units.
     apart = float(((x - x.mean()) ** 2).sum()) / (n * (n - 1))
     if n_groups < 2 or apart == 0:
         return 1.0
     together = n_groups / (n_groups - 1) * float(((sums - sizes * x.mean()) ** 2).sum()) / n**2
+    # With few groups an estimate below 1 is mostly noise: rows are never counted as more than they are.
     return max(1.0, together / apart)
 
 
@@ -167,6 +170,7 @@ def clustered_wilson(values: ArrayLike, groups: ArrayLike | None = None, *, leve
     from scipy.stats import norm, t
 
     tail = (1 + level) / 2
+    # Wilson's interval uses z; a smaller n gives it the width that t would, for few groups.
     shrink = float(norm.ppf(tail) / t.ppf(tail, n_groups - 1)) ** 2
     effective = n / design_effect(x, groups) * shrink
     return Estimate(rate, *wilson_interval(rate * effective, effective, level=level), n, CLUSTERED_WILSON)
@@ -184,6 +188,7 @@ def bca_interval(value: float, draws: FloatArray, jackknife: FloatArray, level: 
     defined, left_out = draws[~np.isnan(draws)], jackknife[~np.isnan(jackknife)]
     if math.isnan(value) or len(defined) < _MIN_DEFINED * len(draws) or not len(defined):
         return math.nan, math.nan
+    # Half of the ties count as below, as in a mid-p; a coarse statistic would otherwise look biased.
     tied = np.isclose(defined, value, rtol=1e-12, atol=1e-12)  # the same table, summed in another order
     below = (np.sum((defined < value) & ~tied) + 0.5 * np.sum(tied)) / len(defined)
     # A value outside all its draws would make the bias infinite.
@@ -231,6 +236,7 @@ def jackknife_interval(
     whole = np.append(jackknife, value)
     if n_blocks < 2 or not np.isfinite(whole).all() or (whole <= lowest).any() or (whole >= 1).any():
         return math.nan, math.nan
+    # On these scales an interval cannot leave the statistic's range, and is near to symmetric.
     moved = -np.log1p(-whole)
     if math.isfinite(lowest):
         moved += np.log(whole - lowest)
@@ -257,6 +263,7 @@ def leave_one_out(
     """
     n_groups = len(group_sums)
     block = _jackknife_blocks(n_groups)
+    # Sorted by content: the same groups in another order of the file fall into the same blocks.
     if n_groups > _MAX_BLOCKS:
         flat = group_sums.reshape(n_groups, -1)
         group_sums = group_sums[np.lexsort(flat.T)]

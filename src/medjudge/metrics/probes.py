@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from medjudge.errors import DataError
 from medjudge.metrics.group_tests import GroupTest, sign_flips
 from medjudge.metrics.intervals import Estimate, bootstrap_sums, clustered_wilson
-from medjudge.metrics.metric_result import Frozen, MetricResult, TestResult, measured, tested
+from medjudge.metrics.metric_result import Frozen, MetricResult, TestResult
 from medjudge.records import Judgement, Verdict
 
 FloatArray = NDArray[np.float64]
@@ -113,34 +113,19 @@ class Probes(Frozen):
         return tuple(line for judge in self.judges.values() for line in judge.statements)
 
 
-def probe_result(found: FlipResult, *, title: str, change: str, n_cases: int) -> ProbeResult:
+def probe_result(flips: FlipResult, *, title: str, change: str, n_cases: int) -> ProbeResult:
     """A flip rate as files hold it. n_cases: those that the probe was offered."""
-    n_probed = found.n + found.n_unreadable
-    return ProbeResult(
-        title=title,
-        change=change,
-        n_probed=n_probed,
-        n_unchanged=n_cases - n_probed,
-        n_unreadable=found.n_unreadable,
-        n_became_unreadable=found.n_became_unreadable,
-        flips=measured(found.flips),
-        to_positive=None if found.to_positive is None else measured(found.to_positive),
-        matrix=found.matrix,
-        shift_test=None if found.shift_test is None else tested(found.shift_test),
-    )
+    fields = asdict(flips)
+    n_probed = fields.pop("n") + flips.n_unreadable  # `ProbeResult.flips` has the n of the rate itself
+    own = {"title": title, "change": change, "n_probed": n_probed, "n_unchanged": n_cases - n_probed}
+    return ProbeResult.model_validate({**own, **fields})
 
 
-def consistency_result(found: SelfConsistency, *, temperature: float) -> ConsistencyResult:
+def consistency_result(consistency: SelfConsistency, *, temperature: float) -> ConsistencyResult:
     """Self-consistency as files hold it."""
-    return ConsistencyResult(
-        k=found.k,
-        temperature=temperature,
-        n_unparsed=found.n_unparsed,
-        agreement=measured(found.agreement),
-        unanimous=measured(found.unanimous),
-        majority_accuracy=None if found.majority_accuracy is None else measured(found.majority_accuracy),
-        single_accuracy=None if found.single_accuracy is None else measured(found.single_accuracy),
-    )
+    fields = asdict(consistency)
+    del fields["n"]  # the estimates have it
+    return ConsistencyResult.model_validate({**fields, "temperature": temperature})
 
 
 def flip_rate(

@@ -3,7 +3,7 @@
 The published scheme is that of Flow AI's evaluation of Flow-Judge-v0.1 (their fork of lm-evaluation-harness,
 `lm_eval/tasks/flow_judge_evals/metrics.py`): the last `<score>` in a completion is taken, rows without a score on the
 scale are dropped, and where more than a fifth is dropped every metric is written as 0. It is here so that a number can
-be laid beside a published one, not because it is right.
+be compared with a published one, not because it is right.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from medjudge.errors import RunError
 from medjudge.metrics.metric_result import Frozen, MetricResult
-from medjudge.metrics.summary import ClassResult, ModelResult, Results
+from medjudge.metrics.result_types import ClassResult, ModelResult, Results
 
 MAX_DROPPED = 0.2
 """Share of rows that the published scheme drops before it writes 0."""
@@ -102,8 +102,8 @@ class SuiteResults(Frozen):
 
 def last_score(completion: str, labels: Sequence[str]) -> str | None:
     """The score that the published scheme reads: the last in tags, wherever it stands; None if it is off the scale."""
-    found = _LAST_SCORE.findall(completion)
-    return found[-1] if found and found[-1] in labels else None
+    scores = _LAST_SCORE.findall(completion)
+    return scores[-1] if scores and scores[-1] in labels else None
 
 
 def published_values(gold: Sequence[str], said: Sequence[str | None], labels: Sequence[str]) -> PublishedValues:
@@ -127,18 +127,18 @@ def _metrics(pairs: np.ndarray[tuple[int, int], np.dtype[np.int64]], n_labels: i
     from scipy.stats import kendalltau, pearsonr, spearmanr
     from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
-    gold, said = pairs[:, 0], pairs[:, 1]
+    gold, answer = pairs[:, 0], pairs[:, 1]
     average = {"average": "binary"} if n_labels == 2 else {"average": "macro", "labels": list(range(n_labels))}
-    precision, recall, f1, _ = precision_recall_fscore_support(gold, said, zero_division=0, **average)
-    varies = bool(np.ptp(gold) and np.ptp(said))
+    precision, recall, f1, _ = precision_recall_fscore_support(gold, answer, zero_division=0, **average)
+    varies = bool(np.ptp(gold) and np.ptp(answer))
     return {
-        "accuracy": float(accuracy_score(gold, said)),
+        "accuracy": float(accuracy_score(gold, answer)),
         "precision": float(precision),
         "recall": float(recall),
         "f1": float(f1),
-        "pearson": float(pearsonr(gold, said).statistic) if varies else math.nan,
-        "spearman": float(spearmanr(gold, said).statistic) if varies else math.nan,
-        "kendall": float(kendalltau(gold, said).statistic) if varies else math.nan,
+        "pearson": float(pearsonr(gold, answer).statistic) if varies else math.nan,
+        "spearman": float(spearmanr(gold, answer).statistic) if varies else math.nan,
+        "kendall": float(kendalltau(gold, answer).statistic) if varies else math.nan,
     }
 
 
@@ -150,23 +150,25 @@ def honest_values(name: str, results: Results) -> dict[str, MetricResult]:
     """
     model = results.models[name]
     statistics = results.audit.judges[name].statistics if results.audit is not None else {}
-    found = {"accuracy": model.metrics["accuracy"]}
+    values_by_metric = {"accuracy": model.metrics["accuracy"]}
     for metric in ("precision", "recall", "f1"):
         if results.positive is not None:
             value = getattr(model.per_class[results.positive], metric)
         else:
             values = [getattr(row, metric) or 0.0 for row in _occurring(model)]
             value = sum(values) / len(values)
-        found[metric] = MetricResult(value=value, low=None, high=None, n=model.n, method="none")
+        values_by_metric[metric] = MetricResult(value=value, low=None, high=None, n=model.n, method="none")
     f1 = model.metrics.get("f1_positive" if results.positive is not None else "macro_f1")
-    found |= {"f1": f1} if f1 is not None else {}
+    values_by_metric |= {"f1": f1} if f1 is not None else {}
     known: Mapping[str, str] = {"pearson": "pearson", "spearman": "spearman", "kendall": "kendall_tau_b"}
-    found |= {metric: statistics[statistic] for metric, statistic in known.items() if statistic in statistics}
-    return found
+    values_by_metric |= {
+        metric: statistics[statistic] for metric, statistic in known.items() if statistic in statistics
+    }
+    return values_by_metric
 
 
 def _occurring(model: ModelResult) -> list[ClassResult]:
     """The labels that occur among gold labels or verdicts."""
     confusion = model.confusion
-    said = {label: sum(row[at] for row in confusion.counts) for at, label in enumerate(confusion.rows)}
-    return [row for label, row in model.per_class.items() if row.support or said[label]]
+    n_given = {label: sum(row[at] for row in confusion.counts) for at, label in enumerate(confusion.rows)}
+    return [row for label, row in model.per_class.items() if row.support or n_given[label]]

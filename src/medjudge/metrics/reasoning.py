@@ -1,12 +1,12 @@
 """How a judge's reasoning compares with the experts', beside its labels.
 
-* alignment: sentence-embedding similarity as `rewards/reasoning.py` computes it, 0 (another case's reason) to 1.
+* alignment: sentence-embedding similarity as `rewards/embedding.py` computes it, 0 (another case's reason) to 1.
 * judge_score: a judge model's mean mark, 0 to 10.
 * entity precision, recall, F1: medical entities of the reasoning against those of the expert's, each once per case and
   counted over all cases (micro), so that a case without entities needs no rule of its own. The published pipeline
   matches entities by embedding, which gives unrelated ones .2 to .4, and leaves cases without entities out.
 * citations_valid: share of the cited ids that the prompt's evidence holds; citing: share of the cases with evidence
-  whose reasoning cites at all. Both are told, since a judge that cites nothing makes nothing up.
+  whose reasoning cites at all. Both are shown, since a judge that cites nothing makes nothing up.
 
 An unparsed answer has no reasoning: it counts as alignment 0, mark 0 and no entity found.
 """
@@ -70,7 +70,7 @@ class ReasoningResults(Frozen):
 
     models: dict[str, dict[str, MetricResult]]
     not_measured: dict[str, str]
-    """Metric -> why it stands nowhere."""
+    """Metric -> why it was not measured."""
     differences: tuple[ReasoningDifference, ...]
     facts: dict[str, str]
     """What was measured with: embedding model and its baseline, judge, entity extractor."""
@@ -91,6 +91,7 @@ def summarise_reasoning(
 
     numbers: model -> one entry per case, in the order of `groups`. not_measured: reasons known beforehand, by metric.
     """
+    # The same codes and seed for every model: differences are taken on the same resamples.
     _, code = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     sums = {name: _group_sums(_columns(rows), code) for name, rows in numbers.items()}
     estimates = partial(_estimates, level=level, n_resamples=n_resamples, seed=seed)
@@ -100,7 +101,7 @@ def summarise_reasoning(
         for name, columns in sums.items()
         if name != reference
     )
-    undefined = {m for m in REASONING_METRICS if all(found[m].value is None for found in models.values())}
+    undefined = {m for m in REASONING_METRICS if all(metrics[m].value is None for metrics in models.values())}
     return ReasoningResults(
         models=models,
         not_measured={m: not_measured.get(m) or _WHY[m] for m in REASONING_METRICS if m in undefined},
@@ -185,16 +186,18 @@ def _estimates(
 
     values = statistics(both.sum(0))
     if len(both):
-        # A fresh generator each time: all models are seen on the same resamples.
-        found = bootstrap_sums(both, statistics, n_resamples=n_resamples, rng=np.random.default_rng(seed), level=level)
+        # A new `rng` from the seed each time: all models are measured on the same resamples.
+        intervals = bootstrap_sums(
+            both, statistics, n_resamples=n_resamples, rng=np.random.default_rng(seed), level=level
+        )
     counts = dict(zip(_COLUMNS, a.sum(0), strict=True))
     return {
         name: MetricResult(
             value=finite(float(values[name])),
-            low=finite(found[name].low) if len(both) else None,
-            high=finite(found[name].high) if len(both) else None,
+            low=finite(intervals[name].low) if len(both) else None,
+            high=finite(intervals[name].high) if len(both) else None,
             n=int(counts[_ROWS[name]]),
-            method=found[name].method if len(both) else "",
+            method=intervals[name].method if len(both) else "",
         )
         for name in REASONING_METRICS
     }

@@ -6,25 +6,28 @@ Every p in a sentence is corrected for all tests of the page, and counts groups.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
-from medjudge.metrics.claims import Claim, Kind, enough_groups, find_claim, is_claimed, n_tests
-from medjudge.metrics.unpaired import unpaired_statement
+from medjudge.metrics.claims import differs_from_chance, enough_groups, find_claim, is_claimed, is_clear, n_tests
+from medjudge.metrics.coverage import coverage_sentences, prompt_sentences, shared_sentences
+from medjudge.metrics.probes import ConsistencyResult, ProbeResult, Probes
+from medjudge.metrics.result_types import (
+    Claim,
+    ComparisonResult,
+    DifferenceResult,
+    Kind,
+    ModelResult,
+    Results,
+    UnpairedResult,
+)
+from medjudge.metrics.wording import counted, leakage_line, p_value, percent, signed, with_ends
 from medjudge.records import AdapterStep
 
-if TYPE_CHECKING:
-    from medjudge.metrics.probes import ConsistencyResult, ProbeResult, Probes
-    from medjudge.metrics.summary import ComparisonResult, DifferenceResult, MetricResult, ModelResult, Results
-
-NO_LEAKAGE_CHECK = "Leakage: no check was made between these rows and the rows the models were trained on."
 FEW_GROUPS = 30
 """Below this many groups an interval rests on few observations, and says so; its method allows for it."""
 
 
 def make_statements(results: Results) -> list[str]:
-    """The sentences that stand first in a report, most important first."""
-    from medjudge.metrics.coverage import coverage_sentences, prompt_sentences, shared_sentences
-
+    """The sentences that a report begins with, most important first."""
     sentences = [
         " ".join([_compared(comparison, results), *shared_sentences(comparison)]) for comparison in results.comparisons
     ]
@@ -42,47 +45,6 @@ def make_statements(results: Results) -> list[str]:
     sentences += _scope(results)
     sentences.append(leakage_line(results))
     return sentences
-
-
-def is_clear(comparison: ComparisonResult, results: Results) -> bool:
-    """Whether a page may say that the two judges' accuracies differ."""
-    return is_claimed(results, "difference", (comparison.a, comparison.b), "accuracy")
-
-
-def differs_from_chance(name: str, results: Results) -> bool:
-    """Whether a page may say that a model's accuracy differs from guessing."""
-    return is_claimed(results, "chance", (name,), "accuracy")
-
-
-def leakage_line(results: Results) -> str:
-    """What the leakage check found, in one sentence; says so if none was made."""
-    if not results.leakage.get("comparisons", True):
-        return NO_LEAKAGE_CHECK
-    return str(results.leakage.get("summary_line") or NO_LEAKAGE_CHECK)
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """0.2604 -> "26.0 %"; None -> "undefined"."""
-    return "undefined" if value is None else f"{100 * value:.{digits}f} %"
-
-
-def p_value(p: float) -> str:
-    """0.62 -> "p = .62"; 0.0312 -> "p = .031"; 0.00004 -> "p < .001"."""
-    if p < 0.001:
-        return "p < .001"
-    if p > 0.995:
-        return "p = 1"
-    return "p = " + (f"{p:.3f}" if p < 0.0995 else f"{p:.2f}").removeprefix("0")
-
-
-def signed(value: float) -> str:
-    """3.24 -> "+3.2"; zero, from either side, is "+0.0"."""
-    return f"{round(value, 1) + 0.0:+.1f}"
-
-
-def counted(n: int, noun: str) -> str:
-    """1, "case" -> "1 case"; 1257, "case" -> "1,257 cases"."""
-    return f"{n:,} {noun}" + ("" if n == 1 else "s")
 
 
 def _compared(comparison: ComparisonResult, results: Results) -> str:
@@ -113,6 +75,23 @@ def _compared(comparison: ComparisonResult, results: Results) -> str:
     return sentence + "."
 
 
+def unpaired_statement(one: UnpairedResult, claim: Claim | None) -> str:
+    """What two judges on different cases show. claim: the test, corrected with the others of its page."""
+    points = 100 * (one.accuracy_a - one.accuracy_b)
+    both = (
+        f"{one.a} ({percent(one.accuracy_a)} right, n = {one.n_a:,}) and {one.b} ({percent(one.accuracy_b)}, "
+        f"n = {one.n_b:,}) share no case"
+    )
+    p = one.p if claim is None or claim.adjusted_p is None else claim.adjusted_p
+    if claim is not None and claim.claimed:
+        how = "more" if points > 0 else "less"
+        return (
+            f"{both}: on its own cases {one.a} is {abs(points):.1f} points {how} accurate ({one.method}, "
+            f"{p_value(p)}). Cases of the two sets may differ, too."
+        )
+    return f"{both}: their accuracies are not distinguishable, {points:+.1f} points ({one.method}, {p_value(p)})."
+
+
 def _macro_ends(comparison: ComparisonResult, macro: DifferenceResult, results: Results) -> str:
     """The interval of a difference in macro-F1; one that leaves out zero without a claim says that it is none."""
     if macro.low is None or macro.high is None or macro.low >= macro.high:
@@ -124,7 +103,7 @@ def _macro_ends(comparison: ComparisonResult, macro: DifferenceResult, results: 
 
 
 def _p_of(results: Results, kind: Kind, about: tuple[str, ...]) -> str:
-    """The corrected p of a test of accuracy, to stand before what follows; empty where none was made."""
+    """The corrected p of a test of accuracy, with a comma for what follows; empty where none was made."""
     claim = find_claim(results.claims, kind, about, "accuracy")
     return "" if claim is None or claim.adjusted_p is None else f"{p_value(claim.adjusted_p)}, "
 
@@ -140,14 +119,14 @@ def _correction(results: Results) -> list[str]:
 def _against_chance(name: str, model: ModelResult, results: Results) -> str:
     accuracy, chance = model.metrics["accuracy"], results.chance
     level = f"chance ({percent(chance, 1)})"
-    start = f"The accuracy of {name}, {_with_ends(accuracy)},"
+    start = f"The accuracy of {name}, {with_ends(accuracy)},"
     p = _p_of(results, "chance", (name,))
     if not differs_from_chance(name, results):
         if model.n_unparsed and accuracy.high is not None and accuracy.high < chance:
             answered = model.metrics["accuracy_on_schema"]
             return (
                 f"{start} counts {counted(model.n_unparsed, 'case')} without a verdict as wrong; of the "
-                f"{model.n_answered:,} answered, {_with_ends(answered)} are right: not shown to be below {level}."
+                f"{model.n_answered:,} answered, {with_ends(answered)} are right: not shown to be below {level}."
             )
         claim = find_claim(results.claims, "chance", (name,), "accuracy")
         if claim is not None and claim.adjusted_p is not None and claim.adjusted_p < 1 - results.level:
@@ -191,6 +170,7 @@ def rank_sweep(steps: Mapping[str, AdapterStep]) -> str | None:
     """
     if len({step.r for step in steps.values()}) < 2:
         return None
+    # Adam moves each entry of A and B by about the learning rate, so scale x rank sizes a step of their product.
     small, large = min(steps, key=lambda name: steps[name].size), max(steps, key=lambda name: steps[name].size)
     ratio = steps[large].size / steps[small].size
     if ratio < 1.01:
@@ -225,12 +205,6 @@ def _scope(results: Results) -> list[str]:
     return sentences
 
 
-def _with_ends(metric: MetricResult) -> str:
-    if metric.low is None or metric.high is None:
-        return percent(metric.value)
-    return f"{percent(metric.value)} ({100 * metric.low:.1f} to {100 * metric.high:.1f})"
-
-
 def _interval(low: float | None, high: float | None, level: float, *, sign: int = 1) -> str:
     """The opening of a bracket; empty where there is no interval, or one without width, which says nothing."""
     if low is None or high is None or low == high:
@@ -238,37 +212,35 @@ def _interval(low: float | None, high: float | None, level: float, *, sign: int 
     return f"{100 * level:g} % interval {sign * low:.1f} to {sign * high:.1f}; "
 
 
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
 def with_probe_statements(probes: Probes, claims: Sequence[Claim]) -> Probes:
     """The probes with what they say in words, judge by judge."""
     judges = {}
     for name, judge in probes.judges.items():
-        said = [
-            flip_statement(name, found, find_claim(claims, "probe", (name,), probe))
-            for probe, found in judge.flips.items()
+        statements = [
+            flip_statement(name, flips, find_claim(claims, "probe", (name,), probe))
+            for probe, flips in judge.flips.items()
         ]
-        said += [consistency_statement(name, judge.consistency)] if judge.consistency is not None else []
-        judges[name] = judge.model_copy(update={"statements": tuple(said)})
+        statements += [consistency_statement(name, judge.consistency)] if judge.consistency is not None else []
+        judges[name] = judge.model_copy(update={"statements": tuple(statements)})
     return probes.model_copy(update={"judges": judges})
 
 
-def flip_statement(judge: str, found: ProbeResult, shift_claim: Claim | None = None) -> str:
+def flip_statement(judge: str, result: ProbeResult, shift_claim: Claim | None = None) -> str:
     """How often a probe changed a judge's mind, and which way where `shift_claim` may be claimed."""
-    unread = f"; {counted(found.n_became_unreadable, 'answer')} became unreadable" if found.n_became_unreadable else ""
-    probe, flips = found.title, found.flips
+    unread = (
+        f"; {counted(result.n_became_unreadable, 'answer')} became unreadable" if result.n_became_unreadable else ""
+    )
+    probe, flips = result.title, result.flips
     if not flips.n or flips.value is None:
         return f"{judge} under {probe!r}: no case was answered readably both times{unread}."
     ends = "" if flips.low is None or flips.high is None else f" ({100 * flips.low:.1f} to {100 * flips.high:.1f})"
     sentence = f"{judge} under {probe!r}: {percent(flips.value)}{ends} of {counted(flips.n, 'verdict')} changed"
-    labels = {*found.matrix, *(label for row in found.matrix.values() for label in row)}
+    labels = {*result.matrix, *(label for row in result.matrix.values() for label in row)}
     if len(labels) == 1:
         sentence += (
             f", all being {labels.pop()!r} before and after: where a judge gives one answer only, a probe shows little"
         )
-    shift = found.to_positive
+    shift = result.to_positive
     if shift is not None and shift.value is not None and shift_claim is not None and shift_claim.claimed:
         if shift.value > 0:
             sentence += f", towards positive by {signed(100 * shift.value)} points on balance"
@@ -278,16 +250,16 @@ def flip_statement(judge: str, found: ProbeResult, shift_claim: Claim | None = N
     return f"{sentence}{unread}."
 
 
-def consistency_statement(judge: str, found: ConsistencyResult) -> str:
+def consistency_statement(judge: str, result: ConsistencyResult) -> str:
     """How often a sampled judge contradicts itself: flips without any probe."""
-    apart = found.agreement
+    apart = result.agreement
     if apart.value is None:
         return f"{judge}: self-consistency is undefined on these rows."
     ends = ""
     if apart.low is not None and apart.high is not None:
         ends = f" ({100 * (1 - apart.high):.1f} to {100 * (1 - apart.low):.1f})"
     return (
-        f"{judge}, sampled {found.k} times at temperature {found.temperature:g}, contradicts itself in "
-        f"{percent(1 - apart.value)}{ends} of pairs of answers to one case, n = {apart.n:,}; all {found.k} agree on "
-        f"{percent(found.unanimous.value)} of the cases."
+        f"{judge}, sampled {result.k} times at temperature {result.temperature:g}, contradicts itself in "
+        f"{percent(1 - apart.value)}{ends} of pairs of answers to one case, n = {apart.n:,}; all {result.k} agree on "
+        f"{percent(result.unanimous.value)} of the cases."
     )

@@ -39,7 +39,7 @@ class Variants(Frozen):
     not_trained: dict[str, str]
     """Variant -> why there is no model of it."""
     not_measured: dict[str, str]
-    """Metric -> why it stands nowhere."""
+    """Metric -> why it was not measured."""
     level: float
 
 
@@ -51,7 +51,7 @@ def step_times(
     The intervals tell how steps differ within these runs, not how another run or another load of the machine would.
     """
     drawn = {name: _resampled_means(values, n_resamples, seed) for name, values in seconds.items() if values}
-    found: dict[str, tuple[MetricResult, MetricResult | None]] = {}
+    times: dict[str, tuple[MetricResult, MetricResult | None]] = {}
     for name, means in drawn.items():
         n, mean = len(seconds[name]), float(np.mean(seconds[name]))
         relative = None
@@ -62,8 +62,8 @@ def step_times(
             relative = _with_interval(ratio, others / drawn[reference], level, n)
         elif name == reference:
             relative = MetricResult(value=1.0, low=None, high=None, n=n, method="by definition")
-        found[name] = (_with_interval(mean, means, level, n), relative)
-    return found
+        times[name] = (_with_interval(mean, means, level, n), relative)
+    return times
 
 
 def _resampled_means(values: Sequence[float], n_resamples: int, seed: int) -> FloatArray:

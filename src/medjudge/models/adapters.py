@@ -8,9 +8,8 @@ configuration alone.
 from __future__ import annotations
 
 import copy
-import difflib
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,11 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from medjudge.errors import ConfigError
+from medjudge.errors import ConfigError, did_you_mean
 from medjudge.models.load import TINY_DIR, refuse_own_code
-from medjudge.recipe import Recipe
-from medjudge.settings.model import SCRATCH_BASE, TINY_BASE, LoraSettings
+from medjudge.models.scratch import shape_of
+from medjudge.settings.model import SCRATCH_BASE, TINY_BASE, LoraSettings, ModelConfig
+from medjudge.settings.training import BaseConfig
 
 ADAPTABLE = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention, Conv1D)
 """Kinds of modules that PEFT's LoRA has a layer for; quantised linear layers are subclasses of `nn.Linear`."""
@@ -56,48 +56,32 @@ def skeleton(folder: Path) -> Any | None:
         return None
 
 
-def recipe_skeleton(recipe: Recipe) -> Any | None:
-    """The skeleton of a recipe's base model; None where its configuration is not on this machine. Downloads nothing."""
-    if recipe.model.base == SCRATCH_BASE:
+def base_skeleton(model: ModelConfig, base: BaseConfig) -> Any | None:
+    """The skeleton of the model that `[model]` names; None where its configuration is not on this machine.
+
+    base: the shape of `builtin:scratch`. Downloads nothing.
+    """
+    if model.base == SCRATCH_BASE:
         from transformers import Qwen3ForCausalLM
 
-        from medjudge.tiny_base.tiny import shape_of
-
         with torch.device("meta"):
-            return Qwen3ForCausalLM(shape_of(recipe.base, recipe.base.vocab_size))
-    folder = _local_folder(recipe)
+            return Qwen3ForCausalLM(shape_of(base, base.vocab_size))
+    folder = _local_folder(model)
     return skeleton(folder) if folder is not None else None
 
 
-def _local_folder(recipe: Recipe) -> Path | None:
+def _local_folder(model: ModelConfig) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
-    base = recipe.model.base
+    base = model.base
     if base == TINY_BASE or Path(base).is_dir():
         return TINY_DIR if base == TINY_BASE else Path(base)
     try:
-        cached = try_to_load_from_cache(base, "config.json", revision=recipe.model.revision)
+        cached = try_to_load_from_cache(base, "config.json", revision=model.revision)
     except HFValidationError:
         return None
     return Path(cached).parent if isinstance(cached, str) else None
-
-
-def check_adapters(recipe: Recipe, stages: Collection[str], model: Any | None = None) -> None:
-    """Checks `target_modules` of each of the stages that trains an adapter. Raises ConfigError.
-
-    model: the skeleton of what the stages train on; without it the recipe's base, and no check where that is not here.
-    """
-    trained = [stage for stage in ("sft", "grpo") if stage in stages and getattr(recipe, stage).tuning == "lora"]
-    if not trained:
-        return
-    model = recipe_skeleton(recipe) if model is None else model
-    if model is None:
-        return
-    for stage in trained:
-        by_trl = stage == "sft" or recipe.grpo.algorithm == "grpo"
-        key = f"{stage}.lora.target_modules"
-        check_targets(model, getattr(recipe, stage).lora, key, name=recipe.model.base, head_is_read_directly=by_trl)
 
 
 def check_targets(model: Any, lora: LoraSettings, key: str, *, name: str, head_is_read_directly: bool) -> None:
@@ -105,6 +89,7 @@ def check_targets(model: Any, lora: LoraSettings, key: str, *, name: str, head_i
 
     head_is_read_directly: TRL multiplies by the head's weight itself, and an adapter on the head would never be asked.
     """
+    # Our checks before PEFT's: it accepts a list as soon as one name fits, and says nothing of the others.
     modules = dict(model.named_modules())
     if not isinstance(lora.target_modules, str):
         for target in lora.target_modules:
@@ -134,6 +119,7 @@ def adapter_parameters(model: Any, lora: LoraSettings) -> int:
 
 
 def _with_adapter(model: Any, lora: LoraSettings) -> Any:
+    # A copy, since PEFT changes the model that it is given; on the meta device it costs no memory.
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return get_peft_model(copy.deepcopy(model), lora_config(lora))
@@ -146,7 +132,8 @@ def _try(model: Any, lora: LoraSettings, key: str) -> None:
     except (ValueError, RuntimeError, NotImplementedError) as error:
         first = str(error).strip().partition("\n")[0]
         raise ConfigError(
-            f"`{key.rpartition('.')[0]}` with target_modules {_shown(lora)} is refused by PEFT for this model: {first}"
+            f"`{key.rpartition('.')[0]}` with target_modules {_shown(lora)} is refused by PEFT for this model: {first} "
+            'Take other modules, or "all-linear".'
         ) from None
 
 
@@ -168,8 +155,7 @@ def _names_nothing(target: str, model: Any, name: str) -> str:
     known = _last(
         path for path, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D) and m is not head and path
     )
-    close = difflib.get_close_matches(target.rpartition(".")[2], known, n=1, cutoff=0.6)
-    hint = f" (did you mean `{close[0]}`?)" if close else ""
+    hint = did_you_mean(target.rpartition(".")[2], known)
     return (
         f"names `{target}`{hint}, which is no module of {name}. Its linear layers are {', '.join(known)}. Names are "
         'taken as they stand, not as patterns; "all-linear" takes all of them.'

@@ -21,7 +21,8 @@ from pydantic import TypeAdapter
 
 from medjudge import artifacts
 from medjudge.errors import LineageError, ModelError
-from medjudge.models.load import WEIGHT_PATTERNS, load_tokenizer, load_weights, pick_device, pick_dtype, resolve
+from medjudge.machine import pick_device
+from medjudge.models.load import WEIGHT_PATTERNS, load_tokenizer, load_weights, pick_dtype, resolve
 from medjudge.network import offline
 from medjudge.records import AdapterStep
 from medjudge.settings.model import ModelConfig

@@ -14,9 +14,10 @@ from transformers.utils import logging as transformers_logging
 
 from medjudge.errors import ConfigError, ModelError
 from medjudge.files import BUILTIN_DIR, check_outputs, shared_files
+from medjudge.machine import pick_device
 from medjudge.network import hub_access, offline
 from medjudge.settings.model import TINY_BASE, ModelConfig
-from medjudge.tasks.encoding import plain_chat_template, stop_token_ids
+from medjudge.tasks.tokenizers import plain_chat_template, stop_token_ids
 
 TINY_DIR = BUILTIN_DIR / "tiny"
 """The weights that ship with the package; `make tiny-base` makes them anew."""
@@ -50,8 +51,9 @@ def resolve(model: str | Path, revision: str | None = None, *, is_asked_for: boo
                 "Name a folder that `save_pretrained` wrote, such as RUN/sft/model."
             )
         return path
+    # A hub id has one slash; anything else that is no folder is a mistyped path, and not looked up on the hub.
     if path.exists() or str(model).count("/") != 1 or str(model).startswith((".", "/", "~")):
-        raise ModelError(f"{model} is neither a model folder nor a hub id such as `Qwen/Qwen3-0.6B`.")
+        raise ModelError(f"{model} is neither a model folder nor a hub id such as `Qwen/Qwen3-0.6B`. Check the path.")
     if (parent := Path(model).parent).is_dir():
         raise ModelError(
             f"there is no folder {model}, though {parent} is one: it is not looked for on the hub. Check the path; a "
@@ -122,16 +124,6 @@ def refuse_own_code(folder: Path, error: Exception) -> None:
             ) from error
 
 
-def pick_device(device: str | None) -> torch.device:
-    """The named device, or the first GPU, or the CPU."""
-    if device is not None:
-        try:
-            return torch.device(device)
-        except RuntimeError:
-            raise ConfigError(f"`model.device` is {device!r}: expected `cpu`, `cuda` or `cuda:N`.") from None
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
     """`auto` is bfloat16 on a GPU that has it, else float32: bfloat16 decoding on a CPU is very slow."""
     if dtype != "auto":
@@ -183,13 +175,17 @@ def load_weights(
         ) from error
     n_rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > n_rows:
-        raise ModelError(f"the tokenizer of {folder} has {len(tokenizer)} tokens, but the model embeds only {n_rows}.")
+        raise ModelError(
+            f"the tokenizer of {folder} has {len(tokenizer)} tokens, but the model embeds only {n_rows}. "
+            "Take the tokenizer that was saved with these weights."
+        )
     fit_stop_tokens(model, tokenizer)
     if "quantization_config" in options:
         return model
     try:
         return model.to(device)
     except (RuntimeError, AssertionError) as error:
+        # Its own message names the limits to lower; it is not a missing device.
         if type(error).__name__ == "OutOfMemoryError":
             raise
         raise ModelError(

@@ -1,15 +1,19 @@
-"""The tokenizer of `builtin:scratch`, and the texts it is made from. No torch here: a plan counts tokens without it."""
+"""The tokenizer of `builtin:scratch`, its training texts and shape. No torch here: plans count tokens without it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from medjudge.records import Case
+from medjudge.settings.training import BaseConfig
 from medjudge.tasks.contract import TaskContract
+
+if TYPE_CHECKING:
+    from transformers import Qwen3Config
 
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|start|>", "<|end|>"
 CHAT_TEMPLATE = (
@@ -38,6 +42,25 @@ def build_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
         chat_template=CHAT_TEMPLATE,
         padding_side="left",
         clean_up_tokenization_spaces=False,
+    )
+
+
+def shape_of(config: BaseConfig, n_tokens: int) -> Qwen3Config:
+    """The configuration of the model for a tokenizer of `n_tokens` tokens: tied embeddings, rows in multiples of 64."""
+    from transformers import Qwen3Config  # imports torch
+
+    return Qwen3Config(
+        vocab_size=-(-n_tokens // 64) * 64,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_hidden_layers=config.n_layers,
+        num_attention_heads=config.n_heads,
+        num_key_value_heads=max(1, config.n_heads // 2),
+        head_dim=config.hidden_size // config.n_heads,
+        max_position_embeddings=config.max_position_embeddings,
+        tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+        bos_token_id=None,
     )
 
 

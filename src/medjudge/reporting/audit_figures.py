@@ -9,9 +9,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from medjudge.metrics.audit import CalibrationResult, GeneratorResult
 from medjudge.metrics.metric_result import MetricResult
-from medjudge.metrics.summary import Results
+from medjudge.metrics.result_types import CalibrationResult, GeneratorResult, Results
 from medjudge.reporting.audit_tables import SHORT, in_percent, number, varying, with_generators
 from medjudge.reporting.figures import COLORS, GREY, STYLE, WIDTH_IN, Picture, model_colors, panels, short_names, slug
 
@@ -28,10 +27,10 @@ def audit_pictures(results: Results) -> list[Picture]:
         return []
     colors = model_colors(results)
     pictures = [forest_picture(name, rows, colors[name]) for name, rows in with_generators(results.audit).items()]
-    found = varying(results.audit)
-    if found:
+    calibrations = varying(results.audit)
+    if calibrations:
         drawings = (reliability_picture, risk_coverage_picture, confidence_picture)
-        pictures += [draw(found, colors) for draw in drawings]
+        pictures += [draw(calibrations, colors) for draw in drawings]
     return pictures
 
 
@@ -85,12 +84,12 @@ def _scale(axis: Axes, low: float, percent: bool) -> None:
     axis.set_xticks(ticks, [f"{100 * tick:.0f}" if percent else f"{tick:g}" for tick in ticks])
 
 
-def reliability_picture(found: dict[str, CalibrationResult], colors: Mapping[str, str]) -> Picture:
+def reliability_picture(calibrations: dict[str, CalibrationResult], colors: Mapping[str, str]) -> Picture:
     """A panel per judge: how often it is right at each level of confidence; the diagonal is calibrated."""
     spoken = []
-    with panels(len(found), row_height=2.9) as (figure, axes):
-        shown = _shown(found)
-        for axis, (name, calibration) in zip(axes, found.items(), strict=True):
+    with panels(len(calibrations), row_height=2.9) as (figure, axes):
+        shown = _shown(calibrations)
+        for axis, (name, calibration) in zip(axes, calibrations.items(), strict=True):
             axis.plot([0, 1], [0, 1], color=GREY, linestyle=(0, (4, 3)), linewidth=1.2)
             x = [one.confidence for one in calibration.bins]
             y = [one.accuracy for one in calibration.bins]
@@ -113,14 +112,14 @@ def reliability_picture(found: dict[str, CalibrationResult], colors: Mapping[str
     return Picture("reliability", "Reliability of stated confidence", alt, figure)
 
 
-def risk_coverage_picture(found: dict[str, CalibrationResult], colors: Mapping[str, str]) -> Picture:
+def risk_coverage_picture(calibrations: dict[str, CalibrationResult], colors: Mapping[str, str]) -> Picture:
     """The error among the verdicts that are kept, by the share that is kept."""
     spoken = []
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_IN, 3.4), layout="constrained")
         axis = figure.add_subplot()
-        shown = _shown(found)
-        for number_of, (name, calibration) in enumerate(found.items()):
+        shown = _shown(calibrations)
+        for number_of, (name, calibration) in enumerate(calibrations.items()):
             axis.plot(
                 calibration.coverage,
                 calibration.risk,
@@ -146,13 +145,13 @@ def risk_coverage_picture(found: dict[str, CalibrationResult], colors: Mapping[s
     return Picture("risk_coverage", "Risk and coverage", f"Risk-coverage curve. {'; '.join(spoken)}.", figure)
 
 
-def confidence_picture(found: dict[str, CalibrationResult], colors: Mapping[str, str]) -> Picture:
+def confidence_picture(calibrations: dict[str, CalibrationResult], colors: Mapping[str, str]) -> Picture:
     """A panel per judge: how many right and wrong verdicts there are in each tenth of confidence."""
     spoken = []
     middle = np.arange(10) / 10 + 0.05
-    with panels(len(found), row_height=2.6) as (figure, axes):
-        shown = _shown(found)
-        for axis, (name, calibration) in zip(axes, found.items(), strict=True):
+    with panels(len(calibrations), row_height=2.6) as (figure, axes):
+        shown = _shown(calibrations)
+        for axis, (name, calibration) in zip(axes, calibrations.items(), strict=True):
             right, wrong = np.array(calibration.n_right), np.array(calibration.n_wrong)
             axis.bar(middle, right, width=0.085, color=colors[name], label="right")
             axis.bar(middle, wrong, width=0.085, bottom=right, color="#DDDDDD", hatch="///", label="wrong")
@@ -160,7 +159,7 @@ def confidence_picture(found: dict[str, CalibrationResult], colors: Mapping[str,
             axis.set_xlabel("confidence", fontsize=10.5)
             axis.set_xlim(0, 1)
             axis.grid(axis="y")
-            axis.set_ylim(0, 1.3 * max(1, int((right + wrong).max())))  # the legend stands above the bars
+            axis.set_ylim(0, 1.3 * max(1, int((right + wrong).max())))  # room for the legend above the bars
             axis.legend(loc="upper left", ncols=2, handlelength=1.2, columnspacing=1.0, borderpad=0.2)
             counts = (
                 f"{10 * i} to {10 * i + 10} %: {r:,} right, {w:,} wrong"
@@ -172,6 +171,6 @@ def confidence_picture(found: dict[str, CalibrationResult], colors: Mapping[str,
     return Picture("confidences", "How confidences are spread", alt, figure)
 
 
-def _shown(found: Mapping[str, CalibrationResult]) -> dict[str, str]:
+def _shown(calibrations: Mapping[str, CalibrationResult]) -> dict[str, str]:
     """Judge -> its name as a title or legend has room for it."""
-    return dict(zip(found, short_names(list(found), 24), strict=True))
+    return dict(zip(calibrations, short_names(list(calibrations), 24), strict=True))

@@ -6,20 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medjudge.metrics.agreement import STATISTICS
-from medjudge.metrics.audit import (
+from medjudge.metrics.audit_sentences import RATES
+from medjudge.metrics.claims import PREVALENCE, find_claim
+from medjudge.metrics.coverage import kinds_under
+from medjudge.metrics.metric_result import MetricResult
+from medjudge.metrics.result_types import (
     Audit,
     CalibrationResult,
+    Claim,
     GeneratorResult,
     JudgeAudit,
     PairResult,
+    Results,
     SelectiveResult,
 )
-from medjudge.metrics.claims import PREVALENCE, Claim, find_claim
-from medjudge.metrics.coverage import kinds_under
-from medjudge.metrics.findings import RATES
-from medjudge.metrics.metric_result import MetricResult
-from medjudge.metrics.sentences import p_value
-from medjudge.metrics.summary import Results
+from medjudge.metrics.wording import p_value
 from medjudge.reporting.inputs import DASH, MINUS
 
 SHARES = frozenset({"balanced_accuracy", "f1_positive", "macro_f1", "weighted_f1"})
@@ -119,6 +120,7 @@ def generator_grid(name: str, rows_of: Sequence[GeneratorResult], by: str = "gen
     """One judge by the generators whose answers it judged, or by the values of another slice."""
     binary = any(row.prevalence is not None for row in rows_of)
     of_generators = by == "generator"  # what their prevalence does to F1 is said of them alone
+    # F1 of the positive label stands for macro-F1 on two labels; F1 and AC1 move with a slice's prevalence.
     shown = [
         key
         for key in GENERATOR_COLUMNS
@@ -159,27 +161,27 @@ def generator_grid(name: str, rows_of: Sequence[GeneratorResult], by: str = "gen
 def heterogeneity_grid(name: str, judge: JudgeAudit, claims: Sequence[Claim]) -> Grid:
     """Whether rates differ between generators by more than chance."""
 
-    def tested(outcome: str) -> Claim | None:
+    def claim_about(outcome: str) -> Claim | None:
         own = find_claim(claims, "heterogeneity", (name,), outcome)
         return own or (find_claim(claims, "heterogeneity", (), outcome) if outcome == PREVALENCE else None)
 
     rows = tuple(
         (
-            RATES[found.outcome][0].upper()
-            + RATES[found.outcome][1:]
-            + (" on answered cases" if found.answered_only else ""),
+            RATES[test.outcome][0].upper()
+            + RATES[test.outcome][1:]
+            + (" on answered cases" if test.answered_only else ""),
             (
-                Cell(f"{found.n:,}"),
-                Cell(number(found.sd, True)),
-                Cell(number(found.sampling_sd, True)),
-                Cell(number(found.excess_sd, True)),
-                Cell(f"{found.statistic:.2f}", f"df {found.df}"),
-                Cell(_p(found.p), "", found.method),
-                Cell(_p(None if (claim := tested(found.outcome)) is None else claim.adjusted_p)),
+                Cell(f"{test.n:,}"),
+                Cell(number(test.sd, True)),
+                Cell(number(test.sampling_sd, True)),
+                Cell(number(test.excess_sd, True)),
+                Cell(f"{test.statistic:.2f}", f"df {test.df}"),
+                Cell(_p(test.p), "", test.method),
+                Cell(_p(None if (claim := claim_about(test.outcome)) is None else claim.adjusted_p)),
                 Cell(_mark(claim)),
             ),
         )
-        for found in judge.heterogeneity
+        for test in judge.heterogeneity
     )
     return Grid(
         f"Differences between generators: {name}",
@@ -194,8 +196,8 @@ def heterogeneity_grid(name: str, judge: JudgeAudit, claims: Sequence[Claim]) ->
 def _tests(judge: JudgeAudit) -> str:
     """Which rate was tested how, each method named once."""
     by_method: dict[str, list[str]] = {}
-    for found in judge.heterogeneity:
-        by_method.setdefault(found.method, []).append(RATES[found.outcome])
+    for one in judge.heterogeneity:
+        by_method.setdefault(one.method, []).append(RATES[one.outcome])
     return "Tests: " + "; ".join(f"{', '.join(rates)}: {method}" for method, rates in by_method.items()) + "."
 
 
@@ -244,35 +246,39 @@ def _p(p: float | None) -> str:
 
 def calibration_grid(audit: Audit, claims: Sequence[Claim]) -> Grid | None:
     """Calibration by judge; None where no judge states a confidence."""
-    found = calibrated(audit)
-    if not found:
+    calibrations = calibrated(audit)
+    if not calibrations:
         return None
-    of_ece = {name: find_claim(claims, "calibration", (name,), "ece") for name in found}
-    of_mean = {name: find_claim(claims, "calibration", (name,), "direction") for name in found}
+    of_ece = {name: find_claim(claims, "calibration", (name,), "ece") for name in calibrations}
+    of_mean = {name: find_claim(claims, "calibration", (name,), "direction") for name in calibrations}
     rows = {
-        "n": [Cell(f"{c.n:,}", f"{c.n_without:,} without a confidence" if c.n_without else "") for c in found.values()],
-        "Mean confidence, %": [Cell(number(c.mean_confidence, True)) for c in found.values()],
-        "Right, %": [Cell(number(c.accuracy, True)) for c in found.values()],
+        "n": [
+            Cell(f"{c.n:,}", f"{c.n_without:,} without a confidence" if c.n_without else "")
+            for c in calibrations.values()
+        ],
+        "Mean confidence, %": [Cell(number(c.mean_confidence, True)) for c in calibrations.values()],
+        "Right, %": [Cell(number(c.accuracy, True)) for c in calibrations.values()],
         "Off on average": [Cell(_mark(claim), _holm(claim)) for claim in of_mean.values()],
         "ECE, equal-mass bins": [
-            Cell(number(c.ece, False), f"calibrated: {number(c.ece_if_calibrated, False)}") for c in found.values()
+            Cell(number(c.ece, False), f"calibrated: {number(c.ece_if_calibrated, False)}")
+            for c in calibrations.values()
         ],
         "Off in any bin": [Cell(_mark(claim), _holm(claim)) for claim in of_ece.values()],
-        "Calibration error, debiased": [Cell(number(c.rms_error, False)) for c in found.values()],
-        "Brier score": [statistic_cell(c.brier, percent=False) for c in found.values()],
-        "of which reliability": [Cell(number(c.brier_parts["reliability"], False, 4)) for c in found.values()],
-        "of which resolution": [Cell(number(c.brier_parts["resolution"], False, 4)) for c in found.values()],
-        "of which uncertainty": [Cell(number(c.brier_parts["uncertainty"], False, 4)) for c in found.values()],
-        "Log loss, nats": [statistic_cell(c.log_loss, percent=False) for c in found.values()],
-        "AURC": [statistic_cell(c.aurc, percent=False) for c in found.values()],
-        "AURC above the best order": [Cell(number(c.excess_aurc, False)) for c in found.values()],
+        "Calibration error, debiased": [Cell(number(c.rms_error, False)) for c in calibrations.values()],
+        "Brier score": [statistic_cell(c.brier, percent=False) for c in calibrations.values()],
+        "of which reliability": [Cell(number(c.brier_parts["reliability"], False, 4)) for c in calibrations.values()],
+        "of which resolution": [Cell(number(c.brier_parts["resolution"], False, 4)) for c in calibrations.values()],
+        "of which uncertainty": [Cell(number(c.brier_parts["uncertainty"], False, 4)) for c in calibrations.values()],
+        "Log loss, nats": [statistic_cell(c.log_loss, percent=False) for c in calibrations.values()],
+        "AURC": [statistic_cell(c.aurc, percent=False) for c in calibrations.values()],
+        "AURC above the best order": [Cell(number(c.excess_aurc, False)) for c in calibrations.values()],
     }
     return Grid(
         "Confidence",
-        tuple(found),
+        tuple(calibrations),
         tuple((head, tuple(cells)) for head, cells in rows.items()),
         note=(
-            "Over readable verdicts with a confidence. ECE is biased upward: beside it stands what a perfectly "
+            "Over readable verdicts with a confidence. ECE is biased upward: it is shown with what a perfectly "
             "calibrated judge with the same confidences would show. AURC is the mean error when the least sure "
             "verdicts are left out one after the other; lower is better. Whether the mean confidence is off: t over "
             f"the groups' sums; whether any bin is: sign flips of groups. {HOLM}"
@@ -286,11 +292,11 @@ def _holm(claim: Claim | None) -> str:
 
 def threshold_grid(audit: Audit) -> Grid | None:
     """Thresholds for wanted error rates, by judge; None where no judge states confidences that vary."""
-    found = varying(audit)
-    if not found:
+    calibrations = varying(audit)
+    if not calibrations:
         return None
     rows = []
-    for name, calibration in found.items():
+    for name, calibration in calibrations.items():
         for rule in calibration.selective:
             rows.append(
                 (
@@ -367,7 +373,7 @@ def calibrated(audit: Audit) -> dict[str, CalibrationResult]:
 
 def varying(audit: Audit) -> dict[str, CalibrationResult]:
     """The judges whose confidences differ between verdicts: only those can be ordered by them."""
-    return {name: found for name, found in calibrated(audit).items() if found.varies}
+    return {name: calibration for name, calibration in calibrated(audit).items() if calibration.varies}
 
 
 def with_generators(audit: Audit) -> dict[str, tuple[GeneratorResult, ...]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,15 @@ from medjudge import artifacts
 from medjudge.metrics.agreement import STATISTICS
 from medjudge.metrics.coverage import kinds_text, outcome_sentence
 from medjudge.metrics.metric_result import MetricResult
-from medjudge.metrics.sentences import leakage_line
-from medjudge.metrics.summary import Results
+from medjudge.metrics.result_types import ModelResult, Results
+from medjudge.metrics.wording import leakage_line
 from medjudge.models.merge_proof import proof_sentences
 from medjudge.reporting.audit_tables import in_percent, number
 from medjudge.reporting.inputs import ReportInputs
-from medjudge.version import __version__
 
 TO_ADD = "*To be added by the authors: a run does not know it.*"
 HEADLINE = ("accuracy", "macro_f1", "f1_positive", "ppv", "npv", "kappa", "kappa_quadratic", "mcc")
-"""Of `agreement.STATISTICS`: what stands in the metadata, where the task has it."""
+"""Of `agreement.STATISTICS`: what the metadata hold, where the task has it."""
 
 
 def write_card(inputs: ReportInputs, out_dir: Path) -> Path | None:
@@ -40,11 +40,13 @@ def write_card(inputs: ReportInputs, out_dir: Path) -> Path | None:
 
 def render_card(inputs: ReportInputs, name: str) -> str:
     """The card of one evaluated model, as Markdown with a YAML head."""
+    version = inputs.versions.get("medjudge")
+    made_by = f"medjudge {version}" if version else "a version of medjudge that was not noted"
     parts = [
         f"# {inputs.title}",
         inputs.description,
         "**For research use.** Not a medical device. Nothing here has been validated for clinical decisions.",
-        f"This card describes `{name}`. Its claims come from the test results of one run, by medjudge {__version__}.",
+        f"This card describes `{name}`. Its claims come from the test results of one run, by {made_by}.",
         f"**{outcome_sentence(inputs.results)}**",
         "## What the tests support",
         _bullets([*inputs.results.statements, *_audit_lines(inputs.results, name)]),
@@ -60,8 +62,10 @@ def render_card(inputs: ReportInputs, name: str) -> str:
 def _audit_lines(results: Results, name: str) -> list[str]:
     """The audit's and the probes' sentences that speak of this model, and those of the rows that every model shares."""
     audit, probes = results.audit, results.probes
-    said = zip(audit.statements, audit.about, strict=False) if audit else ()  # an earlier program noted no subjects
-    lines = [line for line, about in said if name in about or not about]
+    with_subjects = (
+        zip(audit.statements, audit.about, strict=False) if audit else ()
+    )  # an earlier program noted no subjects
+    lines = [line for line, about in with_subjects if name in about or not about]
     return [*lines, *(probes.judges[name].statements if probes is not None and name in probes.judges else ())]
 
 
@@ -73,11 +77,11 @@ def _metadata(inputs: ReportInputs, name: str) -> str:
     """YAML, every value written as JSON, which YAML reads as it is."""
     results = inputs.results
     model = results.models[name]
-    found = _statistics(results, name)
+    statistics = _statistics(results, name)
     metrics = [
-        {"type": key, "value": found[key].value, "name": STATISTICS[key].title}
+        {"type": key, "value": statistics[key].value, "name": STATISTICS[key].title}
         for key in HEADLINE
-        if key in found and found[key].value is not None
+        if key in statistics and statistics[key].value is not None
     ]
     head: dict[str, Any] = {
         "library_name": "transformers",
@@ -121,22 +125,55 @@ def _result_table(results: Results, name: str) -> str:
 
 
 def _item(topic: str, points: Mapping[str, str]) -> str:
-    return "\n".join([f"**{topic}**\n", *(f"- {asked}: {said}" for asked, said in points.items())])
+    return "\n".join([f"**{topic}**\n", *(f"- {asked}: {answer}" for asked, answer in points.items())])
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """The model that a card describes, and the words that several items of the checklist share."""
+
+    inputs: ReportInputs
+    name: str
+
+    @property
+    def results(self) -> Results:
+        return self.inputs.results
+
+    @property
+    def model(self) -> ModelResult:
+        return self.results.models[self.name]
+
+    @property
+    def lineage(self) -> Mapping[str, Any]:
+        return self.model.lineage or {}
+
+    @property
+    def labels(self) -> str:
+        return ", ".join(self.results.labels)
+
+    @property
+    def training(self) -> str:
+        return _training_topic(self.inputs.recipe, self.lineage)
 
 
 def tripod_items(inputs: ReportInputs, name: str) -> dict[str, dict[str, str]]:
     """Item of TRIPOD-LLM -> what it asks -> what the run says of it, or that its authors must."""
-    results, recipe = inputs.results, inputs.recipe
-    model = results.models[name]
-    labels = ", ".join(results.labels)
-    settings = results.contract.get("settings", {})
-    lineage = model.lineage or {}
-    chain = _training_topic(recipe, lineage)
+    subject = _Subject(inputs, name)
+    return {
+        **_introduction(subject),
+        **_data_items(subject),
+        **_method_items(subject),
+        **_open_science(subject),
+        **_result_items(subject),
+    }
+
+
+def _introduction(subject: _Subject) -> dict[str, dict[str, str]]:
+    """Items 1 to 4: title, abstract, background, objectives."""
+    results, model = subject.results, subject.model
+    name, labels = subject.name, subject.labels
     accuracy = _statistics(results, name)["accuracy"]
     headline = f"accuracy {number(accuracy.value, True)} %, n = {accuracy.n:,}"
-    baselines = ", ".join(results.of_role("baseline")) or "none"
-    others = ", ".join(other for other in results.of_role("model") if other != name) or "no other model"
-    calibration = results.audit.judges[name].calibration if results.audit else None
     return {
         "1 Title": {
             "what was done": f"A language model that judges (task `{results.task}`), measured against expert labels.",
@@ -155,9 +192,18 @@ def tripod_items(inputs: ReportInputs, name: str) -> dict[str, dict[str, str]]:
         },
         "4 Objectives": {
             "development, tuning or evaluation": (
-                f"Agreement of `{name}` with the experts' labels on held-out cases, beside baselines. {chain}"
+                f"Agreement of `{name}` with the experts' labels on held-out cases, beside baselines. "
+                f"{subject.training}"
             )
         },
+    }
+
+
+def _data_items(subject: _Subject) -> dict[str, dict[str, str]]:
+    """Item 5: the data."""
+    results, model = subject.results, subject.model
+    inputs = subject.inputs
+    return {
         "5 Data": {
             "sources, by split": _data_topic(inputs),
             "distribution": _distribution(results),
@@ -165,15 +211,27 @@ def tripod_items(inputs: ReportInputs, name: str) -> dict[str, dict[str, str]]:
             "preparation and quality checks": _checks_topic(inputs),
             "missing and imbalanced data": (
                 f"{results.n_without_gold:,} cases without an expert label were left out; {model.n_unparsed:,} of "
-                f"{model.n:,} cases have no verdict and count as wrong. Balanced accuracy and macro-F1 stand beside "
+                f"{model.n:,} cases have no verdict and count as wrong. Balanced accuracy and macro-F1 are shown with "
                 "accuracy."
             ),
             "leakage": leakage_line(results),
         },
+    }
+
+
+def _method_items(subject: _Subject) -> dict[str, dict[str, str]]:
+    """Items 6 to 13: methods, output, annotation, prompts, training, compute, ethics."""
+    results, model = subject.results, subject.model
+    name, labels = subject.name, subject.labels
+    settings = results.contract.get("settings", {})
+    baselines = ", ".join(results.of_role("baseline")) or "none"
+    others = ", ".join(other for other in results.of_role("model") if other != name) or "no other model"
+    calibration = results.audit.judges[name].calibration if results.audit else None
+    return {
         "6 Analytical methods": {
-            "name, version, last use": _version_topic(name, lineage, inputs.finished),
+            "name, version, last use": _version_topic(name, subject.lineage, subject.inputs.finished),
             "building steps and inference settings": (
-                f"{chain} No sampling; at most {settings.get('max_prompt_tokens', 'unknown')} prompt and "
+                f"{subject.training} No sampling; at most {settings.get('max_prompt_tokens', 'unknown')} prompt and "
                 f"{settings.get('max_completion_tokens', 'unknown')} completion tokens; seed {results.seed}."
             ),
             "output before and after processing": f"Text or label scores, read as one of {labels} by one contract.",
@@ -181,7 +239,7 @@ def tripod_items(inputs: ReportInputs, name: str) -> dict[str, dict[str, str]]:
                 "No threshold is applied to the verdicts."
                 if calibration is None or not calibration.varies
                 else "Confidences as stated or as the label's probability; thresholds for wanted error rates by "
-                "learn-then-test and conformal risk control stand in the report."
+                "learn-then-test and conformal risk control are in the report."
             ),
             "metrics": (
                 f"{100 * results.level:g} % intervals count {results.n_groups:,} groups of cases; sign flips and "
@@ -209,9 +267,18 @@ def tripod_items(inputs: ReportInputs, name: str) -> dict[str, dict[str, str]]:
             "data used to develop prompts": TO_ADD,
         },
         "10 Summarization": {"preparation of texts": "Not part of the task."},
-        "11 Instruction tuning and alignment": {"instructions, interface, raters": f"{chain} Raters: {TO_ADD}"},
-        "12 Compute": {"time, machines, cost": _compute_topic(inputs, name)},
+        "11 Instruction tuning and alignment": {
+            "instructions, interface, raters": f"{subject.training} Raters: {TO_ADD}"
+        },
+        "12 Compute": {"time, machines, cost": _compute_topic(subject.inputs, name)},
         "13 Ethical approval": {"committee, consent or waiver": TO_ADD},
+    }
+
+
+def _open_science(subject: _Subject) -> dict[str, dict[str, str]]:
+    """Items 14 and 15: funding, code, public involvement."""
+    inputs = subject.inputs
+    return {
         "14 Open science": {
             "funding": TO_ADD,
             "conflicts of interest": TO_ADD,
@@ -224,6 +291,13 @@ def tripod_items(inputs: ReportInputs, name: str) -> dict[str, dict[str, str]]:
             ),
         },
         "15 Public involvement": {"in design, conduct, reporting": TO_ADD},
+    }
+
+
+def _result_items(subject: _Subject) -> dict[str, dict[str, str]]:
+    """Items 16 to 19: participants, performance, updating, discussion."""
+    results, name = subject.results, subject.name
+    return {
         "16 Participants": {
             "flow": (
                 f"{results.n_cases:,} cases with an expert label in {results.n_groups:,} groups; "
@@ -231,12 +305,12 @@ def tripod_items(inputs: ReportInputs, name: str) -> dict[str, dict[str, str]]:
             ),
             "characteristics, dates, by setting": TO_ADD,
             "development against evaluation data": TO_ADD,
-            "cases and outcomes per analysis": f"n stands beside every number; {_distribution(results)}",
+            "cases and outcomes per analysis": f"n is given with every number; {_distribution(results)}",
         },
         "17 Performance": {"by the metrics above": "The sentences and the table above."},
         "18 LLM updating": {
             "updated model and its results": (
-                f"None; weights sha256 `{str(lineage.get('weights_sha256', 'unknown'))[:12]}`."
+                f"None; weights sha256 `{str(subject.lineage.get('weights_sha256', 'unknown'))[:12]}`."
             )
         },
         "19 Discussion": {
@@ -271,8 +345,8 @@ def _distribution(results: Results) -> str:
 
 
 def _checks_topic(inputs: ReportInputs) -> str:
-    found = ", ".join(f"{what} ({count:,})" for what, count in inputs.lint.items())
-    checked = f"Rows were linted: {found}. " if found else ""
+    findings = ", ".join(f"{what} ({count:,})" for what, count in inputs.lint.items())
+    checked = f"Rows were linted: {findings}. " if findings else ""
     return f"{checked}Splits keep groups together. Anything done before that: {TO_ADD}"
 
 
@@ -280,9 +354,9 @@ def _version_topic(name: str, lineage: Mapping[str, Any], finished: str) -> str:
     if lineage.get("kind") == "endpoint":
         return f"`{lineage.get('model')}`, asked {lineage.get('first_asked_at')} to {lineage.get('last_asked_at')}."
     base = str(lineage.get("base") or "")
-    said = f"base `{Path(base).name if base.startswith(('/', '.')) else base}`, " if base else ""
+    origin = f"base `{Path(base).name if base.startswith(('/', '.')) else base}`, " if base else ""
     when = f"; evaluated {finished}" if finished else ""
-    return f"`{name}`: {said}weights sha256 `{str(lineage.get('weights_sha256', 'unknown'))[:12]}`{when}."
+    return f"`{name}`: {origin}weights sha256 `{str(lineage.get('weights_sha256', 'unknown'))[:12]}`{when}."
 
 
 def _fairness_topic(results: Results, name: str) -> str:
@@ -292,7 +366,7 @@ def _fairness_topic(results: Results, name: str) -> str:
     if audit is not None and audit.heterogeneity:
         parts.append("differences between generators are tested above")
     if results.probes is not None and name in results.probes.judges:
-        parts.append("bias probes stand above")
+        parts.append("bias probes are shown above")
     return f"{'; '.join(parts).capitalize() + '. ' if parts else ''}Between groups of patients: {TO_ADD}"
 
 
@@ -302,25 +376,25 @@ def _data_topic(inputs: ReportInputs) -> str:
         for split, counts in inputs.data.items()
     )
     source = inputs.recipe.get("data", {}).get("source") if inputs.recipe else None
-    said = f"Source `{Path(str(source)).name if str(source).startswith('/') else source}`. " if source else ""
-    said += f"Splits: {splits}. " if splits else ""
-    return f"{said}Collection and representativeness: {TO_ADD}"
+    known = f"Source `{Path(str(source)).name if str(source).startswith('/') else source}`. " if source else ""
+    known += f"Splits: {splits}. " if splits else ""
+    return f"{known}Collection and representativeness: {TO_ADD}"
 
 
 def _training_topic(recipe: Mapping[str, Any], lineage: Mapping[str, Any] | None) -> str:
     stages = recipe.get("stages") if recipe else None
-    said = f"Stages: {', '.join(map(str, stages))}. " if stages else ""
+    text = f"Stages: {', '.join(map(str, stages))}. " if stages else ""
     chain = [str(one.get("stage") or one.get("kind")) for one in (lineage or {}).get("ancestry") or []]
     merge = (lineage or {}).get("merge")
     proof = "".join(f" {line[:1].upper()}{line[1:]}." for line in proof_sentences(merge)) if merge else ""
-    return said + (f"The weights descend from: {' -> '.join(chain)}.{proof}" if chain else f"Training: {TO_ADD}")
+    return text + (f"The weights descend from: {' -> '.join(chain)}.{proof}" if chain else f"Training: {TO_ADD}")
 
 
 def _compute_topic(inputs: ReportInputs, name: str) -> str:
     seconds = inputs.results.models[name].seconds
-    said = "" if seconds is None else f"{seconds:,.1f} s to judge {inputs.results.models[name].n:,} cases. "
+    time = "" if seconds is None else f"{seconds:,.1f} s to judge {inputs.results.models[name].n:,} cases. "
     versions = ", ".join(f"{package} {version}" for package, version in inputs.versions.items())
-    return f"{said}{f'Made with {versions}.' if versions else TO_ADD}"
+    return f"{time}{f'Made with {versions}.' if versions else TO_ADD}"
 
 
 def _bullets(lines: list[str]) -> str:

@@ -24,8 +24,8 @@ def print_preflight(result: Preflight, console: Console) -> None:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for check in result.checks:
-        told = Text.assemble(CHECKS[check.name], (f". {check.told}" if check.told else "", "dim"))
-        table.add_row(Text(check.status, STYLES[check.status]), told)
+        text = Text.assemble(CHECKS[check.name], (f". {check.told}" if check.told else "", "dim"))
+        table.add_row(Text(check.status, STYLES[check.status]), text)
     console.print(table)
     if result.terms:
         console.print()

@@ -1,7 +1,7 @@
-"""Pictures of an evaluation and of the training before it, each with the sentence that stands for it in text.
+"""Pictures of an evaluation and of the training before it, each with the sentence that replaces it in text.
 
 Figures are matplotlib objects of their own (no pyplot state), about 16 cm wide so that they stay readable on a phone.
-Colours are Okabe and Ito's (2008), told apart with any colour vision; shape and text never rely on them alone.
+Colours are Okabe and Ito's (2008), distinct with any colour vision; shape and text never rely on them alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from medjudge.metrics.summary import ModelResult, Results
+from medjudge.metrics.result_types import ModelResult, Results
 from medjudge.reporting.inputs import DASH, MINUS, metric_names, metric_title, number_text, points_text, shown_metric
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -279,7 +279,7 @@ def training_picture(stage: str, history: Sequence[Mapping[str, Any]], color: st
     spoken = []
     with panels(len(drawn), row_height=1.95) as (figure, axes):
         for axis, (panel, curves) in zip(axes, drawn, strict=True):
-            # The other colours stand for other models: curves of one stage differ by their line.
+            # The other colours belong to other models: curves of one stage differ by their line.
             lines = cycle((shade, style) for shade in (color, GREY) for style in _LINES)
             for line, (label, (steps, values)) in zip(lines, curves.items(), strict=False):
                 _curve(axis, steps, values, line, label)

@@ -39,10 +39,11 @@ def fitted_tables(
 ) -> list[RenderableType]:
     """A table in parts of at most `width` characters, each with the rows' heads; one part where all fits.
 
-    left: the columns whose cells stand at the left. Only a word that is longer than the terminal is wide is broken.
-    The title stands on the first part, the note under the last.
+    left: the columns whose cells are aligned left. Only a word that is longer than the terminal is wide is broken.
+    The title is on the first part, the note under the last.
     """
     first = min(_column_width(heads[0], [row.cells[0] for row in rows], 1, prose=22), max(width // 2, 8))
+    # Heads are wrapped only as far as it takes for all columns to fit side by side.
     for head_lines in range(1, _HEAD_LINES + 1):
         columns = [(head, [row.cells[i] for row in rows]) for i, head in enumerate(heads[1:], 1)]
         widths = [_column_width(head, cells, head_lines) for head, cells in columns]
@@ -68,6 +69,7 @@ def fitted_tables(
 
 def kept_together(text: str) -> str:
     """The text with spaces that do not break where a line must not end: `85.0 %`, `p < .001`, `78.3 to`."""
+    # A number parted from its unit at the end of a line is easily misread.
     text = re.sub(r"(?<=\d) (?=%|to \D?\d)", NO_BREAK, text)
     return re.sub(r"\b([pn]) ([=<]) (?=[\d.])", rf"\1{NO_BREAK}\2{NO_BREAK}", text)
 

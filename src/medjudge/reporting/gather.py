@@ -7,25 +7,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from medjudge import artifacts
-from medjudge.data.store import read_split
+from medjudge.data.verdict_rows import read_verdicts
 from medjudge.diagnostics.preflight import Preflight
 from medjudge.errors import RunError
 from medjudge.files import how_to_renew
-from medjudge.metrics.summary import Results
+from medjudge.metrics.result_types import Results
 from medjudge.metrics.variants import Variants
-from medjudge.recipe import Recipe
 from medjudge.reporting.inputs import ReportInputs, VerdictRow
 from medjudge.reporting.notes import DoctorNotes, ManifestNotes
+from medjudge.runs.run_dir import RunDir
+from medjudge.runs.stages import LOGGED
 from medjudge.settings.evaluate import ReportConfig
+from medjudge.tasks.catalog import Task
+from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.text import prompt_text
 
-TRAINED = ("base", "sft", "grpo")
-"""Stages that may have left a training log."""
 
+def gather(folder: Path, config: ReportConfig, *, versions: Mapping[str, str] | None = None) -> ReportInputs:
+    """Everything that a page shows, from a run folder or from an evaluation's folder. What is absent is left out.
 
-def gather(folder: Path, config: ReportConfig) -> ReportInputs:
-    """Everything that a page shows, from a run folder or from an evaluation's folder. What is absent is left out."""
+    versions: of the packages that measure at this moment, for a folder whose manifest is not written yet. Without them
+    the page names those of the manifest, or none: what is installed today says nothing of older numbers.
+    """
     evaluated = folder / "evaluate" if (folder / "evaluate").is_dir() else folder
     results = artifacts.read_as(evaluated / artifacts.RESULTS, Results.from_json)
     recipe = _read(evaluated / artifacts.RECIPE, {})
@@ -37,13 +43,13 @@ def gather(folder: Path, config: ReportConfig) -> ReportInputs:
     return ReportInputs(
         title=config.title or f"{recipe.get('name', evaluated.name)}: {results.task}",
         results=results,
-        histories={stage: rows for stage in TRAINED if (rows := _history(folder / stage / artifacts.HISTORY))},
+        histories={stage: rows for stage in LOGGED if (rows := _history(folder / stage / artifacts.HISTORY))},
         verdicts=_verdicts(
             evaluated / artifacts.VERDICTS, results, _prompts(folder, evaluated, recipe) if config.show_text else None
         ),
         recipe=recipe,
         commands=artifacts.read_commands(folder / artifacts.COMMANDS),
-        versions=artifacts.package_versions() if manifest.versions is None else manifest.versions,
+        versions=versions_of(evaluated) or versions or {},
         lint=lint,
         data=splits,
         variants=_variants(evaluated),
@@ -54,6 +60,11 @@ def gather(folder: Path, config: ReportConfig) -> ReportInputs:
         shortened=_shortened(folder),
         max_disagreements=config.max_disagreements,
     )
+
+
+def versions_of(folder: Path) -> dict[str, str] | None:
+    """The packages that made what a folder holds, by its manifest; None where it has none."""
+    return _manifest(folder).versions
 
 
 def _splits_and_lint(data: Mapping[str, Any]) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
@@ -81,7 +92,7 @@ def _manifest(stage: Path) -> ManifestNotes:
 def _history(path: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = _read(path, [])
     if not all(map(_is_log_entry, rows)):
-        raise RunError(f"{path} is no training log. {how_to_renew(path)}")
+        raise RunError(f"{path} is no training log: expected entries of numbers by name. {how_to_renew(path)}")
     return rows
 
 
@@ -95,8 +106,8 @@ def _is_log_entry(row: Any) -> bool:
 
 def _shortened(folder: Path) -> dict[str, str]:
     """Stage -> how many of its training prompts lost words; stages that cut none are left out."""
-    lines = {}
-    for stage in TRAINED:
+    lines: dict[str, str] = {}
+    for stage in LOGGED:
         summary = _manifest(folder / stage).summary
         if isinstance(summary.n_prompts_shortened, int) and summary.n_prompts_shortened:
             lines[stage] = (
@@ -118,11 +129,17 @@ def _prompts(folder: Path, evaluated: Path, recipe: Mapping[str, Any]) -> dict[s
         rows = list(artifacts.read_lines(path))
         return artifacts.parsed(path, rows, lambda rows: {str(row["case_id"]): str(row["prompt"]) for row in rows})
     split = artifacts.parsed(evaluated / artifacts.RECIPE, recipe, lambda tree: tree.get("evaluate", {}).get("split"))
-    path = folder / "prepare" / f"{split}{artifacts.SPLIT_SUFFIX}"
-    if not recipe or not path.exists():
+    prepared = RunDir(folder).split(str(split))
+    if not recipe or not prepared.exists:
         return {}
-    contract = artifacts.parsed(evaluated / artifacts.RECIPE, recipe, Recipe.model_validate).contract
-    return {case.case_id: prompt_text(contract.messages(case)) for case in read_split(path)}
+    contract = artifacts.parsed(evaluated / artifacts.RECIPE, recipe, _contract)
+    return {case.case_id: prompt_text(contract.messages(case)) for case in prepared.read()}
+
+
+def _contract(recipe: Mapping[str, Any]) -> TaskContract:
+    """The task section of a kept recipe. The other sections are not read: an older program's page can be made."""
+    contract: TaskContract = TypeAdapter(Task).validate_python(recipe["task"])
+    return contract
 
 
 def _verdicts(path: Path, results: Results, prompts: Mapping[str, str] | None = None) -> dict[str, list[VerdictRow]]:
@@ -130,20 +147,13 @@ def _verdicts(path: Path, results: Results, prompts: Mapping[str, str] | None = 
     rows: dict[str, list[VerdictRow]] = {name: [] for name in results.of_role("model")}
     if not path.exists():
         return rows
-    for row in artifacts.read_lines(path):
-        if isinstance(row.get("model"), str) and row["model"] in rows:
-            rows[row["model"]].append(artifacts.parsed(path, row, lambda row: _verdict_row(row, prompts)))
+    for row in read_verdicts(path):
+        if row.model in rows:
+            shown = (None, None) if prompts is None else (prompts.get(row.case_id), row.completion)
+            rows[row.model].append(
+                VerdictRow(row.case_id, row.gold, row.label, row.confidence, row.unparsed_reason, *shown)
+            )
     return rows
-
-
-def _verdict_row(row: Mapping[str, Any], prompts: Mapping[str, str] | None) -> VerdictRow:
-    """Raises KeyError or TypeError for a row of another form."""
-    texts = [row["gold"], row["label"], row["unparsed_reason"], row.get("completion")]
-    if not isinstance(row["case_id"], str) or not all(text is None or isinstance(text, str) for text in texts):
-        raise TypeError
-    confidence = None if row["confidence"] is None else float(row["confidence"])
-    shown = (None, None) if prompts is None else (prompts.get(row["case_id"]), row.get("completion"))
-    return VerdictRow(row["case_id"], row["gold"], row["label"], confidence, row["unparsed_reason"], *shown)
 
 
 def _read(path: Path, default: Any) -> Any:

@@ -21,9 +21,9 @@ from medjudge.diagnostics.checks import CHECKS
 from medjudge.metrics.baselines import BASELINES
 from medjudge.metrics.claims import find_claim, n_tests
 from medjudge.metrics.coverage import UNREADABLE, headlines, kinds_text, kinds_under, outcome_sentence
-from medjudge.metrics.sentences import leakage_line, p_value
+from medjudge.metrics.result_types import ComparisonResult, Results
 from medjudge.metrics.stored import StoredLeakage
-from medjudge.metrics.summary import ComparisonResult, Results
+from medjudge.metrics.wording import leakage_line, p_value
 from medjudge.models.merge_proof import proof_sentences
 from medjudge.reporting.audit_figures import audit_pictures
 from medjudge.reporting.audit_tables import page_grids
@@ -65,6 +65,7 @@ def write_report(report_inputs: ReportInputs, out_dir: Path) -> Path:
         pictures.insert(0, variants_picture(report_inputs.variants, colors))
     folder = out_dir / FIGURES_DIR
     artifacts.make_folder(folder)
+    # The page names no other file, so that it can be sent on alone; the folder keeps the pictures for other uses.
     embedded = [Embedded(picture, picture.png()) for picture in pictures]
     for item in embedded:
         artifacts.write_bytes(folder / f"{item.picture.name}.png", item.png)
@@ -290,7 +291,7 @@ class LineageNode:
 def lineage_tree(results: Results) -> list[LineageNode]:
     """The evaluated models' weights as trees, oldest first, from their `Lineage.to_json()`.
 
-    Weights that are ancestors of several models stand there once. Models without a lineage are left out.
+    Weights that are ancestors of several models are shown once. Models without a lineage are left out.
     """
     roots: list[LineageNode] = []
     for name, model in results.models.items():

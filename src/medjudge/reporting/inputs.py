@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from medjudge.metrics.sentences import differs_from_chance, signed
-from medjudge.metrics.summary import MetricResult, ModelResult, Results
+from medjudge.metrics.claims import differs_from_chance
+from medjudge.metrics.metric_result import MetricResult
+from medjudge.metrics.result_types import ModelResult, Results
 from medjudge.metrics.variants import Variants
+from medjudge.metrics.wording import signed
 
 METRIC_NAMES = {
     "accuracy": "Accuracy",
@@ -147,7 +149,7 @@ def points_text(value: float | None) -> str:
 
 
 def chance_text(name: str, results: Results) -> str:
-    """How a model's accuracy stands to guessing: "above", "below" or "not distinguishable".
+    """How a model's accuracy compares with guessing: "above", "below" or "not distinguishable".
 
     A dash for baselines, which are not tested, for models without any verdict and for results of an earlier program.
     """

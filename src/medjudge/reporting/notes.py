@@ -1,4 +1,4 @@
-"""What a page reads of the notes beside a stage's weights: what is damaged is told here, by the name of its file."""
+"""What a page reads of the notes beside a stage's weights: a damaged file is reported by its name."""
 
 from __future__ import annotations
 

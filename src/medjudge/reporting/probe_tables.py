@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from medjudge.metrics.metric_result import MetricResult
 from medjudge.metrics.probes import ConsistencyResult, ProbeResult, Probes
-from medjudge.metrics.summary import Results
+from medjudge.metrics.result_types import Results
 from medjudge.reporting.audit_tables import Cell, Grid, number, statistic_cell
 from medjudge.reporting.figures import GREY, Picture, model_colors, panels, short_names
 from medjudge.reporting.inputs import DASH, points_text
@@ -21,22 +21,22 @@ def probe_grids(results: Results) -> list[Grid]:
 
 def _flip_grid(probes: Probes, level: float) -> Grid:
     columns: list[str] = []
-    several = any(found.to_positive for judge in probes.judges.values() for found in judge.flips.values())
+    several = any(result.to_positive for judge in probes.judges.values() for result in judge.flips.values())
     for name in probes.judges:
         columns += [f"{name}: flips, %"] + ([f"{name}: towards positive, points"] if several else [])
         columns += [f"{name}: n", f"{name}: unreadable"]
     rows = []
-    for probe, told in _told(probes).items():
+    for probe, first in _by_probe(probes).items():
         cells: list[Cell] = []
         for judge in probes.judges.values():
-            found = judge.flips.get(probe)
-            cells.append(statistic_cell(None if found is None else found.flips, percent=True))
+            result = judge.flips.get(probe)
+            cells.append(statistic_cell(None if result is None else result.flips, percent=True))
             if several:
-                cells.append(_shift(None if found is None else found.to_positive))
-            cells.append(Cell(DASH if found is None else f"{found.flips.n:,}"))
-            became = "" if found is None else f"{found.n_became_unreadable:,} by the change"
-            cells.append(Cell(DASH if found is None else f"{found.n_unreadable:,}", became))
-        rows.append((f"{told.title}\n{told.change}", tuple(cells)))
+                cells.append(_shift(None if result is None else result.to_positive))
+            cells.append(Cell(DASH if result is None else f"{result.flips.n:,}"))
+            became = "" if result is None else f"{result.n_became_unreadable:,} by the change"
+            cells.append(Cell(DASH if result is None else f"{result.n_unreadable:,}", became))
+        rows.append((f"{first.title}\n{first.change}", tuple(cells)))
     unasked: dict[tuple[str, str], list[str]] = {}
     for name, judge in probes.judges.items():
         for probe, why in judge.not_asked.items():
@@ -57,28 +57,31 @@ def _flip_grid(probes: Probes, level: float) -> Grid:
 
 
 def _self_grid(probes: Probes) -> Grid:
-    found = {name: judge.consistency for name, judge in probes.judges.items() if judge.consistency is not None}
+    consistencies = {name: judge.consistency for name, judge in probes.judges.items() if judge.consistency is not None}
     rows: list[tuple[str, tuple[Cell, ...]]] = []
-    if found:
+    if consistencies:
         rows = [
-            ("Samples per case", tuple(Cell(f"{c.k}", f"temperature {c.temperature:g}") for c in found.values())),
-            ("Cases", tuple(Cell(f"{c.agreement.n:,}") for c in found.values())),
-            ("Unparsed samples", tuple(Cell(f"{c.n_unparsed:,}") for c in found.values())),
-            ("Two samples agree, %", _cells(found, "agreement")),
-            ("All samples agree, %", _cells(found, "unanimous")),
-            ("One sample is right, %", _cells(found, "single_accuracy")),
-            ("The majority is right, %", _cells(found, "majority_accuracy")),
+            (
+                "Samples per case",
+                tuple(Cell(f"{c.k}", f"temperature {c.temperature:g}") for c in consistencies.values()),
+            ),
+            ("Cases", tuple(Cell(f"{c.agreement.n:,}") for c in consistencies.values())),
+            ("Unparsed samples", tuple(Cell(f"{c.n_unparsed:,}") for c in consistencies.values())),
+            ("Two samples agree, %", _cells(consistencies, "agreement")),
+            ("All samples agree, %", _cells(consistencies, "unanimous")),
+            ("One sample is right, %", _cells(consistencies, "single_accuracy")),
+            ("The majority is right, %", _cells(consistencies, "majority_accuracy")),
         ]
     return Grid(
         "Self-consistency",
-        tuple(found),
+        tuple(consistencies),
         tuple(rows),
         note="An unreadable sample agrees with none. The majority of samples: Wang et al. (2023), arXiv:2203.11171.",
     )
 
 
-def _cells(found: dict[str, ConsistencyResult], name: str) -> tuple[Cell, ...]:
-    return tuple(statistic_cell(getattr(consistency, name), percent=True) for consistency in found.values())
+def _cells(consistencies: dict[str, ConsistencyResult], name: str) -> tuple[Cell, ...]:
+    return tuple(statistic_cell(getattr(consistency, name), percent=True) for consistency in consistencies.values())
 
 
 def _shift(metric: MetricResult | None) -> Cell:
@@ -90,16 +93,16 @@ def _shift(metric: MetricResult | None) -> Cell:
     return Cell(points_text(100 * metric.value), ends, f"{metric.method}, n = {metric.n:,}")
 
 
-def _told(probes: Probes) -> dict[str, ProbeResult]:
+def _by_probe(probes: Probes) -> dict[str, ProbeResult]:
     """Every probe that was run, by name, in order."""
-    return {probe: found for judge in probes.judges.values() for probe, found in judge.flips.items()}
+    return {probe: result for judge in probes.judges.values() for probe, result in judge.flips.items()}
 
 
 def probe_pictures(results: Results) -> list[Picture]:
     """A panel per judge: the flip rate of every probe with its interval; last, how often it contradicts itself."""
     if results.probes is None or not any(judge.flips for judge in results.probes.judges.values()):
         return []
-    told = _told(results.probes)
+    results_by_probe = _by_probe(results.probes)
     longest = max(len(judge.flips) + (judge.consistency is not None) for judge in results.probes.judges.values())
     spoken = []
     highest = 0.0
@@ -109,11 +112,11 @@ def probe_pictures(results: Results) -> list[Picture]:
         for axis, (name, judge) in zip(axes, results.probes.judges.items(), strict=True):
             color = colors.get(name, GREY)
             points: list[tuple[str, float, float, float]] = []
-            for probe, found in judge.flips.items():
-                flips = found.flips
+            for probe, result in judge.flips.items():
+                flips = result.flips
                 if flips.value is not None:
                     low = flips.value if flips.low is None else flips.low
-                    points.append((told[probe].title, flips.value, low, flips.high or flips.value))
+                    points.append((results_by_probe[probe].title, flips.value, low, flips.high or flips.value))
             if judge.consistency is not None and (agreement := judge.consistency.agreement).value is not None:
                 low = agreement.value if agreement.high is None else agreement.high
                 high = agreement.value if agreement.low is None else agreement.low

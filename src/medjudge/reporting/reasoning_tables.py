@@ -23,7 +23,7 @@ def reasoning_grids(reasoning: ReasoningResults, level: float) -> list[Grid]:
         Grid(
             "Reasoning against the experts'",
             heads,
-            tuple((model, _cells(found, names)) for model, found in reasoning.models.items()),
+            tuple((model, _cells(row, names)) for model, row in reasoning.models.items()),
             _small_print(reasoning),
         )
     ]
@@ -42,8 +42,8 @@ def reasoning_cell(name: str, metric: MetricResult | None) -> Cell:
     return statistic_cell(metric, percent=name != "judge_score", digits=2)
 
 
-def _cells(found: dict[str, MetricResult], names: list[str]) -> tuple[Cell, ...]:
-    return tuple(reasoning_cell(name, found.get(name)) for name in names)
+def _cells(metrics: dict[str, MetricResult], names: list[str]) -> tuple[Cell, ...]:
+    return tuple(reasoning_cell(name, metrics.get(name)) for name in names)
 
 
 def _head(name: str) -> str:

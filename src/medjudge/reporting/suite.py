@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,11 @@ def left_out_text(one: SetResult) -> str:
     return "; ".join(f"{reason} ({count:,})" for reason, count in one.left_out.items()) or DASH
 
 
-def write_suite_page(suite: SuiteResults, folder: Path, commands: list[Any]) -> Path:
-    """Writes `index.html` of a benchmark's folder; the pages of its sets lie beside it. Returns its path."""
+def write_suite_page(suite: SuiteResults, folder: Path, commands: list[Any], versions: Mapping[str, str]) -> Path:
+    """Writes `index.html` of a benchmark's folder; the pages of its sets lie beside it. Returns its path.
+
+    versions: of the packages that measured, where they are known.
+    """
     page = (
         template_environment()
         .get_template("suite.html.j2")
@@ -91,6 +95,7 @@ def write_suite_page(suite: SuiteResults, folder: Path, commands: list[Any]) -> 
             left_out=left_out_text,
             notes=[*suite.notes, *usage_lines(suite)],
             commands=commands,
+            versions=versions,
         )
     )
     path = folder / artifacts.REPORT

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from medjudge.metrics.coverage import kinds_under
-from medjudge.metrics.summary import ModelResult, Results
+from medjudge.metrics.result_types import ModelResult, Results
 from medjudge.reporting.audit_tables import Cell, Grid, page_grids
 from medjudge.reporting.fitting import Row, fitted_tables
 from medjudge.reporting.inputs import (

@@ -10,7 +10,7 @@ from rich.text import Text
 from medjudge import artifacts
 from medjudge.metrics.coverage import headlines, outcome_sentence
 from medjudge.metrics.published import SuiteResults
-from medjudge.metrics.summary import Results
+from medjudge.metrics.result_types import Results
 from medjudge.reporting.fitting import wrapped
 from medjudge.reporting.gather import _variants
 from medjudge.reporting.suite import left_out_text, suite_grids, usage_lines

@@ -17,16 +17,13 @@ import importlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from medjudge.errors import ConfigError, NotRewardableError
+from medjudge.errors import ConfigError, NotRewardableError, did_you_mean
 from medjudge.records import Case, Rollout
 from medjudge.rewards.rules import REWARDS, RewardRule, has_what_it_needs
 from medjudge.settings.rewards import RewardSettings
 from medjudge.tasks.contract import TaskContract
-
-if TYPE_CHECKING:
-    from medjudge.recipe import Recipe
 
 RULE_TOLERANCE = 1e-9
 
@@ -44,7 +41,7 @@ class BatchReward(Protocol):
 
     @property
     def gold_tolerance(self) -> float:
-        """By how much the expert's own answer may miss `most`; infinite for a judge model, which is then not asked."""
+        """Tolerance of the expert's own answer below `most`; infinite for a judge model, which is then not asked."""
 
     @property
     def asks_a_model(self) -> bool:
@@ -90,9 +87,9 @@ BUILT: dict[str, BuiltReward] = {
     "brier": BuiltReward("medjudge.rewards.shaping:brier", -1.0, "minus the Brier score of the stated confidence"),
     "length": BuiltReward("medjudge.rewards.shaping:length", -1.0, "minus what a completion is too long by"),
     "repetition": BuiltReward("medjudge.rewards.shaping:repetition", -1.0, "minus its share of repeated n-grams"),
-    "embedding": BuiltReward("medjudge.rewards.reasoning:embedding", 0.0, "similarity of the reasoning, sentence-wise"),
+    "embedding": BuiltReward("medjudge.rewards.embedding:embedding", 0.0, "similarity of the reasoning, sentence-wise"),
     "embedding_published": BuiltReward(
-        "medjudge.rewards.reasoning:embedding_published", 0.0, "the same in the published form, (cos + 1) / 2"
+        "medjudge.rewards.embedding:embedding_published", 0.0, "the same in the published form, (cos + 1) / 2"
     ),
     "llm": BuiltReward("medjudge.rewards.llm:llm_reward", 0.0, "a judge model's marks for the reasoning, 0 to 1"),
 }
@@ -155,9 +152,12 @@ def factors_of(name: str) -> tuple[str, ...]:
 
 
 def check_composition(rewards: Mapping[str, float], gate: Sequence[str]) -> None:
-    """Raises ValueError for a composition that cannot mean what it says. Names must be known already."""
+    """Raises ValueError for unknown rewards, and for a composition that cannot mean what it says."""
+    for name in [*reward_names(rewards), *gate]:
+        if name not in KNOWN:
+            raise ValueError(f"unknown reward {name!r}{did_you_mean(name, KNOWN)}; known: {', '.join(KNOWN)}")
     if not rewards:
-        raise ValueError("no reward named: GRPO has nothing to optimise")
+        raise ValueError("no reward named: GRPO has nothing to optimise. Name one, such as accuracy = 1.0")
     for name in rewards:
         factors = factors_of(name)
         signed = [factor for factor in factors if KNOWN[factor].minimum < 0]
@@ -167,36 +167,33 @@ def check_composition(rewards: Mapping[str, float], gate: Sequence[str]) -> None
                 "the worse the rest of it is. Multiply rewards from 0 up, such as accuracy, or add them"
             )
     if penalties := [name for name in gate if name in KNOWN and _never_positive(KNOWN[name])]:
-        raise ValueError(f"the gate {', '.join(penalties)} never pays more than 0, so it would never open")
+        raise ValueError(
+            f"the gate {', '.join(penalties)} never pays more than 0, so it would never open. "
+            "Name a reward from 0 up, such as schema"
+        )
 
 
 def _never_positive(rule: RewardRule | BuiltReward) -> bool:
     return rule.maximum <= 0 if isinstance(rule, RewardRule) else rule.minimum < 0
 
 
-def reward_plan(recipe: Recipe, cases: Sequence[Case]) -> RewardPlan:
-    """The recipe's rewards, built for a run that trains on `cases`."""
-    config = recipe.grpo
-    context = RewardContext(recipe.contract, cases, config.reward_settings, recipe.seed, recipe.model.device)
-    return build_plan(config.rewards, config.reward_gate, context)
-
-
 def rewardable(plan: RewardPlan, cases: Sequence[Case]) -> list[Case]:
     """The cases that have the gold which every reward needs. Raises NotRewardableError if none has."""
-    found = [case for case in cases if plan.most(case) is not None]
-    if not found:
+    payable = [case for case in cases if plan.most(case) is not None]
+    if not payable:
         lacking = [name for name, reward in plan.rewards.items() if not any(reward.most(c) is not None for c in cases)]
         raise NotRewardableError(
             f"no row of {len(cases)} has the gold that the reward {' and '.join(lacking) or 'plan'} compares with: an "
             "expert's label, for rewards on reasoning the expert's reasoning. Map the column in `data.fields`, or take "
             "rewards that these rows can pay."
         )
-    return found
+    return payable
 
 
 def build_plan(rewards: Mapping[str, float], gate: Sequence[str], context: RewardContext) -> RewardPlan:
     """The recipe's rewards, built: each one once, whatever number of terms names it."""
     terms = tuple(Term(name, weight) for name, weight in rewards.items())
+    # Once each: a reward that asks a judge model would otherwise pay for every term that names it.
     names = dict.fromkeys([*(factor for term in terms for factor in term.factors), *gate])
     return RewardPlan(terms, tuple(gate), {name: build_reward(name, context) for name in names})
 
@@ -210,7 +207,10 @@ def build_reward(name: str, context: RewardContext) -> BatchReward:
     try:
         build = getattr(importlib.import_module(module), function)
     except ModuleNotFoundError as error:
-        raise ConfigError(f"reward {name!r} needs {error.name}, which is not installed.") from None
+        raise ConfigError(
+            f"reward {name!r} needs {error.name}, which is not installed. "
+            "`medjudge info` says how to install it; or take another reward."
+        ) from None
     reward: BatchReward = build(context)
     return reward
 
@@ -264,7 +264,7 @@ class RewardPlan:
 
     def report(self) -> dict[str, Any]:
         """What a report should say of the rewards: their composition, and what each has to tell."""
-        built = {name: dict(said) for name, reward in self.rewards.items() if (said := reward.report())}
+        built = {name: dict(details) for name, reward in self.rewards.items() if (details := reward.report())}
         return {"terms": self.weights, "gate": list(self.gate), "range": [self.minimum, self.maximum], **built}
 
     def most(self, case: Case) -> float | None:
@@ -290,8 +290,10 @@ class RewardPlan:
         """Terms and total of one rollout from its rewards."""
         gates = [rewards[name] for name in self.gate]
         terms: dict[str, float | None] = {term.name: product(rewards, term) for term in self.terms}
+        # None is the row's lack, not the policy's: a 0 here would teach the policy that it was wrong.
         if None in gates or None in terms.values():
             return ScoredRollout(rollout, rewards, terms, None)
+        # Penalties stand behind a closed gate: an unreadable answer must not escape the price of its length.
         is_gated = any(value is not None and value <= 0 for value in gates)
         if is_gated:
             terms = {term.name: _what_it_takes_away(terms[term.name], term.weight) for term in self.terms}

@@ -24,7 +24,7 @@ from medjudge.records import Case, Completion, Rollout, Verdict
 from medjudge.rewards.composition import RewardContext
 from medjudge.settings.rewards import LlmSettings
 from medjudge.tasks.contract import TaskContract
-from medjudge.tasks.reasoning import Marks, ReasoningContract
+from medjudge.tasks.marks import Marks, ReasoningContract
 
 if TYPE_CHECKING:
     from medjudge.inference.endpoint import EndpointClient

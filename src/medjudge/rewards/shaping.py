@@ -32,6 +32,7 @@ def ordinal(context: RewardContext) -> RuleReward:
             return None
         if not isinstance(judgement, Verdict):
             return 0.0
+        # Places, not the labels' numbers: a scale may be words.
         return 1 - abs(place[judgement.label] - place[gold]) / (len(place) - 1)
 
     return RuleReward(RewardRule(reward, 0.0, 1.0, "closeness on the scale", "label"))
@@ -47,7 +48,9 @@ def brier(context: RewardContext) -> RuleReward:
     contract = context.contract
     target = getattr(contract, "target_confidence", None)
     if target is None:
-        raise ConfigError(f"reward `brier` scores a stated confidence, but task {contract.kind} asks for none.")
+        raise ConfigError(
+            f"reward `brier` scores a stated confidence, but task {contract.kind} asks for none. Take `accuracy`."
+        )
 
     def reward(rollout: Rollout) -> float | None:
         if rollout.case.gold is None:
@@ -135,6 +138,7 @@ class Balanced:
 
 def balanced(context: RewardContext) -> Balanced:
     """`Balanced`, with the class counts of the cases that are trained on."""
+    # Of the training split: the held-out labels must not shape what is paid.
     counts = Counter(case.gold for case in context.cases if case.gold is not None)
     # A label that the split lacks is worth what the rarest is, should it turn up elsewhere.
     n, rarest = max(1, counts.total()), min(counts.values(), default=1)

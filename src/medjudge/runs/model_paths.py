@@ -6,6 +6,7 @@ from pathlib import Path
 
 from medjudge import artifacts
 from medjudge.recipe import Recipe
+from medjudge.runs.stages import STAGES, training_stages
 from medjudge.settings.model import SCRATCH_BASE
 
 
@@ -23,40 +24,48 @@ def base_folder(recipe: Recipe, run_dir: Path) -> Path:
 
 def start_of(stage: str, recipe: Recipe, run_dir: Path) -> tuple[Path, str]:
     """(folder, name) of the whole weights that `stage` trains on: the last trained model before it, or the base."""
-    if stage == "grpo" and "sft" in recipe.stages:
+    before = [one.name for one in training_stages(recipe.stages) if one.name in STAGES[stage].after]
+    if before:
         from medjudge.models.load import resolve
 
-        folder = run_dir / "sft" / artifacts.MODEL
+        folder = run_dir / before[-1] / artifacts.MODEL
         return resolve(folder), str(folder)
     return base_folder(recipe, run_dir), base_name(recipe, run_dir)
 
 
+def start_in_words(stage: str, recipe: Recipe) -> str:
+    """The weights that `stage` trains on, as a sentence names them."""
+    before = [one.name for one in training_stages(recipe.stages) if one.name in STAGES[stage].after]
+    return f"the {before[-1] if before else 'base'} model"
+
+
 def last_trained(recipe: Recipe) -> str | None:
-    """The stage whose model is the run's last: grpo, or sft where the recipe has no grpo; None where it has neither."""
-    return next((stage for stage in ("grpo", "sft") if stage in recipe.stages), None)
+    """The stage whose model is the run's last; None where the recipe trains none."""
+    stages = training_stages(recipe.stages)
+    return stages[-1].name if stages else None
 
 
 def training_split(recipe: Recipe) -> str:
     """The split that the run learns from first: what the tiny base reads, and whose prompts prove a merge."""
-    stage = "sft" if "sft" in recipe.stages or "grpo" not in recipe.stages else "grpo"
-    return str(getattr(recipe, stage).split)
+    stages = training_stages(recipe.stages) or training_stages(STAGES)
+    return stages[0].split_name(recipe)
 
 
 def named_models(recipe: Recipe, run_dir: Path) -> tuple[dict[str, Path], dict[str, str]]:
     """(the run's models by the names that evaluate uses, in order of making; the missing ones and why)."""
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     missing: dict[str, str] = {}
     for name in recipe.evaluate.models:
-        folders = [run_dir / name / artifacts.MODEL, run_dir / name / artifacts.ADAPTER]
+        candidates = [run_dir / name / artifacts.MODEL, run_dir / name / artifacts.ADAPTER]
         if name == last_trained(recipe) and "merge" in recipe.stages:
-            folders.insert(0, run_dir / "merge" / artifacts.MODEL)
-        folder = next((folder for folder in folders if folder.exists()), None)
+            candidates.insert(0, run_dir / "merge" / artifacts.MODEL)
+        folder = next((folder for folder in candidates if folder.exists()), None)
         if name == "base":
-            found[name] = base_folder(recipe, run_dir)
+            folders[name] = base_folder(recipe, run_dir)
         elif name not in recipe.stages:
             missing[name] = f"`stages` has no {name}"
         elif folder is None:
             missing[name] = f"{name} has not run in {run_dir}"
         else:
-            found[name] = folder
-    return found, missing
+            folders[name] = folder
+    return folders, missing

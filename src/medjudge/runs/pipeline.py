@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import shlex
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,63 +16,24 @@ from rich.text import Text
 from medjudge import artifacts
 from medjudge.errors import ConfigError, RunError
 from medjudge.files import BUILTIN_DIR, write_failure
+from medjudge.log import show_on
 from medjudge.machine import fit_threads
 from medjudge.names import STAGE_NAMES
 from medjudge.network import offline
 from medjudge.progress import roughly
 from medjudge.recipe import Recipe
-from medjudge.rewards.composition import reward_plan
+from medjudge.runs.output_folder import Record, is_held
+from medjudge.runs.provenance import Files, data_files, record_command, weight_files
+from medjudge.runs.ranks import is_first_rank, n_ranks, rank
 from medjudge.runs.run_dir import RunDir
+from medjudge.runs.stages import STAGES as STAGES
+from medjudge.runs.stages import StageContext, is_active, reading_stages, training_stages
 from medjudge.runs.summaries import stage_sentence
 from medjudge.settings.base import without_transport
 from medjudge.settings.data import SPLIT_SOURCES
 from medjudge.settings.model import SCRATCH_BASE, TINY_BASE
 from medjudge.version import __version__
 
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One stage of the pipeline."""
-
-    module: str
-    """Imported only when the stage runs."""
-    sections: tuple[str, ...]
-    """Recipe sections that the stage depends on."""
-    after: tuple[str, ...]
-    """Stages whose outputs it reads."""
-    title: str
-
-
-STAGES: dict[str, Stage] = {
-    "prepare": Stage("medjudge.stages.prepare", ("task", "data"), (), "expert rows -> checked, split cases"),
-    "base": Stage("medjudge.stages.base", ("base", "model"), ("prepare",), "train a tiny model from random weights"),
-    "sft": Stage(
-        "medjudge.stages.sft",
-        ("task", "model", "sft"),
-        ("prepare", "base"),
-        "supervised fine-tuning on task and format",
-    ),
-    "grpo": Stage("medjudge.stages.grpo", ("task", "model", "grpo"), ("prepare", "base", "sft"), "train on rewards"),
-    "merge": Stage(
-        "medjudge.stages.merge",
-        ("task", "model", "merge"),
-        ("prepare", "sft", "grpo"),
-        "one model, checked against its adapters",
-    ),
-    "evaluate": Stage(
-        "medjudge.stages.evaluate",
-        ("task", "model", "evaluate"),
-        ("prepare", "base", "sft", "grpo", "merge"),
-        "agreement with the experts, with intervals",
-    ),
-    "report": Stage("medjudge.stages.report", ("report",), ("evaluate",), "page of outcome, tables and figures"),
-}
-"""In the order a project meets them."""
-
-NOT_SHARED = ("evaluate", "report")
-"""Stages that name the run itself: each run makes its own."""
-COMPUTING = ("base", "sft", "grpo", "evaluate")
-"""Stages that are long enough to look for their number of threads: the load of a machine changes between them."""
 NOT_INPUTS = (
     artifacts.HISTORY,
     artifacts.PREFLIGHT,
@@ -88,6 +47,8 @@ NOT_INPUTS = (
 
 NOT_RUN, RESUMES = "not run yet", "resumes where it was cut off"
 """What `RunDir.is_current` says of a stage that has no results and of one that was begun."""
+FIRST_RANK_S, POLL_S = 120.0, 0.2
+"""Seconds that other ranks wait for the first to hold the run, and between two looks at what it does."""
 
 
 def active_stages(recipe: Recipe, first: str | None = None, last: str | None = None) -> list[str]:
@@ -97,16 +58,12 @@ def active_stages(recipe: Recipe, first: str | None = None, last: str | None = N
             raise ConfigError(f"no stage is called {name!r}. Stages: {', '.join(STAGES)}.")
     low = STAGE_NAMES.index(first) if first else 0
     high = STAGE_NAMES.index(last) if last else len(STAGE_NAMES) - 1
-    names: list[str] = [name for name in STAGE_NAMES[low : high + 1] if _is_active(name, recipe)]
+    names: list[str] = [name for name in STAGE_NAMES[low : high + 1] if is_active(name, recipe)]
     if not names:
         raise ConfigError(
             f"--from {first or STAGE_NAMES[0]} --until {last or STAGE_NAMES[-1]} holds no stage of the recipe."
         )
     return names
-
-
-def _is_active(name: str, recipe: Recipe) -> bool:
-    return name in recipe.stages and (name != "base" or recipe.model.base == SCRATCH_BASE)
 
 
 def check_upstream(recipe: Recipe, run_dir: RunDir, first: str) -> None:
@@ -133,20 +90,19 @@ def stage_inputs(name: str, recipe: Recipe, run_dir: RunDir) -> dict[str, Any]:
     if name == "prepare":
         inputs |= {f"source {source}": _signature(source) for source in _sources(recipe)}
         inputs["splits used"] = {
-            **{stage: tree[stage]["split"] for stage in ("sft", "grpo", "evaluate") if stage in recipe.stages},
+            **{one.name: one.split_name(recipe) for one in reading_stages(recipe.stages)},
             "grpo prompts": [tree["grpo"][key] for key in ("epochs", "max_cases", "max_steps", "prompts_per_step")],
         }
     elif recipe.model.base != SCRATCH_BASE:
         inputs["base model"] = _signature(recipe.model.base)
     if name in ("base", "evaluate"):
-        inputs["splits trained on"] = [recipe.sft.split, recipe.grpo.split]
+        inputs["splits trained on"] = [one.split_name(recipe) for one in training_stages(STAGES)]
     if name == "evaluate":
         inputs |= {f"model {model}": _signature(path) for model, path in recipe.evaluate.extra_models.items()}
-    judges = {"grpo": recipe.grpo.reward_settings.llm.judge, "evaluate": recipe.evaluate.llm.judge}
-    if judge := judges.get(name):
+    if judge := _judge_of(name, recipe):
         inputs["judge"] = _signature(judge)
     for before in stage.after:
-        if not _is_active(before, recipe):
+        if not is_active(before, recipe):
             continue
         manifest = run_dir.manifest(before)
         if manifest is None:
@@ -157,6 +113,13 @@ def stage_inputs(name: str, recipe: Recipe, run_dir: RunDir) -> dict[str, Any]:
             path: entry["sha256"] for path, entry in manifest["outputs"].items() if Path(path).name not in NOT_INPUTS
         }
     return inputs
+
+
+def _judge_of(name: str, recipe: Recipe) -> str | None:
+    """The model that marks answers in a stage, where the recipe names one."""
+    if STAGES[name].by_rewards:
+        return recipe.grpo.reward_settings.llm.judge
+    return recipe.evaluate.llm.judge if name == "evaluate" else None
 
 
 @offline()
@@ -177,31 +140,39 @@ def run_recipe(
     """
     names = active_stages(recipe, first, last)
     run_dir = RunDir(recipe.run_dir)
-    with run_dir.lock():
+    with run_dir.lock(), show_on(console):
+        if not is_first_rank():
+            _follow(names, recipe, run_dir, console, force=force)
+            return run_dir.path
         if fresh:
             run_dir.discard_notes()
         check_upstream(recipe, run_dir, names[0])
-        if {"sft", "grpo"} & set(names):
-            from medjudge.models.adapters import check_adapters
-            from medjudge.training.trl_arguments import check_arguments
-
-            check_arguments(recipe)
-            check_adapters(recipe, names)
+        _check_trainings(recipe, names)
         _check_parts(recipe, names)
         artifacts.write_json(run_dir.path / artifacts.RECIPE, recipe.model_dump(mode="json"))
-        _record_command(run_dir.path)
-        run_dir.allow_failed_preflight(force)
+        record_command(run_dir.path)
         for name in names:
             if fresh:
-                run_dir.discard(name)
-            _run_stage(name, recipe, run_dir, console, siblings)
+                run_dir.output(name).discard()
+            _run_stage(name, recipe, run_dir, console, siblings, force=force)
+            run_dir.announce(name, "done")
     return run_dir.path
+
+
+def _check_trainings(recipe: Recipe, names: Sequence[str]) -> None:
+    """What TRL or an adapter would refuse is refused before the first stage runs."""
+    if training_stages(names):
+        from medjudge.training.adapter_check import check_adapters
+        from medjudge.training.trl_arguments import check_arguments
+
+        check_arguments(recipe)
+        check_adapters(recipe, names)
 
 
 def _check_parts(recipe: Recipe, names: Sequence[str]) -> None:
     """A key or a package that is missing shows now, not after hours of training. Nothing is asked."""
-    if "grpo" in names:
-        reward_plan(recipe, ())
+    if any(STAGES[name].by_rewards for name in names):
+        recipe.reward_plan(())
     for name, where in recipe.evaluate.extra_models.items():
         if "evaluate" in names and where.startswith("openai:"):
             from medjudge.inference.endpoint import EndpointClient
@@ -210,39 +181,53 @@ def _check_parts(recipe: Recipe, names: Sequence[str]) -> None:
             EndpointClient(parse_endpoint(where), recipe.evaluate.endpoint_of(name))
 
 
-def _run_stage(name: str, recipe: Recipe, run_dir: RunDir, console: Console, siblings: Sequence[RunDir]) -> None:
-    inputs = stage_inputs(name, recipe, run_dir)
-    current, why = run_dir.is_current(name, inputs)
+def _run_stage(
+    name: str, recipe: Recipe, run_dir: RunDir, console: Console, siblings: Sequence[RunDir], *, force: bool
+) -> None:
+    inputs, output = stage_inputs(name, recipe, run_dir), run_dir.output(name)
+    current, why = output.is_current(inputs)
     if current:
         console.print(f"[dim]{name:9} unchanged, skipped[/]")
         return
     for sibling in siblings:
-        if name not in NOT_SHARED and sibling.is_current(name, inputs)[0]:
-            run_dir.adopt(name, sibling)
+        if not STAGES[name].is_of_the_run and sibling.is_current(name, inputs)[0]:
+            output.adopt(sibling.output(name))
             console.print(f"[dim]{name:9} the same as that of {sibling.path.name}, taken from there[/]")
             return
-    work = run_dir.begin(name, inputs)
+    work = output.begin(inputs)
     damaged = artifacts.drop_damaged_checkpoints(work)
     why = resume_words(work, artifacts.latest_checkpoint(work)) if why == RESUMES else why
     console.print(f"[bold]{name:9}[/] {STAGES[name].title}" + (f" [dim]({why})[/]" if why != NOT_RUN else ""))
     for line in damaged:
         console.print(f"          [yellow]{line}[/]")
-    if name in COMPUTING:
+    if STAGES[name].computes:
         _settle_threads(recipe, work, console)
-    artifacts.begin_sitting(work)
+    run_dir.announce(name, "runs")
+    with _watched(name, run_dir, console):
+        context = StageContext(recipe, work, run_dir, console, force=force)
+        summary = importlib.import_module(STAGES[name].module).run(context)
+    output.finish(_record(name, recipe, inputs, summary))
+    manifest = output.manifest() or {}
+    several = f" in {manifest['sittings']} sittings" if manifest["sittings"] > 1 else ""
+    _note(f"{stage_sentence(name, summary)} It took {roughly(manifest['wall_s'])}{several}.", console)
+
+
+@contextlib.contextmanager
+def _watched(name: str, run_dir: RunDir, console: Console) -> Iterator[None]:
+    """Notes how long a stage runs, and turns what may break it into a sentence."""
+    output = run_dir.output(name)
     # A training or an evaluation shows its own bar; the other stages are short, but not so short as to say nothing.
-    quiet_stage = name in ("prepare", "merge", "report") and console.is_interactive
-    with console.status(f"{name} ...") if quiet_stage else contextlib.nullcontext():
+    is_quiet = not STAGES[name].computes and console.is_interactive
+    with console.status(f"{name} ...") if is_quiet else contextlib.nullcontext():
         try:
-            summary = importlib.import_module(STAGES[name].module).run(recipe, work, run_dir.path, console)
+            yield
         except KeyboardInterrupt:
-            console.print(
-                f"stopped. With the same command {name} {resume_words(work, artifacts.latest_checkpoint(work))}."
-            )
+            words = resume_words(output.work, artifacts.latest_checkpoint(output.work))
+            console.print(f"stopped. With the same command {name} {words}.")
             raise
         except Exception as error:
             if (message := write_failure(error)) is not None:
-                run_dir.drop_useless_work(name)
+                output.drop_useless_work()
                 raise RunError(f"{name}: {message}") from None
             # torch.OutOfMemoryError is a RuntimeError; torch itself is not imported here.
             if type(error).__name__ != "OutOfMemoryError":
@@ -252,13 +237,69 @@ def _run_stage(name: str, recipe: Recipe, run_dir: RunDir, console: Console, sib
                 "set `model.gradient_checkpointing = true`."
             ) from None
         finally:
-            artifacts.note_sitting(work)
-    seconds = artifacts.sittings(work)
-    wall_s, several = sum(seconds), f" in {len(seconds)} sittings" if len(seconds) > 1 else ""
-    sections = STAGES[name].sections
-    config = {key: value for key, value in recipe.model_dump(mode="json").items() if key in sections}
-    run_dir.finish(name, config=config, inputs=inputs, summary=summary, seed=recipe.seed, wall_s=wall_s)
-    _note(f"{stage_sentence(name, summary)} It took {roughly(wall_s)}{several}.", console)
+            artifacts.note_sitting(output.work)
+
+
+def _record(name: str, recipe: Recipe, inputs: Mapping[str, Any], summary: Mapping[str, Any]) -> Record:
+    stage, tree = STAGES[name], recipe.model_dump(mode="json")
+    trl: dict[str, Any] = {}
+    if stage.trains:
+        from medjudge.training.trl_arguments import settings_in_force
+
+        trl = settings_in_force(name, recipe)
+    return Record(
+        inputs=inputs,
+        config={key: value for key, value in tree.items() if key in stage.sections},
+        seed=recipe.seed,
+        files=_files(name, recipe),
+        summary=summary,
+        trl=trl,
+    )
+
+
+def _files(name: str, recipe: Recipe) -> Files:
+    """What a stage read from outside of the run: what it read of earlier stages stands with its hash in the inputs."""
+    if name == "prepare":
+        return data_files(_sources(recipe))
+    if not STAGES[name].computes:
+        return {}
+    base = None if recipe.model.base == SCRATCH_BASE else recipe.model.base
+    files = weight_files([BUILTIN_DIR / "tiny" if base == TINY_BASE else base], recipe.model.revision)
+    return files | (weight_files(recipe.evaluate.extra_models.values()) if name == "evaluate" else {})
+
+
+# --- several processes ------------------------------------------------------------------------------------------------
+
+
+def _follow(names: Sequence[str], recipe: Recipe, run_dir: RunDir, console: Console, *, force: bool) -> None:
+    """What a process beside the first one does: it trains where the first trains, and waits for all else.
+
+    It takes no lock, and writes no recipe, manifest or result.
+    """
+    # Trainers' arguments open the processes' connection to each other, where all of them have to meet.
+    _check_trainings(recipe, names)
+    for name in names:
+        enough = ("done", "runs") if STAGES[name].trains else ("done",)
+        state = _wait(run_dir, name, enough)
+        if state == "runs":
+            context = StageContext(recipe, run_dir.work(name), run_dir, console, force=force, is_first_rank=False)
+            importlib.import_module(STAGES[name].module).run(context)
+            _wait(run_dir, name, ("done",))
+
+
+def _wait(run_dir: RunDir, name: str, states: Collection[str]) -> str:
+    """What the first process says of a stage, once it is one of `states`. Raises RunError if it has ended."""
+    seen_s = time.monotonic()
+    while (state := run_dir.announced(name)) not in states:
+        if is_held(run_dir.path):
+            seen_s = time.monotonic()
+        elif time.monotonic() - seen_s > FIRST_RANK_S:
+            raise RunError(
+                f"process {rank()} of {n_ranks()} waited {FIRST_RANK_S:.0f} s for the first process of {run_dir.path}, "
+                "which does not hold it: it has ended. Look at its message, and start all of them again."
+            )
+        time.sleep(POLL_S)
+    return state
 
 
 def resume_words(work: Path, checkpoint: Path | None) -> str:
@@ -288,15 +329,6 @@ def _settle_threads(recipe: Recipe, work: Path, console: Console) -> None:
     if threads is not None:
         artifacts.write_json(path, threads.to_json())
         _note(threads.sentence, console)
-
-
-def _record_command(run_dir: Path) -> None:
-    """Keeps the commands that touched this run, the newest last, for the report."""
-    path = run_dir / artifacts.COMMANDS
-    commands = artifacts.read_commands(path)
-    command = shlex.join(["medjudge", *sys.argv[1:]])
-    if command not in commands:
-        artifacts.write_json(path, [*commands, command][-20:])
 
 
 def _sources(recipe: Recipe) -> list[str]:

@@ -14,7 +14,7 @@ from medjudge.names import file_name_trouble, shown
 class Settings(BaseModel):
     """A frozen section of a recipe. Keys it does not know are refused."""
 
-    # Validators are built when first used: the door opens before all sections have theirs.
+    # Validators are built when first used, for a fast start-up: no command uses all sections.
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
 
 
@@ -45,6 +45,7 @@ class EndpointSettings(Settings):
     """Retries count too. Requests are spaced evenly."""
     tokens_per_minute: float | None = Field(None, gt=0)
     """Prompt and completion tokens, estimated before a request and corrected by the server's own count."""
+    # A reasoning model on a busy server may think for a minute before its first token.
     timeout_s: float = Field(120.0, gt=0)
     """For one whole request, answer included."""
     max_retries: int = Field(6, ge=0)
@@ -66,7 +67,9 @@ class EndpointSettings(Settings):
     @classmethod
     def _no_second_word(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
         if taken := sorted(_OWN_FIELDS & value.keys()):
-            raise ValueError(f"{', '.join(taken)}: set by the task or by settings of their own")
+            raise ValueError(
+                f"{', '.join(taken)}: set by the task or by settings of their own: take them out of `extra`"
+            )
         return value
 
 

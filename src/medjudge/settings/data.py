@@ -14,7 +14,7 @@ SPLIT_SOURCES = ("train", "grpo", "validation", "test")
 
 
 class LeakageConfig(Settings):
-    """What counts as a leak between two splits, and how much of it a run bears."""
+    """What counts as a leak between two splits, and how much of it a run allows."""
 
     near_duplicate_threshold: float = Field(0.9, gt=0, le=1)
     """Jaccard similarity of word 5-shingles that each input field of two cases must reach to be near-duplicates.
@@ -72,29 +72,37 @@ class DataConfig(Settings):
 
     @model_validator(mode="after")
     def _one_form(self) -> DataConfig:
+        # Both forms at once could put one row on two sides.
         by_split = [name for name in SPLIT_SOURCES if getattr(self, name)]
         if self.source and by_split:
             raise ValueError(f"got `source` and {by_split}: give one `source` to be split, or a source per split")
         names = [split_name(name) for name in self.splits]
         if len({name.lower() for name in names}) < len(names):
             raise ValueError(
-                "`splits` names two splits that differ in capitals only, which is one file on some systems"
+                "`splits` names two splits that differ in capitals only, which is one file on some systems: rename one"
             )
         kinds = {type(size) for size in self.splits.values()}
         if tuple in kinds and len(kinds) > 1:
             raise ValueError("`splits` mixes index ranges with shares or counts: use one form")
         shares = [size for size in self.splits.values() if isinstance(size, float)]
+        # 0.7 + 0.1 + 0.2 is a little more than 1 in floating point.
         if sum(shares) > 1 + 1e-9:
-            raise ValueError(f"`splits` shares add up to {sum(shares):g}: at most 1")
+            raise ValueError(f"`splits` shares add up to {sum(shares):g}, expected at most 1: lower them")
         for name, size in self.splits.items():
             if isinstance(size, tuple):
                 if not 0 <= size[0] < size[1]:
-                    raise ValueError(f"`splits.{name}` is {list(size)}: expected [first, past_last], first < past_last")
+                    raise ValueError(
+                        f"`splits.{name}` is {list(size)}: expected [first, past_last], "
+                        "first < past_last, such as [0, 1000]"
+                    )
             elif size <= 0:
                 raise ValueError(f"`splits.{name}` is {size}: expected a share in (0, 1] or a positive number of cases")
             elif isinstance(size, float) and size > 1:
                 raise ValueError(f"`splits.{name}` is {size}: a share is at most 1.0; write an integer for a count")
         unknown = sorted(set(self.where_by_split) - set(by_split))
         if unknown:
-            raise ValueError(f"`where_by_split` names {', '.join(unknown)}, which have no source of their own here")
+            raise ValueError(
+                f"`where_by_split` names {', '.join(unknown)}, which have no source of their own "
+                "here: use `where`, or give each split its source"
+            )
         return self

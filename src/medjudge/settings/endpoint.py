@@ -47,16 +47,16 @@ def parse_endpoint(where: str) -> Endpoint:
 
     The URL has no default: where the text of cases is sent is said each time.
     """
-    found = _SPEC.fullmatch(where)
-    parts = urlsplit(found["url"]) if found else None
-    if found is None or parts is None or not parts.hostname:
+    match = _SPEC.fullmatch(where)
+    parts = urlsplit(match["url"]) if match else None
+    if match is None or parts is None or not parts.hostname:
         raise ConfigError(
             f"{where!r} names no endpoint: expected openai:MODEL@URL, such as "
             "openai:gpt-4.1-mini@https://api.openai.com/v1 or openai:qwen3:0.6b@http://localhost:11434/v1."
         )
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ConfigError(
-            f"the URL of endpoint {found['model']!r} holds a user, a query or a fragment, which would be written into "
+            f"the URL of endpoint {match['model']!r} holds a user, a query or a fragment, which would be written into "
             "results. Give the plain URL; keys go into an environment variable (`api_key_env`)."
         )
-    return Endpoint(found["model"], found["url"].rstrip("/"))
+    return Endpoint(match["model"], match["url"].rstrip("/"))

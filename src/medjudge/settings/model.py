@@ -29,7 +29,7 @@ class ModelConfig(Settings):
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] | None = None
     gradient_checkpointing: bool = False
     quantization: Literal["none", "4bit", "8bit"] = "none"
-    """QLoRA's base weights (needs the `quant` extra; on a CPU its bitsandbytes from 0.50 on, and patience).
+    """QLoRA's base weights (needs the `quant` extra; on a CPU bitsandbytes 0.50 or later, and slow there).
 
     The merge is made in full precision, and says how far it is from the quantised model that was trained."""
     chat_template: str | None = None

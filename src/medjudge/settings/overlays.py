@@ -20,14 +20,16 @@ def replaced_tables(overlay: Mapping[str, Any], at: tuple[str, ...] = ()) -> lis
 def check_overlays(overlays: Any, kind: str, where: str) -> None:
     """Raises ConfigError unless `overlays` is a table of tables."""
     if not isinstance(overlays, dict) or not all(isinstance(overlay, dict) for overlay in overlays.values()):
-        raise ConfigError(f"{where}: `{kind}` must hold tables such as [{kind}.NAME.sft].")
+        raise ConfigError(
+            f"{where}: `{kind}` must hold tables such as [{kind}.NAME.sft]. Write its settings under one."
+        )
 
 
 def parse_override(text: str) -> tuple[list[str], Any]:
     """`section.key=value` -> its keys and its value, read as TOML where it is TOML, else as a plain string."""
     key, equals, raw = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"--set takes section.key=value, got {text!r}")
+        raise ConfigError(f"--set takes section.key=value, such as sft.epochs=2, got {text!r}")
     try:
         value = tomllib.loads(f"value = {raw.strip()}")["value"]
     except (ValueError, RecursionError):
@@ -40,13 +42,15 @@ def set_key(tree: dict[str, Any], keys: Sequence[str], value: Any) -> None:
     for part in keys[:-1]:
         node = tree.setdefault(part, {})
         if not isinstance(node, dict):
-            raise ConfigError(f"--set {'.'.join(keys)}: `{part}` is a value, not a section")
+            raise ConfigError(
+                f"--set {'.'.join(keys)}: `{part}` is a value, not a section: set it itself, or name another key"
+            )
         tree = node
     tree[keys[-1]] = value
 
 
 def drop_other_sources(tree: dict[str, Any], overridden: set[tuple[str, ...]]) -> None:
-    """Drops the file's other form of naming rows where the command line names them in one of the two forms."""
+    """`--set data.source` removes the file's per-split sources, and a per-split source the file's `data.source`."""
     data = tree.get("data")
     by_split = {("data", name) for name in SPLIT_SOURCES}
     if not isinstance(data, dict) or (("data", "source") in overridden) == bool(by_split & overridden):

@@ -38,6 +38,7 @@ class LlmSettings(Settings):
     """Also accept marks in a code fence or behind a thinking block."""
     max_reasks: int = Field(1, ge=0)
     """How often a reply that cannot be read is asked for again, with what was wrong in the prompt; counted."""
+    # Missing marks are seldom missing at random: more of them would bias the reward.
     max_failed_share: float = Field(0.05, ge=0, le=1)
     """Share of reasonings that may get no marks before the run stops, counted over at least 20."""
     max_prompt_tokens: int = Field(4096, ge=256)

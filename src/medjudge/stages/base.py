@@ -5,34 +5,27 @@ What it reads are the fields of the prompts and the experts' explanations, as pl
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from medjudge import artifacts
-from medjudge.data.store import read_split
 from medjudge.models.lineage import Lineage, weights_sha256
 from medjudge.models.load import count_parameters, quiet_libraries
-from medjudge.models.scratch import build_tokenizer
-from medjudge.models.scratch import format_texts as format_texts
-from medjudge.models.scratch import plain_texts as plain_texts
-from medjudge.recipe import Recipe
+from medjudge.models.scratch import build_tokenizer, format_texts, plain_texts
 from medjudge.runs.model_paths import training_split
+from medjudge.runs.stages import StageContext
 from medjudge.settings.model import SCRATCH_BASE
 from medjudge.tiny_base.tiny import build_model, train_language_model
 
 
-def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[str, Any]:
+def run(context: StageContext) -> dict[str, Any]:
     """Trains tokenizer and language model. Writes `model/` and `history.json`."""
     quiet_libraries()
-    cases = read_split(run_dir / "prepare" / f"{training_split(recipe)}{artifacts.SPLIT_SUFFIX}")
+    recipe, out_dir = context.recipe, context.out_dir
+    cases = context.run_dir.split(training_split(recipe)).read()
     texts = plain_texts(cases)
     tokenizer = build_tokenizer([*texts, *format_texts(recipe.contract, cases)], recipe.base.vocab_size)
     model = build_model(recipe.base, tokenizer, recipe.seed)
-    history = train_language_model(
-        texts, model, tokenizer, recipe.base, recipe.model, out_dir, seed=recipe.seed, console=console
-    )
+    history = train_language_model(texts, model, tokenizer, recipe.base, recipe.model, out_dir, seed=recipe.seed)
     folder = out_dir / artifacts.MODEL
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

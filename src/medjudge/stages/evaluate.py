@@ -6,56 +6,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from medjudge import artifacts
 from medjudge.data.leakage import LeakageReport
 from medjudge.data.splits import seeded_sample
-from medjudge.data.store import read_split
 from medjudge.errors import ConfigError
 from medjudge.judging.evaluate_cases import evaluate_cases
-from medjudge.recipe import Recipe
 from medjudge.records import Case
+from medjudge.runs.stages import STAGES, StageContext, training_stages
 
 
-def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[str, Any]:
+def run(context: StageContext) -> dict[str, Any]:
     """Every model of the run on `evaluate.split`. Writes `results.json` and `verdicts.jsonl`."""
     from medjudge.models.load import quiet_libraries
     from medjudge.runs.model_paths import named_models
 
     quiet_libraries()
+    recipe, out_dir, console, run_dir = context.recipe, context.out_dir, context.console, context.run_dir
     config = recipe.evaluate
-    path = run_dir / "prepare" / f"{config.split}{artifacts.SPLIT_SUFFIX}"
-    if not path.exists():
+    split = run_dir.split(config.split)
+    if not split.exists:
         raise ConfigError(f"`evaluate.split` is {config.split!r}, but the data were split without one.")
-    cases = seeded_sample(read_split(path), config.max_cases, config.seed)
-    found, missing = named_models(recipe, run_dir)
+    cases = seeded_sample(split.read(), config.max_cases, config.seed)
+    found, missing = named_models(recipe, run_dir.path)
     for name, why in missing.items():
         console.print(f"          [dim]{name} is not compared: {why}[/]")
     models = {**{name: str(folder) for name, folder in found.items()}, **config.extra_models}
     if not models:
         raise ConfigError("`evaluate.models` and `evaluate.extra_models` leave no model to evaluate.")
-    train = [
-        case
-        for split in dict.fromkeys([recipe.sft.split, recipe.grpo.split])
-        if (run_dir / "prepare" / f"{split}{artifacts.SPLIT_SUFFIX}").exists()
-        for case in read_split(run_dir / "prepare" / f"{split}{artifacts.SPLIT_SUFFIX}")
-    ]
-    leakage = artifacts.read_as(run_dir / "prepare" / artifacts.LEAKAGE, LeakageReport.from_json)
+    learned_from = dict.fromkeys(stage.split_name(recipe) for stage in training_stages(STAGES))
+    train = [case for name in learned_from if run_dir.split(name).exists for case in run_dir.split(name).read()]
+    leakage = artifacts.read_as(run_dir.stage("prepare") / artifacts.LEAKAGE, LeakageReport.from_json)
     # The settings behind the numbers lie beside them, whatever the run's recipe says later.
     artifacts.write_json(out_dir / artifacts.RECIPE, recipe.model_dump(mode="json"))
     validation: Sequence[Case] = ()
     if config.calibrator != "none":
-        path = run_dir / "prepare" / f"{config.calibration_split}{artifacts.SPLIT_SUFFIX}"
-        if not path.exists():
+        held_out = run_dir.split(config.calibration_split)
+        if not held_out.exists:
             raise ConfigError(
                 f"`evaluate.calibrator` is {config.calibrator}, but the data were split without "
                 f"{config.calibration_split!r} (`evaluate.calibration_split`): add it to `data.splits`."
             )
-        validation = read_split(path)
+        validation = held_out.read()
     return evaluate_cases(
         recipe, models, cases, train, leakage, out_dir, console, split=config.split, validation=validation, is_run=True
     )

@@ -9,15 +9,11 @@ leak beyond the recipe's limit stops the run before a step is trained.
 from __future__ import annotations
 
 import itertools
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from medjudge import artifacts
 from medjudge.data.leakage import LeakageReport, check_leakage, enforce_leakage
@@ -25,10 +21,11 @@ from medjudge.data.lint import lint_cases
 from medjudge.data.rows import source_files
 from medjudge.data.sources import CaseTable, read_source
 from medjudge.data.splits import TRAIN_LIKE, check_split, split_cases
-from medjudge.data.store import write_split
+from medjudge.data.store import Split
 from medjudge.errors import ConfigError
 from medjudge.recipe import Recipe
 from medjudge.records import Case
+from medjudge.runs.stages import STAGES, StageContext, reading_stages, training_stages
 from medjudge.settings.data import SPLIT_SOURCES, DataConfig
 from medjudge.tasks.contract import TaskContract
 
@@ -36,29 +33,30 @@ ALL = "all"
 """The name of a single source that is split."""
 
 
-def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[str, Any]:
+def run(context: StageContext) -> dict[str, Any]:
     """Writes splits, lint, leakage and what was read into `out_dir`; returns what `data.json` holds.
 
     Raises DataError for sources, rows or splits that cannot be used and for a leak beyond `data.leakage.max_share`;
     ConfigError where the recipe names no source, or a stage a split that does not come to be.
     """
+    recipe, out_dir = context.recipe, context.out_dir
     data = recipe.data
     sources = _sources(data)
     _check_stage_splits(recipe, sources)
     tables = _read_all(sources, recipe)
     splits = _split(tables, data)
-    if "grpo" in recipe.stages:
-        _check_grpo_steps(recipe, splits[recipe.grpo.split])
+    for stage in training_stages(recipe.stages):
+        if stage.by_rewards:
+            _check_grpo_steps(recipe, splits[stage.split_name(recipe)])
     leakage = _leakage(splits, recipe)
     artifacts.write_json(out_dir / artifacts.LEAKAGE, leakage.to_json())
     enforce_leakage(leakage, max_share=data.leakage.max_share, allow=data.leakage.allow)
 
     for name, cases in splits.items():
-        write_split(out_dir / f"{name}{artifacts.SPLIT_SUFFIX}", cases)
+        Split.of(out_dir, name).write(cases)
     rejected = [asdict(bad) for table in tables.values() for bad in table.rejected]
     if rejected:
-        lines = (json.dumps(bad, ensure_ascii=False) + "\n" for bad in rejected)
-        artifacts.write_text(out_dir / artifacts.REJECTED, "".join(lines))
+        artifacts.write_lines(out_dir / artifacts.REJECTED, rejected)
     lint = {name: lint_cases(cases, recipe.contract) for name, cases in splits.items()}
     artifacts.write_json(out_dir / artifacts.LINT, {name: report.to_json() for name, report in lint.items()})
     summary = {
@@ -106,12 +104,11 @@ def _sources(data: DataConfig) -> dict[str, str]:
 def _check_stage_splits(recipe: Recipe, sources: Mapping[str, str]) -> None:
     """Raises ConfigError where a stage of the run wants a split that will not exist."""
     names = list(recipe.data.splits) if ALL in sources else list(sources)
-    for stage in ("sft", "grpo", "evaluate"):
-        wanted = getattr(recipe, stage).split
-        if stage in recipe.stages and wanted not in names:
+    for stage in reading_stages(recipe.stages):
+        if (wanted := stage.split_name(recipe)) not in names:
             raise ConfigError(
-                f"`{stage}.split` is {wanted!r}, but the data give {', '.join(names)}. Name one of these, or leave "
-                f"{stage!r} out of `stages`."
+                f"`{stage.name}.split` is {wanted!r}, but the data give {', '.join(names)}. Name one of these, or "
+                f"leave {stage.name!r} out of `stages`."
             )
 
 
@@ -139,7 +136,7 @@ def _leakage(splits: Mapping[str, Sequence[Case]], recipe: Recipe) -> LeakageRep
         near_duplicate_threshold=limits.near_duplicate_threshold,
         likeness_threshold=limits.likeness_threshold,
     )
-    learned_from = {*TRAIN_LIKE, recipe.sft.split, recipe.grpo.split}
+    learned_from = {*TRAIN_LIKE, *(stage.split_name(recipe) for stage in training_stages(STAGES))}
     train = {name: cases for name, cases in splits.items() if name in learned_from}
     held_out = {name: cases for name, cases in splits.items() if name not in learned_from}
     report = check(train, held_out)

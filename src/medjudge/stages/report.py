@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from medjudge.recipe import Recipe
 from medjudge.reporting.card import write_card
 from medjudge.reporting.gather import gather
 from medjudge.reporting.html import write_report
+from medjudge.runs.stages import StageContext
 
 
-def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[str, Any]:
+def run(context: StageContext) -> dict[str, Any]:
     """Writes `index.html` and `figures/` from what the other stages left."""
-    inputs = gather(run_dir, recipe.report)
-    write_card(inputs, out_dir)
-    path = write_report(inputs, out_dir)
+    inputs = gather(context.run_dir.path, context.recipe.report)
+    write_card(inputs, context.out_dir)
+    path = write_report(inputs, context.out_dir)
     return {"n_bytes": path.stat().st_size}

@@ -3,76 +3,64 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 
 from medjudge import artifacts
-from medjudge.data.store import read_split
-from medjudge.diagnostics.preflight import as_taught, check_gold, require_earnable
-from medjudge.models.adapters import check_adapters, skeleton
-from medjudge.models.lineage import Lineage
+from medjudge.diagnostics.preflight import check_answers, require_earnable, taught_answers
+from medjudge.models.adapters import skeleton
 from medjudge.models.load import count_parameters, load_tokenizer, load_weights, quiet_libraries
 from medjudge.models.merge_proof import proof_sentences
-from medjudge.recipe import Recipe
-from medjudge.rewards.composition import reward_plan
 from medjudge.runs.model_paths import start_of
-from medjudge.runs.run_dir import RunDir
-from medjudge.training.save import proof_prompts, save_trained
-from medjudge.training.sft import train_sft
+from medjudge.runs.stages import STAGES, StageContext
+from medjudge.training.adapter_check import check_adapters
+from medjudge.training.job import TrainingJob
+from medjudge.training.save import Origin, proof_prompts, save_trained
+from medjudge.training.sft import TaughtRows, train_sft
+
+STAGE = "sft"
 
 
-def run(recipe: Recipe, out_dir: Path, run_dir: Path, console: Console) -> dict[str, Any]:
+def run(context: StageContext) -> dict[str, Any]:
     """Fine-tunes on the experts' answers. Writes `model/` (whole weights), with LoRA also `adapter/`, and the log."""
     quiet_libraries()
-    train = read_split(run_dir / "prepare" / f"{recipe.sft.split}{artifacts.SPLIT_SUFFIX}")
-    validation_path = run_dir / "prepare" / f"validation{artifacts.SPLIT_SUFFIX}"
-    validation = read_split(validation_path) if validation_path.exists() else ()
-    start, name = start_of("sft", recipe, run_dir)
+    recipe, run_dir = context.recipe, context.run_dir
+    split, validation = run_dir.split(recipe.sft.split), run_dir.split("validation")
+    train = split.read()
+    start, name = start_of(STAGE, recipe, run_dir.path)
     tokenizer = load_tokenizer(start, recipe.model.chat_template)
-    rated = [case for case in train if case.gold is not None]
-    taught = as_taught(recipe.contract, rated, tokenizer)
-    preflight = check_gold(recipe.contract, taught, tokenizer, reward_plan(recipe, taught))
-    if "grpo" in recipe.stages:  # what no answer can earn is better known before SFT than after it
-        require_earnable(replace(preflight, forced=RunDir(run_dir).allows_failed_preflight))
+    # Each row is encoded once: the check, the training and the proof of the merge see the same tokens.
+    answers = taught_answers(recipe.contract, [case for case in train if case.gold is not None], tokenizer)
+    preflight = check_answers(answers, recipe.reward_plan([answer.rollout.case for answer in answers]))
+    if any(STAGES[stage].by_rewards for stage in recipe.stages):
+        # What no answer can earn is better known before SFT than after it.
+        require_earnable(replace(preflight, forced=context.force))
     if line := preflight.shortened_line(recipe.contract.max_prompt_tokens):
-        console.print(f"          {line}")
+        context.console.print(f"          {line}")
     is_lora = recipe.sft.tuning == "lora"
     if is_lora:
-        check_adapters(recipe, ("sft",), skeleton(start))
+        check_adapters(recipe, (STAGE,), skeleton(start))
     model = load_weights(start, recipe.model, tokenizer, quantize=is_lora, train_all=not is_lora)
-    model, history = train_sft(
-        recipe.contract,
-        train,
-        validation,
-        model,
-        tokenizer,
-        recipe.sft,
-        recipe.model,
-        out_dir,
-        seed=recipe.seed,
-        console=console,
+    watched = validation.read() if validation.exists else ()
+    taught = TaughtRows(
+        tuple((answer.rollout.case, answer.encoded) for answer in answers),
+        TaughtRows.encode_validation(recipe.contract, watched, tokenizer, seed=recipe.seed),
     )
-    trainable, total = count_parameters(model)
-    lineage: Lineage = save_trained(
-        "sft",
-        model,
-        tokenizer,
-        recipe,
-        start,
-        name,
-        out_dir,
-        run_dir,
-        merge_now=True,
-        prompts=proof_prompts(recipe, train, tokenizer),
-    )
+    job = TrainingJob(recipe.contract, model, tokenizer, recipe.model, context.out_dir, recipe.seed)
+    trained = train_sft(job, recipe.sft, taught)
+    if not context.is_first_rank:
+        return {}
+    trainable, total = count_parameters(trained.model)
+    known = {answer.rollout.case.case_id: answer.encoded for answer in answers}
+    proof = proof_prompts(recipe, train, tokenizer, known)
+    origin = Origin(STAGE, recipe, start, name, run_dir.stage(STAGE), split.sha256)
+    lineage = save_trained(trained.model, tokenizer, context.out_dir, origin, proof=proof)
     for sentence in proof_sentences(lineage.merge or {}):
-        console.print(f"          {escape(sentence)}")
-    artifacts.write_json(out_dir / artifacts.HISTORY, history)
+        context.console.print(f"          {escape(sentence)}")
+    artifacts.write_json(context.out_dir / artifacts.HISTORY, trained.history)
     return {
-        "n_cases": len(rated),
+        "n_cases": len(answers),
         "n_prompts_shortened": preflight.n_prompts_cut,
         "n_words_cut": preflight.n_words_cut,
         "n_snippets_cut": preflight.n_snippets_cut,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 from pathlib import Path
 
 from medjudge import artifacts
-from medjudge.errors import ConfigError, DataError
+from medjudge.errors import ConfigError, DataError, did_you_mean
 from medjudge.synthetic.sets import GENERATORS, SEED
 
 
@@ -19,15 +17,14 @@ def write_rows(name: str, n: int | None = None, seed: int = SEED, out: Path | No
     distinct rows cannot be drawn or `out` cannot be written.
     """
     if name not in GENERATORS:
-        close = difflib.get_close_matches(name, GENERATORS, n=1, cutoff=0.5)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        hint = did_you_mean(name, GENERATORS)
         raise ConfigError(f"{name!r} is no set that can be drawn{hint}. There are: {', '.join(GENERATORS)}.")
     if n is not None and n < 1:
         raise ConfigError(f"got n = {n}, expected at least 1 row.")
     rows = GENERATORS[name].rows(n, seed)
     path = Path(f"{name}.jsonl") if out is None else out
     try:
-        artifacts.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), private=False)
+        artifacts.write_lines(path, rows, private=False)
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror or type(error).__name__}.") from None
     return path

@@ -9,8 +9,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from medjudge.records import Case, Judgement, Message, Unparsed, Verdict
+from medjudge.tasks.answers import AnswerContract
 from medjudge.tasks.citations import given_ids, without_unseen
-from medjudge.tasks.contract import RowError, TaskContract
+from medjudge.tasks.contract import RowError
 from medjudge.tasks.text import (
     THINK_OPEN,
     ambiguous,
@@ -20,7 +21,6 @@ from medjudge.tasks.text import (
     describe,
     describe_label,
     is_missing,
-    naming_the_reader,
     one_line,
     optional_text,
     read_blocks,
@@ -72,7 +72,7 @@ _CITATION_KEYS = ("id", "citation", "citation_id", "number", "pmid")
 _TEXT_KEYS = ("abstract", "text", "snippet")
 
 
-class AppropriatenessContract(TaskContract):
+class AppropriatenessContract(AnswerContract):
     """Condition, variant, procedure and optional evidence in, `<think>..</think><answer>..</answer>` out.
 
     Labels and situations are those of the ACR Appropriateness Criteria; the form is that of "Reinforcement Learning for
@@ -175,28 +175,21 @@ class AppropriatenessContract(TaskContract):
         Citations of evidence that the prompt does not show are taken out: a judge that learns to write them has learned
         to make them up.
         """
-        if case.gold is None:
-            raise ValueError(f"case {case.case_id} has no gold label: there is no answer to teach")
-        answer = f"<answer>{case.gold}</answer>"
+        gold = self._gold_of(case)
+        answer = f"<answer>{gold}</answer>"
         if self.form == "answer_only":
             return answer
         reason = without_unseen(case.reason or "", given_ids(case.inputs.get("evidence", "")))
         reason = without_tags(reason, ["think", "answer"]).strip()
         if self.max_reason_chars is not None and len(reason) > self.max_reason_chars:
             reason = cut_at_word(reason, self.max_reason_chars)
-        return f"<think>{reason or self.missing_reason.replace('{label}', case.gold)}</think>\n{answer}"
+        return f"<think>{reason or self.missing_reason.replace('{label}', gold)}</think>\n{answer}"
 
-    def parse(self, case_id: str, completion: str) -> Judgement:
+    def _read_strictly(self, case_id: str, completion: str) -> Judgement:
         """The verdict of one think and one answer block in this order (or one answer block), and nothing else.
 
         The label must be one of the three in full; white space and case do not matter.
         """
-        judgement = naming_the_reader(self._parse_strictly(case_id, completion))
-        if self.lenient and isinstance(judgement, Unparsed):
-            return self._dig_out(case_id, completion) or judgement
-        return judgement
-
-    def _parse_strictly(self, case_id: str, completion: str) -> Judgement:
         text = completion
         if self.form == "answer_only":
             parts = split_thinking(completion, thinking=False, switch='`task.form = "reasoning"`')
@@ -222,17 +215,20 @@ class AppropriatenessContract(TaskContract):
             ': `task.form = "answer_only"` reads answers without a thought, `task.lenient = true` with and without one'
         )
 
-    def _dig_out(self, case_id: str, completion: str) -> Judgement | None:
+    def _read_leniently(self, case_id: str, completion: str) -> Judgement | None:
         """The one label that answer blocks name, with what follows them, or else the text outside of thoughts."""
         text = outside_thoughts(completion)
         blocks = [block for block in _ANSWER.finditer(text) if not _PLACEHOLDER.match(block[1])]
         places = [*(block[1] for block in blocks), _ANSWER.sub(" ", text[blocks[0].start() :])] if blocks else [text]
-        found = {_BY_FOLDED[one_line(label).casefold()] for place in places for label in _LABEL_IN_PROSE.findall(place)}
+        labels = {
+            _BY_FOLDED[one_line(label).casefold()] for place in places for label in _LABEL_IN_PROSE.findall(place)
+        }
+        # An answer block without a label is an answer that cannot be read, whatever stands beside it.
         if any(not _LABEL_IN_PROSE.search(block[1]) for block in blocks):
-            return ambiguous(case_id, completion, {*found, None}, LABELS) if found else None
-        if len(found) > 1:
-            return ambiguous(case_id, completion, found, LABELS)
-        return Verdict(case_id, found.pop(), rationale=completion.strip()) if found else None
+            return ambiguous(case_id, completion, {*labels, None}, LABELS) if labels else None
+        if len(labels) > 1:
+            return ambiguous(case_id, completion, labels, LABELS)
+        return Verdict(case_id, labels.pop(), rationale=completion.strip()) if labels else None
 
     def closed_completions(self) -> Mapping[str, str] | None:
         """The answer block of each label in the answer-only form; None where reasoning precedes it."""

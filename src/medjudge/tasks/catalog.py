@@ -9,8 +9,8 @@ from pydantic import Field
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.equivalence import EquivalenceContract
+from medjudge.tasks.marks import ReasoningContract
 from medjudge.tasks.mcq import McqContract
-from medjudge.tasks.reasoning import ReasoningContract
 from medjudge.tasks.rubric import RubricContract
 
 TASKS: dict[str, type[TaskContract]] = {

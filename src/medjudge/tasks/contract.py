@@ -131,7 +131,9 @@ class TaskContract(Settings, ABC):
 
         A model trained on rows that count options from 1 may be evaluated on rows that count from 0.
         """
+        # How rows are read and targets written does not change what a model is asked, so artifacts stay comparable.
         settings = self.model_dump(mode="json", exclude=set(self.rows_and_targets_only))
+        # Only where it is on: a change of lenient reading must not set apart artifacts that never used it.
         versions = {"version": CONTRACT_VERSION, **({"lenient_version": LENIENT_VERSION} if self.lenient else {})}
         content = json.dumps({**versions, **settings}, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()

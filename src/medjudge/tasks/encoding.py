@@ -8,43 +8,27 @@ completion, so that the completion holds the whole block that the parser reads.
 from __future__ import annotations
 
 import itertools
-import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
+from typing import TypeVar
 
 from medjudge.errors import ConfigError, DataError, ModelError
 from medjudge.records import Case, Completion, Message, Rollout
 from medjudge.tasks.citations import first_snippets, given_ids
 from medjudge.tasks.contract import TaskContract
-from medjudge.tasks.templates import ANSWER, check_distinct, prove, rendered, rendered_case, takes_system
+from medjudge.tasks.templates import ANSWER, check_distinct, rendered, rendered_case
 from medjudge.tasks.text import THINK_OPEN, first_words, n_words
-
-Tokenizer = Any
-"""Any transformers tokenizer. What is used of it: a call on a list of texts, `decode`, `apply_chat_template`,
-`chat_template`, `eos_token`, `pad_token_id`, `get_added_vocab`, `all_special_tokens`."""
-
-PLAIN_CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ message['role'] + ':\n' + message['content'] + eos_token + '\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'assistant:\n' }}{% endif %}"
+from medjudge.tasks.tokenizers import (
+    Tokenizer,
+    TokenizerFacts,
+    decode,
+    defuse,
+    facts_of,
+    shown_name,
+    tokenise,
 )
-"""For tokenizers that have no chat template (`model.chat_template = "plain"`): roles in plain text, turns ended by the
-tokenizer's end-of-sequence token. It has no thinking mode."""
-
-
-def plain_chat_template(tokenizer: Tokenizer) -> str:
-    """`PLAIN_CHAT_TEMPLATE` after what the tokenizer puts before any text by itself, such as its BOS."""
-    bare, whole = (tokenizer("a", add_special_tokens=added)["input_ids"] for added in (False, True))
-    starts = [i for i in range(len(whole) - len(bare) + 1) if whole[i : i + len(bare)] == bare]
-    prefix = "".join(tokenizer.convert_ids_to_tokens(whole[: starts[0]])) if bare and starts else ""
-    return (f"{{{{ {json.dumps(prefix, ensure_ascii=False)} }}}}" if prefix else "") + PLAIN_CHAT_TEMPLATE
-
 
 T = TypeVar("T")
-# The contracts' own tags are text to be read back, also where a tokenizer counts one among its special tokens.
-_OWN_TAG = re.compile(r"</?(?:think|answer|feedback|score)>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,21 +61,6 @@ class LabelIds:
     None is the beginning of another, so their probabilities are those of events that exclude one another."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    """What follows from a tokenizer and its chat template, found out once."""
-
-    made_from: tuple[object, object]
-    stop_ids: tuple[int, ...]
-    stop_text: str
-    takes_system: bool
-    special: re.Pattern[str] | None
-    """Control tokens that may not come from the text of a case."""
-
-
-_FACTS: WeakKeyDictionary[Any, _Facts] = WeakKeyDictionary()
-
-
 def encode(
     contract: TaskContract, case: Case, tokenizer: Tokenizer, *, with_target: bool, max_prompt_tokens: int | None = None
 ) -> Encoded:
@@ -118,7 +87,8 @@ def encode_all(
     packed = [_pack(contract, case, tokenizer) for case in cases]
     turns_and_prompts = [_rendered(contract, case, tokenizer) for case in packed]
     prompts = [text for _, text in turns_and_prompts]
-    prompt_ids = _tokenise(tokenizer, prompts)
+    prompt_ids = tokenise(tokenizer, prompts)
+    # On the whole batch: one prompt alone cannot show that another case got the same one.
     check_distinct(tokenizer, [turns for turns, _ in turns_and_prompts], prompts, prompt_ids)
     encoded = []
     for case, fewer, text, ids in zip(cases, packed, prompts, prompt_ids, strict=True):
@@ -126,6 +96,7 @@ def encode_all(
         encoded.append(row if len(ids) <= limit else _fit_prompt(contract, case, fewer, tokenizer, len(ids), limit))
     if not with_target:
         return encoded
+    # All targets in one call: tokenizers are several times faster on a list than on its texts one by one.
     rated = [i for i, case in enumerate(cases) if case.gold is not None]
     cases = [_as_cited(contract, case, row) for case, row in zip(cases, encoded, strict=True)]
     targets = [_target_text(contract, cases[i], tokenizer) for i in rated]
@@ -145,31 +116,16 @@ def encode_labels(contract: TaskContract, encoded: Sequence[Encoded], tokenizer:
     Raises ConfigError where labels cannot be scored without text before them, DataError where a label does not fit
     `max_completion_tokens`, ModelError where one label's ids begin another's.
     """
-    special = _facts(tokenizer).special
+    special = facts_of(tokenizer).special
     known: dict[str, LabelIds] = {}
-    found = []
+    rows = []
     for prompt in encoded:
         places = [match.start() for match in special.finditer(prompt.prompt_text)] if special else []
         tail = prompt.prompt_text[places[-1] :] if places else prompt.prompt_text
         if tail not in known:
             known[tail] = _label_ids(contract, prompt, tokenizer)
-        found.append(known[tail])
-    return found
-
-
-def decode(tokenizer: Tokenizer, completion_ids: Sequence[int], stop_ids: Sequence[int]) -> str:
-    """The text of a completion as a parser should see it.
-
-    The first stop token and all after it are dropped, padding at the end too; every other special token stays as text,
-    because a parser that never sees it would accept what a server's client must not.
-    """
-    ids = list(completion_ids)
-    stop = next((i for i, token in enumerate(ids) if token in stop_ids), len(ids))
-    ids = ids[:stop]
-    pad = getattr(tokenizer, "pad_token_id", None)
-    while ids and ids[-1] == pad:
-        ids.pop()
-    return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        rows.append(known[tail])
+    return rows
 
 
 def read_rollout(
@@ -189,23 +145,9 @@ def read_rollout(
     return Rollout(case, contract.parse(case.case_id, text), completion)
 
 
-def stop_token_ids(tokenizer: Tokenizer) -> list[int]:
-    """Ids that end a completion: first the one that every target ends with, then the end-of-sequence token if another.
-
-    The first is read off the chat template: the control token that follows an assistant turn's content, such as
-    `<|im_end|>` (Qwen3, Phi-4), `<|end|>` (Phi-3), `<|eot_id|>` (Llama 3).
-    """
-    return list(_facts(tokenizer).stop_ids)
-
-
 def instructions_lead_the_user_turn(contract: TaskContract, tokenizer: Tokenizer) -> bool:
     """Whether the contract has a system turn that the template does not take."""
-    return getattr(contract, "system_prompt", None) != "" and not _facts(tokenizer).takes_system
-
-
-def stop_text(tokenizer: Tokenizer) -> str:
-    """What every target ends with, as text."""
-    return _facts(tokenizer).stop_text
+    return getattr(contract, "system_prompt", None) != "" and not facts_of(tokenizer).takes_system
 
 
 def render_prompt(contract: TaskContract, case: Case, tokenizer: Tokenizer) -> str:
@@ -237,14 +179,14 @@ def between_prompt_and_answer(contract: TaskContract, case: Case, tokenizer: Tok
 
 def merges_with_answer(tokenizer: Tokenizer, prompt: Encoded, answer: str) -> bool:
     """Whether the tokenizer, given both as one text, joins the end of the prompt with the start of the answer."""
-    return _tokenise(tokenizer, [prompt.prompt_text + answer])[0][: len(prompt.prompt_ids)] != prompt.prompt_ids
+    return tokenise(tokenizer, [prompt.prompt_text + answer])[0][: len(prompt.prompt_ids)] != prompt.prompt_ids
 
 
 def prompt_turns(contract: TaskContract, case: Case, tokenizer: Tokenizer) -> list[Message]:
     """The turns of a prompt as the tokenizer's template is given them: control tokens broken, a system turn only where
     the template takes one."""
-    facts = _facts(tokenizer)
-    turns: list[Message] = [{**turn, "content": _defuse(turn["content"], facts)} for turn in contract.messages(case)]
+    facts = facts_of(tokenizer)
+    turns: list[Message] = [{**turn, "content": defuse(turn["content"], facts)} for turn in contract.messages(case)]
     if not facts.takes_system and turns[0]["role"] == "system":
         system, user, *rest = turns
         turns = [{"role": "user", "content": f"{system['content'].rstrip()}\n\n{user['content']}"}, *rest]
@@ -281,7 +223,7 @@ def _pack(contract: TaskContract, case: Case, tokenizer: Tokenizer) -> Case:
 
     def fits(fewer: Case) -> bool:
         text = fewer.inputs.get(name)
-        return text is None or len(_tokenise(tokenizer, [text])[0]) <= limit
+        return text is None or len(tokenise(tokenizer, [text])[0]) <= limit
 
     return case if fits(case) else _most_evidence(case, name, fits) or case
 
@@ -318,7 +260,7 @@ def _fit_prompt(
 
     def prompt_of(shown: Case) -> Encoded:
         text = render_prompt(contract, shown, tokenizer)
-        return _encoded(contract, case, shown, text, _tokenise(tokenizer, [text])[0])
+        return _encoded(contract, case, shown, text, tokenise(tokenizer, [text])[0])
 
     def fits(row: Encoded) -> bool:
         return len(row.prompt_ids) <= limit
@@ -366,43 +308,23 @@ def _fit_target(contract: TaskContract, case: Case, tokenizer: Tokenizer, prompt
 
 def _greatest_that_fits(make: Callable[[int], T], too_many: int, fits: Callable[[T], bool]) -> T | None:
     """`make(n)` for the greatest n in [1, too_many) that fits, by bisection; None if none does."""
-    found: T | None = None
+    best: T | None = None
     low, high = 0, too_many
     while high - low > 1:
         middle = (low + high) // 2
         row = make(middle)
         if fits(row):
-            found, low = row, middle
+            best, low = row, middle
         else:
             high = middle
-    return found
+    return best
 
 
 # --- tokens -----------------------------------------------------------------------------------------------------------
 
 
-def _tokenise(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of each text, control tokens in it read as such, none added."""
-    if not texts:
-        return []
-    ids = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
-    bos_id, bos = getattr(tokenizer, "bos_token_id", None), getattr(tokenizer, "bos_token", None)
-    if bos_id is None or not bos:
-        return [list(row) for row in ids]
-    return [list(row[_n_added(row, bos_id, text, bos) :]) for row, text in zip(ids, texts, strict=True)]
-
-
-def _n_added(ids: Sequence[int], bos_id: int, text: str, bos: str) -> int:
-    """BOS ids before those that the text itself spells: some tokenizers add one whatever they are told."""
-    n_ids = next((i for i, token in enumerate(ids) if token != bos_id), len(ids))
-    n_spelt = 0
-    while text.startswith(bos, n_spelt * len(bos)):
-        n_spelt += 1
-    return max(0, n_ids - n_spelt)
-
-
 def _target_text(contract: TaskContract, case: Case, tokenizer: Tokenizer) -> str:
-    return _defuse(contract.target(case), _facts(tokenizer))
+    return defuse(contract.target(case), facts_of(tokenizer))
 
 
 def _complete(tokenizer: Tokenizer, prompts: Sequence[Encoded], targets: Sequence[str]) -> list[list[int]]:
@@ -411,11 +333,12 @@ def _complete(tokenizer: Tokenizer, prompts: Sequence[Encoded], targets: Sequenc
     Prompt and target are tokenised as one text, as in a served conversation. Where the tokenizer then joins the end of
     the prompt with the start of the target, the prompt's own ids win, since generation starts from them.
     """
-    facts = _facts(tokenizer)
+    facts = facts_of(tokenizer)
     texts = [prompt.prompt_text + target + facts.stop_text for prompt, target in zip(prompts, targets, strict=True)]
     completions = []
-    for prompt, target, whole in zip(prompts, targets, _tokenise(tokenizer, texts), strict=True):
+    for prompt, target, whole in zip(prompts, targets, tokenise(tokenizer, texts), strict=True):
         n = len(prompt.prompt_ids)
+        # The prompt's own ids must lead, or the model would continue from tokens that it never generates.
         if whole[:n] == prompt.prompt_ids and whole[-1] == facts.stop_ids[0]:
             completions.append(whole[n:])
         else:
@@ -423,12 +346,12 @@ def _complete(tokenizer: Tokenizer, prompts: Sequence[Encoded], targets: Sequenc
     return completions
 
 
-def _complete_apart(tokenizer: Tokenizer, target: str, facts: _Facts) -> list[int]:
-    ids = [*_tokenise(tokenizer, [target])[0], facts.stop_ids[0]]
+def _complete_apart(tokenizer: Tokenizer, target: str, facts: TokenizerFacts) -> list[int]:
+    ids = [*tokenise(tokenizer, [target])[0], facts.stop_ids[0]]
     if decode(tokenizer, ids, facts.stop_ids) != target:
         raise ModelError(
-            f"tokenizer {_name(tokenizer)} joins the end of the prompt with the start of the answer, and does not give "
-            "the answer back when it is tokenised apart: the trained and the generated text would differ. Set "
+            f"tokenizer {shown_name(tokenizer)} joins the end of the prompt with the start of the answer, and does not "
+            "give the answer back when it is tokenised apart: the trained and the generated text would differ. Set "
             "`model.chat_template` to a template that ends its generation prompt with a control token or a line break."
         )
     return ids
@@ -441,7 +364,7 @@ def _label_ids(contract: TaskContract, prompt: Encoded, tokenizer: Tokenizer) ->
             f"the {contract.kind} contract answers with text before its label, so labels alone cannot be scored: take "
             'mode "generate", or a form of the task that answers with the label.'
         )
-    texts = [_defuse(frame.forced + frame.continuations[label], _facts(tokenizer)) for label in contract.labels]
+    texts = [defuse(frame.forced + frame.continuations[label], facts_of(tokenizer)) for label in contract.labels]
     rows = _complete(tokenizer, [prompt] * len(texts), texts)
     if frame.ends and (longest := max(map(len, rows))) > contract.max_completion_tokens:
         raise DataError(
@@ -455,7 +378,10 @@ def _label_ids(contract: TaskContract, prompt: Encoded, tokenizer: Tokenizer) ->
     n_after = 0 if frame.ends else max(0, _n_common([row[:n_forced:-1] for row in rows]) - 1)
     labels = tuple(tuple(row[n_forced : len(row) - n_after]) for row in rows)
     if any(a == b[: len(a)] for a, b in itertools.permutations(labels, 2)):
-        raise ModelError(f"tokenizer {_name(tokenizer)} gives one label ids that begin another's: use mode generate.")
+        raise ModelError(
+            f"tokenizer {shown_name(tokenizer)} gives one label ids that begin another's, so their probabilities "
+            'cannot be told apart: set `evaluate.mode = "generate"`.'
+        )
     return LabelIds(tuple(rows[0][:n_forced]), labels)
 
 
@@ -466,66 +392,3 @@ def _n_common(rows: Sequence[Sequence[int]]) -> int:
 
 
 # --- what a tokenizer and its template are like -----------------------------------------------------------------------
-
-
-def _facts(tokenizer: Tokenizer) -> _Facts:
-    made_from = (getattr(tokenizer, "chat_template", None), getattr(tokenizer, "eos_token", None))
-    try:
-        known = _FACTS.get(tokenizer)
-    except TypeError:  # a stand-in that cannot be hashed or weakly referenced is looked at each time
-        return _find_facts(tokenizer, made_from)
-    if known is None or known.made_from != made_from:
-        known = _FACTS[tokenizer] = _find_facts(tokenizer, made_from)
-    return known
-
-
-def _find_facts(tokenizer: Tokenizer, made_from: tuple[object, object]) -> _Facts:
-    if not made_from[0]:
-        raise ModelError(
-            f"tokenizer {_name(tokenizer)} has no chat template. Set `model.chat_template` to a Jinja template, "
-            'or to "plain" for the built-in one.'
-        )
-    has_system = takes_system(tokenizer)
-    prove(tokenizer, with_system=has_system)
-    stop_ids = _find_stop_ids(tokenizer)
-    stop_text = tokenizer.convert_ids_to_tokens(stop_ids[0])
-    return _Facts(made_from, stop_ids, str(stop_text), has_system, _control_tokens(tokenizer))
-
-
-def _find_stop_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
-    eos = getattr(tokenizer, "eos_token_id", None)
-    turn_end = None
-    try:
-        turns: list[Message] = [{"role": "user", "content": "u"}, {"role": "assistant", "content": ANSWER}]
-        tail = rendered(tokenizer, turns, add_generation_prompt=False).rpartition(ANSWER)[2]
-        control = {*tokenizer.get_added_vocab().values(), *getattr(tokenizer, "all_special_ids", ())}
-        turn_end = (
-            next((token for token in _tokenise(tokenizer, [tail])[0] if token in control), None) if tail else None
-        )
-    except ModelError:
-        pass  # a template that renders no finished answers: the model's own end token stands in
-    stop_ids = tuple(dict.fromkeys(token for token in (turn_end, eos) if token is not None))
-    if not stop_ids:
-        raise ModelError(f"tokenizer {_name(tokenizer)} has no token that ends an answer. Set its `eos_token`.")
-    return stop_ids
-
-
-def _control_tokens(tokenizer: Tokenizer) -> re.Pattern[str] | None:
-    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
-    tokens = {
-        *getattr(tokenizer, "all_special_tokens", ()),
-        *(t.content for t in added if getattr(t, "special", False)),
-    }
-    # A special token that is a plain word or letter is ordinary text in a row.
-    spelt = sorted(t for t in tokens if len(t) > 2 and t[0] in "<[|" and not _OWN_TAG.fullmatch(t))
-    return re.compile("|".join(re.escape(token) for token in spelt)) if spelt else None
-
-
-def _defuse(text: str, facts: _Facts) -> str:
-    if facts.special is None:
-        return text
-    return facts.special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
-
-
-def _name(tokenizer: Tokenizer) -> str:
-    return str(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from medjudge.records import Case, Judgement, Message, Unparsed, Verdict
-from medjudge.tasks.contract import RowError, TaskContract
+from medjudge.tasks.answers import AnswerContract
+from medjudge.tasks.contract import RowError
 from medjudge.tasks.text import (
     ambiguous,
     chat,
     describe_label,
     is_missing,
-    naming_the_reader,
     optional_text,
     required_text,
     split_thinking,
@@ -70,7 +70,7 @@ _SCORE_WORDS = "score|label|answer|verdict|rating|grade"
 _LONE_DIGIT = re.compile(r"(?<![\w.,/-])[01](?![\w%/]|[.,]\d|-\d)")
 
 
-class EquivalenceContract(TaskContract):
+class EquivalenceContract(AnswerContract):
     """Question, reference and candidate in, `0` or `1` out: the published form of the French medical QA judge.
 
     Source: "Who Judges the Judge? Evaluating LLM-as-a-Judge for French Medical open-ended QA", HeaLing 2026.
@@ -129,18 +129,11 @@ class EquivalenceContract(TaskContract):
 
     def target(self, case: Case) -> str:
         """The digit; with thinking on, after a block that holds the row's reason (empty if it has none)."""
-        if case.gold is None:
-            raise ValueError(f"case {case.case_id} has no gold label: there is no answer to teach")
-        return with_thinking(self.thinking, case.reason, case.gold)
+        gold = self._gold_of(case)
+        return with_thinking(self.thinking, case.reason, gold)
 
-    def parse(self, case_id: str, completion: str) -> Judgement:
+    def _read_strictly(self, case_id: str, completion: str) -> Judgement:
         """The verdict of a completion that is `0` or `1` and nothing else but white space."""
-        judgement = naming_the_reader(self._parse_strictly(case_id, completion))
-        if self.lenient and isinstance(judgement, Unparsed):
-            return self._dig_out(case_id, completion) or judgement
-        return judgement
-
-    def _parse_strictly(self, case_id: str, completion: str) -> Judgement:
         parts = split_thinking(completion, self.thinking)
         if isinstance(parts, str):
             return Unparsed(case_id, completion, parts)
@@ -151,13 +144,13 @@ class EquivalenceContract(TaskContract):
             return Unparsed(case_id, completion, f"label {answer} is off the scale 0, 1", kind="schema")
         return Unparsed(case_id, completion, f"expected 0 or 1 alone, found {len(answer)} characters")
 
-    def _dig_out(self, case_id: str, completion: str) -> Judgement | None:
+    def _read_leniently(self, case_id: str, completion: str) -> Judgement | None:
         """The one digit 0 or 1 that stands alone outside of thoughts, or is stated as the score."""
         text = outside_thoughts(completion)
-        found = {*_LONE_DIGIT.findall(text), *stated_scores(text, _SCORE_WORDS, self.labels[-1])}
-        if len(found) > 1:
-            return ambiguous(case_id, completion, found, self.labels)
-        return Verdict(case_id, label, rationale=text) if (label := next(iter(found), None)) in self.labels else None
+        labels = {*_LONE_DIGIT.findall(text), *stated_scores(text, _SCORE_WORDS, self.labels[-1])}
+        if len(labels) > 1:
+            return ambiguous(case_id, completion, labels, self.labels)
+        return Verdict(case_id, label, rationale=text) if (label := next(iter(labels), None)) in self.labels else None
 
     def closed_completions(self) -> Mapping[str, str] | None:
         """The digits themselves; None with thinking on, where text precedes them."""

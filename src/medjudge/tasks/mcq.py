@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Literal, TypeGuard
 from pydantic import Field
 
 from medjudge.records import Case, Judgement, Message, Unparsed, Verdict
-from medjudge.tasks.contract import LabelFrame, RowError, TaskContract
+from medjudge.tasks.answers import AnswerContract
+from medjudge.tasks.contract import LabelFrame, RowError
 from medjudge.tasks.text import (
     JsonError,
     ambiguous,
@@ -20,7 +21,7 @@ from medjudge.tasks.text import (
     describe_label,
     is_missing,
     load_json,
-    naming_the_reader,
+    object_problem,
     objects_within,
     optional_text,
     printable,
@@ -74,7 +75,7 @@ _MEMBER = re.compile(r"""predicted_category[\s"'\\]{0,6}[:=]\s{0,4}\\?["']?([^"'
 _BRACES = re.compile(r"\{[^{}]*(?:\}|\Z)")
 
 
-class McqContract(TaskContract):
+class McqContract(AnswerContract):
     """Question and options in, `{"predicted_category", "confidence", "reason"}` out: the MedMCQA row and answer form.
 
     Source of the form: a public MedMCQA pipeline on Qwen3-0.6B; rows as in Pal et al. 2022 (arXiv:2203.14371).
@@ -164,10 +165,9 @@ class McqContract(TaskContract):
 
     def target(self, case: Case) -> str:
         """The JSON object with the gold letter, `target_confidence` and the shortened reason. Raises ValueError."""
-        if case.gold is None:
-            raise ValueError(f"case {case.case_id} has no gold label: there is no answer to teach")
-        reason = self._reason(case, case.gold)
-        answer = {"predicted_category": case.gold, "confidence": self.target_confidence}
+        gold = self._gold_of(case)
+        reason = self._reason(case, gold)
+        answer = {"predicted_category": gold, "confidence": self.target_confidence}
         answer = {"reason": reason, **answer} if self.reason_first else {**answer, "reason": reason}
         return with_thinking(self.thinking, reason, json.dumps(answer, ensure_ascii=False))
 
@@ -196,19 +196,13 @@ class McqContract(TaskContract):
             '{"predicted_category": "', {letter: f'{letter}", "confidence": ' for letter in LETTERS}, ends=False
         )
 
-    def parse(self, case_id: str, completion: str) -> Judgement:
+    def _read_strictly(self, case_id: str, completion: str) -> Judgement:
         """The verdict of a completion that is exactly one JSON object with the three keys and no other.
 
         `Unparsed.kind` is "format" where the completion is not JSON (NaN is not JSON), "schema" where its content is
         off: another type than an object, a missing, repeated or further key, a category other than A-D, a confidence
         that is no number in [0, 1] (true is no number), a reason that is no text or empty.
         """
-        judgement = naming_the_reader(self._parse_strictly(case_id, completion))
-        if self.lenient and isinstance(judgement, Unparsed):
-            return self._dig_out(case_id, completion) or judgement
-        return judgement
-
-    def _parse_strictly(self, case_id: str, completion: str) -> Judgement:
         parts = split_thinking(completion, self.thinking)
         if isinstance(parts, str):
             return Unparsed(case_id, completion, parts)
@@ -222,7 +216,7 @@ class McqContract(TaskContract):
         reason = printable(content["reason"]).strip()
         return Verdict(case_id, content["predicted_category"], float(content["confidence"]), reason)
 
-    def _dig_out(self, case_id: str, completion: str) -> Judgement | None:
+    def _read_leniently(self, case_id: str, completion: str) -> Judgement | None:
         """The one letter that JSON objects, phrases such as "the answer is B", or a lone letter name."""
         text = outside_thoughts(completion)
         members = [value.strip(" ().").upper() for value in _MEMBER.findall(text) if not value.startswith("<")]
@@ -230,12 +224,12 @@ class McqContract(TaskContract):
         for _ in range(4 if members else 0):  # what an object says of its letter is read; nested ones go from within
             prose = _BRACES.sub(_without_reasons, prose)
         if lone := _LONE_LETTER.fullmatch(text):
-            found = {lone.group(1).upper()}
+            letters = {lone.group(1).upper()}
         else:
-            found = {*members, *_letters(_STATED_LETTER if members else _NAMED_LETTER, prose)}
-        if len(found) > 1:
-            return ambiguous(case_id, completion, found, LETTERS)
-        if (letter := next(iter(found), "")) not in LETTERS:
+            letters = {*members, *_letters(_STATED_LETTER if members else _NAMED_LETTER, prose)}
+        if len(letters) > 1:
+            return ambiguous(case_id, completion, letters, LETTERS)
+        if (letter := next(iter(letters), "")) not in LETTERS:
             return None
         objects = [one for one in objects_within(text) if str(one.get("predicted_category")).strip().upper() == letter]
         stated = {float(value) for one in objects if _is_probability(value := one.get("confidence"))}
@@ -255,12 +249,8 @@ def _letters(pattern: re.Pattern[str], text: str) -> set[str]:
 
 
 def _schema_problem(content: Any) -> str | None:
-    if not isinstance(content, dict):
-        return f"expected a JSON object, found {type(content).__name__}"
-    if missing := [key for key in KEYS if key not in content]:
-        return f"the JSON object lacks {', '.join(missing)}"
-    if len(content) > len(KEYS):
-        return f"the JSON object has {len(content) - len(KEYS)} key(s) beside {', '.join(KEYS)}"
+    if (problem := object_problem(content, KEYS)) is not None:
+        return problem
     category, confidence, reason = (content[key] for key in KEYS)
     if not isinstance(category, str) or category not in LETTERS:
         return f"predicted_category is {_shape(category)}, expected one of A, B, C, D"

@@ -8,7 +8,6 @@ criteria = "Is the reply kind?"
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Mapping
 from functools import cache
@@ -17,7 +16,7 @@ from typing import Any, Literal, cast
 
 from pydantic import Field, ValidationError
 
-from medjudge.errors import ConfigError
+from medjudge.errors import ConfigError, did_you_mean
 from medjudge.settings.base import Settings
 from medjudge.tasks.rubric import SCALES
 
@@ -54,25 +53,23 @@ def rubric_text(name_or_path: str) -> RubricText:
         return presets()[name_or_path]
     path = Path(name_or_path).expanduser()
     if not path.is_file():
-        close = difflib.get_close_matches(name_or_path, presets(), n=1, cutoff=0.5)
-        meant = f" (did you mean {close[0]!r}?)" if close else ""
         raise ConfigError(
-            f"no rubric {name_or_path!r}{meant}: name a TOML file with `criteria` and `[rubric]`, or one of "
-            f"{', '.join(presets())}."
+            f"no rubric {name_or_path!r}{did_you_mean(name_or_path, presets())}: name a TOML file with `criteria` and "
+            f"`[rubric]`, or one of {', '.join(presets())}."
         )
     try:
-        found = RubricText.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        rubric = RubricText.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+        raise ConfigError(f"{path} is not valid TOML: {error}. Correct that place.") from None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise ConfigError(
             f"{path}: `{place}`: {first['msg']}. Expected `criteria` and a [rubric] table of score and description."
         ) from None
-    if tuple(sorted(found.rubric)) not in SCALES.values():
+    if tuple(sorted(rubric.rubric)) not in SCALES.values():
         raise ConfigError(
-            f"{path}: [rubric] describes {', '.join(sorted(found.rubric)) or 'no score'}, expected every score of one "
+            f"{path}: [rubric] describes {', '.join(sorted(rubric.rubric)) or 'no score'}, expected every score of one "
             "scale: 0, 1; or 1 to 3; or 1 to 5."
         )
-    return found
+    return rubric

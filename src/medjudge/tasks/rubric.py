@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from medjudge.records import Case, Judgement, Message, Unparsed, Verdict
-from medjudge.tasks.contract import LabelFrame, RowError, TaskContract
+from medjudge.tasks.answers import AnswerContract
+from medjudge.tasks.contract import LabelFrame, RowError
 from medjudge.tasks.text import (
     ambiguous,
     chat,
@@ -19,7 +20,6 @@ from medjudge.tasks.text import (
     describe_label,
     is_missing,
     lone_score,
-    naming_the_reader,
     optional_text,
     read_blocks,
     required_text,
@@ -72,7 +72,7 @@ _PLACEHOLDER = re.compile(r"\s*one\s+of\b", re.IGNORECASE)
 _FEEDBACK = re.compile(r"<feedback>(.*?)</feedback>", re.IGNORECASE | re.DOTALL)
 
 
-class RubricContract(TaskContract):
+class RubricContract(AnswerContract):
     """Task input, output, criteria and rubric in, `<feedback>..</feedback><score>n</score>` out.
 
     Sections and answer form follow Flow-Judge (Flow AI 2024, https://github.com/flowaicom/flow-judge); the wording is
@@ -227,28 +227,21 @@ class RubricContract(TaskContract):
 
     def target(self, case: Case) -> str:
         """Feedback (the row's, or `missing_reason`) and score; the score alone in the score-only form."""
-        if case.gold is None:
-            raise ValueError(f"case {case.case_id} has no gold label: there is no answer to teach")
-        score = f"<score>{case.gold}</score>"
+        gold = self._gold_of(case)
+        score = f"<score>{gold}</score>"
         if self.form == "score_only":
             return with_thinking(self.thinking, case.reason, score)
         reason = without_tags(case.reason or "", ["feedback", "score", "think"]).strip()
         if self.max_reason_chars is not None and len(reason) > self.max_reason_chars:
             reason = cut_at_word(reason, self.max_reason_chars)
-        reason = reason or self.missing_reason.replace("{label}", case.gold)
+        reason = reason or self.missing_reason.replace("{label}", gold)
         return with_thinking(self.thinking, reason, f"<feedback>{reason}</feedback>\n{score}")
 
-    def parse(self, case_id: str, completion: str) -> Judgement:
+    def _read_strictly(self, case_id: str, completion: str) -> Judgement:
         """The verdict of one feedback and one score block in this order (or one score block), and nothing else.
 
         The score must be a point of the scale as written ("3", not "3.0" or "3/5").
         """
-        judgement = naming_the_reader(self._parse_strictly(case_id, completion))
-        if self.lenient and isinstance(judgement, Unparsed):
-            return self._dig_out(case_id, completion) or judgement
-        return judgement
-
-    def _parse_strictly(self, case_id: str, completion: str) -> Judgement:
         parts = split_thinking(completion, self.thinking)
         if isinstance(parts, str):
             return Unparsed(case_id, completion, parts)
@@ -257,12 +250,13 @@ class RubricContract(TaskContract):
         if isinstance(blocks, str):
             return Unparsed(case_id, completion, blocks)
         score = blocks[-1]
+        # A number is shown, any other text only counted: it may be text of the case.
         if score not in self.labels:
-            found = score if re.fullmatch(r"-?[0-9]{1,3}", score) else f"a text of {len(score)} characters"
-            return Unparsed(case_id, completion, f"score is {found}, expected one of {self._scale()}", kind="schema")
+            got = score if re.fullmatch(r"-?[0-9]{1,3}", score) else f"a text of {len(score)} characters"
+            return Unparsed(case_id, completion, f"score is {got}, expected one of {self._scale()}", kind="schema")
         return Verdict(case_id, score, rationale=blocks[0] if self.form == "feedback" else thought)
 
-    def _dig_out(self, case_id: str, completion: str) -> Judgement | None:
+    def _read_leniently(self, case_id: str, completion: str) -> Judgement | None:
         """The one score that tags outside of thoughts name, or else a phrase such as "score: 4".
 
         Feedback may speak of other scores; beside tags, a phrase counts where it begins a line outside of feedback.
@@ -272,14 +266,14 @@ class RubricContract(TaskContract):
         given = [body for body in _SCORE_TAG.findall(text) if not _PLACEHOLDER.match(body)]
         beside = _SCORE_TAG.sub(" ", _FEEDBACK.sub(" ", text))
         if given:
-            found = {lone_score(body, top) for body in given} | stated_scores(
+            scores = {lone_score(body, top) for body in given} | stated_scores(
                 beside, rf"(?m:^)\W*(?:final\s+)?(?:{_SCORE_WORDS})", top
             )
         else:
-            found = stated_scores(beside, _SCORE_WORDS, top) or stated_scores(text, _SCORE_WORDS, top)
-        if len(found) > 1:
-            return ambiguous(case_id, completion, found, self.labels)
-        if (score := next(iter(found), None)) not in self.labels or score is None:
+            scores = stated_scores(beside, _SCORE_WORDS, top) or stated_scores(text, _SCORE_WORDS, top)
+        if len(scores) > 1:
+            return ambiguous(case_id, completion, scores, self.labels)
+        if (score := next(iter(scores), None)) not in self.labels or score is None:
             return None
         feedback = _FEEDBACK.search(text)
         return Verdict(case_id, score, rationale=feedback.group(1).strip() if feedback else text)

@@ -29,7 +29,10 @@ class LabelScale(Settings):
         if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels) or "" in self.labels:
             raise ValueError(f"a scale needs two different labels or more, got {', '.join(self.labels) or 'none'}")
         if self.positive is not None and (len(self.labels) != 2 or self.positive not in self.labels):
-            raise ValueError(f"positive is {self.positive!r}: it must be one of two labels, got {self.labels}")
+            raise ValueError(
+                f"positive is {self.positive!r}: it must be one of two labels, got {self.labels}: name the positive "
+                "one of two"
+            )
         return self
 
     def fingerprint(self) -> str:

@@ -17,6 +17,7 @@ from medjudge.records import Message
 
 ANSWER = "medjudge-probe"
 """Stands for an answer in a finished conversation."""
+# Capitals, quotes, markup, digits, blank lines, accents: what a template may change.
 _SYSTEM = 'Head5Kv: Reply in CAPITALS, in "quotes" & <tags>.\nNothing else. 8WnTail'
 _USER = (
     "Head3Qx: 37.5 °C, <b>\"dose\"</b> & 'signs' {{ name }} [1]\n\n  An indented LINE,\ta tab, é, 和.\n"
@@ -34,6 +35,7 @@ def rendered(tokenizer: Any, turns: Sequence[Message], **options: Any) -> str:
     """
     try:
         return str(tokenizer.apply_chat_template(list(turns), tokenize=False, **options))
+    # Not the template's doing, and not mended by another template.
     except MemoryError:
         raise
     except Exception as error:  # a template is a program: it may raise whatever Python can
@@ -114,6 +116,7 @@ def check_distinct(
     for own, prompt in zip(turns, prompts, strict=True):
         if seen.setdefault(prompt, own) != own:
             raise ModelError(f"{named(tokenizer)} gives different cases one prompt. {_REMEDY}")
+    # What a tokenizer without the words does: every prompt becomes the same row of unknown tokens.
     if len(seen) > 1 and all(row == ids[0] for row in ids):
         raise ModelError(
             f"tokenizer {_name(tokenizer)} gives {len(seen):,} different prompts the same {len(ids[0]):,} ids: it does "
@@ -143,6 +146,7 @@ def _damage(content: str, text: str, at: int) -> str:
     """A verb for what became of a turn."""
     if content in text[:at]:
         return "puts another turn before"
+    # From the mildest change to the worst, so that the message names the least that explains the damage.
     if content.lower() in text.lower():
         return "changes upper and lower case in"
     if "".join(content.split()) in "".join(text.split()):

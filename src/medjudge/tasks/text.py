@@ -215,8 +215,8 @@ def read_blocks(text: str, names: Sequence[str]) -> list[str] | str:
     """
     for name in names:
         for tag in (f"<{name}>", f"</{name}>"):
-            if (found := text.count(tag)) != 1:
-                return f"expected one {tag} tag, found {found}"
+            if (n_found := text.count(tag)) != 1:
+                return f"expected one {tag} tag, found {n_found}"
     tags = [tag for name in names for tag in (f"<{name}>", f"</{name}>")]
     places = [text.index(tag) for tag in tags]
     if places != sorted(places):
@@ -290,21 +290,32 @@ def load_json(text: str) -> Any:
         raise JsonError(f"not one JSON object: {_complaint(error)}", "format") from None
 
 
+def object_problem(content: object, keys: Sequence[str]) -> str | None:
+    """Why a JSON value is not an object with these keys and no other; None if it is one. Repeats none of its text."""
+    if not isinstance(content, dict):
+        return f"expected a JSON object, found {type(content).__name__}"
+    if missing := [key for key in keys if key not in content]:
+        return f"the JSON object lacks {', '.join(missing)}"
+    if len(content) > len(keys):
+        return f"the JSON object has {len(content) - len(keys)} key(s) beside {', '.join(keys)}"
+    return None
+
+
 def objects_within(text: str) -> list[dict[str, Any]]:
     """The JSON objects that begin anywhere in `text`, also within others; at most 50 beginnings are tried.
 
     A key that an object gives twice with different values is None there: which of the two counts would be a guess.
     """
-    decoder, found, start = json.JSONDecoder(object_pairs_hook=_agreeing), [], -1
+    decoder, objects, start = json.JSONDecoder(object_pairs_hook=_agreeing), [], -1
     for _ in range(50):
         start = text.find("{", start + 1)
         if start < 0:
             break
         try:
-            found.append(decoder.raw_decode(text, start)[0])
+            objects.append(decoder.raw_decode(text, start)[0])
         except (ValueError, RecursionError):
             continue
-    return found
+    return objects
 
 
 def _agreeing(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

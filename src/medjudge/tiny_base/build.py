@@ -12,7 +12,7 @@ import platform
 import random
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from medjudge.synthetic.appropriateness import load_variants, variants_of
 from medjudge.synthetic.facts import load_facts
 from medjudge.synthetic.partition import Part, facts_of
 from medjudge.tiny_base import corpus
+from medjudge.tiny_base.documents import Document, MarkedChat
 from medjudge.tiny_base.pretraining import PretrainingPlan, pretrain, tie_queries_to_keys
 from medjudge.tiny_base.tiny import build_model, build_tokenizer
 from medjudge.tiny_base.tiny_probe import options_right, orders_rated, skill, statements_known
@@ -46,10 +47,10 @@ SEED = 42
 class Phase:
     """A stretch of pretraining with its own texts; momentum and learning rate begin anew."""
 
-    epoch: Callable[[random.Random, int], list[corpus.Document]]
+    epoch: Callable[[random.Random, int], list[Document]]
     plan: PretrainingPlan
     seed: int
-    skill: Callable[[random.Random], corpus.Document] | None = None
+    skill: Callable[[random.Random], Document] | None = None
     """Documents whose learning ends the stretch, before the plan's last step."""
 
 
@@ -99,7 +100,7 @@ def build(
         before = log[-1] if log else {"step": 0, "tokens": 0, "wall_s": 0.0}
 
         def is_learned(
-            draw: Callable[[random.Random], corpus.Document] | None = phase.skill, plan: PretrainingPlan = phase.plan
+            draw: Callable[[random.Random], Document] | None = phase.skill, plan: PretrainingPlan = phase.plan
         ) -> bool:
             return (
                 draw is not None
@@ -120,6 +121,13 @@ def build(
         name: {measure: round(share(model, tokenizer, part, N_PROBED, SEED), 3) for measure, share in PROBES.items()}
         for name, part in PARTS.items()
     }
+    return _save(folder, model, tokenizer, learned, log)
+
+
+def _save(
+    folder: Path, model: Any, tokenizer: Any, learned: Mapping[str, Any], log: list[dict[str, float]]
+) -> dict[str, Any]:
+    """Model, tokenizer, log and card into `folder`, in the place of an earlier one. Returns the recorded summary."""
     work = folder.with_name(folder.name + ".new")
     shutil.rmtree(work, ignore_errors=True)
     model.half().save_pretrained(work)
@@ -152,13 +160,13 @@ def _after(before: dict[str, float], entry: dict[str, float]) -> dict[str, float
     return {**entry, **{key: before[key] + entry[key] for key in ("step", "tokens", "wall_s")}}
 
 
-def _as_text(document: corpus.Document) -> str:
+def _as_text(document: Document) -> str:
     match document:
         case str():
             return document
         case tuple():
             return "".join(span.text for span in document)
-        case corpus.MarkedChat():
+        case MarkedChat():
             answer = document.answer if isinstance(document.answer, str) else _as_text(document.answer)
             return "".join(span.text for span in document.asked) + "\n" + answer
     return "\n".join(message["content"] for message in document)

@@ -59,6 +59,7 @@ class LinearCrossEntropy(torch.autograd.Function):
             part = slice(start, start + n_rows)
             target, weight = targets[part, None], weights[part, None]
             logits = (hidden[part] @ table.T).float()
+            # The largest becomes 0: exp cannot overflow.
             logits -= logits.amax(1, keepdim=True)
             right = logits.gather(1, target)
             chances = logits.exp_()
@@ -98,10 +99,12 @@ def hidden_states(model: Any, ids: torch.Tensor, dtype: torch.dtype = torch.bflo
     for layer in model.model.layers:
         attention, mlp = layer.self_attn, layer.mlp
         projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+        # One product for the three projections: on a CPU few large products are faster than many small ones.
         joined = F.linear(norm(x, layer.input_layernorm), torch.cat([part.weight for part in projections]).to(dtype))
         heads = joined.view(n_rows, length, n_heads + 2 * n_kv, size).transpose(1, 2)
         q, k, v = torch.split(heads, [n_heads, n_kv, n_kv], 1)
         q, k = _rotated(norm(q, attention.q_norm), cos, sin), _rotated(norm(k, attention.k_norm), cos, sin)
+        # Query heads that share keys and values are stacked along the length.
         scores = (q.reshape(n_rows, n_kv, group * length, size) * size**-0.5) @ k.transpose(-1, -2)
         weights = (scores.view(n_rows, n_kv, group, length, length) + unseen).softmax(-1)
         mixed = (weights.view(n_rows, n_kv, group * length, length) @ v).view(n_rows, n_heads, length, size)

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from medjudge.models.scratch import END_OF_TEXT, TURN_END, TURN_START
-from medjudge.tiny_base.corpus import Document, MarkedChat, Span
 from medjudge.tiny_base.cpu_forward import LinearCrossEntropy, hidden_states
+from medjudge.tiny_base.documents import Document, MarkedChat, Span
 
 READ_ONLY = 0.0
 OPENING, CLOSING = Span(f"{TURN_START}user\n"), Span(f"{TURN_END}\n{TURN_START}assistant\n")

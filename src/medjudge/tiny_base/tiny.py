@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from rich.console import Console
-from transformers import PrinterCallback, Qwen3Config, Qwen3ForCausalLM, Trainer, set_seed
+from transformers import PrinterCallback, Qwen3ForCausalLM, Trainer, set_seed
 
 from medjudge import artifacts
 from medjudge.errors import DataError
 from medjudge.models.load import fit_stop_tokens
-from medjudge.models.scratch import END_OF_TEXT
+from medjudge.models.scratch import END_OF_TEXT, shape_of
 from medjudge.models.scratch import build_tokenizer as build_tokenizer
 from medjudge.settings.model import ModelConfig
 from medjudge.settings.training import BaseConfig
@@ -22,23 +21,6 @@ from medjudge.training.order import length_grouped_order, n_epochs, n_steps
 from medjudge.training.progress_callback import Watch, clean_history
 from medjudge.training.totals import Totals
 from medjudge.training.trl_arguments import base_arguments
-
-
-def shape_of(config: BaseConfig, n_tokens: int) -> Qwen3Config:
-    """The configuration of the model for a tokenizer of `n_tokens` tokens: tied embeddings, rows in multiples of 64."""
-    return Qwen3Config(
-        vocab_size=-(-n_tokens // 64) * 64,
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        num_hidden_layers=config.n_layers,
-        num_attention_heads=config.n_heads,
-        num_key_value_heads=max(1, config.n_heads // 2),
-        head_dim=config.hidden_size // config.n_heads,
-        max_position_embeddings=config.max_position_embeddings,
-        tie_word_embeddings=True,
-        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
-        bos_token_id=None,
-    )
 
 
 def build_model(config: BaseConfig, tokenizer: Any, seed: int) -> Any:
@@ -60,7 +42,6 @@ def train_language_model(
     work: Path,
     *,
     seed: int,
-    console: Console,
 ) -> list[dict[str, Any]]:
     """Trains `model` in place on plain text, every token carrying loss. Returns the training log.
 
@@ -72,12 +53,16 @@ def train_language_model(
         for start in range(0, len(ids), config.max_tokens)
     ]
     if not pieces:
-        raise DataError("the training split has no text to build `builtin:scratch` from.")
+        raise DataError(
+            "the training split has no text to build `builtin:scratch` from, expected its questions. Check "
+            "`[data.fields]`, "
+            "or set `model.base` to another model."
+        )
     epochs = n_epochs(len(pieces), config.epochs, config.batch_size, config.max_steps)
     order = length_grouped_order([len(ids) for ids in pieces], epochs, config.batch_size, seed)
     steps = n_steps(len(pieces), config.epochs, config.batch_size, config.max_steps)
     checkpoint = artifacts.latest_checkpoint(work)
-    watch, totals = Watch("base", console, ("loss",)), Totals(checkpoint)
+    watch, totals = Watch("base", ("loss",)), Totals(checkpoint)
     trainer = Trainer(
         model=model,
         args=base_arguments(config, model_config, work, steps=steps, seed=seed),

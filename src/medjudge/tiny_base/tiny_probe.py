@@ -19,8 +19,9 @@ from medjudge.synthetic.partition import Part, facts_of
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.mcq import LETTERS, McqContract
-from medjudge.tiny_base.corpus import Document, case_of
+from medjudge.tiny_base.corpus import case_of
 from medjudge.tiny_base.cpu_forward import hidden_states
+from medjudge.tiny_base.documents import Document
 from medjudge.tiny_base.pretraining import encode_document
 
 BATCH = 50

@@ -29,13 +29,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from peft import get_peft_model
-from rich.console import Console
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, set_seed
 
@@ -49,10 +47,11 @@ from medjudge.models.adapters import lora_config
 from medjudge.models.load import check_context
 from medjudge.records import Case, Completion, Rollout, Unparsed
 from medjudge.rewards.composition import RewardPlan
-from medjudge.settings.model import ModelConfig
 from medjudge.settings.training import GrpoConfig
 from medjudge.tasks.contract import TaskContract
-from medjudge.tasks.encoding import Encoded, LabelIds, encode_all, encode_labels, read_rollout, stop_token_ids
+from medjudge.tasks.encoding import Encoded, LabelIds, encode_labels, read_rollout
+from medjudge.tasks.tokenizers import stop_token_ids
+from medjudge.training.job import Beside, RewardedRows, Trained, TrainingJob
 from medjudge.training.order import grpo_order
 from medjudge.training.progress_callback import Watch, clean_history
 from medjudge.training.totals import JudgeCounts, Totals
@@ -210,41 +209,26 @@ class AllActionTrainer(Trainer):  # type: ignore[misc]  # transformers ships no 
         super().log({**logs, **means}, start_time)
 
 
-def train_all_action(
-    contract: TaskContract,
-    cases: Sequence[Case],
-    plan: RewardPlan,
-    model: Any,
-    tokenizer: Any,
-    config: GrpoConfig,
-    model_config: ModelConfig,
-    work: Path,
-    *,
-    seed: int,
-    console: Console,
-) -> tuple[Any, list[dict[str, Any]]]:
-    """(trained model or PeftModel, training log). `cases` have what the rewards need. Resumes from the last whole
-    checkpoint.
+def train_all_action(job: TrainingJob, config: GrpoConfig, rows: RewardedRows, beside: Beside) -> Trained:
+    """Trains on cases that have what the rewards need. Resumes from the last whole checkpoint of the job.
 
     The reference policy is the model as it is given. It judges each prompt once, before the first step, and no second
-    model is kept.
+    model is kept. beside: not used, since there are no rollouts to watch.
     """
-    order, steps = grpo_order(len(cases), config, seed)
-    encoded = encode_all(contract, cases, tokenizer, with_target=False)
-    check_context(model, max(len(row.prompt_ids) for row in encoded) + contract.max_completion_tokens)
-    prompts = [row.prompt_ids for row in encoded]
-    label_ids = encode_labels(contract, encoded, tokenizer)
+    contract, tokenizer, model, plan = job.contract, job.tokenizer, job.model, rows.plan
+    order, steps = grpo_order(len(rows.cases), config, job.seed)
+    check_context(model, max(len(row.prompt_ids) for row in rows.encoded) + contract.max_completion_tokens)
+    prompts = [row.prompt_ids for row in rows.encoded]
+    label_ids = encode_labels(contract, rows.encoded, tokenizer)
     trees = {ids: LabelTree.of(ids) for ids in set(label_ids)}
-    rewards, terms = outcome_rewards(contract, cases, encoded, label_ids, tokenizer, plan)
-    checkpoint = artifacts.latest_checkpoint(work)
-    watch = Watch("grpo", console, ("reward", "accuracy", "kl"))
-    totals = Totals(checkpoint, JudgeCounts(work, plan.rewards))
-    arguments = all_action_arguments(config, model_config, work, steps=steps, seed=seed)
-    reference = None
-    if config.kl_coef > 0:
-        reference = _reference(contract, cases, sorted(set(order)), model, tokenizer, config, arguments)
+    rewards, terms = outcome_rewards(contract, rows.cases, rows.encoded, label_ids, tokenizer, plan)
+    checkpoint = artifacts.latest_checkpoint(job.work)
+    watch = Watch("grpo", ("reward", "accuracy", "kl"))
+    totals = Totals(checkpoint, JudgeCounts(job.work, plan.rewards))
+    arguments = all_action_arguments(config, job.model_config, job.work, steps=steps, seed=job.seed)
+    reference = _reference(job, rows.cases, sorted(set(order)), config, arguments) if config.kl_coef > 0 else None
     if config.tuning == "lora":
-        set_seed(seed)  # an adapter begins with random weights
+        set_seed(job.seed)  # an adapter begins with random weights
         model = get_peft_model(model, lora_config(config.lora))
         if arguments.activation_checkpointing:
             model.enable_input_require_grads()
@@ -256,7 +240,7 @@ def train_all_action(
         callbacks=[totals, watch],
     )
     trainer.prompts, trainer.trees, trainer.grpo, trainer.sums = prompts, [trees[ids] for ids in label_ids], config, {}
-    trainer.golds = torch.tensor([contract.labels.index(str(case.gold)) for case in cases])
+    trainer.golds = torch.tensor([contract.labels.index(str(case.gold)) for case in rows.cases])
     trainer.rewards, trainer.terms, trainer.reference = rewards, terms, reference
     totals.trainer = trainer
     trainer.remove_callback(PrinterCallback)
@@ -265,28 +249,23 @@ def train_all_action(
             trainer.train(resume_from_checkpoint=checkpoint)
     finally:
         watch.close()
-    return trainer.model, clean_history(trainer.state.log_history)
+    return Trained(trainer.model, clean_history(trainer.state.log_history))
 
 
 def _reference(
-    contract: TaskContract,
-    cases: Sequence[Case],
-    used: Sequence[int],
-    model: Any,
-    tokenizer: Any,
-    config: GrpoConfig,
-    arguments: Any,
+    job: TrainingJob, cases: Sequence[Case], used: Sequence[int], config: GrpoConfig, arguments: Any
 ) -> Tensor:
     """(n_cases, n_labels) log-probabilities before training; nan for cases that training does not use."""
+    contract, model = job.contract, job.model
     reference = torch.full((len(cases), len(contract.labels)), math.nan)
     device = model.get_input_embeddings().weight.device
     dtype = torch.bfloat16 if arguments.bf16 else torch.float16
     # As the policy will be computed: a reference in another precision would be a KL of rounding.
     with torch.autocast(device.type, dtype, enabled=arguments.bf16 or arguments.fp16):
-        scores = Engine(model, tokenizer).label_logprobs(
+        scores = Engine(model, job.tokenizer).label_logprobs(
             contract, [cases[i] for i in used], temperature=config.temperature
         )
-    reference[list(used)] = torch.tensor([[found.log_probs[label] for label in contract.labels] for found in scores])
+    reference[list(used)] = torch.tensor([[one.log_probs[label] for label in contract.labels] for one in scores])
     return reference
 
 

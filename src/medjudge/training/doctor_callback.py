@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
-from rich.console import Console
-from rich.markup import escape
 from transformers import TrainerCallback
-from trl.trainer.utils import add_fused_lm_head
 
 from medjudge import artifacts
-from medjudge.diagnostics.doctor import SIGNS, Doctor, Finding, RewardShape
+from medjudge.diagnostics.diagnose import Finding, RewardShape
+from medjudge.diagnostics.doctor import Doctor
 from medjudge.diagnostics.observation import Observed, StepFacts, facts_of
+from medjudge.diagnostics.signs import SIGNS
 from medjudge.settings.training import DoctorConfig
+from medjudge.training.trl_adapter import last_advantages, set_temperature, step_mean
 
+log = logging.getLogger(__name__)
 WARMER = 1.15
 """Factor on the temperature each time that `act` raises it: three raises take 1.0 to 1.5."""
 TOO_COLD = ("no_spread", "entropy_collapse")
-"""Findings that a higher temperature can mend."""
+"""Findings that a higher temperature can cure."""
 
 
 class DoctorWatch(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
@@ -37,13 +38,12 @@ class DoctorWatch(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         self,
         shape: RewardShape,
         config: DoctorConfig,
-        console: Console,
         *,
         held_out: Callable[[Any], str] | None = None,
         checkpoint: Path | None = None,
     ) -> None:
         """`held_out`: judges the held-out cases with a model, one character each; `checkpoint`: where a run goes on."""
-        self.config, self.console, self.held_out = config, console, held_out
+        self.config, self.held_out = config, held_out
         kept = artifacts.read_json(checkpoint / artifacts.DOCTOR) if checkpoint else {"steps": [], "findings": []}
         window = {"window_steps": config.window_steps, "window_groups": config.window_groups}
         self.doctor = Doctor.from_state(kept, shape, **window)
@@ -69,6 +69,7 @@ class DoctorWatch(TrainerCallback):  # type: ignore[misc]  # transformers ships 
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Measures held-out accuracy before the first step."""
+        # Step 0 is the reference of held-out accuracy; a resumed run has measured it already.
         if not self.doctor.steps and (flags := self._judge_held_out()) is not None:
             self.doctor.observe(StepFacts(step=0, batch=None, held_out=flags))
 
@@ -80,6 +81,7 @@ class DoctorWatch(TrainerCallback):  # type: ignore[misc]  # transformers ships 
             self._say(finding)
         if self.config.policy == "act":
             self._act(state.global_step)
+        # New ones only: a run that a person resumed after a stop is not stopped again for the same finding.
         severe = next((finding for finding in new if finding.severity == "severe"), None)
         if self.config.policy == "stop" and severe is not None:
             self.stopped_step = state.global_step
@@ -88,6 +90,8 @@ class DoctorWatch(TrainerCallback):  # type: ignore[misc]  # transformers ships 
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Lays what the doctor knows into the checkpoint, so that a resumed run names the same at the same step."""
+        if not state.is_world_process_zero:
+            return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         artifacts.write_json(folder / artifacts.DOCTOR, {**self.doctor.state(), **self._own_state()})
 
@@ -122,12 +126,11 @@ class DoctorWatch(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         resampler = getattr(self.trainer, "resampler", None)
         n_resampled = resampler.take_count() if resampler is not None else 0
         if rollouts:
-            # TRL keeps the advantages of its last generation batch, in the order of its rollouts.
-            advantages = list(self.trainer._logs["advantages"])[-len(rollouts) :]
+            advantages = last_advantages(self.trainer, len(rollouts))
             rollouts = [replace(r, advantage=a) for r, a in zip(rollouts, advantages, strict=True)]
         numbers = {
-            "kl": self._metric("kl"),
-            "entropy": self._metric("entropy"),
+            "kl": step_mean(self.trainer, "kl"),
+            "entropy": step_mean(self.trainer, "entropy"),
             "grad_norm": getattr(self.trainer, "grad_norm", None),
         }
         return StepFacts(
@@ -138,12 +141,6 @@ class DoctorWatch(TrainerCallback):  # type: ignore[misc]  # transformers ships 
             n_resampled=n_resampled,
             **{name: value if value is not None and math.isfinite(value) else None for name, value in numbers.items()},
         )
-
-    def _metric(self, name: str) -> float | None:
-        """The mean over the micro-batches of the step that ended, from what TRL collects until it logs."""
-        values = self.trainer._metrics["train"].get(name, [])
-        last = values[-self.trainer.current_gradient_accumulation_steps :]
-        return float(sum(last) / len(last)) if last else None
 
     def _judge_held_out(self) -> str | None:
         if self.held_out is None:
@@ -157,9 +154,9 @@ class DoctorWatch(TrainerCallback):  # type: ignore[misc]  # transformers ships 
 
     def _say(self, finding: Finding) -> None:
         sign = SIGNS[finding.name]
-        colour = "red" if sign.severity == "severe" else "yellow"
-        self.console.print(f"  [{colour}]doctor, step {finding.named_step}: {escape(sign.title)}.[/]")
-        self.console.print(f"    {escape(finding.sentence)}\n    [dim]{escape(sign.advice)}[/]")
+        log.warning("doctor, step %d: %s.", finding.named_step, sign.title)
+        log.info("  %s", finding.sentence)
+        log.info("  %s", sign.advice)
 
     def _act(self, step: int) -> None:
         """Raises the temperature where groups are alike, and again after a window that did not mend it.
@@ -181,45 +178,22 @@ class DoctorWatch(TrainerCallback):  # type: ignore[misc]  # transformers ships 
 
     def _record(self, step: int, what: str) -> None:
         self.actions.append({"step": step, "what": what})
-        self.console.print(f"  [yellow]doctor, step {step}: {escape(what)}.[/]")
-
-
-def set_temperature(trainer: Any, temperature: float) -> None:
-    """Samples, and scores what was sampled, at another temperature from here on. Only between batches of rollouts."""
-    trainer.temperature = temperature
-    trainer.generation_config.temperature = temperature
-    trainer.generation_kwargs["temperature"] = temperature
-    if trainer.use_vllm:
-        trainer.vllm_generation.temperature = temperature
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    scored: dict[Any, tuple[str, ...]] = {
-        model.get_base_model() if isinstance(model, PeftModel) else model: ("log_probs", "entropy")
-    }
-    if trainer.ref_model is not None:
-        scored[trainer.accelerator.unwrap_model(trainer.ref_model)] = ("log_probs",)
-    for part, outputs in scored.items():
-        # TRL fixes the temperature of its fused head when it adds it; the head that is added last is the one in use.
-        add_fused_lm_head(
-            part,
-            temperature=temperature,
-            cast_lm_head_to_fp32=trainer.args.cast_lm_head_to_fp32,
-            outputs=outputs,
-        )
+        log.info("doctor, step %d: %s.", step, what)
 
 
 def _series(steps: Sequence[StepFacts]) -> Mapping[str, list[Any]]:
     """One list per number, as long as there are steps with rollouts."""
-    told = [(step, step.batch) for step in steps if step.batch is not None]
+    steps_with_rollouts = [(step, step.batch) for step in steps if step.batch is not None]
     return {
-        "step": [step.step for step, _ in told],
-        "reward": [batch.reward for _, batch in told],
-        "groups_with_spread": [batch.n_spread / batch.n_groups for _, batch in told],
-        "unparsed": [batch.n_unparsed / batch.n for _, batch in told],
-        "truncated": [batch.n_truncated / batch.n for _, batch in told],
-        "correct": [batch.n_correct / batch.n_rated if batch.n_rated else None for _, batch in told],
-        "tokens": [batch.tokens for _, batch in told],
-        "kl": [step.kl for step, _ in told],
-        "entropy": [step.entropy for step, _ in told],
-        "grad_norm": [step.grad_norm for step, _ in told],
-        "resampled": [step.n_resampled for step, _ in told],
+        "step": [step.step for step, _ in steps_with_rollouts],
+        "reward": [batch.reward for _, batch in steps_with_rollouts],
+        "groups_with_spread": [batch.n_spread / batch.n_groups for _, batch in steps_with_rollouts],
+        "unparsed": [batch.n_unparsed / batch.n for _, batch in steps_with_rollouts],
+        "truncated": [batch.n_truncated / batch.n for _, batch in steps_with_rollouts],
+        "correct": [batch.n_correct / batch.n_rated if batch.n_rated else None for _, batch in steps_with_rollouts],
+        "tokens": [batch.tokens for _, batch in steps_with_rollouts],
+        "kl": [step.kl for step, _ in steps_with_rollouts],
+        "entropy": [step.entropy for step, _ in steps_with_rollouts],
+        "grad_norm": [step.grad_norm for step, _ in steps_with_rollouts],
+        "resampled": [step.n_resampled for step, _ in steps_with_rollouts],
     }

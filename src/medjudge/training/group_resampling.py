@@ -1,4 +1,4 @@
-"""Dynamic sampling for the doctor's `act` policy: groups without spread make room for fresh cases, and easy cases lead.
+"""For the doctor's `act` policy: resampling of zero-variance groups, and an easy-first curriculum.
 
 Source: DAPO (Yu et al. 2025, arXiv:2503.14476, section 3.2) fills every batch with groups whose rewards differ; here
 that search ends after `max_rounds` rounds, and a batch that is still not full trains as it is.
@@ -7,6 +7,7 @@ that search ends after `max_rounds` rounds, and a batch that is still not full t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,17 @@ from medjudge.diagnostics.observation import SAME
 
 Rewarder = Callable[[Sequence[str], Sequence[Sequence[int]]], Sequence[float | None]]
 """(case ids, completion ids) -> totals."""
+
+
+@dataclass(slots=True)
+class Drawn:
+    """Rollouts as they were drawn: one entry each per rollout, the rollouts of a group one after the other."""
+
+    prompt_ids: list[list[int]]
+    completion_ids: list[list[int]]
+    completions: list[Any]
+    log_probs: list[list[float]] | None
+    """Of the sampled tokens; None where the trainer scores them itself."""
 
 
 class Resampler:
@@ -32,20 +44,19 @@ class Resampler:
         self,
         inputs: list[dict[str, Any]],
         prompts: list[str],
-        drawn: tuple[Any, ...],
-        generate: Callable[[list[str]], tuple[Any, ...]],
+        drawn: Drawn,
+        generate: Callable[[list[str]], Drawn],
         step: int,
-    ) -> tuple[Any, ...]:
-        """`drawn`, TRL's generation for `prompts`, with groups without spread replaced; `inputs` and `prompts` follow.
+    ) -> None:
+        """Replaces the groups without spread in `drawn`, what was drawn for `prompts`, and their rows in the batch.
 
-        inputs, prompts: the batch, each prompt `group_size` times; changed in place. The draw depends on seed and step
-        alone, so a resumed run draws the same cases.
+        inputs, prompts: the batch, each prompt `group_size` times; all three are changed in place. The draw depends on
+        seed and step alone, so a resumed run draws the same cases.
         """
         rng = np.random.default_rng([self.seed, 3, step])
         taken = {row["case_id"] for row in inputs}
         reserve = [row for i in rng.permutation(len(self.rows)) if (row := self.rows[i])["case_id"] not in taken]
-        prompt_ids, completion_ids, tool_mask, completions, log_probs, *rest = drawn
-        flat = self._flat_groups(inputs, completion_ids, range(len(inputs) // self.group_size))
+        flat = self._flat_groups(inputs, drawn.completion_ids, range(len(inputs) // self.group_size))
         for _ in range(self.max_rounds):
             fresh = [reserve.pop() for _ in flat[: len(reserve)]]
             if not fresh:
@@ -55,16 +66,13 @@ class Resampler:
                 for k in range(self.group_size):
                     to, source = group * self.group_size + k, n * self.group_size + k
                     inputs[to], prompts[to] = dict(row), row["prompt"]
-                    prompt_ids[to], completion_ids[to], completions[to] = (
-                        again[0][source],
-                        again[1][source],
-                        again[3][source],
-                    )
-                    if log_probs is not None:
-                        log_probs[to] = again[4][source]
+                    drawn.prompt_ids[to] = again.prompt_ids[source]
+                    drawn.completion_ids[to] = again.completion_ids[source]
+                    drawn.completions[to] = again.completions[source]
+                    if drawn.log_probs is not None and again.log_probs is not None:
+                        drawn.log_probs[to] = again.log_probs[source]
             self.n_resampled += len(fresh)
-            flat = self._flat_groups(inputs, completion_ids, flat[: len(fresh)]) + flat[len(fresh) :]
-        return (prompt_ids, completion_ids, tool_mask, completions, log_probs, *rest)
+            flat = self._flat_groups(inputs, drawn.completion_ids, flat[: len(fresh)]) + flat[len(fresh) :]
 
     def take_count(self) -> int:
         """Groups drawn anew since this was last asked."""

@@ -2,84 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from rich.console import Console
-from transformers import PrinterCallback, TrainerState
-from transformers.trainer import TRAINER_STATE_NAME
-from trl import GRPOTrainer
+from transformers import PrinterCallback
 
 from medjudge import artifacts
-from medjudge.data.splits import seeded_sample
 from medjudge.diagnostics.checks import observed
-from medjudge.diagnostics.doctor import RewardShape
-from medjudge.diagnostics.preflight import as_taught, term_maxima
-from medjudge.errors import ModelError
+from medjudge.diagnostics.diagnose import RewardShape
+from medjudge.diagnostics.preflight import term_maxima
 from medjudge.models.adapters import lora_config
 from medjudge.models.load import check_context
-from medjudge.recipe import Recipe
 from medjudge.records import Case
-from medjudge.rewards.composition import RewardPlan, ScoredRollout, reward_plan, rewardable
-from medjudge.settings.model import ModelConfig
+from medjudge.rewards.composition import RewardPlan, ScoredRollout
 from medjudge.settings.training import GrpoConfig
 from medjudge.tasks.contract import TaskContract
-from medjudge.tasks.encoding import Encoded, encode_all, read_rollout, stop_token_ids
+from medjudge.tasks.encoding import Encoded, read_rollout
+from medjudge.tasks.tokenizers import stop_token_ids
 from medjudge.training.doctor_callback import DoctorWatch
 from medjudge.training.group_resampling import Resampler, by_difficulty
 from medjudge.training.grouped import GroupedGrpoTrainer
+from medjudge.training.job import Beside, RewardedRows, Trained, TrainingJob
 from medjudge.training.order import grpo_order
 from medjudge.training.progress_callback import Watch, clean_history
 from medjudge.training.totals import JudgeCounts, Totals
+from medjudge.training.trl_adapter import ContractGrpoTrainer
 from medjudge.training.trl_arguments import grpo_arguments
 
-
-class ContractGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no types
-    """TRL's trainer, sampling from the very prompt tokens that SFT trained on and evaluation uses."""
-
-    prompt_ids_by_text: Mapping[str, list[int]]
-    resampler: Resampler | None = None
-    before_rollouts: Callable[[], None] | None = None
-    """Called whenever a new batch of rollouts is due: what changes how they are drawn and scored changes here."""
-    grad_norm: float | None = None
-    """Of the last optimiser step, before clipping; transformers itself tells it only when it logs."""
-
-    def load_stopped(self, checkpoint: Path, loss: float) -> None:
-        """Takes weights and log of a checkpoint and trains no further. `loss`: the sum over its steps."""
-        self._load_from_checkpoint(str(checkpoint))
-        self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-        # The entry with which a training ends; it was not written before the checkpoint.
-        self.log({"total_flos": self.state.total_flos, "train_loss": loss / max(1, self.state.global_step)})
-
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        self.grad_norm = float(norm)
-        return norm
-
-    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        if self.before_rollouts is not None:
-            self.before_rollouts()
-        self._rows = inputs
-        return dict(super()._generate_and_score_completions(inputs))
-
-    def _generate(self, prompts: list[str]) -> tuple[Any, ...]:
-        drawn: tuple[Any, ...] = super()._generate(prompts)
-        if self.resampler is None:
-            return drawn
-        return self.resampler.fill(self._rows, prompts, drawn, super()._generate, self.state.global_step)
-
-    def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int] | None], None, dict[str, Any]]:
-        ids = [self.prompt_ids_by_text.get(text) for text in prompts]
-        if None in ids:  # a KeyError would carry the prompt into the log
-            raise ModelError("the trainer asks for a prompt that the contract did not render. Run again with --fresh.")
-        return ids, None, {}
+log = logging.getLogger(__name__)
 
 
 class ContractGroupedTrainer(GroupedGrpoTrainer, ContractGrpoTrainer):
-    """The same with each prompt read once per group."""
+    """TRL's trainer with our prompts, each read once per group."""
 
 
 class Rewarder:
@@ -136,92 +94,30 @@ class Rewarder:
         return reward
 
 
-def rewarded_cases(recipe: Recipe, split: Sequence[Case], tokenizer: Any) -> tuple[tuple[Case, ...], RewardPlan, int]:
-    """(the cases of a split that GRPO trains on, the rewards built for them, rated cases that no reward can pay).
-
-    Reasons are those that targets hold. Raises DataError where no case can be rewarded.
-    """
-    rated = as_taught(recipe.contract, [case for case in split if case.gold is not None], tokenizer)
-    plan = reward_plan(recipe, rated)
-    can_earn = rewardable(plan, rated)
-    return seeded_sample(can_earn, recipe.grpo.max_cases, recipe.seed), plan, len(rated) - len(can_earn)
-
-
 def step_of(checkpoint: Path) -> int:
     """The optimiser step after which a checkpoint was written."""
     return int(checkpoint.name.rpartition("-")[2])
 
 
-def train_grpo(
-    contract: TaskContract,
-    cases: Sequence[Case],
-    plan: RewardPlan,
-    model: Any,
-    tokenizer: Any,
-    config: GrpoConfig,
-    model_config: ModelConfig,
-    work: Path,
-    *,
-    seed: int,
-    console: Console,
-    held_out: Callable[[Any], str] | None = None,
-    pass_rates: Mapping[str, float] | None = None,
-) -> tuple[Any, list[dict[str, Any]], dict[str, Any]]:
-    """(trained model or PeftModel, training log, what the doctor saw). Resumes from the last whole checkpoint.
-
-    cases: all have the gold that `plan` needs. held_out: judges held-out cases with a model, `1` or `0` each.
-    pass_rates: case id -> share of right completions before training, for the doctor's `act` policy.
-    """
-    order, steps = grpo_order(len(cases), config, seed)
-    is_acting = config.doctor.policy == "act"
-    if is_acting and pass_rates:
-        known = {i: pass_rates[case.case_id] for i, case in enumerate(cases) if case.case_id in pass_rates}
-        order = by_difficulty(order, len(cases), known)
-    encoded = encode_all(contract, cases, tokenizer, with_target=False)
-    check_context(model, max(len(row.prompt_ids) for row in encoded) + contract.max_completion_tokens)
-    checkpoint = artifacts.latest_checkpoint(work)
-    doctor = DoctorWatch(
-        RewardShape(term_maxima(plan), len(contract.labels)),
-        config.doctor,
-        console,
-        held_out=held_out,
-        checkpoint=checkpoint,
-    )
+def train_grpo(job: TrainingJob, config: GrpoConfig, rows: RewardedRows, beside: Beside) -> Trained:
+    """Trains under the doctor's eyes. Resumes from the last whole checkpoint of the job."""
+    order, steps = _order(config, rows, beside, job.seed)
+    longest = max(len(row.prompt_ids) for row in rows.encoded)
+    check_context(job.model, longest + job.contract.max_completion_tokens)
+    checkpoint = artifacts.latest_checkpoint(job.work)
+    shape = RewardShape(term_maxima(rows.plan), len(job.contract.labels))
+    doctor = DoctorWatch(shape, config.doctor, held_out=beside.held_out, checkpoint=checkpoint)
 
     def look(batch: Sequence[ScoredRollout]) -> None:
-        doctor.saw([observed(row, plan, group=i // config.group_size) for i, row in enumerate(batch)])
+        doctor.saw([observed(row, rows.plan, group=i // config.group_size) for i, row in enumerate(batch)])
 
-    rewarder = Rewarder(contract, cases, encoded, tokenizer, plan, on_scored=look)
-    totals = Totals(checkpoint, JudgeCounts(work, plan.rewards))
-    watch = Watch("grpo", console, ("reward", "frac_reward_zero_std", "completions/mean_length"))
-    rows = [{"prompt": row.prompt_text, "case_id": case.case_id} for row, case in zip(encoded, cases, strict=True)]
-    trainer_class: Callable[..., Any] = ContractGrpoTrainer
-    if config.grouped:
-        trainer_class = partial(ContractGroupedTrainer, on_stock=lambda line: console.print(f"  grpo: {line}"))
-    trainer = trainer_class(
-        model=model,
-        reward_funcs=rewarder.functions(),
-        args=grpo_arguments(
-            config, model_config, work, max_tokens=contract.max_completion_tokens, steps=steps, seed=seed
-        ),
-        train_dataset=Dataset.from_list([rows[i] for i in order]),
-        processing_class=tokenizer,
-        peft_config=lora_config(config.lora) if config.tuning == "lora" else None,
-        # In this order: the doctor may decide to save, and the watch marks a checkpoint as whole, with all files in it.
-        callbacks=[doctor, totals, watch],
-    )
-    trainer.prompt_ids_by_text = {row.prompt_text: row.prompt_ids for row in encoded}
-    trainer.remove_callback(PrinterCallback)
+    rewarder = Rewarder(job.contract, rows.cases, rows.encoded, job.tokenizer, rows.plan, on_scored=look)
+    totals = Totals(checkpoint, JudgeCounts(job.work, rows.plan.rewards))
+    watch = Watch("grpo", ("reward", "frac_reward_zero_std", "completions/mean_length"))
+    # In this order: the doctor may decide to save, and the watch marks a checkpoint as whole, with all files in it.
+    trainer = _trainer(job, config, rows, rewarder, (order, steps), [doctor, totals, watch])
     doctor.trainer = totals.trainer = trainer
     trainer.before_rollouts = doctor.before_rollouts
-    if is_acting and config.doctor.max_resamples:
-        trainer.resampler = Resampler(
-            rows,
-            lambda case_ids, completion_ids: [row.total for row in rewarder.score(case_ids, completion_ids)],
-            group_size=config.group_size,
-            max_rounds=config.doctor.max_resamples,
-            seed=seed,
-        )
     try:
         if checkpoint is not None and (doctor.stopped_step is not None or step_of(checkpoint) >= steps):
             trainer.load_stopped(checkpoint, totals.loss)  # the training had ended before the run was cut off
@@ -230,5 +126,54 @@ def train_grpo(
     finally:
         watch.close()
     seconds = [entry["step_time"] for entry in trainer.state.log_history if "step_time" in entry]
-    artifacts.write_json(work / artifacts.TIMINGS, seconds)
-    return trainer.model, clean_history(trainer.state.log_history), doctor.report()
+    if trainer.is_world_process_zero():
+        artifacts.write_json(job.work / artifacts.TIMINGS, seconds)
+    return Trained(trainer.model, clean_history(trainer.state.log_history), doctor.report())
+
+
+def _order(config: GrpoConfig, rows: RewardedRows, beside: Beside, seed: int) -> tuple[list[int], int]:
+    """(case numbers in the order of training, optimiser steps): easy cases first where the doctor may act."""
+    order, steps = grpo_order(len(rows.cases), config, seed)
+    if config.doctor.policy == "act" and beside.pass_rates:
+        rates = beside.pass_rates
+        known = {i: rates[case.case_id] for i, case in enumerate(rows.cases) if case.case_id in rates}
+        order = by_difficulty(order, len(rows.cases), known)
+    return order, steps
+
+
+def _trainer(
+    job: TrainingJob,
+    config: GrpoConfig,
+    rows: RewardedRows,
+    rewarder: Rewarder,
+    order_and_steps: tuple[Sequence[int], int],
+    callbacks: Sequence[Any],
+) -> Any:
+    order, steps = order_and_steps
+    prompts = [
+        {"prompt": row.prompt_text, "case_id": case.case_id} for row, case in zip(rows.encoded, rows.cases, strict=True)
+    ]
+    trainer_class: Callable[..., Any] = ContractGrpoTrainer
+    if config.grouped:
+        trainer_class = partial(ContractGroupedTrainer, on_stock=lambda line: log.info("grpo: %s", line))
+    max_tokens = job.contract.max_completion_tokens
+    trainer = trainer_class(
+        model=job.model,
+        reward_funcs=rewarder.functions(),
+        args=grpo_arguments(config, job.model_config, job.work, max_tokens=max_tokens, steps=steps, seed=job.seed),
+        train_dataset=Dataset.from_list([prompts[i] for i in order]),
+        processing_class=job.tokenizer,
+        peft_config=lora_config(config.lora) if config.tuning == "lora" else None,
+        callbacks=list(callbacks),
+    )
+    trainer.prompt_ids_by_text = {row.prompt_text: row.prompt_ids for row in rows.encoded}
+    trainer.remove_callback(PrinterCallback)
+    if config.doctor.policy == "act" and config.doctor.max_resamples:
+        trainer.resampler = Resampler(
+            prompts,
+            lambda case_ids, completion_ids: [row.total for row in rewarder.score(case_ids, completion_ids)],
+            group_size=config.group_size,
+            max_rounds=config.doctor.max_resamples,
+            seed=job.seed,
+        )
+    return trainer

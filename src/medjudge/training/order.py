@@ -51,6 +51,7 @@ def n_steps(n_rows: int, epochs: float, rows_per_step: int, max_steps: int, *, d
     if max_steps >= 0:
         return max_steps
     rows = round(n_rows * epochs)
+    # GRPO draws whole batches of prompts; SFT's last, smaller step still teaches.
     return rows // rows_per_step if drop_last else math.ceil(rows / rows_per_step)
 
 

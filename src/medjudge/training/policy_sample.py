@@ -32,6 +32,7 @@ def sample_policy(
 ) -> tuple[tuple[Completion, ...], ...]:
     """(n_cases, group_size) completions at the recipe's temperature. Leaves the random state as it found it."""
     sampling = Sampling(config.temperature, config.top_k, config.top_p, config.min_p, config.repetition_penalty)
+    # Sampling in train mode would leave dropout on.
     was_training = model.training
     try:
         drawn = Engine(model, tokenizer).sample(

@@ -6,21 +6,20 @@ import math
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import Progress, TaskID
 from transformers import TrainerCallback
 
 from medjudge import artifacts
-from medjudge.progress import Bar as Bar
+from medjudge.log import shown_on
 from medjudge.progress import LogLines, training_bar
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
     """A progress bar with the remaining time (a line now and then where there is no terminal); whole checkpoints."""
 
-    def __init__(self, title: str, console: Console, keys: tuple[str, ...]) -> None:
-        """`keys`: entries of the trainer's log shown beside the bar, such as `loss`."""
-        self.title, self.console, self.keys = title, console, keys
+    def __init__(self, title: str, keys: tuple[str, ...]) -> None:
+        """Shown where `log.show_on` shows. keys: entries of the trainer's log beside the bar, such as `loss`."""
+        self.title, self.keys, self.console = title, keys, shown_on()
         self.progress: Progress | None = None
         self.task: TaskID | None = None
         self.lines: LogLines | None = None
@@ -54,7 +53,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no typ
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Marks the checkpoint as whole: the trainer calls this after its last file."""
-        artifacts.mark_checkpoint_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        if state.is_world_process_zero:
+            artifacts.mark_checkpoint_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Closes the bar."""
@@ -73,6 +73,7 @@ def clean_history(log_history: list[dict[str, Any]]) -> list[dict[str, Any]]:
         {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in entry.items()
+            # Times differ from run to run, and the log of a resumed run is to equal an uninterrupted one's.
             if not key.endswith(("_runtime", "_per_second")) and key != "step_time"
         }
         for entry in log_history

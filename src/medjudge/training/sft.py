@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import trl.trainer.utils
 from datasets import Dataset
-from rich.console import Console
 from transformers import PrinterCallback
 from trl import SFTTrainer
 
@@ -20,24 +17,51 @@ from medjudge.errors import DataError
 from medjudge.models.adapters import lora_config
 from medjudge.models.load import check_context
 from medjudge.records import Case
-from medjudge.settings.model import ModelConfig
 from medjudge.settings.training import SftConfig
 from medjudge.tasks.contract import TaskContract
-from medjudge.tasks.encoding import encode_all
+from medjudge.tasks.encoding import Encoded, encode_all
+from medjudge.training.job import Trained, TrainingJob
 from medjudge.training.order import length_grouped_order, n_epochs, n_steps
 from medjudge.training.progress_callback import Watch, clean_history
 from medjudge.training.totals import Totals
+from medjudge.training.trl_adapter import head_on_labels_only
 from medjudge.training.trl_arguments import sft_arguments
 
 EVAL_CASES = 256
 """Validation cases whose loss is watched, drawn by the seed."""
 
 
-def tokenised_rows(contract: TaskContract, cases: Sequence[Case], tokenizer: Any) -> list[dict[str, list[int]]]:
-    """`input_ids` and `labels` (-100 on the prompt) of each case with a gold label."""
-    rated = [case for case in cases if case.gold is not None]
+@dataclass(frozen=True, slots=True)
+class TaughtRows:
+    """The rated cases that SFT learns from, each encoded once with its target, and those whose loss is watched."""
+
+    train: tuple[tuple[Case, Encoded], ...]
+    validation: tuple[Encoded, ...] = ()
+
+    @classmethod
+    def encode(
+        cls, contract: TaskContract, train: Sequence[Case], validation: Sequence[Case], tokenizer: Any, *, seed: int
+    ) -> TaughtRows:
+        """Rows of splits; cases without a gold label are left out, and of the validation split a sample is taken."""
+        rated = [case for case in train if case.gold is not None]
+        encoded = encode_all(contract, rated, tokenizer, with_target=True)
+        return cls(
+            tuple(zip(rated, encoded, strict=True)), cls.encode_validation(contract, validation, tokenizer, seed=seed)
+        )
+
+    @staticmethod
+    def encode_validation(
+        contract: TaskContract, validation: Sequence[Case], tokenizer: Any, *, seed: int
+    ) -> tuple[Encoded, ...]:
+        """The sample whose loss is watched: `EVAL_CASES` at most, those without a gold label left out."""
+        watched = [case for case in seeded_sample(validation, EVAL_CASES, seed) if case.gold is not None]
+        return tuple(encode_all(contract, watched, tokenizer, with_target=True))
+
+
+def tokenised_rows(encoded_rows: Iterable[Encoded]) -> list[dict[str, list[int]]]:
+    """`input_ids` and `labels` (-100 on the prompt) of each row, all of which have a target."""
     rows = []
-    for encoded in encode_all(contract, rated, tokenizer, with_target=True):
+    for encoded in encoded_rows:
         completion_ids = encoded.completion_ids or []
         labels = [-100] * len(encoded.prompt_ids) + completion_ids
         rows.append({"input_ids": [*encoded.prompt_ids, *completion_ids], "labels": labels})
@@ -59,54 +83,33 @@ def oversampled(cases: Sequence[Case], seed: int) -> list[Case]:
     return chosen
 
 
-@contextmanager
-def head_on_labels_only() -> Iterator[None]:
-    """TRL's fused LM head computes the positions that carry loss, and no others, on every device.
+def train_sft(job: TrainingJob, config: SftConfig, taught: TaughtRows) -> Trained:
+    """Trains on the experts' answers. Resumes from the last whole checkpoint of the job.
 
-    TRL does so where Triton runs and scores prompts too elsewhere, lest a compiler meet a new shape in each batch; on a
-    CPU nothing is compiled. The loss is the same sum.
+    Raises DataError where there is no row to learn from.
     """
-    before = trl.trainer.utils._use_triton
-    trl.trainer.utils._use_triton = lambda device: device.type == "cpu" or before(device)
-    try:
-        yield
-    finally:
-        trl.trainer.utils._use_triton = before
-
-
-def train_sft(
-    contract: TaskContract,
-    train: Sequence[Case],
-    validation: Sequence[Case],
-    model: Any,
-    tokenizer: Any,
-    config: SftConfig,
-    model_config: ModelConfig,
-    work: Path,
-    *,
-    seed: int,
-    console: Console,
-) -> tuple[Any, list[dict[str, Any]]]:
-    """(trained model or PeftModel, training log). Resumes from the last whole checkpoint in `work`."""
+    seed, model, work = job.seed, job.model, job.work
     if config.class_balance == "oversample":
-        train = oversampled(train, seed)
-    rows = tokenised_rows(contract, train, tokenizer)
+        by_id = {case.case_id: encoded for case, encoded in taught.train}
+        rows = tokenised_rows(by_id[case.case_id] for case in oversampled([case for case, _ in taught.train], seed))
+    else:
+        rows = tokenised_rows(encoded for _, encoded in taught.train)
     if not rows:
         raise DataError(f"split {config.split!r} has no case with a gold label: SFT has nothing to learn from.")
     check_context(model, max(len(row["input_ids"]) for row in rows))
     epochs = n_epochs(len(rows), config.epochs, config.completions_per_step, config.max_steps)
     order = length_grouped_order([len(row["input_ids"]) for row in rows], epochs, config.micro_batch, seed)
     steps = n_steps(len(rows), config.epochs, config.completions_per_step, config.max_steps)
-    held_out = tokenised_rows(contract, seeded_sample(validation, EVAL_CASES, seed), tokenizer)
+    held_out = tokenised_rows(taught.validation)
     eval_steps = max(1, steps // max(1, min(10, round(epochs)))) if held_out else None
     checkpoint = artifacts.latest_checkpoint(work)
-    watch, totals = Watch("sft", console, ("loss", "eval_loss")), Totals(checkpoint)
+    watch, totals = Watch("sft", ("loss", "eval_loss")), Totals(checkpoint)
     trainer = SFTTrainer(
         model=model,
-        args=sft_arguments(config, model_config, work, steps=steps, eval_steps=eval_steps, seed=seed),
+        args=sft_arguments(config, job.model_config, work, steps=steps, eval_steps=eval_steps, seed=seed),
         train_dataset=Dataset.from_list([rows[i] for i in order]),
         eval_dataset=Dataset.from_list(held_out) if held_out else None,
-        processing_class=tokenizer,
+        processing_class=job.tokenizer,
         peft_config=lora_config(config.lora) if config.tuning == "lora" else None,
         callbacks=[totals, watch],
     )
@@ -117,4 +120,4 @@ def train_sft(
             trainer.train(resume_from_checkpoint=checkpoint)
     finally:
         watch.close()
-    return trainer.model, clean_history(trainer.state.log_history)
+    return Trained(trainer.model, clean_history(trainer.state.log_history))

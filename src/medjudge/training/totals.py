@@ -2,7 +2,7 @@
 
 transformers and TRL average what they log over the steps since the last entry, and sum losses and tokens over the steps
 of one `train()` call. A checkpoint between two entries would lose the first half of an average, and a resumed training
-would report the mean loss and the tokens of its last sitting alone. So each checkpoint is preceded by an entry of the
+would report the mean loss and the tokens of its last session alone. So each checkpoint is preceded by an entry of the
 log, and holds the sums; what TrainerState keeps itself (log, total_flos, GRPO's num_tokens) is left to it.
 """
 
@@ -18,10 +18,11 @@ from transformers import TrainerCallback
 from medjudge import artifacts
 from medjudge.rewards.composition import BatchReward
 from medjudge.rewards.llm import LlmReward
+from medjudge.training.trl_adapter import restore_sums, summed_loss, summed_tokens
 
 
 class JudgeCounts:
-    """What the judge models among the rewards counted, over all sittings of a stage.
+    """What the judge models among the rewards counted, over all sessions of a stage, cut off and resumed.
 
     Marks belong to steps: a step that is done again after a resume counts once. What was asked of an endpoint and paid
     for stays so, whether its step is done again or not.
@@ -43,7 +44,7 @@ class JudgeCounts:
             self._write(self._kept().get("states", {}))
 
     def resume(self, *, has_preflight: bool) -> None:
-        """Goes on from an earlier sitting. has_preflight: its pre-flight counts, since it is not made again."""
+        """Goes on from an earlier session. has_preflight: its pre-flight counts, since it is not made again."""
         kept = self._kept()
         for name, judge in self.judges.items():
             if judge.client is not None and name in kept.get("spent", {}):
@@ -94,13 +95,11 @@ class Totals(TrainerCallback):  # type: ignore[misc]  # transformers ships no ty
         """Puts the sums back; transformers has just set its own to 0."""
         if not self.kept:
             return
-        self.trainer._total_loss_scalar = self.loss
-        self.trainer._initial_global_step = 0  # the mean loss is over the steps of all sittings
-        if hasattr(self.trainer, "_total_train_tokens"):
-            self.trainer._total_train_tokens = self.kept["tokens"]
+        restore_sums(self.trainer, loss=self.loss, tokens=self.kept.get("tokens"))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """An entry of the log before each checkpoint."""
+        # A checkpoint between two entries of the log would lose the first half of their average.
         if control.should_save:
             control.should_log = True
         if self.judges is not None:
@@ -108,12 +107,14 @@ class Totals(TrainerCallback):  # type: ignore[misc]  # transformers ships no ty
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Writes the sums into the checkpoint."""
-        checkpoints, loss = Path(args.output_dir), self.trainer._total_loss_scalar
+        if not state.is_world_process_zero:
+            return
+        checkpoints, loss = Path(args.output_dir), summed_loss(self.trainer)
         artifacts.write_json(
             checkpoints / f"checkpoint-{state.global_step}" / artifacts.TOTALS,
             {
                 "loss": loss if math.isfinite(loss) else str(loss),  # JSON has no nan
-                "tokens": getattr(self.trainer, "_total_train_tokens", 0),
+                "tokens": summed_tokens(self.trainer),
                 "judges": self.judges.states() if self.judges is not None else {},
             },
         )

