@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +30,6 @@ VARIANTS_PATH = BUILTIN_DIR / "imaging" / "variants.jsonl"
 SHARES = {"Usually Not Appropriate": 0.44, "May Be Appropriate": 0.22, "Usually Appropriate": 0.34}
 """Share of each label among drawn rows. Two in three rated pairs of the table are not appropriate, which would make
 the majority answer hard to beat."""
-MAJORITY_LABEL = "Usually Not Appropriate"
 MIXED_SHARE = 0.8
 """Of the rows of a label, those whose procedure has another label in another situation: there the case decides."""
 MAX_SNIPPETS = 4
@@ -143,7 +143,8 @@ def lint_table(variants: Sequence[Variant], principles: dict[str, Principle]) ->
     """What is wrong with an imaging table, one sentence per finding; empty if nothing is.
 
     Found: repeated ids, procedures and wordings, labels and principles that do not exist, principles that nothing uses,
-    wordings without exactly one patient, and situations with fewer than `MIN_RATED` rated procedures.
+    wordings without exactly one patient, situations with fewer than `MIN_RATED` rated procedures, and what
+    `_lint_ratings` finds.
     """
     findings = [f"{key}: number {p.id} is used twice" for key, p in principles.items() if _count(principles, p.id) > 1]
     ids = [variant.id for variant in variants]
@@ -166,17 +167,48 @@ def lint_table(variants: Sequence[Variant], principles: dict[str, Principle]) ->
             other = worded.setdefault(normalise(wording), variant.id)
             if other != variant.id:
                 findings.append(f"{variant.id}, {other}: one wording for two situations: {wording!r}")
+        findings += _lint_ratings(variant, principles)
     used = {rating.principle for variant in variants for rating in variant.ratings}
     return findings + [f"principle {key!r} decides nothing" for key in principles if key not in used]
 
 
-def generate(n: int, rng: random.Random, *, evidence: bool = True, part: Part = "task") -> list[Row]:
+SECOND_BEST = re.compile(
+    r"\b(acceptable|useful|second best|in its place|settles the matter|at more cost|fewer stones)\b"
+)
+"""What the principle of an order that may be appropriate says of it."""
+NEEDS_CONTRAST = re.compile(r"^(MRI|MR angiography|MR venography|Cardiac MRI|CT (head|chest|abdomen|neck|pelvis))\b")
+
+
+def _lint_ratings(variant: Variant, principles: dict[str, Principle]) -> list[str]:
+    """Ratings that their principle does not carry, and orders that leave open whether contrast medium is given.
+
+    Where no imaging is needed, every rating has to give that reason and not a fault of the machine; where an order may
+    be appropriate, its principle has to say that it is acceptable or useful.
+    """
+    findings = []
+    labels = {rating.label for rating in variant.ratings}
+    reasons = {rating.principle for rating in variant.ratings}
+    if labels == {"Usually Not Appropriate"} and len(reasons) > 1:
+        findings.append(f"{variant.id}: no imaging is needed, but the ratings give {len(reasons)} reasons")
+    for rating in variant.ratings:
+        principle = principles.get(rating.principle)
+        if rating.label == "May Be Appropriate" and principle and not SECOND_BEST.search(principle.text):
+            findings.append(f"{variant.id}: {rating.procedure}: {rating.principle} does not say that it is acceptable")
+        if NEEDS_CONTRAST.match(rating.procedure) and "contrast" not in rating.procedure:
+            findings.append(f"{variant.id}: {rating.procedure}: with or without contrast medium?")
+    return findings
+
+
+def generate(
+    n: int, rng: random.Random, *, evidence: bool = True, part: Part = "task", covering: bool = False
+) -> list[Row]:
     """`n` distinct rows in the fields of the `appropriateness` contract.
 
     evidence: add snippets (the deciding principle among others of the situation and its neighbours) and cite it in the
     reasoning. Labels come in the proportions of `SHARES`. Most rows are about procedures that have several labels, each
-    of these procedures as often as the next, so that the name of an order says little about its rating. Raises
-    DataError where `n` rows cannot be drawn.
+    of these procedures as often as the next, so that the name of an order says little about its rating.
+    covering: instead, every rated pair of a label once before any comes again. Raises DataError where `n` rows cannot
+    be drawn.
     """
     pairs: dict[str, list[tuple[Variant, Rating]]] = defaultdict(list)
     labels: dict[str, set[str]] = defaultdict(set)
@@ -187,7 +219,7 @@ def generate(n: int, rng: random.Random, *, evidence: bool = True, part: Part = 
     mixed = frozenset(procedure for procedure, found in labels.items() if len(found) > 1)
     rows: list[Row] = []
     for label, wanted in _counts(n).items():
-        rows += _draw_label(pairs[label], mixed, wanted, rng, evidence)
+        rows += _draw_label(pairs[label], mixed, wanted, rng, evidence, covering)
     rng.shuffle(rows)
     return rows
 
@@ -200,7 +232,12 @@ def _counts(n: int) -> dict[str, int]:
 
 
 def _draw_label(
-    pairs: list[tuple[Variant, Rating]], mixed: frozenset[str], n: int, rng: random.Random, evidence: bool
+    pairs: list[tuple[Variant, Rating]],
+    mixed: frozenset[str],
+    n: int,
+    rng: random.Random,
+    evidence: bool,
+    covering: bool,
 ) -> list[Row]:
     """`n` rows of one label. Procedures take turns, first the `mixed` ones up to their share, and so do their pairs."""
     by_procedure: dict[str, list[tuple[Variant, Rating]]] = defaultdict(list)
@@ -213,7 +250,7 @@ def _draw_label(
     groups = [sorted(mixed & set(free)), sorted(set(free) - mixed)]
     wanted = [round(n * MIXED_SHARE), n]
     rows: list[Row] = []
-    if pairs[0][1].label != MAJORITY_LABEL:  # every order that is right, or may be, once before any comes again
+    if covering:
         for variant, rating in rng.sample(pairs, min(n, len(pairs))):
             place = next(i for i, one in enumerate(free[rating.procedure]) if one[:2] == (variant, rating))
             rows.append(_row(*free[rating.procedure].pop(place), rng, evidence))

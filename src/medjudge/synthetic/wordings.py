@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -114,7 +115,14 @@ def lint_wordings() -> list[str]:
         known = {fact.value: fact.value_fr for fact in facts}
         listed = _values().get(relation, {})
         findings += [f"{relation}: no fact has the value {value!r}" for value in listed if value not in known]
-        findings += [f"{relation}: {value!r} has no other name" for value in known if not listed.get(value)]
+        findings += [
+            f"{relation}: {fact.value!r} has no other name ({language})"
+            for fact in {fact.value: fact for fact in facts}.values()
+            for language in LANGUAGES
+            if fact.value in listed or language == "en"
+            if {normalise(name) for name in listed.get(fact.value, {}).get(language, ())}
+            <= {normalise(fact.value_in(language))}
+        ]
         owner: dict[str, str] = {}
         for value, by_language in listed.items():
             for name in (name for language in LANGUAGES for name in by_language[language]):
@@ -128,5 +136,44 @@ def lint_wordings() -> list[str]:
                     and holds(name, other)
                     and not holds(known.get(value, ""), other)
                     and not holds(value, other)
+                ]
+    return findings
+
+
+CLAIMS_TOO_MUCH = re.compile(r"best[- ]known|mainly used|\bmay\b", re.IGNORECASE)
+"""Words that make a statement true of a wrong value (may cause), or untrue of a right one (best known)."""
+SINGULAR_VERB = re.compile(
+    r"^(The )?\{s\} (is|was|points|suggests|derives|shows|comes|has|corresponds|causes)\b", re.IGNORECASE
+)
+HEAD_ENDS = re.compile(r",| (?:of|in|with|on|after|from|due|without|sparing|for|to|given|who|preventable|caused)\b")
+NO_PLURAL = re.compile(
+    r"(?:[suia]s|teres|protuberans|migrans|larva currens|rickets|diabetes|deferens|glanders|measles)$"
+)
+
+
+def _is_plural(subject: str) -> bool:
+    """Whether the head of a subject looks like a plural: `Koplik spots`, not `rickets in a child`."""
+    head = HEAD_ENDS.split(subject)[0]
+    return head.endswith("s") and not NO_PLURAL.search(head)
+
+
+def lint_phrasings() -> list[str]:
+    """What is wrong with the texts of the relations, one sentence each.
+
+    A text that claims too much or too little, and a singular verb right after a subject that can be a plural.
+    """
+    findings = []
+    for language in LANGUAGES:
+        for relation, phrasing in PHRASINGS[language].items():
+            texts = (*phrasing.questions, *phrasing.reverse, *phrasing.statements, *phrasing.value_first)
+            findings += [
+                f"{relation}: claims too much or too little: {text!r}" for text in texts if CLAIMS_TOO_MUCH.search(text)
+            ]
+            plurals = [fact.subject for fact in facts_by_relation()[relation] if _is_plural(fact.subject)]
+            if language == "en" and plurals:
+                findings += [
+                    f"{relation}: {text!r} has a singular verb after {plurals[0]!r}"
+                    for text in texts
+                    if SINGULAR_VERB.match(text)
                 ]
     return findings
