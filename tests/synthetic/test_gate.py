@@ -36,8 +36,12 @@ DENIAL = re.compile(
 )
 
 
+def value_of(row: dict[str, Any]) -> str:
+    return FACTS[row["fact_id"]].value if row["fact_id"] in FACTS else row["reference"]
+
+
 def value_without_denial(row: dict[str, Any]) -> int:
-    return int(holds(row["candidate"], FACTS[row["fact_id"]].value) and not DENIAL.search(row["candidate"]))
+    return int(holds(row["candidate"], value_of(row)) and not DENIAL.search(row["candidate"]))
 
 
 def reference_without_denial(row: dict[str, Any]) -> int:
@@ -49,7 +53,7 @@ def reference_stands_in_candidate(row: dict[str, Any]) -> int:
 
 
 def value_stands_in_candidate(row: dict[str, Any]) -> int:
-    return int(holds(row["candidate"], FACTS[row["fact_id"]].value))
+    return int(holds(row["candidate"], value_of(row)))
 
 
 def no_denial(row: dict[str, Any]) -> int:

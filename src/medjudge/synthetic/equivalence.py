@@ -8,12 +8,17 @@ neither its words nor its likeness to the reference tell the label: what is asse
 
 from __future__ import annotations
 
+import json
 import random
 import unicodedata
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 from medjudge.errors import DataError
+from medjudge.files import BUILTIN_DIR
 from medjudge.synthetic.answers import Row, bare, incomplete, question, statement
 from medjudge.synthetic.facts import Fact, Language, holds, is_wrong
 from medjudge.synthetic.partition import Part, facts_of
@@ -28,7 +33,7 @@ KINDS = {"plain": 30, "contrast": 40, "list": 3, "undecided": 3, "elsewhere": 10
 """How a candidate is built, as weights."""
 OTHER_LANGUAGE_SHARE = 0.12
 """Of the names in a candidate, those in the other language."""
-REPEATED_SHARE = 0.5
+REPEATED_SHARE = 0.65
 """Of the candidates that name a second value beside the right one, those that repeat the reference's name of it."""
 SENTENCE_SHARE, RENAMED_SHARE = 0.25, 0.3
 """Of the references, those that are a sentence, and those that give another name of the value."""
@@ -62,6 +67,12 @@ REASONS: dict[Language, dict[str, str]] = {
 }
 
 
+QUANTITIES_PATH: Path = BUILTIN_DIR / "wordings" / "quantities.jsonl"
+"""Textbook quantities in several units, with wrong ones that share number or unit: of no relation of the fact base."""
+QUANTITY_SHARE = 0.06
+"""Of the rows, those about a quantity."""
+
+
 @dataclass(frozen=True, slots=True)
 class Draft:
     """A candidate with what its row is matched by."""
@@ -86,7 +97,8 @@ def generate(n: int, rng: random.Random, language: Language = "en", part: Part =
         order: list[Fact] = []
         for _ in range(n_wanted):
             order = order or rng.sample(facts, len(facts))
-            draft = _draft(order.pop(), rng, language)
+            asks_quantity = part == "task" and rng.random() < QUANTITY_SHARE
+            draft = _quantity(rng, language) if asks_quantity else _draft(order.pop(), rng, language)
             key = tuple(normalise(str(draft.row[name])) for name in ("question", "reference", "candidate"))
             if key not in seen:
                 seen.add(key)
@@ -149,6 +161,42 @@ def _draft(fact: Fact, rng: random.Random, language: Language) -> Draft:
         "synthetic": True,
     }
     return Draft(row, (kind, str(frame_at), *_overlap_class(candidate, _bare_name(used))), int(error == NO_ERROR))
+
+
+@cache
+def quantities() -> tuple[dict[str, Any], ...]:
+    """The quantities, in the order of the file: question, right and wrong ones, each in English and French."""
+    lines = QUANTITIES_PATH.read_text(encoding="utf-8").splitlines()
+    return tuple(json.loads(line) for line in lines)
+
+
+def _quantity(rng: random.Random, language: Language) -> Draft:
+    """A number with its unit: right in another unit, wrong with the same number or the same unit."""
+    ending = "" if language == "en" else "_fr"
+    item = rng.choice(quantities())
+    right, wrong = item[f"right{ending}"], item[f"wrong{ending}"]
+    used, label = rng.choice(right), rng.randrange(2)
+    kind = rng.choice(("plain", "contrast"))
+    frame_at = rng.randrange(len(frames(kind, language)))
+    theirs, mine = rng.choice(wrong), rng.choice(right)
+    said, rejected = (mine, theirs) if label else (theirs, mine)
+    candidate = put(frames(kind, language)[frame_at], a=said, r=rejected, hi="90", lo="10")
+    error = NO_ERROR if label else "wrong_entity"
+    row: Row = {
+        "question": item[f"question{ending}"],
+        "reference": used + ".",
+        "candidate": candidate,
+        "label": label,
+        "reason": put(REASONS[language][error], v=used, r=theirs),
+        "generator": rng.choice(SPREAD[kind]),
+        "error_kind": error,
+        "answer_kind": kind,
+        "fact_id": item["id"],
+        "relation": "quantity",
+        "language": language,
+        "synthetic": True,
+    }
+    return Draft(row, ("quantity", kind, str(frame_at), *_overlap_class(candidate, used)), label)
 
 
 def _candidate(

@@ -40,7 +40,7 @@ ORDERS: dict[str, tuple[tuple[int, ...], ...]] = {
     "all_wrong": ((1, 0, 3, 2), (2, 3, 0, 1), (3, 2, 1, 0), (1, 2, 3, 0), (3, 0, 1, 2), (2, 0, 3, 1)),
 }
 """Quality -> which of the four values is said of the asked subject (first) and of each of the others."""
-REPEATED_SHARE = 0.6
+REPEATED_SHARE = 0.7
 """Of the values in an output, those under the name that the reference gives them."""
 RENAMED_SHARE = 0.25
 """Of the values in a reference, those under another name than the fact base's."""

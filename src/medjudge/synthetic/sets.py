@@ -60,7 +60,7 @@ def _code(*modules: ModuleType) -> list[Path]:
 
 
 _FROM_MCQ = _from_facts(mcq.__file__, mcq.NEAR_PATH)
-_FROM_EQUIVALENCE = _worded(equivalence.__file__, wordings.FRAMES_PATH)
+_FROM_EQUIVALENCE = _worded(equivalence.__file__, wordings.FRAMES_PATH, equivalence.QUANTITIES_PATH)
 _FROM_RUBRIC = _worded(rubric.__file__, rubric.GRADED_PATH)
 BY_FACT, BY_BLOCK, BY_VARIANT = ("fact_id",), ("block_id",), ("variant_id",)
 GENERATORS: dict[str, GeneratedSet] = {
