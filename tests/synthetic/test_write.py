@@ -397,7 +397,7 @@ def test_asking_for_too_many_rows_is_refused() -> None:
 
 def test_generated_sets_are_sources() -> None:
     assert set(GENERATORS) <= set(builtin_names())
-    assert not any(name.startswith(("facts/", "imaging/")) for name in builtin_names())
+    assert not any(name.startswith(("facts/", "imaging/", "wordings/")) for name in builtin_names())
     rows = list(iter_rows("builtin:rubric"))
     assert rows[16] == Row("builtin:rubric:17", rows_of("rubric")[16])
     names = {path.name for path in source_files("builtin:mcq")}
