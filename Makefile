@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+COVER := --cov --cov-report=term --cov-fail-under=90
 
-.PHONY: setup demo test bench tiny-base check format clean
+.PHONY: setup demo test docs bench tiny-base check hooks format clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,embeddings]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,docs,embeddings]'
 	@touch $(STAMP)
 
 setup: $(STAMP)  ## make .venv and install
@@ -17,8 +18,11 @@ setup: $(STAMP)  ## make .venv and install
 demo: $(STAMP)  ## train and compare a tiny judge on embedded data
 	$(BIN)/medjudge demo
 
-test: $(STAMP)  ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
+test: $(STAMP)  ## run the tests and print line coverage; `make test COVER=` is faster
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not gpu" $(COVER)
+
+docs: $(STAMP)  ## write the pages to site/; fails on a broken link
+	$(BIN)/zensical build --clean --strict
 
 bench: $(STAMP)  ## short forms of the benchmarks, about ten minutes; benchmarks/RESULTS.md names the long ones
 	$(BIN)/python benchmarks/grpo_step.py --quick
@@ -28,14 +32,18 @@ bench: $(STAMP)  ## short forms of the benchmarks, about ten minutes; benchmarks
 tiny-base: $(STAMP)  ## make the weights of builtin:tiny anew, about an hour on one core
 	OMP_NUM_THREADS=1 $(BIN)/python -m medjudge.tiny_base.build
 
-check: $(STAMP)  ## format, lint, types
+check: $(STAMP)  ## format, lint, types, links between the pages
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python -m tests.links
+
+hooks: $(STAMP)  ## have git run what `make check` runs, before each commit
+	$(BIN)/pre-commit install
 
 format: $(STAMP)  ## rewrite the code in the house format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:  ## forget the environment and caches
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache src/*.egg-info
+	rm -rf $(VENV) site .cache .coverage build dist .mypy_cache .ruff_cache .pytest_cache src/*.egg-info

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from judges import make, recipe
 from medjudge.data.store import read_split
-from medjudge.inference.local import Engine
+from medjudge.inference.local import LocalEngine
 from medjudge.models.load import load_tokenizer, load_weights, quiet_libraries
 from medjudge.recipe import Recipe
 from medjudge.records import Case
@@ -174,7 +174,7 @@ class Meter:
     def measure(self, model: Any, step: int) -> None:
         """Stops the clock, measures, and lets it go on; at step 0 it starts."""
         wall, cpu = time.perf_counter(), time.process_time()
-        scores = Engine(model, self.tokenizer).label_logprobs(self.contract, self.cases)
+        scores = LocalEngine(model, self.tokenizer).label_logprobs(self.contract, self.cases)
         values, hits = [], 0
         for case, score, row in zip(self.cases, scores, self.rewards, strict=True):
             shares = [math.exp(value) for value in score.log_probs.values()]

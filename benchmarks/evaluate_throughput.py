@@ -23,7 +23,7 @@ import torch
 
 from judges import make, padded, recipe
 from medjudge.data.store import read_split
-from medjudge.inference.local import Engine, fit_for_inference
+from medjudge.inference.local import LocalEngine, fit_for_inference
 from medjudge.inference.prefix import common_prefix, read_prefix, read_prompts
 from medjudge.inference.rollouts import batches
 from medjudge.models.lineage import load_any
@@ -87,9 +87,11 @@ def main() -> None:
         arms[f"lm-eval, batches of {lm_size}"] = lambda: peers.harness(model, lm_size)
     widened = fit_for_inference(copy.deepcopy(half))
     arms |= {
-        "medjudge, generate": lambda: texts(Engine(model, tokenizer).generate(contract, cases)),
-        "medjudge, generate, bfloat16 weights": lambda: texts(Engine(widened, tokenizer).generate(contract, cases)),
-        "medjudge, labels": lambda: Engine(model, tokenizer).label_logprobs(contract, cases),
+        "medjudge, generate": lambda: texts(LocalEngine(model, tokenizer).generate(contract, cases)),
+        "medjudge, generate, bfloat16 weights": lambda: texts(
+            LocalEngine(widened, tokenizer).generate(contract, cases)
+        ),
+        "medjudge, labels": lambda: LocalEngine(model, tokenizer).label_logprobs(contract, cases),
         "(reading the prompts alone)": lambda: read_all(model, peers.prompts),
     }
     taken = in_turn(arms, options.rounds)

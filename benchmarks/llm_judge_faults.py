@@ -33,7 +33,8 @@ from pathlib import Path
 from typing import Any
 
 from medjudge.errors import ModelError
-from medjudge.inference.endpoint import EndpointClient, EndpointEngine
+from medjudge.inference.endpoint import EndpointClient
+from medjudge.inference.endpoint_engine import EndpointEngine
 from medjudge.inference.replies import open_cache
 from medjudge.records import Case, Completion, Rollout, Verdict
 from medjudge.rewards.llm import LlmReward, ReasoningScorer, reasoning_case

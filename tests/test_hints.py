@@ -40,6 +40,7 @@ PRINTED_BY = {
     "commands/check_data.py": ("check-data",),
     "commands/evaluate.py": ("evaluate", "probe"),
     "judging/evaluate_cases.py": ("evaluate", "probe"),
+    "judging/judge.py": ("evaluate", "probe", "calibrate"),
     "commands/export.py": ("export lm-eval",),
     "commands/info.py": ("bench rubric",),
     "commands/init.py": ("init",),

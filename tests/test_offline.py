@@ -90,8 +90,8 @@ for command in json.load(open(commands, encoding="utf-8")):
 from rich.console import Console
 
 from medjudge import Judge, load_cases
-from medjudge.config import load_recipe
-from medjudge.pipeline import run_recipe
+from medjudge.recipe import load_recipe
+from medjudge.runs.pipeline import run_recipe
 
 settings = {"form": "answer_only", "instructions": "terse", "max_completion_tokens": 12}
 cases = load_cases(rows, "appropriateness", fields={"condition": "topic"}, settings=settings)

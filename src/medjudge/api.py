@@ -2,8 +2,9 @@
 
     from medjudge import Judge, load_cases, score
 
-    cases = load_cases("rows.csv", task="equivalence")
-    judged = Judge("runs/demo/merge/model", task="equivalence").judge(cases)
+    judge = Judge("runs/demo/merge/model")        # its contract.json says the task; `task="equivalence"` does, too
+    cases = load_cases("rows.csv", task=judge)
+    judged = judge.judge(cases)
     judged.to_frame()
     scores = score(judged)
     scores.to_frame(), scores.plots(), scores.statements
@@ -25,12 +26,15 @@ from medjudge import artifacts
 from medjudge.data.columns import Rows
 from medjudge.data.shapes import frame_rows
 from medjudge.data.sources import plain, read_source
-from medjudge.errors import ConfigError, DataError, ModelError
+from medjudge.errors import ConfigError, DataError
+from medjudge.inference.loader import LoadedWhenAsked, LoadSettings
+from medjudge.judging import judge as judging
 from medjudge.metrics.result_types import Results
 from medjudge.metrics.summary import AnalysisOptions, JudgeFacts, summarise
 from medjudge.recipe import recipe_from_tree
 from medjudge.records import Case, Judgement, Unparsed, Verdict
 from medjudge.settings.data import DataConfig
+from medjudge.settings.endpoint import is_endpoint, parse_endpoint
 from medjudge.tasks.catalog import TASKS
 from medjudge.tasks.contract import TaskContract
 
@@ -38,7 +42,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from medjudge.commands.score import ScoreOptions
-    from medjudge.inference.local import Engine
     from medjudge.metrics.calibrators import Calibrator
     from medjudge.reporting.figures import Picture
     from medjudge.tasks.scale import LabelScale
@@ -51,19 +54,23 @@ N_SHOWN = 10
 
 
 def contract_of(task: str | TaskContract, settings: Mapping[str, Any] | None = None) -> TaskContract:
-    """The contract of a task by its kind, with settings as in a recipe's `[task]`; a contract stays as it is."""
-    if isinstance(task, TaskContract):
-        return task.model_copy(update=dict(settings)) if settings else task
-    if task not in TASKS:
+    """The contract of a task by its kind, with settings as in a recipe's `[task]`, or of a contract with these changed.
+
+    Raises ConfigError for a kind or a setting that there is not.
+    """
+    if not isinstance(task, TaskContract) and task not in TASKS:
         raise ConfigError(f"no task is called {task!r}: expected one of {', '.join(TASKS)}.")
-    tree = {"name": "python", "task": {"kind": task, **(settings or {})}}
+    if isinstance(task, TaskContract) and not settings:
+        return task
+    own = task.model_dump(mode="json") if isinstance(task, TaskContract) else {"kind": task}
+    tree = {"name": "python", "task": {**own, **(settings or {})}}
     contract: TaskContract = recipe_from_tree(tree, [], where="task").contract
     return contract
 
 
 def load_cases(
     source: str | Path,
-    task: str | TaskContract,
+    task: str | TaskContract | Judge,
     *,
     fields: Mapping[str, str] | None = None,
     where: Mapping[str, str | int | float | bool | None] | None = None,
@@ -73,80 +80,84 @@ def load_cases(
 ) -> list[Case]:
     """The cases of a file, a hub data set or `builtin:NAME`.
 
-    fields: contract field -> column. where: keep rows whose columns equal these. slices: columns kept for tables, such
-    as `generator`. settings: of the task, as in a recipe. Raises DataError for rows that cannot be used.
+    task: its kind, a contract, or the judge that the cases are for. fields: contract field -> column. where: keep rows
+    whose columns equal these. slices: columns kept for tables, such as `generator`. settings: of the task, as in a
+    recipe. Raises DataError for rows that cannot be used.
     """
+    task = task.contract if isinstance(task, Judge) else task
     config = DataConfig(fields=dict(fields or {}), group_by=tuple(group_by), slices=tuple(slices))
     return list(read_source(str(source), contract_of(task, settings), config, where=where).cases)
 
 
 @dataclass(frozen=True)
 class Judge:
-    """A model folder (or hub id) under one task contract. Weights are loaded when they are first needed."""
+    """A model (folder, hub id, `vllm:` of either, or endpoint) under one task contract.
+
+    Weights are loaded when they are first needed. A folder that medjudge wrote says its task and settings itself; the
+    others need `task`.
+    """
 
     model: str | Path
-    task: str | TaskContract
+    task: str | TaskContract | None = None
+    """None takes the contract that the model was trained under; a kind alone takes its settings from there, too."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Of the task, as in a recipe's `[task]`."""
+    """Of the task, as in a recipe's `[task]`, where they are to differ from those of the model."""
     name: str = ""
     batch_tokens: int = 16384
 
     @cached_property
     def contract(self) -> TaskContract:
-        """What is asked and accepted."""
-        return contract_of(self.task, self.settings)
-
-    @cached_property
-    def engine(self) -> Engine:
-        """The loaded model. Raises ModelError where it cannot be loaded, or was trained under another contract."""
-        from medjudge.inference.local import Engine, fit_for_inference
-        from medjudge.models.lineage import load_any
-        from medjudge.models.load import quiet_libraries, resolve
-
-        quiet_libraries()
-        recipe = recipe_from_tree({"name": "python", "task": {"kind": self.contract.kind}}, [], where="task")
-        model, tokenizer, lineage = load_any(resolve(str(self.model)), recipe.model, parent=None)
-        if lineage is not None and lineage.contract_sha256 not in (None, self.contract.fingerprint()):
-            raise ModelError(
-                f"{self.model} was trained under contract {str(lineage.contract_sha256)[:16]}, but is asked under "
-                f"{self.contract.fingerprint()[:16]}. Give `settings` as the recipe's [task] had them."
-            )
-        return Engine(fit_for_inference(model), tokenizer, batch_tokens=self.batch_tokens)
+        """What is asked and accepted. Raises ConfigError where neither `task` nor the model says."""
+        if isinstance(self.task, TaskContract):
+            return contract_of(self.task, self.settings)
+        own = judging.contract_for([str(self.model)], self.task)
+        return contract_of(own if own is not None else str(self.task), self.settings)
 
     def calibrator(self, mode: Literal["generate", "labels"] = "generate") -> Calibrator | None:
         """What `medjudge calibrate` saved with the model for this way of asking; `judge` applies it to confidences."""
-        from medjudge.judging.calibrated import read_calibrator
-        from medjudge.models.lineage import recorded_sha256
-
-        folder = Path(self.model)
-        if not (folder / artifacts.CALIBRATION).exists():
-            return None
-        return read_calibrator(folder, mode=mode, weights_sha256=recorded_sha256(folder), contract=self.contract)
+        return self._asked(mode).saved_calibrator()
 
     def judge(self, cases: Sequence[Case] | str | Path, mode: Literal["generate", "labels"] = "generate") -> Judged:
         """Verdicts on these cases, one per case and in their order.
 
         mode: `generate` writes an answer and reads it; `labels` scores the labels alone, one pass per case.
+        Raises ConfigError where the model was trained for another task, label set or answer form.
         """
         from medjudge.judging.calibrated import apply_to
-        from medjudge.judging.judge import Answer, judgement_of
 
         rows = load_cases(cases, self.contract) if isinstance(cases, str | Path) else list(cases)
-        answers: Sequence[Answer] = (
-            self.engine.label_logprobs(self.contract, rows)
-            if mode == "labels"
-            else self.engine.generate(self.contract, rows)
-        )
-        said = [judgement_of(self.contract, case, answer) for case, answer in zip(rows, answers, strict=True)]
-        calibrator = self.calibrator(mode)
+        asked = self._asked(mode)
+        judgements, answers = asked.judge(rows)
+        calibrator = asked.saved_calibrator()
         if calibrator is not None:
-            said = apply_to(calibrator, said)
+            judgements = apply_to(calibrator, judgements)
         cut = tuple(answer.n_words_cut for answer in answers)
-        return Judged(self.name or Path(self.model).name, rows, said, self.contract, cut)
+        return Judged(asked.name, rows, judgements, self.contract, cut)
+
+    def _asked(self, mode: Literal["generate", "labels"]) -> judging.Judge:
+        settings = judging.JudgeSettings(self._load, mode)
+        asked = judging.Judge(
+            self.name or _short_name(str(self.model)), str(self.model), self.contract, settings, engine=self._engine
+        )
+        asked.announce()
+        return asked
+
+    @cached_property
+    def _load(self) -> LoadSettings:
+        return LoadSettings(batch_tokens=self.batch_tokens)
+
+    @cached_property
+    def _engine(self) -> LoadedWhenAsked:
+        """Shared by all that is asked, so that weights are loaded once."""
+        return LoadedWhenAsked(str(self.model), self._load)
 
     def __repr__(self) -> str:
         """In one line, without text of a case."""
         return f"Judge({str(self.model)!r}, task={self.contract.kind!r})"
+
+
+def _short_name(model: str) -> str:
+    return parse_endpoint(model).model if is_endpoint(model) else Path(model).name
 
 
 @dataclass(frozen=True)
@@ -178,12 +189,12 @@ class Judged:
         import pandas as pd
 
         return pd.DataFrame(
-            [self._row(case, said) for case, said in zip(self.cases, self.judgements, strict=True)],
+            [self._row(case, judgement) for case, judgement in zip(self.cases, self.judgements, strict=True)],
             columns=None if self.cases else ["case_id"],
         )
 
-    def _row(self, case: Case, said: Judgement) -> dict[str, Any]:
-        verdict = said if isinstance(said, Verdict) else None
+    def _row(self, case: Case, judgement: Judgement) -> dict[str, Any]:
+        verdict = judgement if isinstance(judgement, Verdict) else None
         return {
             "case_id": case.case_id,
             "group": case.group,
@@ -192,7 +203,7 @@ class Judged:
             "label": verdict.label if verdict else None,
             "confidence": verdict.confidence if verdict else None,
             "correct": None if case.gold is None else verdict is not None and verdict.label == case.gold,
-            "unparsed_reason": said.reason if isinstance(said, Unparsed) else None,
+            "unparsed_reason": judgement.reason if isinstance(judgement, Unparsed) else None,
         }
 
     def score(self, **options: Any) -> Scores:

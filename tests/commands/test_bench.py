@@ -12,7 +12,8 @@ import pytest
 
 from medjudge import artifacts
 from medjudge.cli import main
-from medjudge.judging import answer_store as kept
+from medjudge.inference.loader import LoadedWhenAsked
+from medjudge.judging import answer_store
 from tests.inference.scripted_endpoint import Action, Say, Status, scripted
 from tests.models.small_models import save_base
 from tests.shared_data import require_shared
@@ -138,19 +139,19 @@ def test_labels_mode_scores_the_scores_alone(tmp_path: Path, run: Any) -> None:
 def test_a_cut_off_run_goes_on_and_a_finished_one_is_skipped(
     tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept, "PART", 4)
+    monkeypatch.setattr(answer_store, "PART", 4)
     rows = write_halubench(tmp_path / "rows.jsonl")
     arguments = ["--mode", "labels", "--data", f"halubench={rows}", "--model", f"a={save_base(tmp_path / 'a')}"]
     asked: list[int] = []
-    real = kept._ask
+    real = LoadedWhenAsked.label_logprobs
 
-    def ask(engine: Any, recipe: Any, cases: Any) -> Any:
+    def ask(engine: LoadedWhenAsked, contract: Any, cases: Any) -> Any:
         if len(asked) == 2:
             raise MemoryError
         asked.append(len(cases))
-        return real(engine, recipe, cases)
+        return real(engine, contract, cases)
 
-    monkeypatch.setattr(kept, "_ask", ask)
+    monkeypatch.setattr(LoadedWhenAsked, "label_logprobs", ask)
     code, _ = run(*arguments)
     assert (code, asked) == (1, [4, 4])
     assert not (tmp_path / "out" / artifacts.SUITE).exists()
@@ -164,8 +165,8 @@ def test_a_cut_off_run_goes_on_and_a_finished_one_is_skipped(
     assert (code, asked) == (0, [])
     assert "unchanged, skipped" in printed
     assert suite(tmp_path) == first
-    # Another contestant: only its own cases are judged.
-    monkeypatch.setattr(kept, "PART", 200)
+    # Another judge: only its own cases are judged.
+    monkeypatch.setattr(answer_store, "PART", 200)
     code, printed = run(*arguments, "--model", f"b={save_base(tmp_path / 'b', seed=1)}")
     assert (code, asked) == (0, [10]), printed
     assert list(suite(tmp_path)["sets"]["halubench"]["judges"]) == ["a", "b"]

@@ -201,6 +201,7 @@ def test_the_four_tasks_and_sets_of_the_benchmark(tmp_path: Path) -> None:
     export_lm_eval(None, base, options(max_cases=3), tmp_path / "four", Console(quiet=True))
     assert sorted(path.name for path in (tmp_path / "four").iterdir()) == [
         "README.md",
+        "manifest.json",
         *(f"medjudge_{kind}" for kind in sorted(TASKS)),
     ]
     rows = tmp_path / "halubench.jsonl"

@@ -263,7 +263,7 @@ def test_the_scale_is_named_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, "score", "x.csv", "--out", str(tmp_path / "o")) == 1
-    assert "--task KIND, or --labels" in capsys.readouterr().err
+    assert "--task KIND or --labels" in capsys.readouterr().err
 
 
 def test_the_french_rows_by_generator(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from medjudge import artifacts
 from medjudge.commands.variants import run_variants
 from medjudge.errors import ConfigError, DataError
 from medjudge.metrics.variants import Variants, step_times
+from medjudge.models.contract import TrainedUnder
 from medjudge.recipe import variants_from_tree
 from medjudge.runs.pipeline import STAGES
 from tests.small_runs import small_tree, write_rows
@@ -120,7 +122,8 @@ def tree_of(folder: Path) -> dict[str, Any]:
 def test_one_command_trains_the_variants_shares_what_is_equal_and_compares(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("medjudge.rewards.llm.open_judge", lambda *_: (None, None))
+    monkeypatch.setattr("medjudge.rewards.llm.LoadedWhenAsked", lambda *_: SimpleNamespace(client=None))
+    monkeypatch.setattr("medjudge.rewards.llm.trained_under", TrainedUnder)
     console = Console(width=200, record=True)
     recipe, variants = variants_from_tree(tree_of(tmp_path))
     folder = run_variants(recipe, variants, console)

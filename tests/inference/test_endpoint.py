@@ -25,7 +25,8 @@ import pytest
 from pydantic import ValidationError
 
 from medjudge.errors import ConfigError, EndpointError, RunError
-from medjudge.inference.endpoint import EndpointClient, EndpointEngine, Failure, _read_reply, _retry_after_s
+from medjudge.inference.endpoint import EndpointClient, Failure, _read_reply, _retry_after_s
+from medjudge.inference.endpoint_engine import EndpointEngine
 from medjudge.inference.replies import Reply, ReplyCache, Usage, cost_usd, open_cache, thoughts_statement
 from medjudge.inference.server_words import known_name
 from medjudge.judging.judge import judgement_of

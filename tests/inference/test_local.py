@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from medjudge.errors import ConfigError
-from medjudge.inference.local import Engine, fit_for_inference
+from medjudge.inference.local import LocalEngine, fit_for_inference
 from medjudge.inference.rollouts import Sampling
 from medjudge.models.lineage import load_any
 from medjudge.models.load import check_context, fit_stop_tokens
@@ -72,7 +72,9 @@ def test_batches_answer_as_single_rows_do(
     model, tokenizer = loaded
     tokenizer.padding_side = padding_side
     done: list[int] = []
-    answers = Engine(model, tokenizer, batch_tokens=batch_tokens, on_progress=done.append).generate(CONTRACT, CASES)
+    answers = LocalEngine(model, tokenizer, batch_tokens=batch_tokens, on_progress=done.append).generate(
+        CONTRACT, CASES
+    )
     assert sum(done) == len(CASES)
     stop_ids = stop_token_ids(tokenizer)
     for ids, answer in zip(alone, answers, strict=True):
@@ -85,7 +87,7 @@ def test_batches_answer_as_single_rows_do(
 def test_labels_are_scored_as_single_rows_are(loaded: tuple[Any, Any], batch_tokens: int) -> None:
     model, tokenizer = loaded
     done: list[int] = []
-    engine = Engine(model, tokenizer, batch_tokens=batch_tokens, on_progress=done.append)
+    engine = LocalEngine(model, tokenizer, batch_tokens=batch_tokens, on_progress=done.append)
     scores = engine.label_logprobs(CONTRACT, CASES)
     assert sum(done) == len(CASES)
     closed = CONTRACT.closed_completions() or {}
@@ -107,11 +109,11 @@ def test_labels_are_scored_as_single_rows_are(loaded: tuple[Any, Any], batch_tok
 
 
 def test_one_seed_gives_one_sample(loaded: tuple[Any, Any]) -> None:
-    engine = Engine(*loaded)
+    engine = LocalEngine(*loaded)
 
     def drawn(seed: int) -> list[list[str]]:
         generator = torch.Generator().manual_seed(seed)
-        answers = engine.sample(CONTRACT, CASES, 3, Sampling(temperature=1.5), generator)
+        answers = engine.draw(CONTRACT, CASES, 3, Sampling(temperature=1.5), generator)
         return [[answer.text for answer in own] for own in answers]
 
     state = torch.random.get_rng_state()
@@ -128,7 +130,7 @@ def test_a_frame_is_given_and_not_scored() -> None:
     model, tokenizer = load("qwen3")
     contract = McqContract(instructions="terse", max_prompt_tokens=220)
     case = Case("q", {"question": "Which?", "opa": "a", "opb": "b", "opc": "c", "opd": "d"})
-    (found,) = Engine(model, tokenizer).label_logprobs(contract, [case])
+    (found,) = LocalEngine(model, tokenizer).label_logprobs(contract, [case])
     encoded = encode(contract, case, tokenizer, with_target=False)
     (ids,) = encode_labels(contract, [encoded], tokenizer)
     assert decode(tokenizer, ids.forced, ()) == '{"predicted_category": "'
@@ -143,7 +145,7 @@ def test_a_frame_is_given_and_not_scored() -> None:
 
 
 def test_nothing_to_judge_is_no_error() -> None:
-    engine = Engine(*load("qwen3"))
+    engine = LocalEngine(*load("qwen3"))
     assert engine.generate(CONTRACT, []) == []
     assert engine.label_logprobs(CONTRACT, []) == []
 

@@ -13,6 +13,7 @@ import pytest
 from medjudge.cli import main
 from medjudge.data.probes import AUTHORITY, PADDING
 from medjudge.errors import ConfigError
+from medjudge.inference.loader import LoadedWhenAsked
 from medjudge.metrics.result_types import Results
 from medjudge.recipe import recipe_from_tree
 from tests.inference.scripted_endpoint import Action, Say, Status, scripted
@@ -82,6 +83,9 @@ def test_flip_rates_stand_in_results_page_and_terminal(
         assert len(server.bodies) == n_asked  # all from the cache, samples apart from each other
     results = results_of(tmp_path / "out")
     assert results.probes is not None
+    usage = results.models["gpt"].usage
+    assert usage is not None
+    assert usage["n_answered"] == 16  # of the cases as they are alone
     judge = results.probes.judges["gpt"]
     flips = {name: found.flips for name, found in judge.flips.items()}
     # The eight wrong candidates become equivalent once a professor forwards them.
@@ -152,10 +156,8 @@ def test_an_interrupted_probe_is_resumed_by_the_same_command(
         given += ["--probe", "swap", "--samples", "0", "--set", "task.max_completion_tokens=4"]
         assert probe(monkeypatch, capsys, rows, tmp_path / "out", *given)[0] == 1
         down = False
-        from medjudge.judging import judge as contestants
-
         loaded: list[str] = []
-        monkeypatch.setattr(contestants, "load_judge", lambda where, *a, **k: loaded.append(where))
+        monkeypatch.setattr(LoadedWhenAsked, "_load", lambda engine: loaded.append(engine.where))
         code, printed = probe(monkeypatch, capsys, rows, tmp_path / "out", *given)
     assert code == 0, printed
     assert "goes on where an evaluation of the same models on the same cases was cut off" in printed

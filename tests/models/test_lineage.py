@@ -284,8 +284,8 @@ import json, sys
 from pathlib import Path
 from rich.console import Console
 from medjudge import artifacts
-from medjudge.config import recipe_from_tree
-from medjudge.pipeline import NOT_INPUTS, run_recipe
+from medjudge.recipe import recipe_from_tree
+from medjudge.runs.pipeline import NOT_INPUTS, run_recipe
 
 recipe = recipe_from_tree(json.loads(sys.argv[1]))
 run_dir = run_recipe(recipe, Console(quiet=True), last="merge")

@@ -18,7 +18,7 @@ import pytest
 from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from medjudge.inference.local import Engine
+from medjudge.inference.local import LocalEngine
 from medjudge.models import lineage
 from medjudge.models.lineage import Lineage, ancestry_of, describe_parent, load_any, merge_adapter, weights_sha256
 from medjudge.models.load import load_tokenizer
@@ -42,7 +42,7 @@ def published_grpo_adapter(base: Path, sft_adapter: Path, out: Path) -> None:
 
 def answers(model: Any, base: Path) -> list[str]:
     tokenizer = load_tokenizer(base)
-    return [completion.text for completion in Engine(model, tokenizer).generate(CONTRACT, CASES)]
+    return [completion.text for completion in LocalEngine(model, tokenizer).generate(CONTRACT, CASES)]
 
 
 def equal(one: list[str], other: list[str]) -> int:

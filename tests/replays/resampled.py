@@ -20,7 +20,7 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from medjudge.inference.local import Engine
+from medjudge.inference.local import LocalEngine
 from medjudge.metrics.summary import AnalysisOptions, summarise
 from medjudge.models.load import fit_stop_tokens
 from medjudge.records import Case, Completion, Judgement, Unparsed, Verdict
@@ -137,7 +137,7 @@ def published() -> tuple[str, ...]:
 
 def caught() -> list[str]:
     model, tokenizer = judge()
-    engine = Engine(model, tokenizer)
+    engine = LocalEngine(model, tokenizer)
     completions = engine.generate(CONTRACT, CASES)
     assert [c.text for c in completions] == [c.text for c in engine.generate(CONTRACT, CASES)], (
         "replies are drawn again"
@@ -161,10 +161,10 @@ def replay(folder: Path) -> list[str]:
 
 
 def _ask_again(patch: pytest.MonkeyPatch) -> None:
-    def generate(engine: Engine, contract: Any, cases: Sequence[Case]) -> list[Completion]:
+    def generate(engine: LocalEngine, contract: Any, cases: Sequence[Case]) -> list[Completion]:
         return [Completion(text, len(text), stopped=True) for text in until_parsed(cases)[0]]
 
-    patch.setattr(Engine, "generate", generate)
+    patch.setattr(LocalEngine, "generate", generate)
 
 
 GUARDS = (Guard("the engine asks again until a reply parses", _ask_again, "replies are drawn again"),)

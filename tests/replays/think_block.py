@@ -24,7 +24,7 @@ import torch
 
 from medjudge.data.sources import read_source
 from medjudge.diagnostics import preflight
-from medjudge.inference.local import Engine
+from medjudge.inference.local import LocalEngine
 from medjudge.records import Case, Rollout, Unparsed
 from medjudge.rewards.composition import RewardContext, build_plan
 from medjudge.settings.data import DataConfig
@@ -161,7 +161,7 @@ def caught() -> list[str]:
     assert all(isinstance(judgement, Unparsed) for judgement in read), "the block is taken off in silence"
     assert all("a <think> block stands first" in reason for reason in reasons)  # some do not end
     message = stopped_by_preflight(tokenizer)
-    answers = Engine(model, tokenizer).generate(CONTRACT, cases())
+    answers = LocalEngine(model, tokenizer).generate(CONTRACT, cases())
     asked_rightly = [
         Rollout(case, CONTRACT.parse(case.case_id, answer.text), answer)
         for case, answer in zip(cases(), answers, strict=True)

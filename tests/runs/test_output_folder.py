@@ -31,7 +31,7 @@ def test_a_folder_appears_whole_with_a_manifest_of_how_it_came_to_be(tmp_path: P
         artifacts.write_json(work / artifacts.RESULTS, {})
         assert not folder.final.exists()
         files = data_files([str(rows), None, "hub:owner/name", str(tmp_path / "gone.jsonl")])
-        files |= weight_files([model, "openai:judge@http://localhost:1/v1", None])
+        files |= weight_files([model, f"vllm:{model}", "openai:judge@http://localhost:1/v1", None])
         folder.finish(Record(INPUTS, config={"level": 0.95}, seed=3, files=files))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "out", "rows.jsonl"]
     assert sorted(path.name for path in folder.final.iterdir()) == [artifacts.MANIFEST, artifacts.RESULTS]

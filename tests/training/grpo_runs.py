@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from medjudge.inference.local import Engine
+from medjudge.inference.local import LocalEngine
 from medjudge.models.load import load_tokenizer, load_weights
 from medjudge.records import Case, Verdict
 from medjudge.rewards.composition import RewardContext, build_plan
@@ -112,7 +112,7 @@ def held_out_judge(contract: TaskContract, tokenizer: Any, cases: Sequence[Case]
     """Real greedy answers of the real weights."""
 
     def judge(model: Any) -> str:
-        completions = Engine(model, tokenizer).generate(contract, cases)
+        completions = LocalEngine(model, tokenizer).generate(contract, cases)
         judged = [contract.parse(case.case_id, c.text) for case, c in zip(cases, completions, strict=True)]
         return "".join(
             "1" if isinstance(j, Verdict) and j.label == case.gold else "0"

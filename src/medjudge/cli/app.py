@@ -46,6 +46,10 @@ Overrides = Annotated[
         "--set", help="Override a setting, as often as needed: `--set sft.epochs=2`.", metavar="SECTION.KEY=VALUE"
     ),
 ]
+Engine = Annotated[
+    str | None,
+    typer.Option(help="What asks local models: transformers, or vllm (a GPU). `vllm:DIR` names it for one model."),
+]
 RecipeFile = Annotated[Path, typer.Argument(help="A TOML recipe; `medjudge init KIND` writes one.", metavar="RECIPE")]
 
 
@@ -73,14 +77,27 @@ def root(
     """Train compact open language models as medical judges, and measure them honestly against the experts."""
 
 
+def asking(mode: str | None, engine: str | None) -> list[str]:
+    """--mode and --engine as overrides."""
+    asked = {"evaluate.mode": mode, "evaluate.engine": engine}
+    return [f"{key}={value}" for key, value in asked.items() if value is not None]
+
+
 def task_data_rest(
-    task: str | None, recipe: Path | None, mapping: list[str] | None, overrides: list[str] | None
+    task: str | None,
+    recipe: Path | None,
+    mapping: list[str] | None,
+    overrides: list[str] | None,
+    models: list[str] | None = None,
 ) -> tuple[Any, Any, Any]:
-    """(contract, data settings, whole recipe) from a recipe, or from --task and --map alone. Raises ConfigError."""
+    """(contract, data settings, whole recipe) from a recipe, --task, or what the models were trained under.
+
+    Raises ConfigError.
+    """
     from medjudge.data.sources import parse_fields
     from medjudge.recipe import load_recipe, recipe_from_tree
 
-    if recipe is None and task is None:
+    if recipe is None and task is None and not models:
         raise ConfigError(
             "got neither --task nor --recipe, expected one: name the task with --task KIND, or give a recipe with "
             "--recipe FILE."
@@ -90,21 +107,44 @@ def task_data_rest(
         if task is not None and task != loaded.task.kind:
             raise ConfigError(f"--task is {task!r}, but {recipe} is for {loaded.task.kind!r}. Give one of the two.")
     else:
-        loaded = recipe_from_tree({"name": "cli", "task": {"kind": task}}, overrides or [], where="--task/--set")
+        settings = _settings_of(models or [], task, overrides) or {"kind": task}
+        loaded = recipe_from_tree({"name": "cli", "task": settings}, overrides or [], where="--task/--set")
     fields = {**loaded.data.fields, **parse_fields(mapping or [])}
     return loaded.contract, loaded.data.model_copy(update={"fields": fields}), loaded
 
 
-def bench_recipe(recipe: Path | None, mode: str | None, max_cases: int | None, overrides: list[str]) -> Any:
-    """The settings of a benchmark: a recipe's, or room for long passages and for feedback."""
+def _settings_of(models: list[str], task: str | None, overrides: list[str] | None) -> dict[str, Any] | None:
+    """The task settings that models of this task (None: of any) were trained under; None where none says."""
+    if not models:
+        return None
+    from medjudge.judging.judge import contract_for
+
+    contract = contract_for(models, task)
+    if contract is None:
+        return None
+    # A preset brings the scale, the criteria and the rubric; the models' own would contradict it.
+    is_replaced = any(text.startswith("task.preset=") for text in overrides or [])
+    return contract.model_dump(mode="json", exclude={"points", "criteria", "rubric"} if is_replaced else None)
+
+
+def bench_recipe(
+    recipe: Path | None,
+    mode: str | None,
+    max_cases: int | None,
+    overrides: list[str],
+    models: dict[str, str] | None = None,
+) -> Any:
+    """The settings of a benchmark: a recipe's; or the models' own form and wording, and room for long passages."""
     from medjudge.recipe import load_recipe, recipe_from_tree
 
     asked = {"evaluate.mode": mode, "evaluate.max_cases": max_cases}
     settings = [*overrides, *(f"{key}={value}" for key, value in asked.items() if value is not None)]
     if recipe is not None:
         return load_recipe(recipe, settings)
-    task = {"kind": "rubric", "max_prompt_tokens": 8192, "max_completion_tokens": 1024}
-    if mode == "labels":
+    room = {"max_prompt_tokens": 8192, "max_completion_tokens": 1024}
+    own = _settings_of(list((models or {}).values()), "rubric", overrides)
+    task: dict[str, Any] = {"kind": "rubric", **(own or {}), **room}
+    if own is None and mode == "labels":
         task["form"] = "score_only"  # feedback cannot be scored; --set task.form=feedback leaves it empty
     return recipe_from_tree({"name": "bench", "task": task}, settings, where="--set")
 

@@ -9,15 +9,21 @@ import typer
 
 from medjudge.cli.app import (
     MEASURE,
+    Engine,
     Mapped,
     Overrides,
     app,
+    asking,
     bench_recipe,
     console,
     named_pairs,
     task_data_rest,
 )
 from medjudge.errors import ConfigError
+
+ASKED_TASK = (
+    "The task. Not needed for models that medjudge trained: their folders say it, with its settings (contract.json)."
+)
 
 
 @app.command(rich_help_panel=MEASURE)
@@ -27,7 +33,7 @@ def evaluate(
         list[str], typer.Option("--model", help="NAME=PATH_OR_ID, as often as needed; the first is the reference.")
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for results.json and verdicts.jsonl.")],
-    task: Annotated[str | None, typer.Option("--task", help="The task, unless --recipe says it.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help=ASKED_TASK)] = None,
     recipe: Annotated[Path | None, typer.Option(help="Take task, fields and other settings from a recipe.")] = None,
     mapping: Mapped = None,
     where: Annotated[list[str] | None, typer.Option(help="Keep rows with COLUMN=VALUE.")] = None,
@@ -40,12 +46,13 @@ def evaluate(
     mode: Annotated[
         str | None, typer.Option(help="generate: write answers; labels: score the labels alone, one pass per case.")
     ] = None,
+    engine: Engine = None,
     overrides: Overrides = None,
 ) -> None:
     """Judge labelled rows with any models, and compare them with intervals and paired tests."""
-    settings = [*(overrides or []), *([f"evaluate.mode={mode}"] if mode is not None else [])]
-    contract, data_config, rest = task_data_rest(task, recipe, mapping, settings)
     models = named_pairs(model)
+    settings = [*(overrides or []), *asking(mode, engine)]
+    contract, data_config, rest = task_data_rest(task, recipe, mapping, settings, list(models.values()))
     from medjudge.commands.evaluate import evaluate_folder
 
     evaluate_folder(
@@ -65,7 +72,7 @@ def calibrate(
     kind: Annotated[
         str, typer.Option("--kind", help="temperature, platt, or isotonic (wants a thousand rows).")
     ] = "platt",
-    task: Annotated[str | None, typer.Option("--task", help="The task, unless --recipe says it.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help=ASKED_TASK)] = None,
     recipe: Annotated[Path | None, typer.Option(help="Take task, fields and other settings from a recipe.")] = None,
     mapping: Mapped = None,
     where: Annotated[list[str] | None, typer.Option(help="Keep rows with COLUMN=VALUE.")] = None,
@@ -73,13 +80,14 @@ def calibrate(
     mode: Annotated[
         str | None, typer.Option(help="generate: stated confidences; labels: the labels' probabilities.")
     ] = None,
+    engine: Engine = None,
     overrides: Overrides = None,
 ) -> None:
     """Fit a judge's confidences on a validation split; `evaluate`, `probe` and `Judge` then use the calibrator."""
     if kind not in ("temperature", "platt", "isotonic"):
         raise ConfigError(f"--kind is {kind!r}: expected temperature, platt or isotonic.")
-    settings = [*(overrides or []), *([f"evaluate.mode={mode}"] if mode is not None else [])]
-    _, data_config, rest = task_data_rest(task, recipe, mapping, settings)
+    settings = [*(overrides or []), *asking(mode, engine)]
+    _, data_config, rest = task_data_rest(task, recipe, mapping, settings, [str(model)])
     from medjudge.commands.calibrate import calibrate_model
 
     done = calibrate_model(model, data, data_config, rest, kind, console(), where=where or [], parent=base)  # type: ignore[arg-type]
@@ -109,7 +117,7 @@ def probe(
         int | None, typer.Option(help="Samples per case for self-consistency; 0 draws none. Default 5, labels: 0.")
     ] = None,
     max_cases: Annotated[int | None, typer.Option(help="Only so many of the rows, drawn by the seed.")] = None,
-    task: Annotated[str | None, typer.Option("--task", help="The task, unless --recipe says it.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help=ASKED_TASK)] = None,
     recipe: Annotated[Path | None, typer.Option(help="Take task, fields and other settings from a recipe.")] = None,
     mapping: Mapped = None,
     where: Annotated[list[str] | None, typer.Option(help="Keep rows with COLUMN=VALUE.")] = None,
@@ -119,6 +127,7 @@ def probe(
     mode: Annotated[
         str | None, typer.Option(help="generate: write answers; labels: score the labels alone, one pass per case.")
     ] = None,
+    engine: Engine = None,
     overrides: Overrides = None,
 ) -> None:
     """Do changes that should not matter move a judge? Flip rates with intervals, and agreement with itself.
@@ -127,15 +136,14 @@ def probe(
     """
     import json
 
-    settings = [*(overrides or []), f"evaluate.probes={json.dumps(probes or ['all'])}"]
-    settings += [f"evaluate.mode={mode}"] if mode is not None else []
+    models = named_pairs(model)
+    settings = [*(overrides or []), f"evaluate.probes={json.dumps(probes or ['all'])}", *asking(mode, engine)]
     settings += [f"evaluate.max_cases={max_cases}"] if max_cases is not None else []
     if samples is None:
-        asked = task_data_rest(task, recipe, None, [*settings, "evaluate.samples=0"])[2].evaluate.mode
-        samples = 0 if asked == "labels" else 5
+        unsampled = task_data_rest(task, recipe, None, [*settings, "evaluate.samples=0"], list(models.values()))[2]
+        samples = 0 if unsampled.evaluate.mode == "labels" else 5
     settings.append(f"evaluate.samples={samples}")
-    contract, data_config, rest = task_data_rest(task, recipe, mapping, settings)
-    models = named_pairs(model)
+    contract, data_config, rest = task_data_rest(task, recipe, mapping, settings, list(models.values()))
     from medjudge.commands.evaluate import evaluate_folder
 
     evaluate_folder(contract, data, models, out, console(), data_config, rest, where=where or [], parent=base)
@@ -182,6 +190,7 @@ def bench_rubric(
     base: Annotated[
         str | None, typer.Option(help="Load adapters on these weights; they must be the adapters' parent.")
     ] = None,
+    engine: Engine = None,
     overrides: Overrides = None,
 ) -> None:
     """Judge the sets of the rubric-judge benchmark, and lay the numbers beside the published scheme's."""
@@ -195,12 +204,13 @@ def bench_rubric(
             "got no --model or no --out, expected both: name a judge with --model NAME=PATH_OR_ID and a folder with "
             "--out; --list shows the sets."
         )
-    settings = bench_recipe(recipe, mode, max_cases, overrides or [])
+    models = named_pairs(model)
+    settings = bench_recipe(recipe, mode, max_cases, [*(overrides or []), *asking(None, engine)], models)
     names = [name.strip() for one in only or [] for name in one.split(",") if name.strip()]
     from medjudge.commands.bench import BenchOptions, run_benchmark
 
     options = BenchOptions(
-        models=named_pairs(model),
+        models=models,
         only=names,
         copies=named_pairs(data or [], "--data", "NAME=PATH"),
         rubrics=named_pairs(rubric or [], "--rubric", "NAME=PRESET_OR_TOML"),

@@ -1,12 +1,13 @@
 """The rubric-judge benchmark: `medjudge bench rubric --model mine=PATH --data halubench=FILE --out DIR`.
 
 Stands beside the pipeline: its folder is a run with a stage per set. A finished set that nothing has changed is
-skipped, and answers are kept as they come, so a run that was cut off goes on and another contestant costs its own
+skipped, and answers are stored as they come, so a run that was cut off goes on and another judge costs its own
 answers alone.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +17,14 @@ from rich.console import Console
 
 from medjudge import artifacts
 from medjudge.data.benchmarks import SETS, BenchmarkRows, Chosen, choose_sets, read_benchmark, set_contract
-from medjudge.data.leakage import LeakageReport
 from medjudge.data.splits import seeded_sample
 from medjudge.data.verdict_rows import read_verdicts
 from medjudge.errors import ConfigError, DataError
-from medjudge.inference.endpoint import EndpointClient
-from medjudge.judging.answer_store import LocalJudge
-from medjudge.judging.evaluate_cases import ModelAnswers, evaluate_cases
+from medjudge.inference.loader import LoadedWhenAsked
+from medjudge.judging.answer_store import AnswerStore
+from medjudge.judging.evaluate_cases import Evaluation, evaluate_cases
+from medjudge.judging.judge import Judge, JudgeSettings, Question, check_mode
+from medjudge.machine import fit_threads
 from medjudge.metrics.coverage import prompt_sentences
 from medjudge.metrics.published import (
     JudgeOnSet,
@@ -43,11 +45,13 @@ from medjudge.runs.output_folder import Record, manifest_of, renew_pages
 from medjudge.runs.provenance import data_files, file_entry, record_command, weight_files
 from medjudge.runs.run_dir import RunDir
 from medjudge.settings.base import without_transport
-from medjudge.settings.data import DataConfig
-from medjudge.settings.endpoint import is_endpoint, parse_endpoint
+from medjudge.settings.endpoint import is_endpoint
+from medjudge.settings.engine import local_name
 from medjudge.settings.evaluate import ReportConfig
 from medjudge.tasks.rubric import RubricContract
 from medjudge.version import __version__
+
+log = logging.getLogger(__name__)
 
 NOT_INPUTS = frozenset({"split", "models", "extra_models", "endpoints", "batch_tokens"})
 """Settings of `[evaluate]` that do not matter here, or that stand among a set's inputs in another form."""
@@ -95,7 +99,8 @@ def run_benchmark(recipe: Recipe, options: BenchOptions, out_dir: Path, console:
     """
     out_dir = out_dir.absolute()
     _check_folder(out_dir)
-    _check_endpoints(recipe, options.models)
+    check_mode(recipe.evaluate.mode, options.models)
+    engines = _engines(recipe, options)
     jobs = [_job(one, recipe, options) for one in _choose(options)]
     run_dir = RunDir(out_dir)
     with run_dir.lock():
@@ -108,9 +113,10 @@ def run_benchmark(recipe: Recipe, options: BenchOptions, out_dir: Path, console:
             else:
                 pending.append(job)
                 console.print(f"[bold]{job.name:24}[/] {len(job.cases):,} cases [dim]({why})[/]")
-        answered = _ask_local_models(pending, options, out_dir, console)
+        judges = _judges(pending, engines, options, AnswerStore(out_dir / artifacts.ANSWERS))
+        _ask_local_models(pending, judges)
         for job in pending:
-            _finish(job, options, run_dir, answered[job.name], console)
+            _finish(job, options, run_dir, judges[job.name])
         suite = _collect(jobs, options, run_dir)
         _write_suite(suite, jobs, run_dir)
     return suite
@@ -136,17 +142,6 @@ def _check_folder(out_dir: Path) -> None:
     begun = (out_dir / artifacts.COMMANDS).exists() and (out_dir / ".lock").exists()
     if out_dir.exists() and any(out_dir.iterdir()) and not begun:
         raise ConfigError(f"--out {out_dir} is not empty and holds no benchmark: name a new folder.")
-
-
-def _check_endpoints(recipe: Recipe, models: Mapping[str, str]) -> None:
-    """What an endpoint lacks shows before a local model has answered for hours. Nothing is asked."""
-    for name, where in models.items():
-        if is_endpoint(where):
-            if recipe.evaluate.mode == "labels":
-                raise ConfigError(
-                    f"--mode labels: an endpoint ({name}) gives no probabilities of labels. Take generate."
-                )
-            EndpointClient(parse_endpoint(where), recipe.evaluate.endpoint_of(name))
 
 
 # --- rows and contracts -----------------------------------------------------------------------------------------------
@@ -192,58 +187,84 @@ def _job(one: Chosen, recipe: Recipe, options: BenchOptions) -> _Job:
 
 
 def _identity(where: str) -> list[str | None]:
-    return [where, None if is_endpoint(where) else artifacts.path_signature(Path(where).expanduser())]
+    return [where, None if is_endpoint(where) else artifacts.path_signature(Path(local_name(where)).expanduser())]
 
 
-# --- answers of local models ------------------------------------------------------------------------------------------
+# --- judges -----------------------------------------------------------------------------------------------------------
 
 
-def _ask_local_models(
-    jobs: Sequence[_Job], options: BenchOptions, out_dir: Path, console: Console
-) -> dict[str, dict[str, ModelAnswers]]:
-    """Set -> local model -> its answers. Each model is loaded once, and only where an answer is missing."""
-    found: dict[str, dict[str, ModelAnswers]] = {job.name: {} for job in jobs}
-    for name, where in options.models.items():
-        if is_endpoint(where):
-            continue
-        judge = LocalJudge(name, where, out_dir / artifacts.ANSWERS, console, parent=options.parent)
+def _settings(recipe: Recipe, name: str, options: BenchOptions) -> JudgeSettings:
+    """any_scale: that a judge is asked on other scales and rubrics than its own is what a benchmark is for."""
+    return JudgeSettings.of(name, recipe.model, recipe.evaluate, options.parent, any_scale=True)
+
+
+def _engines(recipe: Recipe, options: BenchOptions) -> dict[str, LoadedWhenAsked]:
+    """One engine per model for all sets. What an endpoint lacks shows before a local model has answered for hours."""
+    return {
+        name: LoadedWhenAsked(where, _settings(recipe, name, options).load) for name, where in options.models.items()
+    }
+
+
+def _judges(
+    jobs: Sequence[_Job], engines: Mapping[str, LoadedWhenAsked], options: BenchOptions, store: AnswerStore
+) -> dict[str, dict[str, Judge]]:
+    """Set -> model -> its judge under the set's contract; one that was trained for another form is refused here."""
+    return {
+        job.name: {
+            name: Judge(
+                name,
+                where,
+                job.recipe.contract,
+                _settings(job.recipe, name, options),
+                store=store,
+                doing=job.name,
+                # An endpoint is counted set by set, so each set has a client of its own.
+                engine=None if is_endpoint(where) else engines[name],
+            )
+            for name, where in options.models.items()
+        }
+        for job in jobs
+    }
+
+
+def _ask_local_models(jobs: Sequence[_Job], judges: Mapping[str, Mapping[str, Judge]]) -> None:
+    """Leaves their answers in the store. A model is loaded once for all sets, and only where an answer is missing."""
+    if not jobs:
+        return
+    local = [name for name, judge in judges[jobs[0].name].items() if not is_endpoint(judge.where)]
+    if local:
+        model, where = jobs[0].recipe.model, judges[jobs[0].name][local[0]].where
+        if (threads := fit_threads(model.device, model.threads, local_name(where))) is not None:
+            log.info(threads.sentence)
+    for name in local:
         for job in jobs:
-            kept = judge.answers(job.recipe, job.cases, job.name)
-            found[job.name][name] = ModelAnswers(kept.answers, kept.lineage, None, kept.seconds)
-    return found
-
-
-def _notes(job: _Job, answered: Mapping[str, ModelAnswers]) -> list[str]:
-    """What is to be known about a set's models."""
-    asked = job.recipe.contract.fingerprint()
-    return [
-        f"{name} was trained under another contract than it is asked under here: its answers' form may be one that "
-        "this set does not ask for. --recipe takes form and wording from its training's recipe."
-        for name, one in answered.items()
-        if one.lineage is not None and one.lineage.get("contract_sha256") not in (None, asked)
-    ]
+            judges[job.name][name].answers(Question(job.cases))
+        judges[jobs[0].name][name].close()
 
 
 # --- results ----------------------------------------------------------------------------------------------------------
 
 
-def _finish(
-    job: _Job,
-    options: BenchOptions,
-    run_dir: RunDir,
-    answered: Mapping[str, ModelAnswers],
-    console: Console,
-) -> None:
+def _finish(job: _Job, options: BenchOptions, run_dir: RunDir, judges: Mapping[str, Judge]) -> None:
     """Endpoints are asked, everything is measured, and the set's folder moves into place."""
     work = run_dir.begin(job.name, job.inputs)
-    none_known = LeakageReport((), {}, DataConfig().leakage.near_duplicate_threshold)
     artifacts.write_json(work / artifacts.RECIPE, job.recipe.model_dump(mode="json"))
     artifacts.write_json(work / artifacts.COMMANDS, artifacts.read_commands(run_dir.path / artifacts.COMMANDS))
-    summary = evaluate_cases(
-        job.recipe, options.models, job.cases, (), none_known, work, console, split=job.name, answered=answered
+    evaluation = Evaluation(
+        contract=job.recipe.contract,
+        models=options.models,
+        cases=job.cases,
+        split=job.name,
+        config=job.recipe.evaluate,
+        model=job.recipe.model,
+        slices=job.recipe.data.slices,
+        show_text=job.recipe.report.show_text,
+        parent=options.parent,
+        uses_saved_calibrators=False,  # fitted for the judge's own scale and rubric
     )
+    summary = evaluate_cases(evaluation, work, judges)
     results = artifacts.read_as(work / artifacts.RESULTS, Results.from_json)
-    notes = [*_notes(job, answered), *prompt_sentences(results)]
+    notes = [*filter(None, (judge.contract_note for judge in judges.values())), *prompt_sentences(results)]
     result = _set_result(job, results, work)
     artifacts.write_json(work / artifacts.SET, {"notes": notes, "result": result.model_dump(mode="json")})
     title = ReportConfig(title=f"{job.name}: {job.chosen.benchmark.title}")
@@ -261,12 +282,13 @@ def _finish(
 
 
 def _set_result(job: _Job, results: Results, work: Path) -> SetResult:
-    said: dict[str, list[str | None]] = {name: [] for name in results.of_role("model")}
-    gold: dict[str, list[str]] = {name: [] for name in said}
+    answered: dict[str, list[str | None]] = {name: [] for name in results.of_role("model")}
+    gold: dict[str, list[str]] = {name: [] for name in answered}
     for row in read_verdicts(work / artifacts.VERDICTS):
-        if row.model in said:
+        if row.model in answered:
             gold[row.model].append(str(row.gold))  # rows without a score are not judged
-            said[row.model].append(row.label if row.completion is None else last_score(row.completion, results.labels))
+            label = row.label if row.completion is None else last_score(row.completion, results.labels)
+            answered[row.model].append(label)
     left_out = dict(job.rows.left_out)
     if n_bad := len(job.rows.table.rejected):
         left_out[f"cannot be read, such as {job.rows.table.rejected[0]}"] = n_bad
@@ -288,10 +310,10 @@ def _set_result(job: _Job, results: Results, work: Path) -> SetResult:
                 n_unparsed=results.models[name].n_unparsed,
                 unanswered=results.models[name].unanswered,
                 honest=honest_values(name, results),
-                published=published_values(gold[name], said[name], results.labels),
+                published=published_values(gold[name], answered[name], results.labels),
                 usage=results.models[name].usage,
             )
-            for name in said
+            for name in answered
         },
     )
 
@@ -300,21 +322,21 @@ def _collect(jobs: Sequence[_Job], options: BenchOptions, run_dir: RunDir) -> Su
     """The sets of this command, and those of earlier ones in the folder where the same models were judged alike."""
     asked = {key: jobs[0].inputs[key] for key in jobs[0].inputs if key.startswith("model ") or key == "order"}
     mode = jobs[0].recipe.evaluate.mode
-    found = {}
+    results = {}
     own = [job.name for job in jobs]
     for path in sorted(run_dir.path.glob(f"*/{artifacts.SET}")):
         name = path.parent.name
         inputs = (run_dir.manifest(name) or {}).get("inputs", {})
         alike = inputs.get("evaluate", {}).get("mode") == mode and all(inputs.get(key) == asked[key] for key in asked)
         if name in own or alike:
-            found[name] = artifacts.read_as(
+            results[name] = artifacts.read_as(
                 path, lambda tree: (SetResult.model_validate(tree["result"]), tree["notes"])
             )
     known = list(SETS)
-    order = sorted(found, key=lambda name: (known.index(name) if name in known else len(known), name))
+    order = sorted(results, key=lambda name: (known.index(name) if name in known else len(known), name))
     return SuiteResults(
         models=tuple(options.models),
         mode=mode,
-        sets={name: found[name][0] for name in order},
-        notes=tuple(f"{name}: {note}" for name in order for note in found[name][1]),
+        sets={name: results[name][0] for name in order},
+        notes=tuple(f"{name}: {note}" for name in order for note in results[name][1]),
     )

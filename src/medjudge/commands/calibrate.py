@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from medjudge import artifacts
 from medjudge.data.sources import parse_where, read_source
 from medjudge.errors import ConfigError
 from medjudge.judging.calibrated import apply_to, fit_on, save_calibrator
-from medjudge.judging.judge import Contestant, Question, judgement_of
+from medjudge.judging.judge import Judge, JudgeSettings
 from medjudge.machine import fit_threads
 from medjudge.metrics.calibrators import CalibratorKind
 from medjudge.metrics.reliability import expected_calibration_error
@@ -58,11 +57,11 @@ def calibrate_model(
     cases = read_source(data, contract, data_config, where=parse_where(where) if where else None).cases
     if (threads := fit_threads(recipe.model.device, recipe.model.threads, model)) is not None:
         console.print(f"  [dim]{threads.sentence}[/]")
-    with tempfile.TemporaryDirectory() as folder:
-        judge = Contestant("judge", str(model), recipe, Path(folder), console, parent=parent)
-        answers = judge.answers(Question(cases, [contract] * len(cases)))
-    said = [judgement_of(contract, case, row[0]) for case, row in zip(cases, answers, strict=True)]
-    calibrator = fit_on(kind, cases, said)
+    judge = Judge("judge", str(model), contract, JudgeSettings.of("judge", recipe.model, recipe.evaluate, parent))
+    judge.announce()
+    judgements, _ = judge.judge(cases)
+    judge.close()
+    calibrator = fit_on(kind, cases, judgements)
     artifacts.remove(model / artifacts.CALIBRATION_MANIFEST)  # of an earlier fit
     path = save_calibrator(
         model,
@@ -74,7 +73,7 @@ def calibrate_model(
     )
     _write_manifest(path, data, recipe, kind, parent)
     gold = {case.case_id: case.gold for case in cases}
-    return Calibrated(path, calibrator.n, _ece(said, gold), _ece(apply_to(calibrator, said), gold))
+    return Calibrated(path, calibrator.n, _ece(judgements, gold), _ece(apply_to(calibrator, judgements), gold))
 
 
 def _write_manifest(path: Path, data: str, recipe: Recipe, kind: str, parent: str | None) -> None:
@@ -97,10 +96,10 @@ def _write_manifest(path: Path, data: str, recipe: Recipe, kind: str, parent: st
     artifacts.write_json(path.with_name(artifacts.CALIBRATION_MANIFEST), manifest)
 
 
-def _ece(said: Sequence[Judgement], gold: dict[str, str | None]) -> float:
+def _ece(judgements: Sequence[Judgement], gold: dict[str, str | None]) -> float:
     rows = [
         (j.confidence, j.label == gold[j.case_id])
-        for j in said
+        for j in judgements
         if isinstance(j, Verdict) and j.confidence is not None and gold[j.case_id] is not None
     ]
     return expected_calibration_error(np.array([c for c, _ in rows]), np.array([right for _, right in rows]))

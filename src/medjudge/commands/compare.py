@@ -23,7 +23,7 @@ from medjudge.runs.stages import STAGES, training_stages
 
 
 @dataclass(frozen=True, slots=True)
-class Contestant:
+class Compared:
     """One model of the comparison: where its answers stand."""
 
     variant: str
@@ -41,12 +41,12 @@ def compare_variants(recipe: Recipe, variants: Mapping[str, Recipe], not_trained
 
     Raises DataError if no variant was evaluated, or if variants were evaluated on different cases.
     """
-    contestants = _contestants(recipe, {n: v for n, v in variants.items() if n not in not_trained})
-    first = next(iter(contestants.values()))
-    cases = _cases(first, contestants)
-    results = _results(recipe, first, contestants, cases)
-    table = _table(results, contestants, not_trained)
-    inputs = {name: RunDir(one.recipe.run_dir).manifest("evaluate") for name, one in contestants.items()}
+    compared = _compared(recipe, {n: v for n, v in variants.items() if n not in not_trained})
+    first = next(iter(compared.values()))
+    cases = _cases(first, compared)
+    results = _results(recipe, first, compared, cases)
+    table = _table(results, compared, not_trained)
+    inputs = {name: RunDir(one.recipe.run_dir).manifest("evaluate") for name, one in compared.items()}
     outputs = {name: manifest["outputs"] if manifest else None for name, manifest in inputs.items()}
     folder = OutputFolder.of_stage(recipe.run_dir, artifacts.COMPARE)
     with folder.writing(outputs) as work:
@@ -54,16 +54,16 @@ def compare_variants(recipe: Recipe, variants: Mapping[str, Recipe], not_trained
         artifacts.write_json(work / artifacts.VARIANTS, table.model_dump(mode="json"))
         artifacts.write_json(work / artifacts.RECIPE, recipe.model_dump(mode="json"))
         record_command(work)
-        rows = (replace(row, model=name) for name, one in contestants.items() for row in one.rows.values())
+        rows = (replace(row, model=name) for name, one in compared.items() for row in one.rows.values())
         write_verdicts(work / artifacts.VERDICTS, rows)
         settings = recipe.evaluate.model_dump(mode="json")
         folder.finish(Record(outputs, config=settings, seed=recipe.evaluate.seed))
     return folder.final
 
 
-def _contestants(recipe: Recipe, variants: Mapping[str, Recipe]) -> dict[str, Contestant]:
+def _compared(recipe: Recipe, variants: Mapping[str, Recipe]) -> dict[str, Compared]:
     """The variants' trained models by variant name; before them the untrained models that the first one evaluated."""
-    found: dict[str, Contestant] = {}
+    found: dict[str, Compared] = {}
     for name, variant in variants.items():
         path = variant.run_dir / "evaluate" / artifacts.RESULTS
         if variant.task.kind != recipe.task.kind or not path.exists():
@@ -75,7 +75,7 @@ def _contestants(recipe: Recipe, variants: Mapping[str, Recipe]) -> dict[str, Co
         before = [model for model in results.of_role("model") if model != trained] if not found else []
         for model in [*before, trained] if trained else before:
             key = name if model == trained else model
-            found[key] = Contestant(name, variant, results, model, by_model[model])
+            found[key] = Compared(name, variant, results, model, by_model[model])
     if not found:
         raise DataError(f"no variant of {recipe.name} was evaluated: there is nothing to lay side by side.")
     return found
@@ -89,9 +89,9 @@ def _verdict_rows(path: Path) -> dict[str, dict[str, VerdictRow]]:
     return rows
 
 
-def _cases(first: Contestant, contestants: Mapping[str, Contestant]) -> list[Case]:
+def _cases(first: Compared, compared: Mapping[str, Compared]) -> list[Case]:
     """The cases that all variants were evaluated on."""
-    for name, one in contestants.items():
+    for name, one in compared.items():
         if one.rows.keys() != first.rows.keys():
             raise DataError(
                 f"variant {name} was evaluated on other cases than {first.variant}: give variants the same `data`, "
@@ -101,15 +101,13 @@ def _cases(first: Contestant, contestants: Mapping[str, Contestant]) -> list[Cas
     return [case for case in split.read() if case.case_id in first.rows]
 
 
-def _results(
-    recipe: Recipe, first: Contestant, contestants: Mapping[str, Contestant], cases: Sequence[Case]
-) -> Results:
+def _results(recipe: Recipe, first: Compared, compared: Mapping[str, Compared], cases: Sequence[Case]) -> Results:
     config = recipe.evaluate
     reference = first.variant
     baselines = _verdict_rows(first.recipe.run_dir / "evaluate" / artifacts.VERDICTS)
     results = summarise(
         cases,
-        {name: [one.rows[case.case_id].judgement() for case in cases] for name, one in contestants.items()},
+        {name: [one.rows[case.case_id].judgement() for case in cases] for name, one in compared.items()},
         contract=recipe.contract,
         split=first.results.split,
         baselines=Baselines(
@@ -119,17 +117,17 @@ def _results(
             },
             first.results.skipped_baselines,
         ),
-        facts={name: _facts(one) for name, one in contestants.items()},
+        facts={name: _facts(one) for name, one in compared.items()},
         training=TrainingRows(first.results.train_n, first.results.leakage),
         options=AnalysisOptions(
-            reference=reference if reference in contestants else next(iter(contestants)),
+            reference=reference if reference in compared else next(iter(compared)),
             slices=recipe.data.slices,
             level=config.level,
             n_resamples=config.n_resamples,
             seed=config.seed,
         ),
     )
-    return results.model_copy(update={"reasoning": _reasoning(recipe, first, contestants, cases, results)})
+    return results.model_copy(update={"reasoning": _reasoning(recipe, first, compared, cases, results)})
 
 
 def _numbers(row: VerdictRow) -> ReasoningNumbers:
@@ -138,7 +136,7 @@ def _numbers(row: VerdictRow) -> ReasoningNumbers:
     return ReasoningNumbers(**{name: value for name, value in (row.reasoning or {}).items() if name in known})  # type: ignore[arg-type]
 
 
-def _facts(one: Contestant) -> JudgeFacts:
+def _facts(one: Compared) -> JudgeFacts:
     """What the variant's own evaluation recorded; its `usage` is left there, being that run's."""
     model = one.results.models[one.model]
     words_cut = {case_id: row.n_words_cut for case_id, row in one.rows.items() if row.n_words_cut is not None}
@@ -147,18 +145,18 @@ def _facts(one: Contestant) -> JudgeFacts:
 
 def _reasoning(
     recipe: Recipe,
-    first: Contestant,
-    contestants: Mapping[str, Contestant],
+    first: Compared,
+    compared: Mapping[str, Compared],
     cases: Sequence[Case],
     results: Results,
 ) -> ReasoningResults | None:
     """The reasoning of all variants on the same resamples; None where it was not measured."""
-    rows = [row for one in contestants.values() for row in one.rows.values()]
+    rows = [row for one in compared.values() for row in one.rows.values()]
     if first.results.reasoning is None or not all(row.reasoning is not None for row in rows):
         return None
     config = recipe.evaluate
     return summarise_reasoning(
-        {name: [_numbers(one.rows[case.case_id]) for case in cases] for name, one in contestants.items()},
+        {name: [_numbers(one.rows[case.case_id]) for case in cases] for name, one in compared.items()},
         [case.group or case.case_id for case in cases],
         reference=str(results.reference),
         level=config.level,
@@ -169,8 +167,8 @@ def _reasoning(
     )
 
 
-def _table(results: Results, contestants: Mapping[str, Contestant], not_trained: Mapping[str, str]) -> Variants:
-    trained = {name: one for name, one in contestants.items() if one.model in STAGES and STAGES[one.model].by_rewards}
+def _table(results: Results, compared: Mapping[str, Compared], not_trained: Mapping[str, str]) -> Variants:
+    trained = {name: one for name, one in compared.items() if one.model in STAGES and STAGES[one.model].by_rewards}
     reference = str(results.reference)
     times = step_times(
         {name: _seconds(one.recipe.run_dir / one.model / artifacts.TIMINGS) for name, one in trained.items()},
@@ -180,7 +178,7 @@ def _table(results: Results, contestants: Mapping[str, Contestant], not_trained:
         seed=results.seed,
     )
     rows = []
-    for name, one in contestants.items():
+    for name, one in compared.items():
         model = results.models[name]
         told = results.reasoning.models[name] if results.reasoning is not None else {}
         labels = {metric: model.metrics[metric] for metric in ("macro_f1", "weighted_f1")}

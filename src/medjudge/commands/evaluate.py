@@ -14,8 +14,7 @@ from medjudge.data.rows import Row, iter_rows
 from medjudge.data.sources import parse_where, read_source
 from medjudge.data.splits import seeded_sample
 from medjudge.errors import DataError
-from medjudge.judging.evaluate_cases import evaluate_cases
-from medjudge.judging.judge import judgement_of as judgement_of
+from medjudge.judging.evaluate_cases import Evaluation, evaluate_cases
 from medjudge.judging.probing import ALL
 from medjudge.machine import fit_threads
 from medjudge.network import offline
@@ -25,6 +24,7 @@ from medjudge.runs.output_folder import OutputFolder, Record
 from medjudge.runs.provenance import data_files, record_command, weight_files
 from medjudge.settings.data import DataConfig
 from medjudge.settings.endpoint import is_endpoint
+from medjudge.settings.engine import local_name
 from medjudge.tasks.contract import TaskContract
 from medjudge.version import __version__
 
@@ -70,7 +70,7 @@ def evaluate_folder(
         from medjudge.models.load import quiet_libraries
 
         quiet_libraries()
-        if (threads := fit_threads(recipe.model.device, recipe.model.threads, local[0])) is not None:
+        if (threads := fit_threads(recipe.model.device, recipe.model.threads, local_name(local[0]))) is not None:
             console.print(f"  [dim]{threads.sentence}[/]")
     asked = _asked(recipe, models, cases, parent)
     folder = OutputFolder.new(out_dir, NAME, key=asked)
@@ -87,17 +87,20 @@ def evaluate_folder(
     with folder.writing(inputs) as work:
         record_command(work)
         try:
-            summary = evaluate_cases(
-                recipe.model_copy(update={"data": data_config}),
-                models,
-                cases,
-                train_cases,
-                leakage,
-                work,
-                console,
+            evaluation = Evaluation(
+                contract=contract,
+                models=models,
+                cases=cases,
                 split=Path(data).name,
+                config=recipe.evaluate,
+                model=recipe.model,
+                train=train_cases,
+                leakage=leakage,
+                slices=data_config.slices,
+                show_text=recipe.report.show_text,
                 parent=parent,
             )
+            summary = evaluate_cases(evaluation, work)
         except BaseException:
             if folder.has_kept_work:
                 console.print(f"  what was answered is kept in {work.name}: the same command goes on from there")
@@ -124,7 +127,7 @@ def _asked(recipe: Recipe, models: Mapping[str, str], cases: Sequence[Case], par
 
 def _files_of(where: str) -> list[tuple[str, int, int]]:
     """Size and time of a model folder's files; nothing of what is no folder."""
-    folder = Path(where)
+    folder = Path(local_name(where))
     if is_endpoint(where) or not folder.is_dir():
         return []
     return [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.iterdir()) if p.is_file()]

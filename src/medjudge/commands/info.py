@@ -16,10 +16,10 @@ from medjudge.tasks.presets import presets
 
 OPTIONAL: dict[str, tuple[str, str]] = {
     "sentence_transformers": ("embeddings", "sentence-embedding rewards and reasoning alignment; carries its model"),
-    "openai": ("endpoints", "models behind OpenAI-compatible endpoints, as contestants and as reward judges"),
+    "openai": ("endpoints", "models behind OpenAI-compatible endpoints, as judges and as reward judges"),
     "lm_eval": ("bench", "lm-evaluation-harness, for which `medjudge export lm-eval` writes tasks"),
     "bitsandbytes": ("quant", "4-bit and 8-bit base weights (QLoRA); needs a GPU"),
-    "vllm": ("", "rollouts with vLLM (`grpo.use_vllm`); install it by its own instructions"),
+    "vllm": ("vllm", "local judges (`--engine vllm`) and rollouts (`grpo.use_vllm`) with vLLM; needs a GPU"),
     "flash_attn": ("", "FlashAttention 2 (`model.attn_implementation`); install it by its own instructions"),
 }
 

@@ -18,8 +18,8 @@ from medjudge import artifacts
 from medjudge.diagnostics.checks import PolicySample
 from medjudge.diagnostics.preflight import Preflight, PreflightOptions, run_preflight
 from medjudge.errors import ConfigError, MedjudgeError
-from medjudge.inference.local import fit_for_inference
-from medjudge.models.load import load_tokenizer, load_weights, quiet_libraries
+from medjudge.inference.loader import LoadSettings, load_on_transformers
+from medjudge.models.load import load_tokenizer, quiet_libraries
 from medjudge.recipe import Recipe
 from medjudge.records import Case
 from medjudge.reporting.diagnostics import print_preflight
@@ -55,9 +55,9 @@ def preflight(recipe: Recipe, console: Console, *, force: bool = False) -> Prefl
     sample: PolicySample | str = policy if folder is None else "`grpo.preflight.prompts` is 0"
     context = None
     if folder is not None and recipe.grpo.preflight.prompts:
-        model = fit_for_inference(load_weights(folder, recipe.model, tokenizer))
-        context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        sample = draw_sample(recipe, cases, model, tokenizer, policy, is_start=is_start)
+        engine, _ = load_on_transformers(folder, LoadSettings(recipe.model))
+        context = getattr(engine.model.config.get_text_config(), "max_position_embeddings", None)
+        sample = draw_sample(recipe, cases, engine.model, tokenizer, policy, is_start=is_start)
     options = PreflightOptions(
         sample=sample,
         seed=recipe.seed,

@@ -29,12 +29,10 @@ from urllib.parse import urlsplit
 from medjudge.errors import ConfigError, EndpointError
 from medjudge.inference.replies import Reply, ReplyCache, Usage, default_cache, open_cache
 from medjudge.inference.server_words import known_code, known_count, known_name, known_parameter, wait_words
-from medjudge.records import Case, Completion, Message, Verdict
+from medjudge.records import Message
 from medjudge.settings.base import ANSWER_SETTINGS, EndpointSettings
 from medjudge.settings.endpoint import Endpoint
-from medjudge.tasks.contract import TaskContract
-from medjudge.tasks.text import THINK_OPEN, printable, with_thinking
-from medjudge.tasks.thoughts import split_thoughts
+from medjudge.tasks.text import printable
 
 KEY_VERSION = 1
 """Raised when the meaning of a cache key changes, so that old answers are not taken for new ones."""
@@ -169,14 +167,14 @@ class EndpointClient:
             if not todo:
                 return answers
             async with self._open_api() as api:
-                sitting = _Sitting(api, cache, n_expected=self.usage.n_prompts + len(todo))
+                batch = _Batch(api, cache, n_expected=self.usage.n_prompts + len(todo))
                 queue = iter(todo)
 
                 async def work() -> None:
                     for key in queue:
-                        answers[key] = await self._answer(key, bodies[key], sitting)
+                        answers[key] = await self._answer(key, bodies[key], batch)
                         self._advance(times[key])
-                        if sitting.stop.is_set():
+                        if batch.stop.is_set():
                             return
 
                 workers = [asyncio.create_task(work()) for _ in range(min(self.settings.concurrency, len(todo)))]
@@ -186,8 +184,8 @@ class EndpointClient:
                     for worker in workers:
                         worker.cancel()
                     await asyncio.gather(*workers, return_exceptions=True)
-            if sitting.error is not None:
-                raise sitting.error
+            if batch.error is not None:
+                raise batch.error
             return answers
 
     def _open_api(self) -> Any:
@@ -205,41 +203,41 @@ class EndpointClient:
             http_client=http_client,
         )
 
-    async def _answer(self, key: str, body: dict[str, Any], sitting: _Sitting) -> Reply | Failure:
+    async def _answer(self, key: str, body: dict[str, Any], batch: _Batch) -> Reply | Failure:
         """The reply to one prompt, kept on disk; or why there is none after all attempts."""
         n_attempts = n_tries = 0
         outage_s = 0.0
         while True:
             n_answers = self.usage.n_new
-            outcome = await self._attempt(body, sitting)
+            outcome = await self._attempt(body, batch)
             n_tries += 1
             if isinstance(outcome, Reply):
-                sitting.cache.put(key, outcome)
+                batch.cache.put(key, outcome)
                 self._count(key, outcome, from_cache=False)
                 return outcome
-            if outcome.hopeless is not None:
-                sitting.give_up(outcome.hopeless)
-            if sitting.stop.is_set():
+            if outcome.fatal is not None:
+                batch.give_up(outcome.fatal)
+            if batch.stop.is_set():
                 return Failure(outcome.reason)
             # Out of reach for every call, though it has answered before: a restart, which is no fault of this prompt.
             is_outage = outcome.unreachable and 0 < n_answers == self.usage.n_new
             if not is_outage or outage_s >= self.settings.max_outage_s:
                 n_attempts += 1
             if not outcome.retry or n_attempts > self.settings.max_retries:
-                return self._failed(outcome, n_tries, sitting)
+                return self._failed(outcome, n_tries, batch)
             self.usage.n_retries += 1
             self._note(f"{self.usage.n_retries:,} retries, last after: {outcome.reason}")
             # Many calls fail together; what they wait is drawn, so that they do not come back together.
             backoff_s = min(self.settings.retry_wait_s * 2 ** min(n_tries - 1, 20), LONGEST_BACKOFF_S)
             backoff_s *= random.uniform(0.5, 1.0)
             outage_s += backoff_s if is_outage else 0.0
-            await sitting.sleep(backoff_s)
+            await batch.sleep(backoff_s)
 
-    async def _attempt(self, body: dict[str, Any], sitting: _Sitting) -> Reply | _Trouble:
+    async def _attempt(self, body: dict[str, Any], batch: _Batch) -> Reply | _Trouble:
         limit = body["limit"]
         estimate = sum(len(turn["content"]) for turn in body["messages"]) / CHARACTERS_PER_TOKEN + limit
-        await self._pacer.turn(estimate, sitting)
-        if sitting.stop.is_set():
+        await self._pacer.turn(estimate, batch)
+        if batch.stop.is_set():
             return _Trouble("stopped")
         self.usage.n_requests += 1
         request = {name: value for name, value in body.items() if name != "limit"} | {self._limit_key(): limit}
@@ -248,7 +246,7 @@ class EndpointClient:
         try:
             # The client's own timeout is for each read: a server that drips would hold a call for ever.
             async with asyncio.timeout(self.settings.timeout_s):
-                response = await sitting.api.chat.completions.create(**request)
+                response = await batch.api.chat.completions.create(**request)
         except self._openai.APIStatusError as error:
             return self._status_trouble(error, body, asked_at, time.monotonic() - started)
         except (self._openai.APITimeoutError, TimeoutError):
@@ -273,8 +271,8 @@ class EndpointClient:
         reason = f"HTTP {status}" + (f" {code}" if code else "")
         if code in _REFUSAL_CODES:
             return Reply("", "refusal", None, None, round(latency_s, 3), asked_at, self.endpoint.model)
-        if (hopeless := self._hopeless(status, code, parameter)) is not None:
-            return _Trouble(reason, hopeless=f"{self._name()} {hopeless[0]} ({reason}). {hopeless[1]}")
+        if (fatal := self._fatal(status, code, parameter)) is not None:
+            return _Trouble(reason, fatal=f"{self._name()} {fatal[0]} ({reason}). {fatal[1]}")
         if status not in (408, 409, 425, 429) and status < 500:
             return _Trouble(reason)
         asked_s = _retry_after_s(error.response.headers)
@@ -284,7 +282,7 @@ class EndpointClient:
             self._pacer.pause(asked_s)
         return _Trouble(reason, retry=True)
 
-    def _hopeless(self, status: int, code: str | None, parameter: str | None) -> tuple[str, str] | None:
+    def _fatal(self, status: int, code: str | None, parameter: str | None) -> tuple[str, str] | None:
         """(what the server says, what to do) where every other call must fail in the same way."""
         variable = self.settings.api_key_env or "the variable that `api_key_env` names"
         if code == "insufficient_quota":
@@ -320,21 +318,21 @@ class EndpointClient:
         return {"usage": usage, "counted": sorted(self._counted)}
 
     def restore_spent(self, spent: Mapping[str, Any]) -> None:
-        """Goes on counting from what an earlier sitting had spent; a prompt that it asked for counts once."""
+        """Goes on counting from what an earlier process had spent; a prompt that it asked for counts once."""
         usage = spent["usage"]
         self.usage = Usage(**{**usage, "reasons": Counter(usage["reasons"]), "models": Counter(usage["models"])})
         self._counted = set(spent["counted"])
 
-    def _failed(self, trouble: _Trouble, n_attempts: int, sitting: _Sitting) -> Failure:
+    def _failed(self, trouble: _Trouble, n_attempts: int, batch: _Batch) -> Failure:
         usage, settings = self.usage, self.settings
         reason = trouble.reason + (f", {n_attempts} attempts" if n_attempts > 1 else "")
         usage.count_failure(reason)
         if trouble.unreachable and not usage.n_answered:
-            sitting.give_up(f"cannot reach {self._name()}: {reason}. Is the server up, and is the URL right?")
-        elif usage.n_failed > settings.max_failed_share * max(sitting.n_expected, FEWEST_COUNTED):
+            batch.give_up(f"cannot reach {self._name()}: {reason}. Is the server up, and is the URL right?")
+        elif usage.n_failed > settings.max_failed_share * max(batch.n_expected, FEWEST_COUNTED):
             why = "; ".join(f"{count} x {text}" for text, count in usage.reasons.most_common(3))
-            sitting.give_up(
-                f"{usage.n_failed:,} of {sitting.n_expected:,} calls to {self._name()} failed for good, more than the "
+            batch.give_up(
+                f"{usage.n_failed:,} of {batch.n_expected:,} calls to {self._name()} failed for good, more than the "
                 f"share of {settings.max_failed_share:g} that `max_failed_share` bears: {why}. The answers that came "
                 "are kept: the same command asks only for the rest. Lower `concurrency`, set `requests_per_minute`, "
                 "or raise `timeout_s` or `max_retries`."
@@ -363,12 +361,12 @@ class _Trouble:
     reason: str
     retry: bool = False
     unreachable: bool = False
-    hopeless: str | None = None
+    fatal: str | None = None
     """A message for the user, where every other call must fail in the same way."""
 
 
 @dataclass
-class _Sitting:
+class _Batch:
     api: Any
     cache: ReplyCache
     n_expected: int
@@ -397,17 +395,17 @@ class _Pacer:
         self._s_per_token = 60 / tokens_per_minute if tokens_per_minute else 0.0
         self._request_from_s = self._token_from_s = self._resume_from_s = 0.0
 
-    async def turn(self, n_tokens: float, sitting: _Sitting) -> None:
+    async def turn(self, n_tokens: float, batch: _Batch) -> None:
         """Returns when a request of about so many tokens may leave."""
-        async with sitting.turnstile:
-            while not sitting.stop.is_set():
+        async with batch.turnstile:
+            while not batch.stop.is_set():
                 now = time.monotonic()
                 due_s = max(self._request_from_s, self._token_from_s, self._resume_from_s)
                 if due_s <= now:
                     self._request_from_s = now + self._s_per_request
                     self._token_from_s = now + self._s_per_token * n_tokens
                     return
-                await sitting.sleep(due_s - now)
+                await batch.sleep(due_s - now)
 
     def correct(self, n_estimated: float, n_tokens: int) -> None:
         """Puts the server's count in the place of an estimate."""
@@ -493,53 +491,3 @@ def _run(coroutine: Coroutine[Any, Any, _T]) -> _T:
         return asyncio.run(coroutine)
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, coroutine).result()
-
-
-# --- as a judge -------------------------------------------------------------------------------------------------------
-
-
-class EndpointEngine:
-    """A model behind an endpoint, answering cases as `inference.engine.Engine` does."""
-
-    def __init__(self, client: EndpointClient) -> None:
-        """`client`: its counts and its record hold what a model folder's lineage cannot say here."""
-        self.client = client
-
-    def generate(
-        self, contract: TaskContract, cases: Sequence[Case], *, sample: int = 0, temperature: float | None = None
-    ) -> list[Completion]:
-        """One completion per case, in the order of the cases; a call that failed for good is one with a `failure`.
-
-        The server renders the prompt by its own template and counts by its own tokenizer: no prompt is shortened here,
-        whatever `max_prompt_tokens` says. sample, temperature: as `EndpointClient.ask`.
-        """
-        prompts = [contract.messages(case) for case in cases]
-        replies = self.client.ask(
-            prompts, max_tokens=contract.max_completion_tokens, sample=sample, temperature=temperature
-        )
-        return [_completion(reply, contract) for reply in replies]
-
-
-def _completion(reply: Reply | Failure, contract: TaskContract) -> Completion:
-    """The reply with its thoughts where the contract has them: in a <think> block, or nowhere.
-
-    Whether thoughts come in the text, apart from it or not at all is a setting of the server, not of the judge.
-    """
-    if isinstance(reply, Failure):
-        return Completion("", 0, stopped=True, failure=reply.reason)
-    split = split_thoughts(reply.text)
-    if isinstance(contract.parse("", reply.text), Verdict):
-        text = reply.text  # as it is; what looks like a tag in it is part of the answer
-    elif not contract.has_think_block:
-        text = split.answer
-    elif THINK_OPEN in reply.text or not (reply.text or reply.thought):
-        text = reply.text
-    else:
-        text = with_thinking(True, "\n\n".join(filter(None, (reply.thought, split.thought))), split.answer)
-    return Completion(
-        text,
-        reply.n_completion_tokens or 0,
-        stopped=reply.finish != "length",
-        refused=reply.finish == "refusal",
-        thoughts="inline" if split.tag else "apart" if reply.thought else "none",
-    )

@@ -1,4 +1,4 @@
-"""The one inference engine: completions and label log-probabilities for evaluation, pre-flight and judging.
+"""The engine on transformers: completions and label log-probabilities for evaluation, pre-flight and judging.
 
 Prompts are rendered and tokenised by the contract and batched by like length under a token budget; what all of them
 begin with is read once per call, and a completion that has ended leaves its batch. The answers are those that the model
@@ -27,7 +27,7 @@ MAX_LOGITS = 1 << 26
 """Logits per batch of label scoring: 256 MiB in float32."""
 
 
-class Engine:
+class LocalEngine:
     """A transformers model and its tokenizer, answering for a task contract."""
 
     def __init__(
@@ -38,18 +38,19 @@ class Engine:
         self.batch_tokens = batch_tokens
         self.on_progress = on_progress or (lambda n: None)
 
-    def generate(
-        self,
-        contract: TaskContract,
-        cases: Sequence[Case],
-        sampling: Sampling = GREEDY,
-        generator: torch.Generator | None = None,
-    ) -> list[Completion]:
-        """One completion per case, as `sample` gives them."""
-        return [drawn[0] for drawn in self.sample(contract, cases, 1, sampling, generator)]
+    def generate(self, contract: TaskContract, cases: Sequence[Case]) -> list[Completion]:
+        """The likeliest completion of each case."""
+        return [drawn[0] for drawn in self.draw(contract, cases, 1, GREEDY)]
+
+    def sample(
+        self, contract: TaskContract, cases: Sequence[Case], n_per_case: int, *, temperature: float, seed: int
+    ) -> list[list[Completion]]:
+        """(n_cases, n_per_case) completions at this temperature; one seed gives the same for the same cases."""
+        generator = torch.Generator().manual_seed(seed)
+        return self.draw(contract, cases, n_per_case, Sampling(temperature=temperature), generator)
 
     @torch.inference_mode()
-    def sample(
+    def draw(
         self,
         contract: TaskContract,
         cases: Sequence[Case],
@@ -110,7 +111,7 @@ class Engine:
             check_context(self.model, max(len(prompts[i]) for i in numbers) + len(ids.forced) + _longest(ids))
             for batch, log_probs in self._score([prompts[i] for i in numbers], ids, temperature):
                 for k, row in zip(batch, log_probs.tolist(), strict=True):
-                    found[numbers[k]] = _scores(contract.labels, row, encoded[numbers[k]].n_words_cut)
+                    found[numbers[k]] = label_scores(contract.labels, row, encoded[numbers[k]].n_words_cut)
                 self.on_progress(len(batch))
         return [found[i] for i in range(len(cases))]
 
@@ -202,7 +203,8 @@ def _generation_settings(sampling: Sampling) -> dict[str, Any]:
     return settings
 
 
-def _scores(labels: Sequence[str], log_probs: Sequence[float], n_words_cut: int) -> LabelScores:
+def label_scores(labels: Sequence[str], log_probs: Sequence[float], n_words_cut: int) -> LabelScores:
+    """Probabilities among the labels, and their sum, from the log-probability of each, in the order of `labels`."""
     highest = max(log_probs)
     weights = [math.exp(value - highest) for value in log_probs]
     total = sum(weights)

@@ -57,14 +57,14 @@ def save_calibrator(
 ) -> Path:
     """Writes it into the model's folder, beside that of the other mode. Returns the file."""
     path = folder / artifacts.CALIBRATION
-    kept = _calibrators(path) if path.exists() else {}
+    stored = _calibrators(path) if path.exists() else {}
     entry = {
         **calibrator.to_json(),
         "weights_sha256": weights_sha256,
         "contract_sha256": contract.fingerprint(),
         "fitted_on": data,
     }
-    artifacts.write_json(path, {"version": CALIBRATION_VERSION, "calibrators": {**kept, mode: entry}})
+    artifacts.write_json(path, {"version": CALIBRATION_VERSION, "calibrators": {**stored, mode: entry}})
     return path
 
 

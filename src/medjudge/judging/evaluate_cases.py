@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from medjudge import artifacts
 from medjudge.data.leakage import LeakageReport
 from medjudge.data.probes import CARRIED
 from medjudge.data.verdict_rows import VerdictRow, write_verdicts
-from medjudge.errors import DataError
+from medjudge.errors import ConfigError, DataError
 from medjudge.inference.embeddings import embed_or_why_not
 from medjudge.inference.endpoint import CHARACTERS_PER_TOKEN
 from medjudge.inference.replies import thoughts_statement
-from medjudge.judging.calibrated import apply_to, fit_on, read_calibrator, save_calibrator
-from medjudge.judging.judge import Answer, Contestant, Question, endpoint_clients
-from medjudge.judging.judge import judgement_of as judgement_of
-from medjudge.judging.probing import Probed, plan_probes, probe_rows, put_to, summarise_probes
+from medjudge.judging.answer_store import AnswerStore
+from medjudge.judging.calibrated import apply_to, fit_on, save_calibrator
+from medjudge.judging.judge import Answers, Judge, JudgeSettings, Question, check_mode, judgement_of
+from medjudge.judging.probing import Probed, Probing, plan_probes, probe_rows, put_to, summarise_probes
 from medjudge.judging.reasoning import Measured, extractor_of, measure_reasoning
 from medjudge.metrics.baselines import Baselines, every_baseline
 from medjudge.metrics.calibrators import Calibrator
@@ -29,9 +28,11 @@ from medjudge.metrics.reasoning import ReasoningResults, summarise_reasoning
 from medjudge.metrics.result_types import Results
 from medjudge.metrics.summary import AnalysisOptions, JudgeFacts, TrainingRows, summarise, with_claims
 from medjudge.metrics.wording import counted
-from medjudge.recipe import Recipe
 from medjudge.records import Case, Completion, Judgement, Rollout, Verdict
 from medjudge.rewards.composition import RewardContext
+from medjudge.settings.data import LeakageConfig
+from medjudge.settings.evaluate import EvaluateConfig
+from medjudge.settings.model import ModelConfig
 from medjudge.settings.rewards import RewardSettings
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.text import prompt_text
@@ -40,6 +41,7 @@ CARRIED_PREFIXES = tuple(f"{kind}_" for kind in CARRIED)
 """Of slices that hold rewritten texts for a probe: text of a case, which the file of verdicts leaves out."""
 
 
+THRESHOLD = LeakageConfig().near_duplicate_threshold
 LABELS_STATEMENT = (
     "Labels were scored, no text was written: every case has a verdict, and what is said here of formats and unparsed "
     "answers holds for this way of asking alone. Each verdict's confidence is its label's probability."
@@ -47,126 +49,104 @@ LABELS_STATEMENT = (
 
 
 @dataclass(frozen=True, slots=True)
-class ModelAnswers:
-    """What one model said of the cases, in their order."""
+class Evaluation:
+    """What is evaluated, and how."""
 
-    answers: list[Answer]
+    contract: TaskContract
+    models: Mapping[str, str]
+    """Name -> folder, hub id or endpoint; compared with `base` where there is one, else with the first."""
+    cases: Sequence[Case]
+    split: str
+    """What the rows are called in results."""
+    config: EvaluateConfig
+    model: ModelConfig
+    train: Sequence[Case] = ()
+    """For baselines; () where the rows of the training are not known."""
+    validation: Sequence[Case] = ()
+    """Calibrators are fitted on these, where `config.calibrator` names a kind."""
+    leakage: LeakageReport = field(
+        default_factory=lambda: LeakageReport((), {}, LeakageConfig().near_duplicate_threshold)
+    )
+    """Of `train` into `cases`."""
+    slices: tuple[str, ...] = ()
+    show_text: bool = False
+    """Whether prompts are written beside the results, for a page that shows them."""
+    parent: str | None = None
+    """The weights that adapters are loaded on."""
+    uses_saved_calibrators: bool = True
+    """Whether a calibrator that lies with a model is applied where none is fitted here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """All that one judge gave, and what it was read as."""
+
+    judge: Judge
+    answers: Answers
     lineage: dict[str, Any] | None
     """Of a model folder what weights it holds; of an endpoint what can be known of it."""
-    usage: dict[str, Any] | None = None
-    """Calls, cost and latency of an endpoint."""
-    seconds: float = 0.0
+    usage: dict[str, Any] | None
+    """Calls, cost and latency of an endpoint, on the cases as they are: probes and calibration are not counted in."""
+    judgements: list[Judgement]
+    """With calibrated confidences, where there is a calibrator."""
+    as_stated: list[Judgement]
+    probed: Probed | None
+    is_calibrated: bool
+    calibrated: str
+    """A sentence about the calibrator; "" where there is none."""
+
+    @property
+    def n_truncated(self) -> int:
+        """Answers that the token limit cut off."""
+        return sum(isinstance(answer, Completion) and not answer.stopped for answer in self.answers.first)
 
 
-def evaluate_cases(
-    recipe: Recipe,
-    models: Mapping[str, str],
-    cases: Sequence[Case],
-    train: Sequence[Case],
-    leakage: LeakageReport,
-    out_dir: Path,
-    console: Console,
-    *,
-    split: str,
-    parent: str | None = None,
-    answered: Mapping[str, ModelAnswers] | None = None,
-    validation: Sequence[Case] = (),
-    is_run: bool = False,
-) -> dict[str, Any]:
-    """Answers, judgements, baselines, results; the two files. `answered`: models that need not be asked any more."""
-    contract, config = recipe.contract, recipe.evaluate
-    clients = endpoint_clients(recipe, models, console)
-    probing = plan_probes(recipe, cases)
-    asked: dict[str, Contestant] = {}
-    told: dict[str, ModelAnswers] = {}
-    probed: dict[str, Probed] = {}
-    calibrators: dict[str, Calibrator] = {}
-    calibrated: list[str] = []
-    for name, where in models.items():
-        if answered is not None and name in answered:
-            told[name] = answered[name]
-            continue
-        one = asked[name] = Contestant(name, where, recipe, out_dir, console, client=clients.get(name), parent=parent)
-        answers = [row[0] for row in one.answers(Question(cases, [contract] * len(cases)))]
-        told[name] = ModelAnswers(answers, one.lineage, one.usage, one.seconds)
-        if probing is not None:
-            probed[name] = put_to(one, probing)
-        calibrator, sentence = _calibrator(one, recipe, validation, saved=not is_run)
-        calibrators |= {name: calibrator} if calibrator is not None else {}
-        calibrated += [sentence] if sentence else []
-        one.close()
-    said = {name: told[name].answers for name in models}
-    judgements = {
-        name: [judgement_of(contract, case, answer) for case, answer in zip(cases, done, strict=True)]
-        for name, done in said.items()
-    }
-    as_stated = judgements
-    judgements = {
-        name: apply_to(calibrators[name], said_of) if name in calibrators else said_of
-        for name, said_of in judgements.items()
-    }
-    rng = np.random.default_rng(config.seed)
-    baselines = (
-        every_baseline(
-            train,
-            cases,
-            kind=contract.kind,
-            labels=contract.labels,
-            positive=contract.positive,
-            question_fields=contract.group_fields,
-            rng=rng,
-            embed=lambda: embed_or_why_not(config.embedding, recipe.model.device),
-        )
-        if config.baselines
-        else Baselines()
-    )
-    results = summarise(
-        cases,
-        judgements,
-        contract=contract,
-        split=split,
-        baselines=baselines,
-        facts={name: _facts(cases, one) for name, one in told.items()},
-        training=TrainingRows(len(train) or None, {**leakage.to_json(), "statement": leakage.summary_line}),
-        options=AnalysisOptions(
-            reference="base" if "base" in models else next(iter(models)),
-            slices=recipe.data.slices,
-            level=config.level,
-            n_resamples=config.n_resamples,
-            seed=config.seed,
-        ),
-    )
-    measured = _measure_reasoning(recipe, cases, train, judgements, said)
+def open_judges(evaluation: Evaluation, store: AnswerStore) -> dict[str, Judge]:
+    """A judge for each model, all made before the first is asked: a missing key or another contract shows at once."""
+    for name in evaluation.config.endpoints:
+        if name not in evaluation.models:
+            raise ConfigError(
+                f"`evaluate.endpoints` has settings for {name!r}, but the models are: {', '.join(evaluation.models)}."
+            )
+    check_mode(evaluation.config.mode, evaluation.models)
+    judges = {}
+    for name, where in evaluation.models.items():
+        settings = JudgeSettings.of(name, evaluation.model, evaluation.config, evaluation.parent)
+        judges[name] = Judge(name, where, evaluation.contract, settings, store=store, doing="evaluate")
+    return judges
+
+
+def evaluate_cases(evaluation: Evaluation, out_dir: Path, judges: Mapping[str, Judge] | None = None) -> dict[str, Any]:
+    """Answers, judgements, baselines, results; the files of an evaluation in `out_dir`. Returns the numbers of a line.
+
+    judges: by the names of `models`, where a caller has made them itself; their store is then left as it is.
+    """
+    store = AnswerStore(out_dir)
+    asked = judges if judges is not None else open_judges(evaluation, store)
+    for judge in asked.values():
+        judge.announce()
+    probing = plan_probes(evaluation.contract, evaluation.config, evaluation.cases)
+    judged = {name: _judge(judge, evaluation, probing) for name, judge in asked.items()}
+    baselines = _baselines(evaluation)
+    results = _summarise(evaluation, judged, baselines)
+    measured = _measure_reasoning(evaluation, judged)
     if measured is not None:
-        results = results.model_copy(update={"reasoning": _reasoning_results(recipe, cases, measured, results)})
+        results = results.model_copy(update={"reasoning": _reasoning_results(evaluation, measured, results)})
+    judgements = {name: one.judgements for name, one in judged.items()}
+    probed = {name: one.probed for name, one in judged.items() if one.probed is not None}
     if probing is not None:
         results = with_claims(results.model_copy(update={"probes": summarise_probes(probing, judgements, probed)}))
-    notes = (*baselines.notes, *([LABELS_STATEMENT] if config.mode == "labels" else []))
-    notes += (*_sent_whole(contract, cases, list(clients)), *_thoughts(contract, told), *calibrated)
-    results = results.model_copy(update={"statements": (*results.statements, *notes)})
+    results = results.model_copy(
+        update={"statements": (*results.statements, *_statements(evaluation, judged, baselines))}
+    )
     artifacts.write_json(out_dir / artifacts.RESULTS, results.to_json())
-    rows = [
-        replace(
-            VerdictRow.of(name, _without_carried(case), judgement, answer),
-            confidence_as_stated=_confidence(as_stated[name][i]) if name in calibrators else None,
-            reasoning=measured.numbers[name][i].to_json() if measured is not None else None,
-        )
-        for name in models
-        for i, (case, judgement, answer) in enumerate(zip(cases, judgements[name], said[name], strict=True))
-    ]
-    rows += [
-        VerdictRow.of(name, _without_carried(case), judgement, role="baseline")
-        for name, guesses in baselines.judgements.items()
-        for case, judgement in zip(cases, guesses, strict=True)
-    ]
-    write_verdicts(out_dir / artifacts.VERDICTS, rows)
+    write_verdicts(out_dir / artifacts.VERDICTS, _verdict_rows(evaluation, judged, baselines, measured))
     if probing is not None:
         artifacts.write_lines(out_dir / artifacts.PROBES, probe_rows(probing, judgements, probed))
-    if recipe.report.show_text:  # the page is to show prompts, and nothing else keeps them outside of a run
-        prompts = ({"case_id": c.case_id, "prompt": prompt_text(contract.messages(c))} for c in cases)
-        artifacts.write_lines(out_dir / artifacts.PROMPTS, prompts)
-    for one in asked.values():
-        one.forget()
+    if evaluation.show_text:  # the page is to show prompts, and nothing else keeps them outside of a run
+        artifacts.write_lines(out_dir / artifacts.PROMPTS, _prompts(evaluation))
+    if judges is None:
+        store.clear()
     return {
         "n_cases": results.n_cases,
         "n_prompts_shortened": {name: one.prompts.n_shortened for name, one in results.models.items() if one.prompts},
@@ -174,26 +154,31 @@ def evaluate_cases(
     }
 
 
-def _facts(cases: Sequence[Case], one: ModelAnswers) -> JudgeFacts:
-    return JudgeFacts(
-        lineage=one.lineage,
-        seconds=round(one.seconds, 2),
-        usage=one.usage,
-        n_truncated=sum(isinstance(answer, Completion) and not answer.stopped for answer in one.answers),
-        words_cut={case.case_id: answer.n_words_cut for case, answer in zip(cases, one.answers, strict=True)},
-    )
+# --- asking -----------------------------------------------------------------------------------------------------------
 
 
-def _calibrator(
-    judge: Contestant, recipe: Recipe, validation: Sequence[Case], *, saved: bool
-) -> tuple[Calibrator | None, str]:
+def _judge(judge: Judge, evaluation: Evaluation, probing: Probing | None) -> Judged:
+    """Asks one judge everything, then lets its weights go."""
+    answers = judge.answers(Question(evaluation.cases))
+    lineage, usage = judge.lineage, judge.usage
+    probed = put_to(judge, probing) if probing is not None else None
+    calibrator, sentence = _calibrator(judge, evaluation)
+    judge.close()
+    as_stated = [
+        judgement_of(evaluation.contract, case, answer)
+        for case, answer in zip(evaluation.cases, answers.first, strict=True)
+    ]
+    judgements = apply_to(calibrator, as_stated) if calibrator is not None else as_stated
+    return Judged(judge, answers, lineage, usage, judgements, as_stated, probed, calibrator is not None, sentence)
+
+
+def _calibrator(judge: Judge, evaluation: Evaluation) -> tuple[Calibrator | None, str]:
     """The judge's calibrator and a sentence about it: fitted on `validation`, or else the one saved with the model."""
-    config, contract = recipe.evaluate, recipe.contract
+    config, validation = evaluation.config, evaluation.validation
     if config.calibrator != "none" and validation:
-        answers = judge.answers(Question(validation, [contract] * len(validation), config.calibration_split))
-        said = [judgement_of(contract, case, row[0]) for case, row in zip(validation, answers, strict=True)]
+        judgements, _ = judge.judge(validation, config.calibration_split)
         try:
-            calibrator = fit_on(config.calibrator, validation, said)
+            calibrator = fit_on(config.calibrator, validation, judgements)
         except DataError as error:
             return None, f"{judge.name}'s confidences were not calibrated: {error}"
         if judge.folder is not None and judge.lineage is not None:  # not into a hub's cache
@@ -202,25 +187,89 @@ def _calibrator(
                 calibrator,
                 mode=config.mode,
                 weights_sha256=judge.weights_sha256,
-                contract=contract,
+                contract=evaluation.contract,
                 data=config.calibration_split,
             )
-        return calibrator, _told(judge.name, calibrator, f"the split {config.calibration_split!r}")
-    if not saved or judge.folder is None:
+        return calibrator, _calibrated_sentence(judge.name, calibrator, f"the split {config.calibration_split!r}")
+    calibrator_or_none = judge.saved_calibrator() if evaluation.uses_saved_calibrators else None
+    if calibrator_or_none is None:
         return None, ""
-    found = read_calibrator(judge.folder, mode=config.mode, weights_sha256=judge.weights_sha256, contract=contract)
-    return found, "" if found is None else _told(judge.name, found, "the rows named in its calibration.json")
+    rows = "the rows named in its calibration.json"
+    return calibrator_or_none, _calibrated_sentence(judge.name, calibrator_or_none, rows)
 
 
-def _told(name: str, calibrator: Calibrator, rows: str) -> str:
+def _calibrated_sentence(name: str, calibrator: Calibrator, rows: str) -> str:
     return (
         f"{name}'s confidences are calibrated ({calibrator.kind}, fitted on {counted(calibrator.n, 'verdict')} of "
         f"{rows}); the file of verdicts has them as stated, too."
     )
 
 
-def _confidence(judgement: Judgement) -> float | None:
-    return judgement.confidence if isinstance(judgement, Verdict) else None
+# --- measuring --------------------------------------------------------------------------------------------------------
+
+
+def _baselines(evaluation: Evaluation) -> Baselines:
+    contract, config = evaluation.contract, evaluation.config
+    if not config.baselines:
+        return Baselines()
+    return every_baseline(
+        evaluation.train,
+        evaluation.cases,
+        kind=contract.kind,
+        labels=contract.labels,
+        positive=contract.positive,
+        question_fields=contract.group_fields,
+        rng=np.random.default_rng(config.seed),
+        embed=lambda: embed_or_why_not(config.embedding, evaluation.model.device),
+    )
+
+
+def _summarise(evaluation: Evaluation, judged: Mapping[str, Judged], baselines: Baselines) -> Results:
+    config = evaluation.config
+    return summarise(
+        evaluation.cases,
+        {name: one.judgements for name, one in judged.items()},
+        contract=evaluation.contract,
+        split=evaluation.split,
+        baselines=baselines,
+        facts={name: _facts(evaluation.cases, one) for name, one in judged.items()},
+        training=TrainingRows(
+            len(evaluation.train) or None,
+            {**evaluation.leakage.to_json(), "statement": evaluation.leakage.summary_line},
+        ),
+        options=AnalysisOptions(
+            reference="base" if "base" in judged else next(iter(judged)),
+            slices=evaluation.slices,
+            level=config.level,
+            n_resamples=config.n_resamples,
+            seed=config.seed,
+        ),
+    )
+
+
+def _facts(cases: Sequence[Case], one: Judged) -> JudgeFacts:
+    return JudgeFacts(
+        lineage=one.lineage,
+        seconds=round(one.answers.seconds, 2),
+        usage=one.usage,
+        n_truncated=one.n_truncated,
+        words_cut={case.case_id: answer.n_words_cut for case, answer in zip(cases, one.answers.first, strict=True)},
+    )
+
+
+def _statements(evaluation: Evaluation, judged: Mapping[str, Judged], baselines: Baselines) -> Iterator[str]:
+    """What a reader of the numbers must know, beside what the tests support."""
+    yield from baselines.notes
+    if evaluation.config.mode == "labels":
+        yield LABELS_STATEMENT
+    endpoints = [name for name, one in judged.items() if one.judge.engine.client is not None]
+    yield from _sent_whole(evaluation.contract, evaluation.cases, endpoints)
+    usages = {name: one.usage for name, one in judged.items() if one.usage is not None}
+    thoughts = thoughts_statement(usages, has_think_block=evaluation.contract.has_think_block)
+    if thoughts is not None:
+        yield thoughts
+    for one in judged.values():
+        yield from filter(None, (one.calibrated, one.judge.contract_note))
 
 
 def _sent_whole(contract: TaskContract, cases: Sequence[Case], endpoints: Sequence[str]) -> tuple[str, ...]:
@@ -238,43 +287,30 @@ def _sent_whole(contract: TaskContract, cases: Sequence[Case], endpoints: Sequen
     )
 
 
-def _thoughts(contract: TaskContract, told: Mapping[str, ModelAnswers]) -> tuple[str, ...]:
-    """Says how endpoints sent their thoughts, where any did."""
-    usages = {name: one.usage for name, one in told.items() if one.usage is not None}
-    sentence = thoughts_statement(usages, has_think_block=contract.has_think_block)
-    return () if sentence is None else (sentence,)
-
-
-def _measure_reasoning(
-    recipe: Recipe,
-    cases: Sequence[Case],
-    train: Sequence[Case],
-    judgements: Mapping[str, Sequence[Judgement]],
-    answers: Mapping[str, Sequence[Answer]],
-) -> Measured | None:
-    """The reasoning of every model's completions; None where the recipe does not ask for it, or nothing was written."""
-    config = recipe.evaluate
+def _measure_reasoning(evaluation: Evaluation, judged: Mapping[str, Judged]) -> Measured | None:
+    """The reasoning of every model's completions; None where it is not asked for, or nothing was written."""
+    config = evaluation.config
     if not config.reasoning or config.mode == "labels":
         return None
     rollouts = {
         name: [
             Rollout(case, judgement, answer)
-            for case, judgement, answer in zip(cases, judgements[name], done, strict=True)
+            for case, judgement, answer in zip(evaluation.cases, one.judgements, one.answers.first, strict=True)
             if isinstance(answer, Completion)
         ]
-        for name, done in answers.items()
+        for name, one in judged.items()
     }
     settings = RewardSettings(embedding=config.embedding, llm=config.llm)
-    known = [case for case in train if case.reason] or cases
-    context = RewardContext(recipe.contract, known, settings, config.seed, recipe.model.device)
+    known = [case for case in evaluation.train if case.reason] or evaluation.cases
+    context = RewardContext(evaluation.contract, known, settings, config.seed, evaluation.model.device)
     return measure_reasoning(rollouts, context, extractor_of(config.entities))
 
 
-def _reasoning_results(recipe: Recipe, cases: Sequence[Case], measured: Measured, results: Results) -> ReasoningResults:
-    config = recipe.evaluate
+def _reasoning_results(evaluation: Evaluation, measured: Measured, results: Results) -> ReasoningResults:
+    config = evaluation.config
     return summarise_reasoning(
         measured.numbers,
-        [case.group or case.case_id for case in cases],
+        [case.group or case.case_id for case in evaluation.cases],
         reference=str(results.reference),
         level=config.level,
         n_resamples=config.n_resamples,
@@ -284,6 +320,35 @@ def _reasoning_results(recipe: Recipe, cases: Sequence[Case], measured: Measured
     )
 
 
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def _verdict_rows(
+    evaluation: Evaluation, judged: Mapping[str, Judged], baselines: Baselines, measured: Measured | None
+) -> Iterator[VerdictRow]:
+    """One row per model and case, then one per baseline and case."""
+    cases = [_without_carried(case) for case in evaluation.cases]
+    for name, one in judged.items():
+        for i, (case, judgement, answer) in enumerate(zip(cases, one.judgements, one.answers.first, strict=True)):
+            yield replace(
+                VerdictRow.of(name, case, judgement, answer),
+                confidence_as_stated=_confidence(one.as_stated[i]) if one.is_calibrated else None,
+                reasoning=measured.numbers[name][i].to_json() if measured is not None else None,
+            )
+    for name, guesses in baselines.judgements.items():
+        for case, judgement in zip(cases, guesses, strict=True):
+            yield VerdictRow.of(name, case, judgement, role="baseline")
+
+
 def _without_carried(case: Case) -> Case:
-    kept = {name: value for name, value in case.slices.items() if not name.startswith(CARRIED_PREFIXES)}
-    return replace(case, slices=kept)
+    slices = {name: value for name, value in case.slices.items() if not name.startswith(CARRIED_PREFIXES)}
+    return replace(case, slices=slices)
+
+
+def _prompts(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
+    for case in evaluation.cases:
+        yield {"case_id": case.case_id, "prompt": prompt_text(evaluation.contract.messages(case))}
+
+
+def _confidence(judgement: Judgement) -> float | None:
+    return judgement.confidence if isinstance(judgement, Verdict) else None

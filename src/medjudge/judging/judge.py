@@ -1,191 +1,299 @@
-"""A model that is asked: a folder, a hub id or an endpoint. Loaded when first needed; what it said is kept on disk.
+"""A judge: a model under a task contract, with its calibrator, and with its answers on disk where a run wants them.
 
-A contestant is asked one question after the other (the cases as they are, the same cases changed by a probe, several
-samples of each), and a question that was answered before a cut-off is not asked again.
+Evaluation, benchmark, calibration, probes and the Python face all ask through it. A judge is asked one question after
+the other (the cases as they are, the same cases changed by a probe, several samples of each), and a question that was
+answered before a cut-off is not asked again.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
+from typing import Any, Literal
 
 from medjudge import artifacts
 from medjudge.errors import ConfigError
-from medjudge.inference.endpoint import EndpointClient, EndpointEngine
+from medjudge.inference.loader import LoadedWhenAsked, LoadSettings
+from medjudge.inference.protocol import LABELS_NEED_A_LOCAL_MODEL
+from medjudge.judging import answer_store
+from medjudge.judging.answer_store import Answer, AnswerStore, Part, model_identity
+from medjudge.judging.calibrated import Mode, read_calibrator
+from medjudge.metrics.calibrators import Calibrator
+from medjudge.models.contract import agreed_contract, check_contract, trained_under
 from medjudge.progress import Bar
-from medjudge.recipe import Recipe
 from medjudge.records import Case, Completion, Judgement, LabelScores, Unparsed, Verdict
-from medjudge.settings.endpoint import is_endpoint, parse_endpoint
+from medjudge.settings.endpoint import is_endpoint
+from medjudge.settings.engine import local_name
+from medjudge.settings.evaluate import EvaluateConfig
 from medjudge.settings.model import ModelConfig
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.thoughts import split_thoughts
+from medjudge.version import __version__
 
-Answer = Completion | LabelScores
-"""What a model said of a case in mode `generate`, or in mode `labels`."""
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeSettings:
+    """How a judge is loaded and asked."""
+
+    load: LoadSettings = field(default_factory=LoadSettings)
+    mode: Mode = "generate"
+    any_scale: bool = False
+    """Whether a rubric judge may be asked on a scale that it was not trained on, as a benchmark does."""
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        model: ModelConfig,
+        config: EvaluateConfig,
+        parent: str | None = None,
+        *,
+        any_scale: bool = False,
+    ) -> JudgeSettings:
+        """Those of one model of an evaluation. parent: the weights that an adapter is loaded on."""
+        load = LoadSettings(
+            model=model,
+            engine=config.engine,
+            batch_tokens=config.batch_tokens,
+            seed=config.seed,
+            parent=parent,
+            endpoint=config.endpoint_of(name),
+        )
+        return cls(load, config.mode, any_scale)
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a model is asked at one go: every case under its contract, once or several times."""
+    """What a judge is asked at one go: every case under its contract, once or several times."""
 
     cases: Sequence[Case]
-    contracts: Sequence[TaskContract]
-    """(n_cases,): the contract that renders each case."""
+    contracts: Sequence[TaskContract] | None = None
+    """(n_cases,): the contract that renders each case; None asks all under the judge's own."""
     title: str = ""
-    """Beside the model's name while it is asked; names the answers that are kept."""
+    """Beside the model's name while it is asked."""
     n_samples: int = 1
     temperature: float | None = None
     """Of sampling; None asks for the likeliest answer."""
 
 
-class Contestant:
-    """One model of an evaluation. `close` lets go of its weights."""
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """A judge's answers to one question, in the order of its cases."""
+
+    rows: list[list[Answer]]
+    """(n_cases, n_samples)."""
+    seconds: float
+
+    @property
+    def first(self) -> list[Answer]:
+        """The first, or only, answer to each case."""
+        return [row[0] for row in self.rows]
+
+
+class Judge:
+    """One model, named by a folder, a hub id, `vllm:` of either, or an endpoint. `close` lets go of its weights."""
 
     def __init__(
         self,
         name: str,
         where: str,
-        recipe: Recipe,
-        keep_in: Path,
-        console: Console,
+        contract: TaskContract,
+        settings: JudgeSettings | None = None,
         *,
-        client: EndpointClient | None = None,
-        parent: str | None = None,
+        store: AnswerStore | None = None,
+        doing: str = "",
+        engine: LoadedWhenAsked | None = None,
     ) -> None:
-        """keep_in: the folder of answers that wait for the others'. parent: load an adapter on these weights.
+        """Compares the contract with the model's own; nothing is loaded before the first question.
 
-        client: asks an endpoint; its answers lie in a cache of their own.
+        contract: `contract_for` finds the model's own. store: where answers wait; None keeps none. doing: before the
+        name while it is asked. engine: shared with other judges that are the same model under other contracts.
+        Raises ConfigError where the model was trained for another task, label set or answer form, where an endpoint
+        lacks its key, or where the mode does not fit; ModelError where there is no such model.
         """
-        self.name, self.where, self.recipe = name, where, recipe
-        self.seconds = 0.0
-        """Spent on the cases as they are, loading included."""
-        self._keep_in, self._console, self._client, self._parent = keep_in, console, client, parent
-        self._engine: Any = None
+        self.name, self.where, self.settings = name, where, settings or JudgeSettings()
+        check_mode(self.settings.mode, {name: where})
+        self.contract = contract
+        self.contract_note = check_contract(trained_under(where), contract, any_scale=self.settings.any_scale)
+        """Names the settings that differ from those that the model was trained under; None where none does."""
+        self.engine = engine or LoadedWhenAsked(where, self.settings.load)
+        self.engine.on_load = self._tell_of_template
+        self._store, self._doing = store, doing
         self._lineage: dict[str, Any] | None = None
 
     @property
     def lineage(self) -> dict[str, Any] | None:
-        """Of a model folder what weights it holds; of an endpoint what can be known of it."""
-        return self._client.record() if self._client is not None else self._lineage
-
-    @property
-    def folder(self) -> Path | None:
-        """Where a local model lies, beside whose weights a calibrator can be kept; None for an endpoint or a hub id."""
-        folder = Path(self.where)
-        return folder if self._client is None and folder.is_dir() else None
-
-    @property
-    def weights_sha256(self) -> str:
-        """Of the weights in `folder`, as its lineage names them or as they are."""
-        if self._lineage is not None:
-            return str(self._lineage["weights_sha256"])
-        from medjudge.models.lineage import recorded_sha256
-
-        return recorded_sha256(Path(self.where))
+        """Of a model folder what weights gave the answers; of an endpoint what can be known of it."""
+        return self._lineage or self.engine.lineage
 
     @property
     def usage(self) -> dict[str, Any] | None:
         """Calls, cost and latency of an endpoint."""
-        return None if self._client is None else self._client.usage.to_json(self._client.settings)
+        return self.engine.usage
 
-    def answers(self, question: Question) -> list[list[Answer]]:
-        """(n_cases, n_samples) answers; what a cut-off evaluation had finished comes from its work folder.
+    @property
+    def folder(self) -> Path | None:
+        """Where a local model lies, and its calibrator beside the weights; None for an endpoint or a hub id."""
+        folder = Path(local_name(self.where))
+        return folder if not is_endpoint(self.where) and folder.is_dir() else None
 
-        An endpoint's answers lie in a cache of their own, and what failed there is asked for again.
+    @property
+    def weights_sha256(self) -> str:
+        """Of the weights in `folder`, as its lineage names them or as they are."""
+        if self.lineage is not None:
+            return str(self.lineage["weights_sha256"])
+        from medjudge.models.lineage import recorded_sha256
+
+        return recorded_sha256(Path(local_name(self.where)))
+
+    def answers(self, question: Question) -> Answers:
+        """Asks what is not in the store. An endpoint's answers lie in a cache of their own; failures are retried."""
+        contracts = question.contracts or [self.contract] * len(question.cases)
+        question = replace(question, contracts=contracts)
+        store = None if is_endpoint(self.where) else self._store
+        key = self._key(question) if store is not None else ""
+        kind = LabelScores if self.settings.mode == "labels" else Completion
+        parts = list(store.parts(key, kind)) if store is not None else []
+        done, total = sum(len(part.answers) for part in parts), len(question.cases)
+        if parts:
+            self._lineage = parts[0].lineage
+        if 0 < done < total:
+            log.info("%s: goes on after %s of %s answers", self._title(question), f"{done:,}", f"{total:,}")
+        if done < total:
+            parts += self._ask_rest(question, done, store, key)
+        return Answers([row for part in parts for row in part.answers], sum(part.seconds for part in parts))
+
+    def judge(self, cases: Sequence[Case], title: str = "") -> tuple[list[Judgement], list[Answer]]:
+        """(judgements, the answers that they were read from), one per case."""
+        answers = self.answers(Question(cases, title=title)).first
+        return [judgement_of(self.contract, case, a) for case, a in zip(cases, answers, strict=True)], answers
+
+    def saved_calibrator(self) -> Calibrator | None:
+        """What `medjudge calibrate` saved with the model for this way of asking; None where there is none.
+
+        Raises ConfigError for one that belongs to other weights or another contract.
         """
-        started = time.monotonic()
-        if self._client is not None:
-            answers = self._ask_endpoint(self._client, question)
-            self.seconds += time.monotonic() - started if not question.title else 0.0
-            return answers
-        path = self._kept(question)
-        kind = LabelScores if self.recipe.evaluate.mode == "labels" else Completion
-        if (kept := artifacts.read_kept(path)) is not None:
-            self._lineage = kept["lineage"]
-            self.seconds += kept["seconds"]
-            return [[kind(**answer) for answer in row] for row in kept["answers"]]
-        artifacts.remove(path)  # damaged: the model is asked again
-        answers = self._ask_model(question)
-        seconds = time.monotonic() - started if not question.title else 0.0
-        self.seconds += seconds
-        kept = {"lineage": self._lineage, "seconds": seconds, "answers": [[asdict(a) for a in row] for row in answers]}
-        artifacts.write_kept(path, kept)
-        return answers
+        if self.folder is None:
+            return None
+        if not (self.folder / artifacts.CALIBRATION).exists():  # hashing weights takes a while
+            return None
+        return read_calibrator(
+            self.folder, mode=self.settings.mode, weights_sha256=self.weights_sha256, contract=self.contract
+        )
+
+    def announce(self) -> None:
+        """Logs what a person may want to stop for: where texts go, and settings other than those of the training."""
+        if self.engine.client is not None and not self.engine.client.endpoint.is_loopback:
+            log.info("%s: the text of the cases is sent to %s", self.name, self.engine.client.endpoint.host)
+        if self.contract_note is not None:
+            log.warning(self.contract_note)
 
     def close(self) -> None:
         """Lets the weights go, before the next model's are loaded."""
-        self._engine = None
+        self.engine.close()
 
-    def forget(self) -> None:
-        """Removes the answers that were kept: what they were kept for is written."""
-        for path in self._keep_in.glob(f".answers-{self._key}-*.json"):
-            path.unlink()
+    # --- asking -------------------------------------------------------------------------------------------------------
 
-    @property
-    def _key(self) -> str:
-        return artifacts.sha256_json(self.name)[:12]
+    def _ask_rest(self, question: Question, done: int, store: AnswerStore | None, key: str) -> list[Part]:
+        self.engine.load()  # before the clock: what loading takes is no speed of the judge
+        total = len(question.cases)
+        size = answer_store.PART if store is not None else total
+        parts = []
+        with Bar(self._title(question), total) as bar:
+            bar.advance(done)
+            self.engine.on_progress = bar.advance
+            if self.engine.client is not None:
+                self.engine.client.on_note = bar.note
+            for start in range(done, total, size):
+                started = time.monotonic()
+                rows = self._ask(question, start, min(total, start + size))
+                part = Part(rows, self.engine.lineage, time.monotonic() - started)
+                if store is not None:
+                    store.write(key, start, part)
+                parts.append(part)
+        self._lineage = parts[0].lineage if not is_endpoint(self.where) else None
+        return parts
 
-    def _kept(self, question: Question) -> Path:
-        asked = artifacts.sha256_json([question.title, question.n_samples, question.temperature])[:12]
-        return self._keep_in / f".answers-{self._key}-{asked}.json"
+    def _ask(self, question: Question, start: int, end: int) -> list[list[Answer]]:
+        """(n_cases, n_samples) answers to the cases from `start` to `end`, those of each contract asked at one go."""
+        contracts = (question.contracts or ())[start:end]
+        places: dict[str, list[int]] = {}
+        for i, contract in enumerate(contracts):
+            places.setdefault(contract.fingerprint(), []).append(i)
+        by_place: dict[int, list[Answer]] = {}
+        for rows in places.values():
+            cases = [question.cases[start + i] for i in rows]
+            answers = self._ask_alike(contracts[rows[0]], cases, question, seed=self.settings.load.seed + start)
+            by_place |= dict(zip(rows, answers, strict=True))
+        return [by_place[i] for i in range(end - start)]
 
-    def _ask_endpoint(self, client: EndpointClient, question: Question) -> list[list[Answer]]:
-        with self._bar(question, len(question.cases) * question.n_samples) as bar:
-            client.on_progress, client.on_note = bar.advance, bar.note
-            engine = EndpointEngine(client)
-            rounds = [
-                _by_contract(
-                    question,
-                    lambda contract, cases, sample=sample: engine.generate(  # type: ignore[misc]
-                        contract, cases, sample=sample, temperature=question.temperature
-                    ),
-                )
-                for sample in range(question.n_samples)
-            ]
-        return [list(row) for row in zip(*rounds, strict=True)]
-
-    def _ask_model(self, question: Question) -> list[list[Answer]]:
-        engine = self._loaded()
-        with self._bar(question, len(question.cases)) as bar:
-            engine.on_progress = bar.advance
-            if question.temperature is not None:
-                return _by_contract(question, lambda contract, cases: self._sampled(contract, cases, question))
-            if self.recipe.evaluate.mode == "labels":
-                ask: Callable[[TaskContract, Sequence[Case]], Sequence[Answer]] = engine.label_logprobs
-            else:
-                ask = engine.generate
-            return [[answer] for answer in _by_contract(question, ask)]
-
-    def _sampled(self, contract: TaskContract, cases: Sequence[Case], question: Question) -> list[list[Completion]]:
-        import torch
-
-        from medjudge.inference.rollouts import Sampling
-
-        generator = torch.Generator().manual_seed(self.recipe.evaluate.seed)
-        sampling = Sampling(temperature=question.temperature or 1.0)
-        drawn: list[list[Completion]] = self._loaded().sample(contract, cases, question.n_samples, sampling, generator)
-        return drawn
-
-    def _loaded(self) -> Any:
-        """The engine; its model is loaded now if it is not yet."""
-        if self._engine is not None:
-            return self._engine
-        from medjudge.inference.local import Engine
-
-        model, tokenizer, lineage = load_judge(
-            self.where, self.recipe.model, self.recipe.contract, parent=self._parent, console=self._console
+    def _ask_alike(
+        self, contract: TaskContract, cases: Sequence[Case], question: Question, *, seed: int
+    ) -> list[list[Answer]]:
+        if question.temperature is not None:
+            drawn = self.engine.sample(contract, cases, question.n_samples, temperature=question.temperature, seed=seed)
+            return [list(row) for row in drawn]
+        ask: Callable[[TaskContract, Sequence[Case]], Sequence[Answer]] = (
+            self.engine.label_logprobs if self.settings.mode == "labels" else self.engine.generate
         )
-        self._lineage = lineage.to_json() if lineage is not None else None
-        self._engine = Engine(model, tokenizer, batch_tokens=self.recipe.evaluate.batch_tokens)
-        return self._engine
+        return [[answer] for answer in ask(contract, cases)]
 
-    def _bar(self, question: Question, n: int) -> Bar:
-        return Bar(f"evaluate {self.name}{f', {question.title}' if question.title else ''}", n, self._console)
+    def _key(self, question: Question) -> str:
+        """Of all that decides the answers to a question."""
+        load = self.settings.load
+        known = {id(contract): contract.fingerprint() for contract in question.contracts or ()}
+        decides = {
+            "model": [model_identity(self.where), load.parent, load.model.model_dump(mode="json")],
+            "engine": "vllm" if self.engine.uses_vllm else "transformers",
+            "mode": self.settings.mode,
+            "contracts": [known[id(contract)] for contract in question.contracts or ()],
+            "cases": [[case.case_id, dict(case.inputs)] for case in question.cases],
+            "samples": [question.n_samples, question.temperature, load.seed],
+            "version": __version__,
+        }
+        return artifacts.sha256_json(decides)[:16]
+
+    def _title(self, question: Question) -> str:
+        return f"{self._doing} {self.name}".strip() + (f", {question.title}" if question.title else "")
+
+    def _tell_of_template(self, tokenizer: Any) -> None:
+        from medjudge.tasks.encoding import instructions_lead_the_user_turn
+
+        if instructions_lead_the_user_turn(self.contract, tokenizer):
+            log.info("%s: its chat template takes no system turn, so the instructions lead the user turn", self.where)
+
+
+# --- what is checked before a judge is asked, and how an answer is read -----------------------------------------------
+
+
+def check_mode(mode: Literal["generate", "labels"], models: Mapping[str, str]) -> None:
+    """Raises ConfigError where labels are to be scored and an endpoint is among the models."""
+    if mode == "labels" and (named := [name for name, where in models.items() if is_endpoint(where)]):
+        raise ConfigError(LABELS_NEED_A_LOCAL_MODEL.format(names=", ".join(named)))
+
+
+def contract_for(models: Sequence[str], kind: str | None = None) -> TaskContract | None:
+    """The contract that these models were trained under, which none of the settings need repeat.
+
+    kind: of the task, where it is named: folders here that were trained for it then tell their settings, and None says
+    that none does, or that they differ. Raises ConfigError where no kind is named, and no model tells its contract or
+    two differ.
+    """
+    # With the task named, nothing is downloaded before the other arguments have been checked.
+    asked = [where for where in models if kind is None or Path(local_name(where)).is_dir()]
+    trained = [trained_under(where) for where in asked]
+    contract = agreed_contract(trained, kind)
+    if contract is None and kind is None:
+        raise ConfigError(
+            f"{', '.join(models)}: no {artifacts.CONTRACT} says what the task is. An endpoint, a hub id and a folder "
+            "from elsewhere hold none: name the task (--task KIND, or a recipe's [task])."
+        )
+    return contract
 
 
 def judgement_of(contract: TaskContract, case: Case, answer: Answer) -> Judgement:
@@ -215,64 +323,3 @@ def _read(contract: TaskContract, case: Case, completion: Completion) -> Judgeme
     if not completion.stopped and judgement.kind == "format":
         return replace(judgement, reason=f"cut off at the token limit: {judgement.reason}", kind="truncated")
     return judgement
-
-
-def load_judge(
-    where: str, config: ModelConfig, contract: TaskContract, *, parent: str | None, console: Console
-) -> tuple[Any, Any, Any]:
-    """(model, tokenizer, lineage) of a folder or hub id, fit to answer. Raises ConfigError for another contract's."""
-    from medjudge.inference.local import fit_for_inference
-    from medjudge.models.lineage import load_any
-    from medjudge.models.load import resolve
-    from medjudge.tasks.encoding import instructions_lead_the_user_turn
-
-    folder = resolve(where)
-    is_adapter = (folder / "adapter_config.json").exists()
-    model, tokenizer, lineage = load_any(folder, config, parent=parent if is_adapter else None)
-    if is_adapter and lineage is None:
-        console.print(f"  {where}: this adapter has no {artifacts.LINEAGE}, so its parent could not be checked.")
-    if lineage is not None and lineage.contract_sha256 not in (None, contract.fingerprint()):
-        raise ConfigError(
-            f"{where} was trained under contract {str(lineage.contract_sha256)[:16]}, but this evaluation asks under "
-            f"{contract.fingerprint()[:16]}: the `[task]` settings or the program's version differ. Evaluate with the "
-            "recipe that it was trained with (`medjudge evaluate --recipe`), or train it under this one."
-        )
-    if instructions_lead_the_user_turn(contract, tokenizer):
-        console.print(
-            f"  {where}: its chat template takes no system turn, so the instructions lead the user turn", soft_wrap=True
-        )
-    return fit_for_inference(model), tokenizer, lineage
-
-
-def endpoint_clients(recipe: Recipe, models: Mapping[str, str], console: Console) -> dict[str, EndpointClient]:
-    """A client for each model that is an endpoint, all made before the first is asked: a missing key shows at once."""
-    config = recipe.evaluate
-    for name in config.endpoints:
-        if name not in models:
-            raise ConfigError(
-                f"`evaluate.endpoints` has settings for {name!r}, but the models are: {', '.join(models)}."
-            )
-    if config.mode == "labels" and (named := [name for name, where in models.items() if is_endpoint(where)]):
-        raise ConfigError(
-            f"`evaluate.mode` is labels, but an endpoint ({', '.join(named)}) gives no probabilities of labels: "
-            "take generate."
-        )
-    clients = {}
-    for name, where in models.items():
-        if is_endpoint(where):
-            clients[name] = client = EndpointClient(parse_endpoint(where), config.endpoint_of(name))
-            if not client.endpoint.is_loopback:
-                console.print(f"  {name}: the text of the cases is sent to {client.endpoint.host}")
-    return clients
-
-
-def _by_contract(question: Question, ask: Callable[[TaskContract, Sequence[Case]], Sequence[Any]]) -> list[Any]:
-    """Asks the cases of each contract at one go; the answers in the order of the cases."""
-    places: dict[str, list[int]] = {}
-    for i, contract in enumerate(question.contracts):
-        places.setdefault(contract.fingerprint(), []).append(i)
-    found: dict[int, Any] = {}
-    for rows in places.values():
-        answers = ask(question.contracts[rows[0]], [question.cases[i] for i in rows])
-        found |= dict(zip(rows, answers, strict=True))
-    return [found[i] for i in range(len(question.cases))]

@@ -15,7 +15,8 @@ import numpy as np
 from medjudge.data.probes import PROBES, ProbedCase, probe_cases, probes_for
 from medjudge.data.splits import seeded_sample
 from medjudge.errors import DataError
-from medjudge.judging.judge import Answer, Contestant, Question, judgement_of
+from medjudge.judging.answer_store import Answer
+from medjudge.judging.judge import Judge, Question, judgement_of
 from medjudge.metrics.probes import (
     ConsistencyResult,
     JudgeProbes,
@@ -26,8 +27,9 @@ from medjudge.metrics.probes import (
     probe_result,
     self_consistency,
 )
-from medjudge.recipe import Recipe
 from medjudge.records import Case, Completion, Judgement, Verdict
+from medjudge.settings.evaluate import EvaluateConfig
+from medjudge.tasks.contract import TaskContract
 
 ALL = "all"
 """Every probe that fits the task."""
@@ -37,7 +39,8 @@ ALL = "all"
 class Probing:
     """What every judge is put to."""
 
-    recipe: Recipe
+    contract: TaskContract
+    config: EvaluateConfig
     cases: Sequence[Case]
     """Those that are probed and sampled."""
     probed: Mapping[str, Sequence[ProbedCase]]
@@ -57,39 +60,36 @@ class Probed:
     """Probe -> why this model cannot be asked so: the changed prompts do not fit it."""
 
 
-def plan_probes(recipe: Recipe, cases: Sequence[Case]) -> Probing | None:
-    """The changed cases of every probe that the recipe names; None where it names none and draws no samples."""
-    config = recipe.evaluate
+def plan_probes(contract: TaskContract, config: EvaluateConfig, cases: Sequence[Case]) -> Probing | None:
+    """The changed cases of every probe that `config` names; None where it names none and draws no samples."""
     if not config.probes and not config.samples:
         return None
     chosen = seeded_sample(cases, config.probe_cases, config.seed)
-    names = list(probes_for(recipe.contract)) if ALL in config.probes else list(dict.fromkeys(config.probes))
+    names = list(probes_for(contract)) if ALL in config.probes else list(dict.fromkeys(config.probes))
     probed, skipped = {}, {}
     for name in names:
-        changed = probe_cases(name, chosen, recipe.contract, rng=np.random.default_rng(config.seed))
+        changed = probe_cases(name, chosen, contract, rng=np.random.default_rng(config.seed))
         if changed:
             probed[name] = changed
         else:
             skipped[name] = f"none of {len(chosen):,} cases can be changed so: {PROBES[name].change}."
-    return Probing(recipe, chosen, probed, skipped)
+    return Probing(contract, config, chosen, probed, skipped)
 
 
-def put_to(contestant: Contestant, probing: Probing) -> Probed:
-    """Asks one model everything. What it was asked before a cut-off is not asked again."""
+def put_to(judge: Judge, probing: Probing) -> Probed:
+    """Asks one judge everything. What it was asked before a cut-off is not asked again."""
     answers, not_asked = {}, {}
     for name, changed in probing.probed.items():
         question = Question([one.case for one in changed], [one.contract for one in changed], f"probe {name}")
         try:
-            answers[name] = [row[0] for row in contestant.answers(question)]
+            answers[name] = judge.answers(question).first
         except DataError as error:  # longer instructions than the task's limit leaves room for, say
             not_asked[name] = str(error)
-    config = probing.recipe.evaluate
+    config = probing.config
     samples: Sequence[Sequence[Answer]] = ()
     if config.samples:
-        contracts = [probing.recipe.contract] * len(probing.cases)
-        samples = contestant.answers(
-            Question(probing.cases, contracts, "samples", config.samples, config.sample_temperature)
-        )
+        question = Question(probing.cases, None, "samples", config.samples, config.sample_temperature)
+        samples = judge.answers(question).rows
     return Probed(answers, samples, not_asked)
 
 
@@ -104,8 +104,8 @@ def summarise_probes(
     for name, probed in answers.items():
         before = {judgement.case_id: judgement for judgement in judgements[name]}
         flips = {
-            probe: _flips(probing, probe, before, _read(probing.probed[probe], said))
-            for probe, said in probed.probes.items()
+            probe: _flips(probing, probe, before, _read(probing.probed[probe], after))
+            for probe, after in probed.probes.items()
         }
         consistency = _consistency(probing, probed) if probed.samples else None
         judges[name] = JudgeProbes(flips=flips, consistency=consistency, not_asked=dict(probed.not_asked))
@@ -118,10 +118,10 @@ def probe_rows(
     """One row per judge, probe and case, and one per sample: labels before and after, and what was written."""
     for name, probed in answers.items():
         before = {judgement.case_id: judgement for judgement in judgements[name]}
-        for probe, said in probed.probes.items():
+        for probe, answered in probed.probes.items():
             changed = probing.probed[probe]
-            after = _read(changed, said)
-            for one, answer in zip(changed, said, strict=True):
+            after = _read(changed, answered)
+            for one, answer in zip(changed, answered, strict=True):
                 first, second = before[one.case.case_id], after[one.case.case_id]
                 expected = one.expected[first.label] if isinstance(first, Verdict) else None
                 yield {
@@ -135,7 +135,7 @@ def probe_rows(
                 }
         for case, drawn in zip(probing.cases, probed.samples, strict=bool(probed.samples)):
             for number, answer in enumerate(drawn):
-                judgement = judgement_of(probing.recipe.contract, case, answer)
+                judgement = judgement_of(probing.contract, case, answer)
                 yield {
                     "model": name,
                     "sample": number,
@@ -145,33 +145,32 @@ def probe_rows(
                 }
 
 
-def _read(changed: Sequence[ProbedCase], said: Sequence[Answer]) -> dict[str, Judgement]:
+def _read(changed: Sequence[ProbedCase], answers: Sequence[Answer]) -> dict[str, Judgement]:
     return {
         one.case.case_id: judgement_of(one.contract, one.case, answer)
-        for one, answer in zip(changed, said, strict=True)
+        for one, answer in zip(changed, answers, strict=True)
     }
 
 
 def _flips(
     probing: Probing, probe: str, before: Mapping[str, Judgement], after: Mapping[str, Judgement]
 ) -> ProbeResult:
-    config, changed = probing.recipe.evaluate, probing.probed[probe]
-    found = flip_rate(
+    config, changed = probing.config, probing.probed[probe]
+    rate = flip_rate(
         before,
         after,
         {one.case.case_id: one.expected for one in changed},
         {one.case.case_id: one.case.group for one in changed},
-        positive=probing.recipe.contract.positive,
+        positive=probing.contract.positive,
         level=config.level,
         n_resamples=config.n_resamples,
         rng=np.random.default_rng(config.seed),
     )
-    told = PROBES[probe]
-    return probe_result(found, title=told.title, change=told.change, n_cases=len(probing.cases))
+    return probe_result(rate, title=PROBES[probe].title, change=PROBES[probe].change, n_cases=len(probing.cases))
 
 
 def _consistency(probing: Probing, probed: Probed) -> ConsistencyResult:
-    config, contract = probing.recipe.evaluate, probing.recipe.contract
+    config, contract = probing.config, probing.contract
     place = {label: code for code, label in enumerate(contract.labels)}
 
     def code(case: Case, answer: Answer) -> int:
@@ -180,7 +179,7 @@ def _consistency(probing: Probing, probed: Probed) -> ConsistencyResult:
 
     rows = list(zip(probing.cases, probed.samples, strict=True))
     rated = all(case.gold is not None for case in probing.cases)
-    found = self_consistency(
+    agreement = self_consistency(
         np.array([[code(case, answer) for answer in drawn] for case, drawn in rows]),
         np.unique([case.group or f"case {case.case_id}" for case in probing.cases], return_inverse=True)[1],
         np.array([place[str(case.gold)] for case in probing.cases]) if rated else None,
@@ -188,4 +187,4 @@ def _consistency(probing: Probing, probed: Probed) -> ConsistencyResult:
         n_resamples=config.n_resamples,
         rng=np.random.default_rng(config.seed),
     )
-    return consistency_result(found, temperature=config.sample_temperature)
+    return consistency_result(agreement, temperature=config.sample_temperature)

@@ -48,8 +48,8 @@ def measure_reasoning(
     numbers = {name: [_citations(rollout) for rollout in rows] for name, rows in rollouts.items()}
     facts: dict[str, str] = {}
     not_measured: dict[str, str] = {}
-    told = any(rollout.case.reason for rows in rollouts.values() for rollout in rows)
-    if told:
+    has_reasons = any(rollout.case.reason for rows in rollouts.values() for rollout in rows)
+    if has_reasons:
         similarity = embedding(context)
         for name, rows in rollouts.items():
             values = similarity(rows)
@@ -59,7 +59,7 @@ def measure_reasoning(
         facts["entities"] = entities.name
     if context.settings.llm.judge is None:
         not_measured["judge_score"] = "no judge is named (`evaluate.llm.judge`)"
-    elif told:
+    elif has_reasons:
         marks = llm_reward(context)
         for name, rows in rollouts.items():
             numbers[name] = [

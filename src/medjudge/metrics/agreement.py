@@ -56,6 +56,8 @@ class Statistic:
     """Whether it is a share of rows."""
     biased: bool = False
     """Whether its jackknife interval is centred on the bias-corrected value."""
+    from_counts: Callable[[FloatArray], FloatArray] | None = None
+    """(..., K, K + 2) counts, see `classification.group_counts` -> (...) values; None for those computed below."""
 
 
 STATISTICS: dict[str, Statistic] = {
@@ -118,7 +120,10 @@ def agreement_statistics(outcomes: Outcomes) -> dict[str, float]:
     statistics["alpha_nominal"] = krippendorff_alpha(ratings, n_labels)
     if outcomes.ordered:
         statistics |= _of_ordered_labels(gold, answer, n_labels)
-    return {name: statistics[name] for name in available_statistics(outcomes)}
+    available = available_statistics(outcomes)
+    added = _added(group_counts(outcomes).sum(0), available)
+    statistics |= {name: float(value) for name, value in added.items()}
+    return {name: statistics[name] for name in available}
 
 
 def available_statistics(outcomes: Outcomes) -> list[str]:
@@ -182,7 +187,7 @@ def statistics_from_counts(
     table = counts[..., :n_labels]
     available = _available(positive is not None, ordered)
     wanted = list(available) if names is None else [name for name in names if name in available]
-    statistics: dict[str, FloatArray] = {}
+    statistics: dict[str, FloatArray] = _added(counts, wanted)
     equal = _agreement_weights(n_labels, "identity")
     of_table: dict[str, Callable[[], FloatArray]] = {
         "kappa": lambda: _kappa_from_table(table, equal),
@@ -198,6 +203,12 @@ def statistics_from_counts(
         if not statistics.keys() >= set(wanted):
             statistics |= _ordered_from_table(table)
     return {name: statistics[name] for name in wanted}
+
+
+def _added(counts: FloatArray, names: Sequence[str]) -> dict[str, FloatArray]:
+    """Of these statistics, those that carry their own function."""
+    functions = {name: STATISTICS[name].from_counts for name in names}
+    return {name: np.asarray(function(counts)) for name, function in functions.items() if function is not None}
 
 
 def _all_rows_from_counts(counts: FloatArray, positive: int | None) -> dict[str, FloatArray]:

@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -197,6 +197,33 @@ def load_any(
     quantize: load the parent quantised as `config` says, which is what an adapter is trained on.
     Raises LineageError, naming both hashes, if the parent is not the one that the adapter was trained on.
     """
+    located = locate(model, parent=parent, revision=revision)
+    if located.parent is None:
+        tokenizer = load_tokenizer(located.folder, config.chat_template)
+        return load_weights(located.folder, config, tokenizer), tokenizer, located.lineage
+    tokenizer = load_tokenizer(located.tokenizer_folder, config.chat_template)
+    base = load_weights(located.parent, config, tokenizer, quantize=quantize)
+    with offline():
+        return PeftModel.from_pretrained(base, located.folder), tokenizer, located.lineage
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """The folders of a model whose hashes are those of its lineage; nothing is loaded."""
+
+    folder: Path
+    lineage: Lineage | None
+    parent: Path | None
+    """Of an adapter: the whole weights that it was trained on."""
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """An adapter's own tokenizer goes before its parent's."""
+        return self.folder if self.parent is None or (self.folder / "tokenizer.json").exists() else self.parent
+
+
+def locate(model: str | Path, *, parent: str | Path | None = None, revision: str | None = None) -> Located:
+    """Where a model's files lie, checked against its lineage. Arguments and errors as of `load_any`."""
     folder = resolve(model, revision)
     artifacts.check_outputs(folder)
     lineage = read_lineage(folder)
@@ -208,8 +235,7 @@ def load_any(
     if not (folder / "adapter_config.json").exists():
         if parent is not None:
             raise ModelError(f"{folder} holds whole weights, not an adapter: it takes no parent.")
-        tokenizer = load_tokenizer(folder, config.chat_template)
-        return load_weights(folder, config, tokenizer), tokenizer, lineage
+        return Located(folder, lineage, None)
     parent_folder = _parent_folder(folder, lineage, parent)
     expected = lineage.parent if lineage is not None else None
     if expected is not None and not holds_weights(parent_folder, expected.weights_sha256):
@@ -218,10 +244,7 @@ def load_any(
             f"{weights_sha256(parent_folder)}. On other weights an adapter is noise. Load it on {expected.path}, or "
             "train it anew."
         )
-    tokenizer = load_tokenizer(folder if (folder / "tokenizer.json").exists() else parent_folder, config.chat_template)
-    base = load_weights(parent_folder, config, tokenizer, quantize=quantize)
-    with offline():
-        return PeftModel.from_pretrained(base, folder), tokenizer, lineage
+    return Located(folder, lineage, parent_folder)
 
 
 def _parent_folder(folder: Path, lineage: Lineage | None, parent: str | Path | None) -> Path:
@@ -307,6 +330,8 @@ def merge_adapter(
             f"`merge.max_logit_difference` = {max_logit_difference:g}: what was saved is not what was trained."
         )
     dtype = pick_dtype(config.dtype, pick_device(config.device))
+    if (adapter / artifacts.CONTRACT).exists():  # an adapter of an earlier version has none
+        shutil.copyfile(adapter / artifacts.CONTRACT, out / artifacts.CONTRACT)
     if dtype != torch.float32:
         again = again.to(dtype)
         again.save_pretrained(out)
@@ -315,18 +340,12 @@ def merge_adapter(
         stored = proof_logits(again, prompts)
         del again
         proof |= _difference_to_trained(adapter, config, dtype, stored, prompts)
-    merged_lineage = Lineage(
+    merged_lineage = replace(
+        lineage,
         kind="merged",
         stage=stage,
         weights_sha256=weights_sha256(out),
-        base=lineage.base,
-        base_revision=lineage.base_revision,
-        parent=lineage.parent,
-        contract_sha256=lineage.contract_sha256,
-        recipe_sha256=lineage.recipe_sha256,
-        data_sha256=lineage.data_sha256,
         merge={"adapter_sha256": lineage.weights_sha256, "dtype": str(dtype).removeprefix("torch."), **proof},
-        adapter=lineage.adapter,
         ancestry=(
             *lineage.ancestry,
             {"stage": lineage.stage, "kind": "adapter", "name": adapter.name, "weights_sha256": lineage.weights_sha256},

@@ -13,31 +13,27 @@ be read, or that gives no reasons, earns 0 without asking.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from medjudge.errors import ConfigError, ModelError
+from medjudge.inference.endpoint import EndpointClient
+from medjudge.inference.loader import LoadedWhenAsked, LoadSettings
+from medjudge.inference.protocol import Engine
+from medjudge.models.contract import check_contract, trained_under
 from medjudge.records import Case, Completion, Rollout, Verdict
 from medjudge.rewards.composition import RewardContext
-from medjudge.settings.rewards import LlmSettings
-from medjudge.tasks.contract import TaskContract
+from medjudge.settings.model import ModelConfig
 from medjudge.tasks.marks import Marks, ReasoningContract
 
-if TYPE_CHECKING:
-    from medjudge.inference.endpoint import EndpointClient
+log = logging.getLogger(__name__)
 
 FEWEST_COUNTED = 20
 """The share of failures is taken over at least so many reasonings."""
-
-
-class Engine(Protocol):
-    """What answers prompts: a model in this process, an endpoint, or a scripted double."""
-
-    def generate(self, contract: TaskContract, cases: Sequence[Case]) -> list[Completion]:
-        """One completion per case, in the order of the cases."""
 
 
 def reasoning_case(rollout: Rollout) -> Case:
@@ -83,10 +79,10 @@ class ReasoningScorer:
 
         Raises ModelError where it failed on more than the share that is borne, counted over all calls.
         """
-        found = self._ask({_content(case): case for case in cases})
+        outcomes = self._ask({_content(case): case for case in cases})
         marks: list[Marks | None] = []
         for case in cases:
-            outcome = found[_content(case)]
+            outcome = outcomes[_content(case)]
             marks.append(outcome if isinstance(outcome, Marks) else None)
             if isinstance(outcome, str):
                 self.counts.reasons[outcome] += 1
@@ -98,7 +94,7 @@ class ReasoningScorer:
 
     def _ask(self, distinct: dict[str, Case]) -> dict[str, Marks | str]:
         """Marks by content, or why there are none."""
-        found: dict[str, Marks | str] = {}
+        outcomes: dict[str, Marks | str] = {}
         todo = distinct
         for n_reasks in range(self.max_reasks + 1):
             if not todo:
@@ -109,11 +105,11 @@ class ReasoningScorer:
             completions = self.engine.generate(self.contract, list(todo.values()))
             for (content, case), completion in zip(todo.items(), completions, strict=True):
                 outcome, ask_again = self._read(completion)
-                found[content] = outcome
+                outcomes[content] = outcome
                 if ask_again:
                     unreadable[content] = replace(case, inputs={**case.inputs, "problem": str(outcome)})
             todo = unreadable
-        return found
+        return outcomes
 
     def _read(self, completion: Completion) -> tuple[Marks | str, bool]:
         """(marks, or why there are none; whether asking again may help)."""
@@ -207,61 +203,34 @@ def _rationale(rollout: Rollout) -> str:
 
 
 def llm_reward(context: RewardContext) -> LlmReward:
-    """The reward of a run. Raises ConfigError where no judge is named or its endpoint cannot be asked."""
+    """The reward of a run. The judge's weights are loaded when it is first asked.
+
+    Raises ConfigError where no judge is named, its endpoint cannot be asked, or it was trained for another task than
+    marking; ModelError where there is no such model.
+    """
     settings = context.settings.llm
-    engine, client = open_judge(settings, context.device)
+    if settings.judge is None:
+        raise ConfigError(
+            "the reward `llm` needs a judge: set `grpo.reward_settings.llm.judge` to a model folder, a hub id or "
+            "openai:MODEL@URL."
+        )
     contract = ReasoningContract(
         instructions=settings.instructions,
         lenient=settings.lenient,
         max_prompt_tokens=settings.max_prompt_tokens,
         max_completion_tokens=settings.max_completion_tokens,
     )
+    if (note := check_contract(trained_under(settings.judge), contract)) is not None:
+        log.warning(note)
+    load = LoadSettings(
+        model=ModelConfig(device=context.device), batch_tokens=settings.batch_tokens, endpoint=settings.endpoint
+    )
+    engine = LoadedWhenAsked(settings.judge, load)
     scorer = ReasoningScorer(
         engine,
         contract,
-        name=str(settings.judge),
+        name=settings.judge,
         max_reasks=settings.max_reasks,
         max_failed_share=settings.max_failed_share,
     )
-    return LlmReward(scorer, client)
-
-
-def open_judge(settings: LlmSettings, device: str | None = None) -> tuple[Engine, EndpointClient | None]:
-    """The judge model, and the client behind it where it is an endpoint. Raises ConfigError, ModelError."""
-    if settings.judge is None:
-        raise ConfigError(
-            "the reward `llm` needs a judge: set `grpo.reward_settings.llm.judge` to a model folder, a hub id or "
-            "openai:MODEL@URL."
-        )
-    from medjudge.inference.endpoint import EndpointClient, EndpointEngine
-    from medjudge.settings.endpoint import is_endpoint, parse_endpoint
-
-    if is_endpoint(settings.judge):
-        client = EndpointClient(parse_endpoint(settings.judge), settings.endpoint)
-        return EndpointEngine(client), client
-    return LocalJudge(settings.judge, device, settings.batch_tokens), None
-
-
-class LocalJudge:
-    """A model folder or hub id, loaded when it is first asked, answering in batches, greedily."""
-
-    def __init__(self, model: str, device: str | None, batch_tokens: int) -> None:
-        """Raises ModelError where there is no such model."""
-        from medjudge.models.load import resolve
-
-        self.folder, self.device, self.batch_tokens = resolve(model), device, batch_tokens
-        self._engine: Engine | None = None
-
-    def generate(self, contract: TaskContract, cases: Sequence[Case]) -> list[Completion]:
-        """One completion per case, in the order of the cases."""
-        if not cases:
-            return []
-        if self._engine is None:
-            from medjudge.inference.local import Engine as LocalEngine
-            from medjudge.inference.local import fit_for_inference
-            from medjudge.models.lineage import load_any
-            from medjudge.settings.model import ModelConfig
-
-            model, tokenizer, _ = load_any(self.folder, ModelConfig(device=self.device))
-            self._engine = LocalEngine(fit_for_inference(model), tokenizer, batch_tokens=self.batch_tokens)
-        return self._engine.generate(contract, cases)
+    return LlmReward(scorer, engine.client)

@@ -31,6 +31,7 @@ from medjudge.runs.stages import StageContext, is_active, reading_stages, traini
 from medjudge.runs.summaries import stage_sentence
 from medjudge.settings.base import without_transport
 from medjudge.settings.data import SPLIT_SOURCES
+from medjudge.settings.engine import local_name
 from medjudge.settings.model import SCRATCH_BASE, TINY_BASE
 from medjudge.version import __version__
 
@@ -339,6 +340,7 @@ def _signature(source: str) -> str:
     """What tells that a source changed: contents of a file, size and time of a folder's files, else its name."""
     from medjudge.data.rows import BUILTIN, source_files
 
+    source = local_name(source)
     if source == TINY_BASE:
         return artifacts.sha256_file(BUILTIN_DIR / "tiny" / "model.safetensors")
     if source.startswith(BUILTIN):

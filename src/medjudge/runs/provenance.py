@@ -12,6 +12,7 @@ from medjudge import artifacts
 from medjudge.data.rows import source_files
 from medjudge.errors import MedjudgeError
 from medjudge.settings.endpoint import is_endpoint
+from medjudge.settings.engine import local_name
 
 WEIGHT_FILES = ("*.safetensors", "*.bin")
 Files = dict[str, dict[str, Any]]
@@ -55,12 +56,12 @@ def weight_files(models: Iterable[str | Path | None], revision: str | None = Non
     for model in models:
         if model is None or is_endpoint(str(model)):
             continue
-        folder = _folder(model, revision)
+        folder = _folder(local_name(str(model)), revision)
         paths += [path for pattern in WEIGHT_FILES for path in sorted(folder.glob(pattern))] if folder else []
     return _entries(paths)
 
 
-def _folder(model: str | Path, revision: str | None) -> Path | None:
+def _folder(model: str, revision: str | None) -> Path | None:
     if (folder := Path(model).expanduser()).is_dir():
         return folder
     from medjudge.models.load import resolve  # imports torch, which whoever asked a hub model has loaded

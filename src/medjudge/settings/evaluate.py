@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from medjudge.names import model_name_trouble, shown
 from medjudge.settings.base import EndpointSettings, Settings, SplitName
+from medjudge.settings.engine import EngineName
 from medjudge.settings.rewards import EmbeddingSettings, LlmSettings
 
 
@@ -19,10 +20,14 @@ class EvaluateConfig(Settings):
     mode: Literal["generate", "labels"] = "generate"
     """`labels` writes no text: it takes the likeliest label and its probability from one forward pass per case. No row
     can be unparsed then; what stands before the label in the answer's form is given to the model."""
+    # Left out of what is written where it is the default: it makes no stage of an earlier version stale.
+    engine: EngineName = Field("transformers", exclude_if=lambda value: value == "transformers")
+    """What local models are asked by: `vllm` needs its package and a GPU, and is faster on many cases. A model that is
+    named as `vllm:DIR` is asked by it whatever stands here."""
     models: tuple[str, ...] = ("base", "sft", "grpo")
     """Which of the run's models are compared; those that the run does not make are left out with a line."""
     extra_models: Mapping[str, str] = Field(default_factory=dict)
-    """Further models by name: a folder, a hub id, or an endpoint as `openai:MODEL@URL`."""
+    """Further models by name: a folder, a hub id, `vllm:` of either, or an endpoint as `openai:MODEL@URL`."""
     endpoint: EndpointSettings = EndpointSettings()
     """How the endpoints among the models are asked."""
     endpoints: Mapping[str, EndpointSettings] = Field(default_factory=dict)

@@ -12,7 +12,7 @@ from medjudge import artifacts
 from medjudge.data.leakage import LeakageReport
 from medjudge.data.splits import seeded_sample
 from medjudge.errors import ConfigError
-from medjudge.judging.evaluate_cases import evaluate_cases
+from medjudge.judging.evaluate_cases import Evaluation, evaluate_cases
 from medjudge.records import Case
 from medjudge.runs.stages import STAGES, StageContext, training_stages
 
@@ -49,6 +49,18 @@ def run(context: StageContext) -> dict[str, Any]:
                 f"{config.calibration_split!r} (`evaluate.calibration_split`): add it to `data.splits`."
             )
         validation = held_out.read()
-    return evaluate_cases(
-        recipe, models, cases, train, leakage, out_dir, console, split=config.split, validation=validation, is_run=True
+    evaluation = Evaluation(
+        contract=recipe.contract,
+        models=models,
+        cases=cases,
+        split=config.split,
+        config=config,
+        model=recipe.model,
+        train=train,
+        validation=validation,
+        leakage=leakage,
+        slices=recipe.data.slices,
+        show_text=recipe.report.show_text,
+        uses_saved_calibrators=False,  # of an earlier run, perhaps; a run fits its own where the recipe says so
     )
+    return evaluate_cases(evaluation, out_dir)

@@ -12,7 +12,7 @@ from medjudge import artifacts
 from medjudge.data.splits import seeded_sample
 from medjudge.diagnostics.preflight import Preflight, PreflightOptions, require_earnable, run_preflight
 from medjudge.errors import RunError
-from medjudge.inference.local import Engine
+from medjudge.inference.local import LocalEngine
 from medjudge.models.adapters import skeleton
 from medjudge.models.load import count_parameters, load_tokenizer, load_weights, quiet_libraries
 from medjudge.records import Verdict
@@ -135,7 +135,7 @@ def _held_out(context: StageContext, tokenizer: Any) -> Callable[[Any], str] | N
     cases = seeded_sample([case for case in split.read() if case.gold is not None], config.held_out_cases, recipe.seed)
 
     def judge(model: Any) -> str:
-        engine = Engine(model, tokenizer, batch_tokens=recipe.evaluate.batch_tokens)
+        engine = LocalEngine(model, tokenizer, batch_tokens=recipe.evaluate.batch_tokens)
         completions = engine.generate(recipe.contract, cases)
         judged = (recipe.contract.parse(case.case_id, c.text) for case, c in zip(cases, completions, strict=True))
         return "".join(

@@ -40,7 +40,7 @@ from transformers import PrinterCallback, Trainer, set_seed
 from medjudge import artifacts
 from medjudge.errors import DataError
 from medjudge.inference.labels import LabelTree, label_log_probs, label_log_probs_apart, read_cache
-from medjudge.inference.local import Engine
+from medjudge.inference.local import LocalEngine
 from medjudge.inference.prefix import attention_of, common_prefix, why_not
 from medjudge.inference.rollouts import MIN_PREFIX
 from medjudge.models.adapters import lora_config
@@ -262,7 +262,7 @@ def _reference(
     dtype = torch.bfloat16 if arguments.bf16 else torch.float16
     # As the policy will be computed: a reference in another precision would be a KL of rounding.
     with torch.autocast(device.type, dtype, enabled=arguments.bf16 or arguments.fp16):
-        scores = Engine(model, job.tokenizer).label_logprobs(
+        scores = LocalEngine(model, job.tokenizer).label_logprobs(
             contract, [cases[i] for i in used], temperature=config.temperature
         )
     reference[list(used)] = torch.tensor([[one.log_probs[label] for label in contract.labels] for one in scores])

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from medjudge.diagnostics.checks import PolicySample
-from medjudge.inference.local import Engine
+from medjudge.inference.local import LocalEngine
 from medjudge.inference.rollouts import Sampling
 from medjudge.recipe import Recipe
 from medjudge.records import Case, Completion
@@ -35,7 +35,7 @@ def sample_policy(
     # Sampling in train mode would leave dropout on.
     was_training = model.training
     try:
-        drawn = Engine(model, tokenizer).sample(
+        drawn = LocalEngine(model, tokenizer).draw(
             contract, cases, config.group_size, sampling, torch.Generator().manual_seed(seed)
         )
     finally:

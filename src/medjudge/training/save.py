@@ -1,4 +1,4 @@
-"""Trained weights into a stage's folder, with their lineage."""
+"""Trained weights into a stage's folder, with their lineage and their contract."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from peft import PeftModel
 
 from medjudge import artifacts
 from medjudge.machine import pick_device
+from medjudge.models.contract import write_contract
 from medjudge.models.lineage import (
     Lineage,
     ancestry_of,
@@ -75,6 +76,7 @@ def save_trained(
         dtype = pick_dtype(recipe.model.dtype, pick_device(recipe.model.device))
         model.to(dtype).save_pretrained(folder)  # trained in float32, stored as the recipe says
     tokenizer.save_pretrained(folder)
+    write_contract(folder, recipe.contract)
     lineage = _lineage(folder, origin, is_adapter=is_adapter)
     lineage.write(folder)
     if is_adapter and proof is not None:

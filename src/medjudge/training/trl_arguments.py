@@ -163,9 +163,10 @@ def settings_in_force(stage: str, recipe: Recipe) -> dict[str, Any]:
     return {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
 
 
-def _arguments(stage: str, recipe: Recipe) -> TrainingArguments:
-    """The arguments of a stage's trainer, but for the number of steps."""
-    return _BUILDERS[getattr(getattr(recipe, stage), "algorithm", stage)](recipe)
+def _arguments(stage: str, recipe: Recipe) -> TrainingArguments | None:
+    """The arguments of a stage's trainer, but for the number of steps; None of a training without such a trainer."""
+    build = _BUILDERS.get(getattr(getattr(recipe, stage), "algorithm", stage))
+    return None if build is None else build(recipe)
 
 
 _BUILDERS: dict[str, Callable[[Recipe], Any]] = {

@@ -1,0 +1,34 @@
+"""What answers for a task contract: a model of this process, one behind vLLM or an endpoint, or a scripted double."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from medjudge.records import Case, Completion, LabelScores
+from medjudge.tasks.contract import TaskContract
+
+LABELS_NEED_A_LOCAL_MODEL = (
+    "`evaluate.mode` is labels, but an endpoint ({names}) gives no probabilities of labels: take generate."
+)
+
+
+class Engine(Protocol):
+    """One model that is asked. Answers come in the order of the cases, one by one as if each were asked alone."""
+
+    on_progress: Callable[[int], None]
+    """Told how many further cases are done."""
+
+    def generate(self, contract: TaskContract, cases: Sequence[Case]) -> list[Completion]:
+        """The likeliest completion of each case, token by token."""
+
+    def label_logprobs(self, contract: TaskContract, cases: Sequence[Case]) -> list[LabelScores]:
+        """How likely each label of the contract is as the answer.
+
+        Raises ConfigError where the contract reasons before its label, or the engine gives no probabilities.
+        """
+
+    def sample(
+        self, contract: TaskContract, cases: Sequence[Case], n_per_case: int, *, temperature: float, seed: int
+    ) -> list[list[Completion]]:
+        """(n_cases, n_per_case) completions, each drawn from the model's own probabilities at this temperature."""
