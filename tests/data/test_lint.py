@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from tests.shared_data import require_shared
@@ -107,6 +108,21 @@ def test_short_questions() -> None:
 def test_conflicting_labels() -> None:
     cases = [judged("x", "Oui."), judged("y", "oui", "0"), judged("z", "Non.", "0")]
     assert found(lint_cases(cases, JUDGE)) == {"conflicting_labels": ("x", "y")}
+
+
+def test_phrases_that_stand_with_one_label_alone() -> None:
+    told = [judged(f"n{n}", f"On ne peut pas trancher : {n}.", "0", f"Question {n} ?") for n in range(45)]
+    other = [judged(f"p{n}", f"Sans aucun doute possible : {n}.", str(n % 2), f"Question {n} ?") for n in range(60)]
+    (finding,) = [f for f in lint_cases(told + other, JUDGE).findings if f.code == "label_phrases"]
+    assert "candidate: 3 phrases of three words stand with label '0' alone" in finding.message
+    assert set(finding.case_ids) == {case.case_id for case in told}
+    # With as many of the other label, the same words tell nothing.
+    even = [judged(f"e{n}", f"On ne peut pas trancher : {n + 100}.", "1", f"Question {n} ?") for n in range(25)]
+    assert "label_phrases" not in found(lint_cases(told + other + even, JUDGE))
+    # A question that many cases share is no phrase.
+    asked = [judged(f"s{n}", f"Réponse {n}.", "0", "Quel est le bon vaccin ?") for n in range(40)]
+    same = [replace(case, group="vaccin") for case in asked] + other
+    assert "label_phrases" not in found(lint_cases(same, JUDGE))
 
 
 def all_letters(per_letter: int = 1) -> list[Case]:

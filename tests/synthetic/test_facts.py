@@ -69,6 +69,14 @@ def test_the_real_base_is_clean_and_large_enough() -> None:
             {"subject_fr": "muscle deltoïde"},
             "nerve_muscle-001, nerve_muscle-002: one subject (fr), asked for two values",
         ),
+        (
+            {"subject": "biceps, through its tendon"},
+            "nerve_muscle-002: subject runs on after a comma; put the clause in brackets",
+        ),
+        (
+            {"subject_fr": "muscle stylo-pharyngien"},
+            "nerve_muscle-002: subject_fr has 'stylo-pharyngien'; the other facts write 'stylopharyngien'",
+        ),
         ({"value": "axillary nerve"}, "nerve_muscle-001, nerve_muscle-002: one value (en) with 2 values (fr)"),
         ({"value_fr": "nerf axillaire"}, "nerve_muscle-001, nerve_muscle-002: one value (fr) with 2 values (en)"),
         (

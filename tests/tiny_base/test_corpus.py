@@ -152,8 +152,8 @@ def test_a_grade_follows_from_what_was_said_of_the_output() -> None:
         (score,) = (span.text.strip() for span in chat.answer if span.weight == corpus.LETTER_WEIGHT)
         scale = {line[8]: line[11:] for line in chat.asked[0].text.splitlines() if line.startswith("- Score ")}
         scales[tuple(scale)] += 1
-        says_right = any(word in last(chat) for word in ("commits to the right answer", "is what was asked for"))
-        assert ("commits to the right answer" in scale[score]) == says_right
+        says_right = any(word in last(chat) for word in ("The main answer, ", "is what was asked for"))
+        assert ("main question is right" in scale[score]) == says_right
         assert any(fact.value.lower() in chat.asked[0].text.lower() for fact in facts_of("pretraining"))
     assert scales == {tuple("12345"): 150, tuple("123"): 50, tuple("01"): 50}
 

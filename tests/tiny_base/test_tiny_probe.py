@@ -46,7 +46,7 @@ def test_one_letter_is_right_as_often_as_it_is_the_answer(monkeypatch: pytest.Mo
 def test_an_order_is_rated_by_how_the_answer_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = build_tokenizer(["This order is wrong for the patient."], 300)
     for answer, expected in (
-        ("This order is wrong for the patient. So it is.", 0.48),
+        ("This order is wrong for the patient. So it is.", 0.44),
         ("So this order is wrong.", 0.0),
     ):
         monkeypatch.setattr(

@@ -278,9 +278,51 @@ def _other_option(cases: Sequence[Case], contract: TaskContract) -> Iterator[Fin
     yield from _cases("reason_names_other_option", "the explanation ends on another option than the label", ids)
 
 
+MIN_PHRASE_GROUPS = 20
+"""Groups (questions, situations) in which a phrase must stand to say something of the labels."""
+MAX_CHANCE = 1e-6
+"""Chance, were phrase and label independent, at which a phrase that meets one label alone is reported."""
+_WORD = re.compile(r"\w+")
+
+
+def _label_phrases(cases: Sequence[Case], contract: TaskContract) -> Iterator[Finding]:
+    """Phrases of three words that stand with one label alone: a judge can learn them in place of the task.
+
+    A phrase counts once per group, so that a question that many cases share is no phrase. Reported are those that meet
+    at least 20 groups, where so pure a phrase has a chance below one in a million given the label's share.
+    """
+    if contract.kind == "mcq":
+        return
+    labels = Counter(case.gold for case in cases if case.gold is not None)
+    total = labels.total()
+    for field in {name: None for case in cases for name in case.inputs}:
+        groups: dict[tuple[str, ...], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+        ids: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        for case in cases:
+            if case.gold is None or field not in case.inputs:
+                continue
+            words = _WORD.findall(case.inputs[field].casefold())
+            for phrase in set(zip(words, words[1:], words[2:], strict=False)):
+                groups[phrase][case.gold].add(case.group or case.case_id)
+                ids[phrase].append(case.case_id)
+        pure = {
+            phrase: next(iter(found))
+            for phrase, found in groups.items()
+            if len(found) == 1
+            and (n := len(next(iter(found.values())))) >= MIN_PHRASE_GROUPS
+            and (labels[next(iter(found))] / total) ** n < MAX_CHANCE
+        }
+        for label in sorted(set(pure.values())):
+            hits = [case_id for phrase, one in pure.items() if one == label for case_id in ids[phrase]]
+            n_phrases = sum(one == label for one in pure.values())
+            message = f"{field}: {n_phrases} phrases of three words stand with label {label!r} alone"
+            yield from _cases("label_phrases", message, hits)
+
+
 RULES: dict[str, Rule] = {
     "labels": _labels,
     "conflicting_labels": _conflicting_labels,
+    "label_phrases": _label_phrases,
     "duplicate_options": _duplicate_options,
     "short_fields": _short_fields,
     "broken_encoding": _broken_encoding,

@@ -26,7 +26,7 @@ from medjudge.network import hub_access
 from medjudge.synthetic.sets import GENERATORS, GeneratedSet
 
 HUB, BUILTIN = "hub:", "builtin:"
-TABLES = ("facts", "imaging")
+TABLES = ("facts", "imaging", "wordings")
 """Folders in `BUILTIN_DIR` that hold what sets are drawn from, and no sets."""
 FORMATS = ".jsonl, .json, .csv, .tsv (each also with .gz), .xlsx, .parquet, or a folder saved by `datasets`"
 _BOM, _UTF16 = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")

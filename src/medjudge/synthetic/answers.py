@@ -35,6 +35,18 @@ NO_PART = frozenset(
         "perte de la",
         "perte de la région",
         "bloc AV du",
+        "sodium channel blockade",
+        "channel blockade",
+        "calcium channel blockade",
+        "blocage des canaux sodiques",
+        "blocage des canaux calciques",
+        "blocage des canaux",
+        "hypertension",
+        "hypertension artérielle",
+        "récessive",
+        "dominante",
+        "recessive",
+        "dominant",
     ]
 )
 """Parts that a strict and a lenient reader would judge differently, or that are no answer at all."""
@@ -107,11 +119,12 @@ def named(fact: Fact, language: Language) -> str:
 
 def wrong_fact(fact: Fact, rng: random.Random) -> Fact:
     """A fact of the same relation whose value is a wrong answer here and shares no whole value with the right one."""
-    return rng.choice(_wrong_facts(fact))
+    return rng.choice(wrong_facts(fact))
 
 
 @cache
-def _wrong_facts(fact: Fact) -> tuple[Fact, ...]:
+def wrong_facts(fact: Fact) -> tuple[Fact, ...]:
+    """The facts of the relation and part whose value is wrong here and shares no whole value with the right one."""
     found = [
         other
         for other in relatives(fact)
@@ -141,7 +154,7 @@ def incomplete(fact: Fact, language: Language) -> tuple[str, ...]:
         part = words[:length] if from_front else words[-length:]
         shared = (
             other.value_in(language).split()[:length] if from_front else other.value_in(language).split()[-length:]
-            for other in _wrong_facts(fact)
+            for other in wrong_facts(fact)
         )
         text = " ".join(part)
         if part in shared and len(part[-1] if from_front else part[0]) >= MIN_PART and text not in NO_PART:

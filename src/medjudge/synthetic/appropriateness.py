@@ -8,6 +8,7 @@ written for training and testing judges: they are no guideline and not for use o
 from __future__ import annotations
 
 import random
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Any
 from medjudge import artifacts
 from medjudge.errors import DataError
 from medjudge.files import BUILTIN_DIR
-from medjudge.synthetic.partition import Part, set_aside
+from medjudge.synthetic.partition import Part, practised_situations
 from medjudge.synthetic.phrasing import capital
 from medjudge.tasks.appropriateness import LABELS
 from medjudge.tasks.normalise import normalise
@@ -26,11 +27,15 @@ from medjudge.tasks.normalise import normalise
 PRINCIPLES_PATH = BUILTIN_DIR / "imaging" / "principles.jsonl"
 VARIANTS_PATH = BUILTIN_DIR / "imaging" / "variants.jsonl"
 
-SHARES = {"Usually Not Appropriate": 0.48, "May Be Appropriate": 0.22, "Usually Appropriate": 0.30}
-"""Share of each label among drawn rows. Three in four rated pairs of the table are not appropriate, which would make
+SHARES = {"Usually Not Appropriate": 0.44, "May Be Appropriate": 0.22, "Usually Appropriate": 0.34}
+"""Share of each label among drawn rows. Two in three rated pairs of the table are not appropriate, which would make
 the majority answer hard to beat."""
+MIXED_SHARE = 0.8
+"""Of the rows of a label, those whose procedure has another label in another situation: there the case decides."""
 MAX_SNIPPETS = 4
-"""Evidence snippets of a row: the deciding principle and others of the same situation."""
+"""Evidence snippets of a row: the deciding principle and others of the situation or of its neighbours."""
+MIN_RATED = 3
+"""Rated procedures that a situation needs at least."""
 LEVELS = {
     "Usually Appropriate": "This order is right for the patient.",
     "May Be Appropriate": "This order is an option for the patient.",
@@ -38,14 +43,17 @@ LEVELS = {
 }
 """The ratings in plain words, as the tiny base reads them."""
 CONCLUSIONS = {
-    "Usually Appropriate": ("{P} is therefore indicated here.", "This makes {p} a right choice for this patient."),
+    "Usually Appropriate": (
+        "{P}: therefore indicated here.",
+        "This makes the following order the right choice for this patient: {p}.",
+    ),
     "May Be Appropriate": (
-        "{P} is therefore an option here, though not the first choice.",
-        "This makes {p} a reasonable second choice for this patient.",
+        "{P}: therefore an option here, though not the first choice.",
+        "This makes the following order an acceptable second choice for this patient: {p}.",
     ),
     "Usually Not Appropriate": (
-        "{P} is therefore not indicated here.",
-        "This speaks against {p} for this patient.",
+        "{P}: therefore not indicated here.",
+        "This speaks against the following order for this patient: {p}.",
     ),
 }
 
@@ -127,7 +135,7 @@ def load_variants() -> tuple[Variant, ...]:
 @cache
 def variants_of(part: Part) -> tuple[Variant, ...]:
     """The situations of one part (see `parts`)."""
-    chosen = set(set_aside([variant.id for variant in load_variants()], "imaging"))
+    chosen = practised_situations()
     return tuple(v for v in load_variants() if (v.id in chosen) == (part == "pretraining"))
 
 
@@ -135,7 +143,8 @@ def lint_table(variants: Sequence[Variant], principles: dict[str, Principle]) ->
     """What is wrong with an imaging table, one sentence per finding; empty if nothing is.
 
     Found: repeated ids, procedures and wordings, labels and principles that do not exist, principles that nothing uses,
-    wordings without exactly one patient, and situations with fewer than six rated procedures.
+    wordings without exactly one patient, situations with fewer than `MIN_RATED` rated procedures, and what
+    `_lint_ratings` finds.
     """
     findings = [f"{key}: number {p.id} is used twice" for key, p in principles.items() if _count(principles, p.id) > 1]
     ids = [variant.id for variant in variants]
@@ -144,7 +153,7 @@ def lint_table(variants: Sequence[Variant], principles: dict[str, Principle]) ->
     for variant in variants:
         procedures = [normalise(rating.procedure) for rating in variant.ratings]
         findings += [f"{variant.id}: {name} is rated twice" for name in set(procedures) if procedures.count(name) > 1]
-        if len(procedures) < 6:
+        if len(procedures) < MIN_RATED:
             findings.append(f"{variant.id}: only {len(procedures)} procedures are rated")
         for rating in variant.ratings:
             if rating.label not in LABELS:
@@ -158,24 +167,59 @@ def lint_table(variants: Sequence[Variant], principles: dict[str, Principle]) ->
             other = worded.setdefault(normalise(wording), variant.id)
             if other != variant.id:
                 findings.append(f"{variant.id}, {other}: one wording for two situations: {wording!r}")
+        findings += _lint_ratings(variant, principles)
     used = {rating.principle for variant in variants for rating in variant.ratings}
     return findings + [f"principle {key!r} decides nothing" for key in principles if key not in used]
 
 
-def generate(n: int, rng: random.Random, *, evidence: bool = True, part: Part = "task") -> list[Row]:
+SECOND_BEST = re.compile(
+    r"\b(acceptable|useful|second best|in its place|settles the matter|at more cost|fewer stones)\b"
+)
+"""What the principle of an order that may be appropriate says of it."""
+NEEDS_CONTRAST = re.compile(r"^(MRI|MR angiography|MR venography|Cardiac MRI|CT (head|chest|abdomen|neck|pelvis))\b")
+
+
+def _lint_ratings(variant: Variant, principles: dict[str, Principle]) -> list[str]:
+    """Ratings that their principle does not carry, and orders that leave open whether contrast medium is given.
+
+    Where no imaging is needed, every rating has to give that reason and not a fault of the machine; where an order may
+    be appropriate, its principle has to say that it is acceptable or useful.
+    """
+    findings = []
+    labels = {rating.label for rating in variant.ratings}
+    reasons = {rating.principle for rating in variant.ratings}
+    if labels == {"Usually Not Appropriate"} and len(reasons) > 1:
+        findings.append(f"{variant.id}: no imaging is needed, but the ratings give {len(reasons)} reasons")
+    for rating in variant.ratings:
+        principle = principles.get(rating.principle)
+        if rating.label == "May Be Appropriate" and principle and not SECOND_BEST.search(principle.text):
+            findings.append(f"{variant.id}: {rating.procedure}: {rating.principle} does not say that it is acceptable")
+        if NEEDS_CONTRAST.match(rating.procedure) and "contrast" not in rating.procedure:
+            findings.append(f"{variant.id}: {rating.procedure}: with or without contrast medium?")
+    return findings
+
+
+def generate(
+    n: int, rng: random.Random, *, evidence: bool = True, part: Part = "task", covering: bool = False
+) -> list[Row]:
     """`n` distinct rows in the fields of the `appropriateness` contract.
 
-    evidence: add snippets (the deciding principle among others of the situation) and cite it in the reasoning. Labels
-    come in the proportions of `SHARES`, and every rated pair of a label is used once before any is used again. Raises
-    DataError where `n` rows cannot be drawn.
+    evidence: add snippets (the deciding principle among others of the situation and its neighbours) and cite it in the
+    reasoning. Labels come in the proportions of `SHARES`. Most rows are about procedures that have several labels, each
+    of these procedures as often as the next, so that the name of an order says little about its rating.
+    covering: instead, every rated pair of a label once before any comes again. Raises DataError where `n` rows cannot
+    be drawn.
     """
     pairs: dict[str, list[tuple[Variant, Rating]]] = defaultdict(list)
+    labels: dict[str, set[str]] = defaultdict(set)
     for variant in variants_of(part):
         for rating in variant.ratings:
             pairs[rating.label].append((variant, rating))
+            labels[rating.procedure].add(rating.label)
+    mixed = frozenset(procedure for procedure, found in labels.items() if len(found) > 1)
     rows: list[Row] = []
     for label, wanted in _counts(n).items():
-        rows += _draw_label(pairs[label], wanted, rng, evidence)
+        rows += _draw_label(pairs[label], mixed, wanted, rng, evidence, covering)
     rng.shuffle(rows)
     return rows
 
@@ -187,21 +231,49 @@ def _counts(n: int) -> dict[str, int]:
     return counts
 
 
-def _draw_label(pairs: list[tuple[Variant, Rating]], n: int, rng: random.Random, evidence: bool) -> list[Row]:
+def _draw_label(
+    pairs: list[tuple[Variant, Rating]],
+    mixed: frozenset[str],
+    n: int,
+    rng: random.Random,
+    evidence: bool,
+    covering: bool,
+) -> list[Row]:
+    """`n` rows of one label. Procedures take turns, first the `mixed` ones up to their share, and so do their pairs."""
+    by_procedure: dict[str, list[tuple[Variant, Rating]]] = defaultdict(list)
+    for variant, rating in rng.sample(pairs, len(pairs)):
+        by_procedure[rating.procedure].append((variant, rating))
+    free = {
+        procedure: [(v, r, text) for texts in _rounds(found, rng) for v, r, text in texts]
+        for procedure, found in sorted(by_procedure.items())
+    }
+    groups = [sorted(mixed & set(free)), sorted(set(free) - mixed)]
+    wanted = [round(n * MIXED_SHARE), n]
     rows: list[Row] = []
-    seen: set[tuple[str, str]] = set()
-    while len(rows) < n:
-        n_before = len(rows)
-        for variant, rating in rng.sample(pairs, len(pairs)):
-            free = [text for text in variant.wordings() if (text, rating.procedure) not in seen]
-            if len(rows) < n and free:
-                text = rng.choice(free)
-                seen.add((text, rating.procedure))
-                rows.append(_row(variant, rating, text, rng, evidence))
-        if len(rows) == n_before:
-            label = pairs[0][1].label
-            raise DataError(f"no more than {n_before} distinct rows of label {label!r} can be drawn, asked for {n}.")
+    if covering:
+        for variant, rating in rng.sample(pairs, min(n, len(pairs))):
+            place = next(i for i, one in enumerate(free[rating.procedure]) if one[:2] == (variant, rating))
+            rows.append(_row(*free[rating.procedure].pop(place), rng, evidence))
+    for group, limit in [*zip(groups, wanted, strict=True), (groups[0], n)]:
+        while len(rows) < limit and any(free[procedure] for procedure in group):
+            for procedure in rng.sample(group, len(group)):
+                if free[procedure] and len(rows) < limit:
+                    variant, rating, text = free[procedure].pop(0)
+                    rows.append(_row(variant, rating, text, rng, evidence))
+    if len(rows) < n:
+        label = pairs[0][1].label
+        raise DataError(f"no more than {len(rows)} distinct rows of label {label!r} can be drawn, asked for {n}.")
     return rows
+
+
+def _rounds(found: list[tuple[Variant, Rating]], rng: random.Random) -> list[list[tuple[Variant, Rating, str]]]:
+    """Every wording of every pair, in rounds of one wording per pair."""
+    texts = [(variant, rating, rng.sample(variant.wordings(), len(variant.wordings()))) for variant, rating in found]
+    longest = max(len(wordings) for _, _, wordings in texts)
+    return [
+        [(variant, rating, wordings[at]) for variant, rating, wordings in texts if at < len(wordings)]
+        for at in range(longest)
+    ]
 
 
 def _row(variant: Variant, rating: Rating, text: str, rng: random.Random, evidence: bool) -> Row:
@@ -234,10 +306,29 @@ def concluded(procedure: str, label: str, rng: random.Random) -> str:
 
 
 def _snippets(variant: Variant, principle: Principle, rng: random.Random) -> list[dict[str, str]]:
-    others = sorted({rating.principle for rating in variant.ratings} - {principle.key})
-    keys = [principle.key, *rng.sample(others, min(len(others), MAX_SNIPPETS - 1))]
-    chosen = [load_principles()[key] for key in rng.sample(keys, len(keys))]
-    return [{"id": one.id, "title": one.title, "text": one.text} for one in chosen]
+    """The deciding principle among others, half of them of neighbouring situations: which one holds, the case tells."""
+    own = sorted({rating.principle for rating in variant.ratings} - {principle.key})
+    near = sorted(_near_principles(variant) - {principle.key, *own})
+    n_near = min(len(near), 2)
+    chosen = [*rng.sample(near, n_near), *rng.sample(own, min(len(own), MAX_SNIPPETS - 1 - n_near))]
+    keys = [principle.key, *chosen]
+    snippets = [load_principles()[key] for key in rng.sample(keys, len(keys))]
+    return [{"id": one.id, "title": one.title, "text": one.text} for one in snippets]
+
+
+@cache
+def _near_principles(variant: Variant) -> frozenset[str]:
+    """Principles of the situations of the same part that share most procedures with this one."""
+    part: Part = "pretraining" if variant.id in practised_situations() else "task"
+    procedures = {rating.procedure for rating in variant.ratings}
+
+    def shared(other: Variant) -> int:
+        return len(procedures & {rating.procedure for rating in other.ratings}) + 3 * (
+            other.condition == variant.condition
+        )
+
+    others = sorted((o for o in variants_of(part) if o.id != variant.id), key=lambda one: (-shared(one), one.id))
+    return frozenset(rating.principle for other in others[:3] for rating in other.ratings)
 
 
 def _inside(procedure: str) -> str:

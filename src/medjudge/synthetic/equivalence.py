@@ -1,295 +1,280 @@
 """Open questions with a reference and a candidate from one of six simulated answer generators, in English or French.
 
 The label is known by construction: a candidate is equivalent (1) if it commits to the reference's value, however it is
-worded, and not (0) if it names another value, denies the right one, stays vague, does not commit or withdraws what it
-said. The generators differ in verbosity, in how often they are right and in how they err, as real ones do.
+worded, and not (0) if it commits to another value, to a part of the right one, to several or to none. Nearly every
+frame is used for right and for wrong answers alike, at equal rates and with equal overlap with the reference, so that
+neither its words nor its likeness to the reference tell the label: what is asserted does.
 """
 
 from __future__ import annotations
 
+import json
 import random
 import unicodedata
-from collections.abc import Mapping
+from collections import defaultdict
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
 
-from medjudge.synthetic.answers import Row, bare, draw_rows, incomplete, named, question, statement, wrong_fact
-from medjudge.synthetic.facts import Fact, Language
-from medjudge.synthetic.partition import Part
-from medjudge.synthetic.phrasing import PHRASINGS, capital
+from medjudge.errors import DataError
+from medjudge.files import BUILTIN_DIR
+from medjudge.synthetic.answers import Row, bare, incomplete, question, statement
+from medjudge.synthetic.facts import Fact, Language, holds, is_wrong
+from medjudge.synthetic.partition import Part, facts_of
+from medjudge.synthetic.wordings import a_wrong_fact, frames, names, put, siblings, strangers
+from medjudge.tasks.normalise import normalise
 
 NO_ERROR = "none"
 """The `error_kind` of every equivalent candidate."""
-BARE_REFERENCE_SHARE = 0.7
-"""Of the references, those that give the value alone; the others are a sentence."""
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerGenerator:
-    """A simulated system that answers questions. Ways and errors are weights, any unit."""
-
-    positive_rate: float
-    """Probability that an answer is equivalent."""
-    ways: Mapping[str, float]
-    """How it words what it asserts, right or wrong: keys of `_word`."""
-    errors: Mapping[str, float]
-    """What is amiss when it is not equivalent: keys of `_err`."""
-
-
-GENERATORS: dict[str, AnswerGenerator] = {
-    "terse": AnswerGenerator(
-        0.55,
-        ways={"verbatim": 4, "form": 3},
-        errors={"wrong_entity": 6, "partial": 3, "no_answer": 1},
-    ),
-    "fluent": AnswerGenerator(
-        0.45,
-        ways={"sentence": 4, "asked": 2, "contrast": 1},
-        errors={"wrong_entity": 5, "negation": 2, "partial": 2, "contradiction": 1},
-    ),
-    "lecturer": AnswerGenerator(
-        0.40,
-        ways={"explained": 5, "contrast": 1, "sentence": 1},
-        errors={"wrong_entity": 5, "contradiction": 3, "negation": 1, "hedged": 1},
-    ),
-    "hedger": AnswerGenerator(
-        0.20,
-        ways={"sentence": 2, "contrast": 2, "asked": 1},
-        errors={"hedged": 6, "partial": 2, "no_answer": 1, "wrong_entity": 2},
-    ),
-    "contrarian": AnswerGenerator(
-        0.30,
-        ways={"contrast": 5, "corrected": 4, "sentence": 1},
-        errors={"wrong_entity": 5, "negation": 3, "contradiction": 3},
-    ),
-    "sloppy": AnswerGenerator(
-        0.50,
-        ways={"form": 5, "asked": 2, "sentence": 1},
-        errors={"wrong_entity": 5, "partial": 3, "negation": 1, "hedged": 1},
-    ),
+DRAWN_PER_ROW = 5
+"""Candidates drawn for each row that is kept: enough to match right and wrong ones."""
+KINDS = {"plain": 30, "contrast": 40, "list": 3, "undecided": 3, "elsewhere": 10, "same": 8}
+"""How a candidate is built, as weights."""
+OTHER_LANGUAGE_SHARE = 0.12
+"""Of the names in a candidate, those in the other language."""
+REPEATED_SHARE = 0.65
+"""Of the candidates that name a second value beside the right one, those that repeat the reference's name of it."""
+SENTENCE_SHARE, RENAMED_SHARE = 0.25, 0.3
+"""Of the references, those that are a sentence, and those that give another name of the value."""
+OVERLAP_STEPS = (0.0, 0.34, 0.67, 0.999)
+"""Edges between classes of the share of the reference's words that a candidate repeats."""
+SPREAD = {
+    "plain": ("terse", "sloppy", "hedger"),
+    "contrast": ("contrarian", "fluent"),
+    "list": ("fluent", "sloppy"),
+    "undecided": ("hedger",),
+    "elsewhere": ("lecturer",),
+    "same": ("lecturer", "terse"),
 }
-
-ASKED: dict[Language, tuple[str, ...]] = {
-    "en": ("{A}: {v}.", "I would answer {v}.", "The answer is {v}.", "{A} asked for: {v}.", "It has to be {v}."),
-    "fr": ("{A} : {v}.", "Je répondrais : {v}.", "La réponse est : {v}.", "{A}, c'est : {v}.", "Ma réponse : {v}."),
-}
-CONTRAST: dict[Language, tuple[str, ...]] = {
-    "en": ("{V}, not {r}.", "Not {r} but {v}.", "{V} rather than {r}.", "One may confuse it with {r}, but it is {v}."),
-    "fr": (
-        "{V}, et non {r}.",
-        "Non pas {r}, mais {v}.",
-        "{V}, plutôt que ceci : {r}.",
-        "On peut hésiter avec {r}, mais la réponse est : {v}.",
-    ),
-}
-CORRECTED: dict[Language, tuple[str, ...]] = {
-    "en": (
-        "At first sight {r}; on reflection the answer is {v}.",
-        "I first thought of {r}, but the right answer is {v}.",
-        "{R}? No: {v}.",
-    ),
-    "fr": (
-        "À première vue : {r} ; à la réflexion : {v}.",
-        "J'ai d'abord pensé « {r} », mais la bonne réponse est « {v} ».",
-        "{R} ? Non : {v}.",
-    ),
-}
-NEGATION: dict[Language, tuple[str, ...]] = {
-    "en": (
-        "It is certainly not {v}.",
-        "Anything but {v}.",
-        "{V} can be ruled out.",
-        "People often say {v}, but wrongly.",
-        "{V}: that has nothing to do with it.",
-    ),
-    "fr": (
-        "Certainement pas {v}.",
-        "Tout sauf {v}.",
-        "Réponse à exclure : {v}.",
-        "On cite souvent « {v} », mais à tort.",
-        "{V} : cela n'a rien à voir.",
-    ),
-}
-HEDGED: dict[Language, tuple[str, ...]] = {
-    "en": (
-        "Either {a} or {b}; I cannot decide.",
-        "It could be {a}, it could be {b}.",
-        "{A} or {b}, depending on the author.",
-        "Hard to say: {a}, {b} or something else.",
-        "Between {a} and {b} I would not commit myself.",
-    ),
-    "fr": (
-        "Soit {a}, soit {b} ; je ne peux pas trancher.",
-        "Peut-être {a}, peut-être {b}.",
-        "{A} ou {b}, selon les auteurs.",
-        "Difficile à dire : {a}, {b} ou autre chose.",
-        "Entre {a} et {b}, je ne me prononce pas.",
-    ),
-}
-CONTRADICTION: dict[Language, tuple[str, ...]] = {
-    "en": (
-        "{V}. That said, this is wrong: it is {r}.",
-        "{S} But this is wrong, the answer is {r}.",
-        "I would say {v}. No, I take that back: {r}.",
-    ),
-    "fr": (
-        "{V}. Cela dit, c'est faux ; la réponse est : {r}.",
-        "{S} Mais c'est faux, la réponse est : {r}.",
-        "Je dirais {v}. Non, je me reprends : {r}.",
-    ),
-}
-NO_ANSWER: dict[Language, tuple[str, ...]] = {
-    "en": (
-        "I do not know.",
-        "The question cannot be answered without further tests.",
-        "Please ask a specialist.",
-        "There is not enough information here.",
-        "I would have to look this up.",
-    ),
-    "fr": (
-        "Je ne sais pas.",
-        "On ne peut pas répondre sans autres examens.",
-        "Demandez l'avis d'un spécialiste.",
-        "Les informations sont insuffisantes.",
-        "Il faudrait que je vérifie.",
-    ),
-}
-VAGUE: dict[Language, tuple[str, ...]] = {
-    "en": ("{V}.", "Some kind of answer along these lines: {v}.", "{V}, but which one I cannot say."),
-    "fr": ("{V}.", "Quelque chose comme : {v}.", "{V}, sans plus de précision."),
-}
+"""The simulated generators that answer in each way."""
+GENERATORS = tuple(sorted({name for some in SPREAD.values() for name in some}))
 REASONS: dict[Language, dict[str, str]] = {
     "en": {
         NO_ERROR: "The candidate commits to the reference answer, {v}.",
-        "wrong_entity": "The candidate names {r} where the reference is {v}.",
-        "negation": "The candidate denies the reference answer, {v}.",
+        "wrong_entity": "The candidate commits to {r} where the reference is {v}.",
         "partial": "The candidate stays too vague: the reference is {v}.",
-        "hedged": "The candidate leaves the choice open and does not commit to {v}.",
-        "contradiction": "The candidate names {v} and withdraws it in favour of {r}.",
-        "no_answer": "The candidate gives no answer; the reference is {v}.",
+        "several": "The candidate names {r} beside {v} and so does not give the reference answer alone.",
+        "undecided": "The candidate leaves the choice open and does not commit to {v}.",
     },
     "fr": {
         NO_ERROR: "La réponse candidate affirme bien la référence : {v}.",
-        "wrong_entity": "La réponse candidate donne {r} alors que la référence est {v}.",
-        "negation": "La réponse candidate nie la référence : {v}.",
+        "wrong_entity": "La réponse candidate affirme {r} alors que la référence est {v}.",
         "partial": "La réponse candidate reste trop vague : la référence est {v}.",
-        "hedged": "La réponse candidate ne tranche pas en faveur de la référence : {v}.",
-        "contradiction": "La réponse candidate cite {v} puis se dédit en faveur de {r}.",
-        "no_answer": "La réponse candidate ne répond pas ; la référence est {v}.",
+        "several": "La réponse candidate cite {r} à côté de {v} et ne donne pas la seule référence.",
+        "undecided": "La réponse candidate ne tranche pas en faveur de la référence : {v}.",
     },
 }
+
+
+QUANTITIES_PATH: Path = BUILTIN_DIR / "wordings" / "quantities.jsonl"
+"""Textbook quantities in several units, with wrong ones that share number or unit: of no relation of the fact base."""
+QUANTITY_SHARE = 0.06
+"""Of the rows, those about a quantity."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A candidate with what its row is matched by."""
+
+    row: Row
+    match: tuple[str, ...]
+    """Frame and overlap: rows that agree in these are kept in pairs of a right and a wrong one."""
+    label: int
 
 
 def generate(n: int, rng: random.Random, language: Language = "en", part: Part = "task") -> list[Row]:
     """`n` distinct rows in the fields of the `equivalence` contract, with `generator` and `error_kind`.
 
-    The generators take turns, and every fact is asked once before any is asked again. Raises DataError where `n` rows
-    cannot be drawn.
+    Half of the rows are equivalent, also among those of one frame and one class of overlap, but for the frames that
+    commit to nothing. Raises DataError where `n` rows cannot be drawn.
     """
-    names = list(GENERATORS)
+    facts = facts_of(part)
+    bins: dict[tuple[str, ...], dict[int, list[Draft]]] = defaultdict(lambda: {0: [], 1: []})
+    seen: set[tuple[object, ...]] = set()
+    n_wanted = max(DRAWN_PER_ROW * n, 1500)
+    for _ in range(3):
+        order: list[Fact] = []
+        for _ in range(n_wanted):
+            order = order or rng.sample(facts, len(facts))
+            asks_quantity = part == "task" and rng.random() < QUANTITY_SHARE
+            draft = _quantity(rng, language) if asks_quantity else _draft(order.pop(), rng, language)
+            key = tuple(normalise(str(draft.row[name])) for name in ("question", "reference", "candidate"))
+            if key not in seen:
+                seen.add(key)
+                bins[draft.match][draft.label].append(draft)
+        rows = _matched(bins, n, rng)
+        if len(rows) >= n:
+            return rows
+    raise DataError(f"no more than {len(rows)} distinct rows can be drawn, asked for {n}.")
 
-    def draw(fact: Fact, n_rows: int) -> Row:
-        return _draw(fact, names[n_rows % len(names)], rng, language)
 
-    return draw_rows(n, rng, draw, ("question", "reference", "candidate"), part)
+def _matched(bins: dict[tuple[str, ...], dict[int, list[Draft]]], n: int, rng: random.Random) -> list[Row]:
+    """`n` rows, in every bin as many right as wrong; the frames that are always wrong or always right pair up."""
+    pairs: list[tuple[Draft, Draft]] = []
+    spare: dict[int, list[Draft]] = {0: [], 1: []}
+    for match in sorted(bins):
+        wrong, right = bins[match][0], bins[match][1]
+        pairs += zip(wrong, right, strict=False)
+        if match[0] in ("list", "undecided"):
+            spare[0] += wrong[len(right) :]
+    rng.shuffle(pairs)
+    rng.shuffle(spare[0])
+    n_open = round(n * sum(KINDS[kind] for kind in ("list", "undecided")) / sum(KINDS.values()) / 2)
+    # Frames that are wrong with any filling take the places of other wrong answers, so that labels stay even.
+    kept = [draft for pair in pairs[: (n + 1) // 2] for draft in pair]
+    swapped = [i for i, draft in enumerate(kept) if draft.label == 0]
+    for place, draft in zip(swapped[:n_open], spare[0], strict=False):
+        kept[place] = draft
+    rng.shuffle(kept)
+    return [draft.row for draft in kept[:n]]
 
 
-def _draw(fact: Fact, name: str, rng: random.Random, language: Language) -> Row:
-    generator = GENERATORS[name]
-    other = wrong_fact(fact, rng)
+def _draft(fact: Fact, rng: random.Random, language: Language) -> Draft:
+    kind = rng.choices(list(KINDS), list(KINDS.values()))[0]
+    if kind == "same" and not siblings(fact):
+        kind = "plain"
+    frame_at = rng.randrange(len(frames(kind, language)))
+    frame = frames(kind, language)[frame_at]
+    sentence = rng.random() < SENTENCE_SHARE
+    known_as = rng.choice(names(fact, language)) if rng.random() < RENAMED_SHARE else ""
     value = fact.value_in(language)
-    sentence = rng.random() >= BARE_REFERENCE_SHARE
-    if rng.random() < generator.positive_rate:
-        error = NO_ERROR
-        candidate = _word(_pick(generator.ways, rng), fact, fact, other, rng, language)
-    else:
-        error = _pick(generator.errors, rng)
-        candidate = _err(error, generator, fact, other, rng, language)
-    return {
+    reference = statement(fact, value, rng, language) if sentence else bare(_bare_name(known_as) or value)
+    used = names(fact, language)[0] if sentence or not known_as else known_as
+    candidate, error, other = _candidate(kind, frame, fact, used, rng, language)
+    generator = rng.choice(SPREAD[kind])
+    if generator == "sloppy" and rng.random() < 0.5:
+        candidate = _sloppy(candidate, rng)
+    reason = put(REASONS[language][error], v=value, r=other.value_in(language))
+    row: Row = {
         "question": question(fact, rng, language),
-        "reference": statement(fact, value, rng, language) if sentence else bare(value),
+        "reference": reference,
         "candidate": candidate,
         "label": int(error == NO_ERROR),
-        "reason": _put(REASONS[language][error], v=value, r=other.value_in(language)),
-        "generator": name,
+        "reason": reason,
+        "generator": generator,
         "error_kind": error,
+        "answer_kind": kind,
         "fact_id": fact.id,
         "relation": fact.relation,
         "language": language,
         "synthetic": True,
     }
+    return Draft(row, (kind, str(frame_at), *_overlap_class(candidate, _bare_name(used))), int(error == NO_ERROR))
 
 
-def _word(way: str, fact: Fact, source: Fact, rejected: Fact, rng: random.Random, language: Language) -> str:
-    """An answer to the question about `fact` that asserts the value of `source`, which is `fact` where it is right.
+@cache
+def quantities() -> tuple[dict[str, Any], ...]:
+    """The quantities, in the order of the file: question, right and wrong ones, each in English and French."""
+    lines = QUANTITIES_PATH.read_text(encoding="utf-8").splitlines()
+    return tuple(json.loads(line) for line in lines)
 
-    rejected: the fact whose value a contrasting answer turns down.
-    """
-    value, phrasing = source.value_in(language), PHRASINGS[language][fact.relation]
-    match way:
-        case "verbatim":
-            return bare(value)
-        case "form":
-            return _form(value, phrasing.article, rng, language)
-        case "sentence":
-            return statement(fact, value, rng, language)
-        case "asked":
-            return _put(rng.choice(ASKED[language]), a=phrasing.asked, v=named(source, language))
-        case "explained":
-            return f"{statement(fact, value, rng, language)} {source.explanation_in(language)}"
+
+def _quantity(rng: random.Random, language: Language) -> Draft:
+    """A number with its unit: right in another unit, wrong with the same number or the same unit."""
+    ending = "" if language == "en" else "_fr"
+    item = rng.choice(quantities())
+    right, wrong = item[f"right{ending}"], item[f"wrong{ending}"]
+    used, label = rng.choice(right), rng.randrange(2)
+    kind = rng.choice(("plain", "contrast"))
+    frame_at = rng.randrange(len(frames(kind, language)))
+    theirs, mine = rng.choice(wrong), rng.choice(right)
+    said, rejected = (mine, theirs) if label else (theirs, mine)
+    candidate = put(frames(kind, language)[frame_at], a=said, r=rejected, hi="90", lo="10")
+    error = NO_ERROR if label else "wrong_entity"
+    row: Row = {
+        "question": item[f"question{ending}"],
+        "reference": used + ".",
+        "candidate": candidate,
+        "label": label,
+        "reason": put(REASONS[language][error], v=used, r=theirs),
+        "generator": rng.choice(SPREAD[kind]),
+        "error_kind": error,
+        "answer_kind": kind,
+        "fact_id": item["id"],
+        "relation": "quantity",
+        "language": language,
+        "synthetic": True,
+    }
+    return Draft(row, ("quantity", kind, str(frame_at), *_overlap_class(candidate, used)), label)
+
+
+def _candidate(
+    kind: str, frame: str, fact: Fact, used: str, rng: random.Random, language: Language
+) -> tuple[str, str, Fact]:
+    """(candidate, error kind, the fact with the other value). used: the name that the reference gives."""
+    other = a_wrong_fact(fact, rng)
+    right = rng.random() < 0.5
+    repeats = kind in ("contrast", "elsewhere", "list", "undecided") and rng.random() < REPEATED_SHARE
+    mine = used if repeats else _name(fact, used, rng, language)
+    theirs = _name(other, "", rng, language)
+    match kind:
+        case "plain":
+            if not right and rng.random() < 0.25:
+                return put(frame, a=rng.choice(incomplete(fact, language))), "partial", other
+            return put(frame, a=mine if right else theirs), NO_ERROR if right else "wrong_entity", other
         case "contrast":
-            return _put(rng.choice(CONTRAST[language]), v=named(source, language), r=named(rejected, language))
-        case "corrected":
-            return _put(rng.choice(CORRECTED[language]), v=named(source, language), r=named(rejected, language))
-    raise AssertionError(f"no way {way!r} to word an answer")
+            high = rng.choice((70, 75, 80, 85, 90, 95))
+            # A wrong answer turns down the right value or a second wrong one, a right one a wrong value.
+            if right:
+                texts = (mine, theirs)
+            elif rng.random() < 0.85:
+                texts = (theirs, mine)
+            else:
+                texts = (theirs, _name(a_wrong_fact(fact, rng, (other.value,)), "", rng, language))
+            filled = put(frame, a=texts[0], r=texts[1], hi=str(high), lo=str(100 - high))
+            return filled, NO_ERROR if right else "wrong_entity", other
+        case "list" | "undecided":
+            x, y = rng.sample([mine, theirs], 2)
+            return put(frame, x=x, y=y), "several" if kind == "list" else "undecided", other
+        case "elsewhere":
+            if right or not siblings(fact):
+                about = rng.choice(strangers(fact) or (other,))
+            else:
+                about = rng.choice(siblings(fact))
+            told = _name(about, used if about.value == fact.value else "", rng, language)
+            said = mine if right else theirs
+            filled = put(frame, a=said, w=told, s=about.subject_in(language))
+            return filled, NO_ERROR if right else "wrong_entity", other
+        case "same":
+            if right:
+                return put(frame, s=rng.choice(siblings(fact)).subject_in(language)), NO_ERROR, other
+            about = a_wrong_fact(fact, rng)
+            while not is_wrong(about, fact):
+                about = a_wrong_fact(fact, rng)
+            return put(frame, s=about.subject_in(language)), "wrong_entity", about
+    raise AssertionError(f"no kind of candidate {kind!r}")
 
 
-def _err(
-    error: str, generator: AnswerGenerator, fact: Fact, other: Fact, rng: random.Random, language: Language
-) -> str:
-    """An answer with this error; `other` gives the wrong value."""
-    value, wrong = named(fact, language), named(other, language)
-    match error:
-        case "wrong_entity":
-            # A contrasting answer turns down the right value as often as a second wrong one.
-            rejected = wrong_fact(fact, rng)
-            rejected = fact if rejected.value == other.value or rng.random() < 0.5 else rejected
-            return _word(_pick(generator.ways, rng), fact, other, rejected, rng, language)
-        case "negation":
-            return _put(rng.choice(NEGATION[language]), v=value)
-        case "partial":
-            return _put(rng.choice(VAGUE[language]), v=rng.choice(incomplete(fact, language)))
-        case "hedged":
-            first, second = rng.sample([value, wrong], 2)
-            return _put(rng.choice(HEDGED[language]), a=first, b=second)
-        case "contradiction":
-            said = statement(fact, fact.value_in(language), rng, language)
-            return _put(rng.choice(CONTRADICTION[language]), s=said, v=value, r=wrong)
-        case "no_answer":
-            return rng.choice(NO_ANSWER[language])
-    raise AssertionError(f"no error {error!r}")
+def _name(fact: Fact, used: str, rng: random.Random, language: Language) -> str:
+    """A name of the value: mostly not the one that the reference uses, seldom in the other language."""
+    if rng.random() < OTHER_LANGUAGE_SHARE:
+        language = "fr" if language == "en" else "en"
+    known = names(fact, language)
+    others = [name for name in known if normalise(_bare_name(name)) != normalise(_bare_name(used))]
+    if used and others and rng.random() < 0.6:
+        return rng.choice(others)
+    return rng.choice(known)
 
 
-def _form(value: str, article: str, rng: random.Random, language: Language) -> str:
-    """The value in another form that leaves its words alone: small letters, an article, no accents, a lead-in."""
-    forms = [value, value + ".", f"{'Answer' if language == 'en' else 'Réponse'}: {value}", value.upper(), f"= {value}"]
-    if article:
-        forms += [article + value, capital(article + value) + "."]
-    if (plain := _without_accents(value)) != value:
-        forms.append(plain)
+def _bare_name(name: str) -> str:
+    return name.removeprefix("the ")
+
+
+def _overlap_class(candidate: str, used: str) -> tuple[str, str]:
+    """Classes of the words and letters of the reference's value that a candidate repeats, and whether it holds it."""
+    words = set(normalise(used).split())
+    share = len(words & set(normalise(candidate).split())) / max(1, len(words))
+    step = sum(share > edge for edge in OVERLAP_STEPS)
+    return str(step), str(holds(candidate, used))
+
+
+def _sloppy(text: str, rng: random.Random) -> str:
+    """The same words in another form: small letters, capitals, no accents, no full stop."""
+    forms = [text.lower(), text.upper(), text.rstrip("."), _without_accents(text)]
     return rng.choice(forms)
 
 
 def _without_accents(text: str) -> str:
     unified = text.replace("œ", "oe").replace("Œ", "Oe")
     return "".join(c for c in unicodedata.normalize("NFD", unified) if not unicodedata.combining(c))
-
-
-def _pick(weights: Mapping[str, float], rng: random.Random) -> str:
-    return rng.choices(list(weights), list(weights.values()))[0]
-
-
-def _put(template: str, **texts: str) -> str:
-    """`{v}` becomes the text under `v`, `{V}` the same with a capital."""
-    for name, text in texts.items():
-        template = template.replace("{" + name + "}", text).replace("{" + name.upper() + "}", capital(text))
-    return template

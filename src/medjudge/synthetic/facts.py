@@ -11,6 +11,7 @@ Written for this project and for research; not a clinical reference.
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -146,7 +147,8 @@ def lint_facts(facts: Sequence[Fact]) -> list[str]:
 
     Found: ids that repeat or are not ASCII, keys that are not ASCII, empty or untrimmed fields, a subject that occurs
     twice in a relation in either language (a second fact would make the first one's answer doubtful), values that are
-    equal in one language and not in the other, an explanation that does not state its value word for word (answers are
+    equal in one language and not in the other, a subject that runs on after a comma, a second spelling of one term, an
+    explanation that does not state its value word for word (answers are
     built from it), and a value that stands whole inside another value of its relation (an answer that names the longer
     one would also contain the shorter).
     """
@@ -168,12 +170,42 @@ def lint_facts(facts: Sequence[Fact]) -> list[str]:
             for language in LANGUAGES
             if not holds(fact.explanation_in(language), fact.value_in(language))
         ]
+        findings += [
+            f"{fact.id}: {name} runs on after a comma; put the clause in brackets"
+            for name in ("subject", "subject_fr")
+            if RUN_ON.search(getattr(fact, name))
+        ]
+        findings += [
+            f"{fact.id}: {name} has {match.group()!r}; the other facts write {ONE_SPELLING[match.group().lower()]!r}"
+            for name in FIELDS
+            for match in SPELLINGS.finditer(getattr(fact, name))
+        ]
     for language in LANGUAGES:
         keyed = (((f.relation, normalise(f.subject_in(language))), f.id) for f in facts)
         findings += [f"{', '.join(ids)}: one subject ({language}), asked for two values" for ids in _repeats(keyed)]
     findings += _unequal_values(facts)
     findings += _contained_values(facts)
     return findings
+
+
+RUN_ON = re.compile(r", (through|to stop|as first|par son|par sa|pour arrêter|en première)\b")
+"""A subject that goes on after a comma: a sentence that follows it needs a second comma, which no template has."""
+ONE_SPELLING = {
+    "auriculoventriculaire": "atrioventriculaire",
+    "auriculo-ventriculaire": "atrioventriculaire",
+    "topo-isomérase": "topoisomérase",
+    "glosso-pharyngien": "glossopharyngien",
+    "stylo-pharyngien": "stylopharyngien",
+    "crico-thyroïdien": "cricothyroïdien",
+    "canal chlore": "canal chlorure",
+    "intestin moyen primitif": "intestin primitif moyen",
+    "surrénale primitive": "surrénale primaire",
+    "sulphate": "sulfate",
+    "la spicule": "la protéine Spike",
+    "moyen primitif": "primitif moyen",
+}
+"""Spellings and terms that a second one stands beside -> the one that the base keeps to."""
+SPELLINGS = re.compile("|".join(map(re.escape, sorted(ONE_SPELLING, key=len, reverse=True))), re.IGNORECASE)
 
 
 def lint_also_true(facts: Sequence[Fact]) -> list[str]:

@@ -8,11 +8,14 @@ to rule out every held-out answer. By block, all options of a held-out question 
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 
 from medjudge.errors import DataError
+from medjudge.files import BUILTIN_DIR
 from medjudge.synthetic.answers import Direction, reasoned
 from medjudge.synthetic.facts import Fact, Language, is_wrong
 from medjudge.synthetic.partition import Part, block_ids, facts_of, relatives, wrong_subjects
@@ -26,6 +29,15 @@ COMMENTED_SHARE = 0.67
 MAX_TRIES = 50
 """Draws for one row that repeats an earlier one, before the set counts as exhausted."""
 
+NEAR_PATH: Path = BUILTIN_DIR / "near_values.json"
+"""Fact id -> the facts of its block whose values (or subjects) are nearest to its subject (or value), by sentence
+embeddings; written by `benchmarks/near_values.py`."""
+N_NEAREST = 4
+"""Nearest wrong options, of which three are offered."""
+
+NEAREST_SHARE = 0.6
+"""Of the questions, those whose wrong options are the three nearest."""
+
 Row = dict[str, object]
 
 
@@ -33,8 +45,7 @@ def generate(n: int, rng: random.Random, language: Language = "en", part: Part =
     """`n` distinct rows in the fields of the `mcq` contract.
 
     Every fact is asked once before any is asked again, so that n rows hold min(n, number of facts) facts. Distractors
-    are the values of other facts of the block, drawn in proportion to how many facts have them: a value is offered as
-    wrong about as often as it is right, and cannot be recognised by its frequency. Split by `block_id`. Raises
+    are three of the four values of the block that are nearest to what the question names. Split by `block_id`. Raises
     DataError where `n` rows cannot be drawn.
     """
     rows: list[Row] = []
@@ -75,7 +86,7 @@ def _distinct_row(fact: Fact, rng: random.Random, language: Language, seen: set[
 def _forward_row(fact: Fact, rng: random.Random, language: Language) -> Row | None:
     """A subject is named, its value is among four values."""
     phrasing = PHRASINGS[language][fact.relation]
-    others = _draw(rng, [other for other in _neighbours(fact) if is_wrong(fact, other)], by_value=True)
+    others = _draw(rng, _nearest(fact, "values"))
     if others is None:
         return None
     question = fill(rng.choice(phrasing.questions), subject=fact.subject_in(language))
@@ -86,7 +97,7 @@ def _forward_row(fact: Fact, rng: random.Random, language: Language) -> Row | No
 def _reverse_row(fact: Fact, rng: random.Random, language: Language) -> Row | None:
     """A value is named, and of four subjects only the fact's has it. The subject's own explanation is the reason."""
     phrasing = PHRASINGS[language][fact.relation]
-    others = _draw(rng, wrong_subjects(fact, _neighbours(fact)), by_value=False)
+    others = _draw(rng, _nearest(fact, "subjects"))
     if others is None or not phrasing.reverse:
         return None
     question = fill(rng.choice(phrasing.reverse), value=fact.value_in(language))
@@ -94,14 +105,36 @@ def _reverse_row(fact: Fact, rng: random.Random, language: Language) -> Row | No
     return _row(fact, question, fact.subject_in(language), wrong, rng, language, "reverse")
 
 
-def _draw(rng: random.Random, facts: Sequence[Fact], *, by_value: bool) -> list[Fact] | None:
-    """Three of `facts` (with three different values where `by_value`), or None if there are not so many."""
-    chosen: dict[str, Fact] = {}
-    for fact in rng.sample(facts, len(facts)):
-        chosen.setdefault(fact.value if by_value else fact.id, fact)
-        if len(chosen) == 3:
-            return list(chosen.values())
-    return None
+def _draw(rng: random.Random, facts: Sequence[Fact]) -> list[Fact] | None:
+    """Three of `facts`, nearest first, or None if there are not so many: mostly the three nearest."""
+    if len(facts) < 3:
+        return None
+    if rng.random() < NEAREST_SHARE:
+        return list(facts[:3])
+    return rng.sample(facts, 3)
+
+
+def other_values(fact: Fact) -> list[Fact]:
+    """The facts of the block whose values are wrong for the subject."""
+    return [other for other in _neighbours(fact) if is_wrong(fact, other)]
+
+
+def other_subjects(fact: Fact) -> list[Fact]:
+    """The facts of the block of whose subjects the value is not true."""
+    return wrong_subjects(fact, _neighbours(fact))
+
+
+@cache
+def _near() -> Mapping[str, Mapping[str, Sequence[str]]]:
+    tree: dict[str, dict[str, list[str]]] = json.loads(NEAR_PATH.read_text(encoding="utf-8"))
+    return tree
+
+
+@cache
+def _nearest(fact: Fact, kind: str) -> tuple[Fact, ...]:
+    """The nearest wrong options among `values` or `subjects`: facts whose values, or subjects, are offered."""
+    allowed = {other.id: other for other in (other_values if kind == "values" else other_subjects)(fact)}
+    return tuple(allowed[fact_id] for fact_id in _near()[fact.id][kind] if fact_id in allowed)
 
 
 def _row(

@@ -7,49 +7,50 @@ other part, `task`, so that no row of theirs, in whatever split, asks what the b
 
 from __future__ import annotations
 
-import random
+import json
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
-from medjudge.synthetic.facts import Fact, facts_by_relation, is_wrong
+from medjudge.files import BUILTIN_DIR
+from medjudge.synthetic.facts import Fact, facts_by_relation, is_wrong, load_facts
 
 Part = Literal["pretraining", "task"]
 
-PRETRAINING_SHARE = 1 / 3
+PARTITION_PATH = BUILTIN_DIR / "partition.json"
+"""Which facts make a block, and which blocks and imaging situations the shipped base has practised: a record, so that
+a mended name or a new situation moves nothing from one part to the other."""
 BLOCK_VALUES = 6
-"""Values of a block, at least."""
-MIN_BLOCKS = 3
-"""A relation with fewer blocks is not cut: its few values are each the answer of many facts, and each fact is a block
-of its own."""
-MAX_SHUFFLES = 100
+"""Values of a block, at least. Blocks were drawn by chance so that each fact has three wrong values and three wrong
+subjects in its own."""
+
+
+@cache
+def _partition() -> Any:
+    return json.loads(PARTITION_PATH.read_text(encoding="utf-8"))
 
 
 @cache
 def block_ids() -> Mapping[str, str]:
-    """Fact id -> its block, the same in every draw: `RELATION/2`; its own id where the relation is not cut.
+    """Fact id -> its block: `RELATION/2`; its own id where the relation is not cut.
 
     A block is some six values of a relation with all their facts, enough for each to be asked about among the others.
+    A relation of few values is not cut: each is the answer of many facts, and each fact is a block of its own.
     """
-    return {fact_id: block for facts in facts_by_relation().values() for fact_id, block in _cut(facts).items()}
+    listed = {fact_id: block for block, ids in _partition()["blocks"].items() for fact_id in ids}
+    return {fact.id: listed.get(fact.id, fact.id) for fact in load_facts()}
 
 
 @cache
 def part_ids() -> Mapping[str, Part]:
     """Fact id -> its part. Whole blocks go to one part, in every relation about a third to `pretraining`."""
-    found: dict[str, Part] = {}
-    for relation, facts in facts_by_relation().items():
-        blocks = sorted({block_ids()[fact.id] for fact in facts})
-        chosen = set(set_aside(blocks, relation))
-        found |= {fact.id: "pretraining" if block_ids()[fact.id] in chosen else "task" for fact in facts}
-    return found
+    practised = set(_partition()["pretraining"]["blocks"])
+    return {fact_id: "pretraining" if block in practised else "task" for fact_id, block in block_ids().items()}
 
 
-def set_aside(names: Sequence[str], key: str) -> list[str]:
-    """About a third of `names`, the same ones every time; `key` tells one drawing of lots from another."""
-    order = sorted(names)
-    random.Random(f"{key} set aside").shuffle(order)
-    return order[: round(len(order) * PRETRAINING_SHARE)]
+def practised_situations() -> frozenset[str]:
+    """Ids of the imaging situations of the `pretraining` part, about a third of those that the base has read."""
+    return frozenset(_partition()["pretraining"]["situations"])
 
 
 @cache
@@ -75,21 +76,3 @@ def wrong_values(fact: Fact, facts: Sequence[Fact]) -> set[str]:
 def wrong_subjects(fact: Fact, facts: Sequence[Fact]) -> list[Fact]:
     """Facts among `facts` of whose subjects the value of `fact` is not true."""
     return [other for other in facts if is_wrong(other, fact)]
-
-
-def _cut(facts: Sequence[Fact]) -> dict[str, str]:
-    """Fact id -> block for one relation: the first shuffle of its values that leaves each fact enough wrong options."""
-    values = sorted({fact.value for fact in facts})
-    n_blocks = len(values) // BLOCK_VALUES
-    for attempt in range(MAX_SHUFFLES if n_blocks >= MIN_BLOCKS else 0):
-        order = values.copy()
-        random.Random(f"{facts[0].relation} {attempt}").shuffle(order)
-        place = {value: index % n_blocks for index, value in enumerate(order)}
-        parts = [[fact for fact in facts if place[fact.value] == number] for number in range(n_blocks)]
-        if all(
-            len(wrong_values(fact, part)) >= 3 and len(wrong_subjects(fact, part)) >= 3
-            for part in parts
-            for fact in part
-        ):
-            return {fact.id: f"{fact.relation}/{place[fact.value]}" for fact in facts}
-    return {fact.id: fact.id for fact in facts}

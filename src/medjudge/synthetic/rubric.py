@@ -1,111 +1,62 @@
-"""Answers of known quality to questions of the fact base, to be graded on 2, 3 or 5 points, with a written reason.
+"""Answers of known quality to questions of the fact base, to be graded on 2, 3 or 5 points, with written feedback.
 
-An answer is built as one of seven kinds, from right with a reason to off the topic; what a kind earns on each scale is
-one table, `SCORES`, and the rubric's text says the same in words.
+A question asks about a fact and, for comparison, about three others of the same relation. An answer gives four values,
+the right ones or the same four in another order, in other names than the reference's: every quality of answer is made
+of the same words in the same frames, and which value is said of which subject is all that earns points. What a quality
+earns on each scale is one table, `SCORES`; the rubric's text says the same in words.
 """
 
 from __future__ import annotations
 
+import json
 import random
-from typing import Literal
+from collections.abc import Sequence
+from functools import cache
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Literal
 
-from medjudge.synthetic.answers import Row, bare, draw_rows, named, question, statement, wrong_fact
-from medjudge.synthetic.facts import Fact
-from medjudge.synthetic.partition import Part, facts_of, part_ids
-from medjudge.synthetic.phrasing import capital
+from medjudge.files import BUILTIN_DIR
+from medjudge.synthetic.answers import Row, draw_rows, question
+from medjudge.synthetic.facts import Fact, is_wrong
+from medjudge.synthetic.partition import Part, relatives
+from medjudge.synthetic.wordings import names, near_facts, put
 
 Points = Literal[2, 3, 5]
+GRADED_PATH: Path = BUILTIN_DIR / "wordings" / "graded.json"
 
-SCORES: dict[str, dict[int, int]] = {  # kind of answer -> points of the scale -> score
-    "right_with_reason": {5: 5, 3: 3, 2: 1},
-    "right": {5: 4, 3: 2, 2: 1},
-    "right_off_topic_extra": {5: 3, 3: 2, 2: 1},
-    "right_false_extra": {5: 3, 3: 2, 2: 1},
-    "undecided": {5: 2, 3: 1, 2: 0},
-    "wrong": {5: 1, 3: 1, 2: 0},
-    "off_topic": {5: 1, 3: 1, 2: 0},
+SCORES: dict[str, dict[int, int]] = {  # quality of the answer -> points of the scale -> score
+    "all_right": {5: 5, 3: 3, 2: 1},
+    "sides_partly": {5: 4, 3: 2, 2: 1},
+    "sides_wrong": {5: 3, 3: 2, 2: 1},
+    "main_wrong": {5: 2, 3: 1, 2: 0},
+    "all_wrong": {5: 1, 3: 1, 2: 0},
 }
-CRITERIA: dict[int, tuple[str, ...]] = {
-    2: (
-        "Does the output commit to the right answer to the question?",
-        "Is the question answered correctly and without evasion?",
-    ),
-    3: (
-        "How well is the question answered: is the answer right, and does a correct reason support it?",
-        "Judge whether the output gives the right answer and explains it.",
-    ),
-    5: (
-        "How good is the answer: is it right, decided, supported by a correct reason, and free of errors and asides?",
-        "Judge the correctness, the decision and the reasoning of the answer to the question.",
-    ),
+ORDERS: dict[str, tuple[tuple[int, ...], ...]] = {
+    "all_right": ((0, 1, 2, 3),),
+    "sides_partly": ((0, 2, 1, 3), (0, 3, 2, 1), (0, 1, 3, 2)),
+    "sides_wrong": ((0, 2, 3, 1), (0, 3, 1, 2)),
+    "main_wrong": ((1, 0, 2, 3), (2, 1, 0, 3), (3, 1, 2, 0), (1, 2, 0, 3), (2, 1, 3, 0), (3, 0, 2, 1)),
+    "all_wrong": ((1, 0, 3, 2), (2, 3, 0, 1), (3, 2, 1, 0), (1, 2, 3, 0), (3, 0, 1, 2), (2, 0, 3, 1)),
 }
-RUBRICS: dict[int, dict[str, str]] = {
-    2: {
-        "0": "The output gives a wrong answer, does not decide between answers, or does not answer the question.",
-        "1": "The output commits to the right answer, with or without a reason.",
-    },
-    3: {
-        "1": "The output gives a wrong answer, does not decide between answers, or does not answer the question.",
-        "2": "The output commits to the right answer but gives no reason, or adds something false or beside the point.",
-        "3": "The output commits to the right answer and supports it with a correct reason.",
-    },
-    5: {
-        "1": "The output gives a wrong answer or does not answer the question.",
-        "2": "The output names the right answer among others but does not decide.",
-        "3": "The output commits to the right answer but adds something false or beside the point.",
-        "4": "The output commits to the right answer but gives no reason.",
-        "5": "The output commits to the right answer and supports it with a correct reason.",
-    },
-}
-OPENINGS = ("", "", "", "Good question. ", "Answer: ", "In short: ", "Without any doubt: ", "Every textbook says so: ")
-"""Before answers of every kind, so that the tone tells nothing of the quality."""
-PLAIN = ("I would answer {v}.", "The answer is {v}.", "It is {v}.")
-CONTRAST = ("It is {v}, not {w}.", "Some say {w}, but the answer is {v}.", "I first thought of {w}, but it is {v}.")
-UNDECIDED = (
-    "It is either {a} or {b}; I would not decide.",
-    "Some say {a}, others {b}; both seem possible.",
-    "It may be {a}, but it may just as well be {b}.",
-    "I hesitate between {a} and {b}.",
-)
-ASIDES = ("By the way: {x}", "Another thing worth knowing: {x}", "Also: {x}", "On another subject: {x}")
-FALSE_EXTRAS = ("In the same way: {x}", "Note also: {x}", "Similarly: {x}")
-FEEDBACK: dict[str, tuple[str, ...]] = {
-    "right_with_reason": (
-        "The output commits to the right answer, {v}. It supports it with a correct reason.",
-        "{V} is what was asked for, and the reason given is correct.",
-    ),
-    "right": (
-        "The output commits to the right answer, {v}. It gives no reason for it.",
-        "{V} is what was asked for, but no reason supports it.",
-    ),
-    "right_off_topic_extra": (
-        "The output commits to the right answer, {v}. What it adds is beside the point.",
-        "{V} is what was asked for, but the addition has nothing to do with the question.",
-    ),
-    "right_false_extra": (
-        "The output commits to the right answer, {v}. What it adds about {x} is false.",
-        "{V} is what was asked for, but the addition about {x} is wrong.",
-    ),
-    "undecided": (
-        "The output names {v} only as one of two possibilities. It does not decide.",
-        "The right answer, {v}, is mentioned next to {w}, but the output does not commit to it.",
-    ),
-    "wrong": (
-        "The output answers {w}. The right answer is {v}.",
-        "{W} is wrong here; the question calls for {v}.",
-    ),
-    "off_topic": (
-        "The output speaks of something else and does not answer the question. The right answer is {v}.",
-        "What the output says is beside the point; the question calls for {v}.",
-    ),
-}
+"""Quality -> which of the four values is said of the asked subject (first) and of each of the others."""
+REPEATED_SHARE = 0.7
+"""Of the values in an output, those under the name that the reference gives them."""
+RENAMED_SHARE = 0.25
+"""Of the values in a reference, those under another name than the fact base's."""
+
+
+@cache
+def _texts() -> dict[str, Any]:
+    tree: dict[str, Any] = json.loads(GRADED_PATH.read_text(encoding="utf-8"))
+    return tree
 
 
 def generate(n: int, rng: random.Random, points: Points = 5, part: Part = "task") -> list[Row]:
     """`n` distinct rows in the fields of the `rubric` contract, with `quality`, the kind of answer.
 
-    points: 2 (scores 0-1), 3 (1-3) or 5 (1-5). The scores take turns, so that each has its equal share, and the kinds
-    that earn one score are equally frequent among its rows. Raises DataError where `n` rows cannot be drawn.
+    points: 2 (scores 0-1), 3 (1-3) or 5 (1-5). The scores take turns, so that each has its equal share, and the
+    qualities that earn one score are equally frequent among its rows. Raises DataError where `n` rows cannot be drawn.
     """
     kinds: dict[int, list[str]] = {}
     for kind, scores in SCORES.items():
@@ -113,27 +64,54 @@ def generate(n: int, rng: random.Random, points: Points = 5, part: Part = "task"
     scale = sorted(kinds)
 
     def draw(fact: Fact, n_rows: int) -> Row:
-        score = scale[n_rows % len(scale)]
-        return _draw(fact, rng.choice(kinds[score]), points, rng)
+        return _draw(fact, rng.choice(kinds[scale[n_rows % len(scale)]]), points, rng)
 
     return draw_rows(n, rng, draw, ("input", "output"), part)
 
 
-def _draw(fact: Fact, kind: str, points: Points, rng: random.Random) -> Row:
-    other = wrong_fact(fact, rng)
-    output, aside = _answer(fact, kind, other, rng)
-    feedback = rng.choice(FEEDBACK[kind]).replace("{x}", aside)
-    for place, text in (("v", named(fact, "en")), ("w", named(other, "en"))):
-        feedback = feedback.replace("{" + place + "}", text).replace("{" + place.upper() + "}", capital(text))
+@cache
+def _companions(fact: Fact) -> tuple[Fact, ...]:
+    """Facts of the relation and part of which each value is wrong for the other's subject."""
+    return tuple(other for other in relatives(fact) if is_wrong(fact, other) and is_wrong(other, fact))
+
+
+def _four(fact: Fact, rng: random.Random) -> list[Fact]:
+    """The fact and three others, each value wrong for the three other subjects; one of them near in wording."""
+    near = [other for other in near_facts(fact) if other in _companions(fact)]
+    rest = rng.sample(_companions(fact), len(_companions(fact)))
+    first = rng.sample(near, min(1, len(near)))
+    pool = [*first, *(other for other in rest if other not in first)]
+    # The first three in this order of which each value is wrong for the others' subjects.
+    others = next(
+        list(three)
+        for three in combinations(pool, 3)
+        if all(is_wrong(one, other) and is_wrong(other, one) for one, other in combinations(three, 2))
+    )
+    rng.shuffle(others)
+    return [fact, *others]
+
+
+def _draw(fact: Fact, quality: str, points: Points, rng: random.Random) -> Row:
+    texts = _texts()
+    four = _four(fact, rng)
+    subjects = {f"s{i}": one.subject for i, one in enumerate(four)}
+    known = [_known_as(one, rng) for one in four]
+    order = rng.choice(ORDERS[quality])
+    reference = put(rng.choice(texts["reference"]), **{f"v{i}": name for i, name in enumerate(known)}, **subjects)
+    said = [_said_as(four[i], known[i], rng) for i in order]
+    right = [i for i in range(1, 4) if order[i] == i]
+    wrong = [i for i in range(1, 4) if order[i] != i]
+    about = four[rng.choice(wrong if quality == "sides_partly" else right or wrong)].subject
+    feedback = put(rng.choice(texts["feedback"][quality]), v=known[0], w=said[0], x=about)
     return {
-        "input": question(fact, rng, "en"),
-        "reference": bare(fact.value),
-        "output": output,
-        "criteria": rng.choice(CRITERIA[points]),
-        "rubric": dict(RUBRICS[points]),
-        "score": SCORES[kind][points],
+        "input": put(rng.choice(texts["asked"]), q=question(fact, rng, "en"), **subjects),
+        "reference": reference,
+        "output": _output(four, said, rng),
+        "criteria": rng.choice(texts["criteria"][str(points)]),
+        "rubric": dict(texts["rubric"][str(points)]),
+        "score": SCORES[quality][points],
         "feedback": feedback,
-        "quality": kind,
+        "quality": quality,
         "fact_id": fact.id,
         "relation": fact.relation,
         "language": "en",
@@ -141,57 +119,21 @@ def _draw(fact: Fact, kind: str, points: Points, rng: random.Random) -> Row:
     }
 
 
-def _answer(fact: Fact, kind: str, other: Fact, rng: random.Random) -> tuple[str, str]:
-    """(an answer of this kind, the subject of what it adds or an empty text)."""
-    opening = rng.choice(OPENINGS)
-    match kind:
-        case "right_with_reason":  # the explanation states the answer itself
-            lead = f"{_assert(fact, fact, other, rng)} " if rng.random() < 0.6 else ""
-            return f"{opening}{lead}{fact.explanation}", ""
-        case "right":
-            return opening + _assert(fact, fact, other, rng), ""
-        case "right_off_topic_extra":
-            return f"{opening}{_assert(fact, fact, other, rng)} {_aside(fact, rng)}", ""
-        case "right_false_extra":
-            return f"{opening}{_assert(fact, fact, other, rng)} {_false_extra(other, rng)}", other.subject
-        case "undecided":
-            first, second = rng.sample([named(fact, "en"), named(other, "en")], 2)
-            return opening + rng.choice(UNDECIDED).replace("{a}", first).replace("{b}", second), ""
-        case "wrong":  # with all that a right answer may have beside it
-            extra = rng.choice(
-                ("", "", f" {other.explanation}", f" {_aside(fact, rng)}", f" {_false_extra(other, rng)}")
-            )
-            return opening + _assert(fact, other, fact, rng) + extra, ""
-        case "off_topic":
-            more = f" {_aside(fact, rng)}" if rng.random() < 0.4 else ""
-            return opening + _other_relation(fact, rng).explanation + more, ""
-    raise AssertionError(f"no kind of answer {kind!r}")
+def _known_as(fact: Fact, rng: random.Random) -> str:
+    listed = names(fact, "en")
+    return rng.choice(listed[1:]) if len(listed) > 1 and rng.random() < RENAMED_SHARE else listed[0]
 
 
-def _assert(fact: Fact, source: Fact, rejected: Fact, rng: random.Random) -> str:
-    """The value of `source` as the answer to the question about `fact`: plain, against another, or in a sentence."""
-    way = rng.random()
-    if way < 0.25:
-        return rng.choice(PLAIN).replace("{v}", named(source, "en"))
-    if way < 0.5:
-        return rng.choice(CONTRAST).replace("{v}", named(source, "en")).replace("{w}", named(rejected, "en"))
-    return statement(fact, source.value, rng, "en")
+def _said_as(fact: Fact, known: str, rng: random.Random) -> str:
+    others = [name for name in names(fact, "en") if name != known]
+    return rng.choice(others) if others and rng.random() >= REPEATED_SHARE else known
 
 
-def _aside(fact: Fact, rng: random.Random) -> str:
-    """A true sentence that has nothing to do with the question."""
-    return rng.choice(ASIDES).replace("{x}", _other_relation(fact, rng).explanation)
-
-
-def _false_extra(fact: Fact, rng: random.Random) -> str:
-    """A false sentence about the subject of `fact`, which is another than the question's: the answer is not touched."""
-    return rng.choice(FALSE_EXTRAS).replace("{x}", statement(fact, wrong_fact(fact, rng).value, rng, "en"))
-
-
-def _other_relation(fact: Fact, rng: random.Random) -> Fact:
-    """A fact of another relation that does not speak of this one's subject or value."""
-    while True:
-        other = rng.choice(facts_of(part_ids()[fact.id]))
-        text = other.explanation.casefold()
-        if other.relation != fact.relation and not any(word.casefold() in text for word in (fact.subject, fact.value)):
-            return other
+def _output(four: Sequence[Fact], said: Sequence[str], rng: random.Random) -> str:
+    """The main claim first or last, the others in any order, each in a frame of its own."""
+    texts = _texts()
+    # A rejected name is one of the values said of the others, so that it adds no word of its own.
+    main = put(rng.choice(texts["main"]), v0=said[0], x=rng.choice(said[1:]))
+    frames = rng.sample(texts["side"], 3)
+    sides = [put(frames[i - 1], s=four[i].subject, v=said[i]) for i in rng.sample(range(1, 4), 3)]
+    return " ".join([main, *sides])

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 
-from medjudge.synthetic import answers, appropriateness, equivalence, facts, marks, mcq, phrasing, rubric
+from medjudge.synthetic import answers, appropriateness, equivalence, facts, marks, mcq, phrasing, rubric, wordings
 from medjudge.synthetic import partition as parts
 
 SEED = 42
@@ -42,29 +42,37 @@ class GeneratedSet:
         return self.generate(self.n if n is None else n, random.Random(seed))
 
 
-def _from_facts(module_file: str) -> Callable[[], tuple[Path, ...]]:
-    return lambda: (*facts.fact_files(), *_code(phrasing, answers, parts), Path(module_file))
+def _from_facts(module_file: str, *texts: Path) -> Callable[[], tuple[Path, ...]]:
+    written = (parts.PARTITION_PATH, phrasing.PHRASINGS_PATH, *texts)
+    return lambda: (*facts.fact_files(), *written, *_code(phrasing, answers, parts), Path(module_file))
+
+
+def _worded(module_file: str, *texts: Path) -> Callable[[], tuple[Path, ...]]:
+    return _from_facts(module_file, wordings.VALUES_PATH, Path(str(wordings.__file__)), *texts)
 
 
 def _from_table() -> tuple[Path, ...]:
-    return (*appropriateness.table_files(), *_code(appropriateness, parts))
+    return (*appropriateness.table_files(), parts.PARTITION_PATH, *_code(appropriateness, parts))
 
 
 def _code(*modules: ModuleType) -> list[Path]:
     return [Path(str(module.__file__)) for module in modules]
 
 
+_FROM_MCQ = _from_facts(mcq.__file__, mcq.NEAR_PATH)
+_FROM_EQUIVALENCE = _worded(equivalence.__file__, wordings.FRAMES_PATH, equivalence.QUANTITIES_PATH)
+_FROM_RUBRIC = _worded(rubric.__file__, rubric.GRADED_PATH)
 BY_FACT, BY_BLOCK, BY_VARIANT = ("fact_id",), ("block_id",), ("variant_id",)
 GENERATORS: dict[str, GeneratedSet] = {
-    "mcq": GeneratedSet("mcq", 6000, BY_BLOCK, mcq.generate, _from_facts(mcq.__file__)),
-    "mcq-fr": GeneratedSet("mcq", 6000, BY_BLOCK, partial(mcq.generate, language="fr"), _from_facts(mcq.__file__)),
-    "equivalence": GeneratedSet("equivalence", 4000, BY_FACT, equivalence.generate, _from_facts(equivalence.__file__)),
+    "mcq": GeneratedSet("mcq", 6000, BY_BLOCK, mcq.generate, _FROM_MCQ),
+    "mcq-fr": GeneratedSet("mcq", 6000, BY_BLOCK, partial(mcq.generate, language="fr"), _FROM_MCQ),
+    "equivalence": GeneratedSet("equivalence", 4000, BY_FACT, equivalence.generate, _FROM_EQUIVALENCE),
     "equivalence-fr": GeneratedSet(
-        "equivalence", 4000, BY_FACT, partial(equivalence.generate, language="fr"), _from_facts(equivalence.__file__)
+        "equivalence", 4000, BY_FACT, partial(equivalence.generate, language="fr"), _FROM_EQUIVALENCE
     ),
-    "rubric": GeneratedSet("rubric", 3000, BY_FACT, rubric.generate, _from_facts(rubric.__file__)),
-    "rubric-2": GeneratedSet("rubric", 3000, BY_FACT, partial(rubric.generate, points=2), _from_facts(rubric.__file__)),
-    "rubric-3": GeneratedSet("rubric", 3000, BY_FACT, partial(rubric.generate, points=3), _from_facts(rubric.__file__)),
+    "rubric": GeneratedSet("rubric", 3000, BY_FACT, rubric.generate, _FROM_RUBRIC),
+    "rubric-2": GeneratedSet("rubric", 3000, BY_FACT, partial(rubric.generate, points=2), _FROM_RUBRIC),
+    "rubric-3": GeneratedSet("rubric", 3000, BY_FACT, partial(rubric.generate, points=3), _FROM_RUBRIC),
     "appropriateness": GeneratedSet("appropriateness", 3000, BY_VARIANT, appropriateness.generate, _from_table),
     "appropriateness-bare": GeneratedSet(
         "appropriateness", 3000, BY_VARIANT, partial(appropriateness.generate, evidence=False), _from_table

@@ -319,8 +319,8 @@ def _orders(n: int, rng: random.Random) -> list[appropriateness.Row]:
     """Rated orders of both parts; labels in the shares of task rows, or the few that are right would hardly be read."""
     n_task = round(n * TASK_ORDERS_SHARE)
     return [
-        *appropriateness.generate(n_task, rng, evidence=False, part="task"),
-        *appropriateness.generate(n - n_task, rng, evidence=False, part="pretraining"),
+        *appropriateness.generate(n_task, rng, evidence=False, part="task", covering=True),
+        *appropriateness.generate(n - n_task, rng, evidence=False, part="pretraining", covering=True),
     ]
 
 
