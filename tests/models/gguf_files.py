@@ -70,7 +70,10 @@ def write_gguf(
     architecture: str | None = None,
     **over: Any,
 ) -> Any:
-    """Writes a model's file and returns the model, in float32 and eval mode. architecture: another name than its own."""
+    """Writes a model's file and returns the model, in float32 and eval mode.
+
+    architecture: what the file says instead of its own.
+    """
     tokens, settings = _vocabulary(shape)
     torch.manual_seed(seed)
     config_class, model_class, own = SHAPES[shape]

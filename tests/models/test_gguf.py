@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import resource
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def largest_difference(folder: Path, model: Any, n_tokens: int = 64) -> float:
 
 
 @pytest.mark.parametrize("shape", list(SHAPES))
-def test_a_converted_folder_is_the_model_that_the_file_was_written_from(tmp_path: Path, shape: str):
+def test_a_converted_folder_is_the_model_that_the_file_was_written_from(tmp_path: Path, shape: str) -> None:
     # 64 tokens: longer than the windows of Phi-3 (24) and Gemma 3 (16)
     model = write_gguf(tmp_path / "m.gguf", shape)
     assert largest_difference(resolve(tmp_path / "m.gguf"), model) < 2e-5
@@ -64,7 +65,7 @@ SCALINGS: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("shape", "scaling"), SCALINGS, ids=[scaling["rope_type"] for _, scaling in SCALINGS])
-def test_a_scaling_of_positions_is_taken_over(tmp_path: Path, shape: str, scaling: dict[str, Any]):
+def test_a_scaling_of_positions_is_taken_over(tmp_path: Path, shape: str, scaling: dict[str, Any]) -> None:
     original = 8192 if scaling["rope_type"] == "llama3" else 64
     rope = {"rope_theta": 500000.0, **scaling}
     if scaling["rope_type"] != "linear":
@@ -86,7 +87,7 @@ def test_a_scaling_of_positions_is_taken_over(tmp_path: Path, shape: str, scalin
     assert largest_difference(folder, model, 100) > 1e-3
 
 
-def test_gemma3_keeps_its_scaled_global_and_plain_local_positions(tmp_path: Path):
+def test_gemma3_keeps_its_scaled_global_and_plain_local_positions(tmp_path: Path) -> None:
     rope = {
         "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
         "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
@@ -95,7 +96,7 @@ def test_gemma3_keeps_its_scaled_global_and_plain_local_positions(tmp_path: Path
     assert largest_difference(resolve(tmp_path / "m.gguf"), model) < 2e-5
 
 
-def test_a_scaling_that_cannot_be_taken_over_is_refused(tmp_path: Path):
+def test_a_scaling_that_cannot_be_taken_over_is_refused(tmp_path: Path) -> None:
     rope = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "rope_theta": 5e5}
     write_gguf(
         tmp_path / "m.gguf",
@@ -115,7 +116,7 @@ def test_a_scaling_that_cannot_be_taken_over_is_refused(tmp_path: Path):
 
 
 @pytest.mark.parametrize("shape", list(SHAPES))
-def test_the_tokenizer_and_template_are_those_of_the_file(tmp_path: Path, shape: str):
+def test_the_tokenizer_and_template_are_those_of_the_file(tmp_path: Path, shape: str) -> None:
     write_gguf(tmp_path / "m.gguf", shape)
     direct = gguf_module.read_tokenizer(read_header(tmp_path / "m.gguf"))
     converted_one = load_tokenizer(resolve(tmp_path / "m.gguf"))
@@ -127,7 +128,7 @@ def test_the_tokenizer_and_template_are_those_of_the_file(tmp_path: Path, shape:
     assert converted_one.eos_token_id == direct.eos_token_id
 
 
-def test_digits_are_split_as_smollm2_learnt_them(tmp_path: Path):
+def test_digits_are_split_as_smollm2_learnt_them(tmp_path: Path) -> None:
     write_gguf(tmp_path / "m.gguf", "llama")
     tokenizer = load_tokenizer(resolve(tmp_path / "m.gguf"))
     pieces = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str("dose 123")
@@ -135,7 +136,7 @@ def test_digits_are_split_as_smollm2_learnt_them(tmp_path: Path):
 
 
 @pytest.mark.parametrize("shape", list(SHAPES))
-def test_only_the_files_own_settings_are_read(tmp_path: Path, shape: str):
+def test_only_the_files_own_settings_are_read(tmp_path: Path, shape: str) -> None:
     model = write_gguf(tmp_path / "m.gguf", shape)
     (tmp_path / "config.json").write_text('{"model_type": "gpt2", "vocab_size": 7}')
     (tmp_path / "tokenizer_config.json").write_text('{"chat_template": "{{ 1 }}", "eos_token": "!"}')
@@ -145,7 +146,7 @@ def test_only_the_files_own_settings_are_read(tmp_path: Path, shape: str):
     assert str(tmp_path) not in "".join(path.read_text() for path in folder.glob("*.json"))
 
 
-def test_a_padding_token_that_ends_answers_is_trained(tmp_path: Path):
+def test_a_padding_token_that_ends_answers_is_trained(tmp_path: Path) -> None:
     write_gguf(tmp_path / "m.gguf", "llama")
     folder = resolve(tmp_path / "m.gguf")
     tokenizer = load_tokenizer(folder)
@@ -157,7 +158,7 @@ def test_a_padding_token_that_ends_answers_is_trained(tmp_path: Path):
 # --- the cache --------------------------------------------------------------------------------------------------------
 
 
-def test_a_file_is_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_file_is_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_gguf(tmp_path / "m.gguf", "llama")
     first = resolve(tmp_path / "m.gguf")
     shutil.copy(tmp_path / "m.gguf", tmp_path / "same.GGUF")
@@ -175,18 +176,23 @@ def _other_weights(folder: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-4] + b"\x00\x00\x00\x01")
 
 
-DAMAGES = {
+def _a_file_in_its_place(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("x")
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
     "cut off": _half_the_weights,
     "changed": _other_weights,
     "no note": lambda folder: (folder / NOTE).unlink(),
     "a note of another kind": lambda folder: (folder / NOTE).write_text('{"converter": 1, "files": 3}'),
     "a file missing": lambda folder: (folder / "tokenizer.json").unlink(),
-    "a file in its place": lambda folder: (shutil.rmtree(folder), folder.write_text("x")),
+    "a file in its place": _a_file_in_its_place,
 }
 
 
 @pytest.mark.parametrize("damage", list(DAMAGES))
-def test_a_torn_or_foreign_folder_is_converted_again(tmp_path: Path, damage: str):
+def test_a_torn_or_foreign_folder_is_converted_again(tmp_path: Path, damage: str) -> None:
     model = write_gguf(tmp_path / "m.gguf", "llama")
     folder = resolve(tmp_path / "m.gguf")
     DAMAGES[damage](folder)
@@ -195,7 +201,7 @@ def test_a_torn_or_foreign_folder_is_converted_again(tmp_path: Path, damage: str
     assert converted(gguf_sha256(tmp_path / "m.gguf")) == folder
 
 
-def test_a_copied_cache_is_used(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_copied_cache_is_used(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_gguf(tmp_path / "m.gguf", "llama")
     resolve(tmp_path / "m.gguf")
     shutil.copytree(cache, tmp_path / "copy")
@@ -209,7 +215,7 @@ def leftovers(cache: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("share", [0.001, 0.01, 0.1, 0.5, 0.999])
-def test_a_file_that_was_cut_off_is_refused(tmp_path: Path, cache: Path, share: float):
+def test_a_file_that_was_cut_off_is_refused(tmp_path: Path, cache: Path, share: float) -> None:
     write_gguf(tmp_path / "whole.gguf", "llama")
     content = (tmp_path / "whole.gguf").read_bytes()
     (tmp_path / "m.gguf").write_bytes(content[: int(len(content) * share)])
@@ -219,28 +225,28 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path: Path, cache: Path, share: 
 
 
 @pytest.mark.parametrize("content", [b"", b"GG", b"<html>", b"GGUF", b"GGUF" + bytes(60), b"GGUF\x63" + bytes(90)])
-def test_what_is_no_gguf_file_is_refused(tmp_path: Path, content: bytes):
+def test_what_is_no_gguf_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "m.gguf").write_bytes(content)
     with pytest.raises(ModelError, match=r"m\.gguf"):
         resolve(tmp_path / "m.gguf")
 
 
 @pytest.mark.parametrize("name", ["t5", "clip", "qqqqq"])
-def test_an_architecture_that_transformers_does_not_read_is_named(tmp_path: Path, cache: Path, name: str):
+def test_an_architecture_that_transformers_does_not_read_is_named(tmp_path: Path, cache: Path, name: str) -> None:
     write_gguf(tmp_path / "m.gguf", "llama", architecture=name)
     with pytest.raises(ModelError, match=f"architecture '{name}'"):
         resolve(tmp_path / "m.gguf")
     assert leftovers(cache) == []
 
 
-def test_weights_that_the_model_has_no_place_for_are_refused(tmp_path: Path, cache: Path):
+def test_weights_that_the_model_has_no_place_for_are_refused(tmp_path: Path, cache: Path) -> None:
     write_gguf(tmp_path / "m.gguf", "llama", attention_bias=True)
     with pytest.raises(ModelError, match=r"holds [\d,]+ weights, but transformers' LlamaForCausalLM has [\d,]+"):
         resolve(tmp_path / "m.gguf")
     assert leftovers(cache) == []
 
 
-def test_a_disk_that_fills_up_leaves_nothing(tmp_path: Path, cache: Path):
+def test_a_disk_that_fills_up_leaves_nothing(tmp_path: Path, cache: Path) -> None:
     write_gguf(tmp_path / "m.gguf", "llama")
     process = multiprocessing.get_context("spawn").Process(target=_with_small_files, args=(str(tmp_path),))
     process.start()
@@ -262,7 +268,7 @@ def _with_small_files(folder: str) -> None:
         (Path(folder) / "message").write_text(str(error))
 
 
-def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, cache: Path):
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, cache: Path) -> None:
     write_gguf(tmp_path / "m.gguf", "llama")
     cache.write_text("a file")
     with pytest.raises(ModelError, match=r"cannot be written .* MEDJUDGE_CACHE names another folder"):
@@ -273,7 +279,7 @@ def _convert_in_process(path: str, results: Any) -> None:
     results.put(str(resolve(path)))
 
 
-def test_of_two_processes_one_converts(tmp_path: Path, cache: Path):
+def test_of_two_processes_one_converts(tmp_path: Path, cache: Path) -> None:
     write_gguf(tmp_path / "m.gguf", "llama")
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
@@ -287,7 +293,7 @@ def test_of_two_processes_one_converts(tmp_path: Path, cache: Path):
     assert len(leftovers(cache)) == 1
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path: Path, cache: Path):
+def test_what_a_killed_process_left_is_removed(tmp_path: Path, cache: Path) -> None:
     write_gguf(tmp_path / "m.gguf", "llama")
     digest = gguf_sha256(tmp_path / "m.gguf")
     left = cache / "gguf" / f".{digest}-v1.abc" / "model"

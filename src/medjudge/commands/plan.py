@@ -149,7 +149,7 @@ def _tokenizer(recipe: Recipe, splits: Mapping[str, Sequence[Case]]) -> tuple[An
             from medjudge.models.gguf import read_tokenizer
 
             return fit_tokenizer(read_tokenizer(read_header(local.gguf)), recipe.model.chat_template), source
-        folder = local.folder if local.gguf is not None else base_folder(recipe)
+        folder = local.folder if local.gguf is not None and local.folder is not None else base_folder(recipe)
         return load_tokenizer(folder, recipe.model.chat_template), source
     except MedjudgeError as error:
         return None, f"not known: {error}"

@@ -122,7 +122,6 @@ def _alone(path: Path) -> Iterator[dict[str, Any]]:
             "pretrained_model_name_or_path": folder,
             "gguf_file": "model.gguf",
             "local_files_only": True,
-            "trust_remote_code": False,
         }
 
 
@@ -142,9 +141,9 @@ def read_config(header: GgufHeader) -> Any:
     """The transformers configuration of a GGUF file. Raises ModelError where transformers does not read its kind."""
     try:
         with _alone(header.path) as where:
-            config = AutoConfig.from_pretrained(**where)
+            config = AutoConfig.from_pretrained(**where, trust_remote_code=False)
             with torch.device("meta"):
-                AutoModelForCausalLM.from_config(config)
+                AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except MemoryError:
         raise
     except Exception as error:  # KeyError, ValueError, NotImplementedError, and what a configuration refuses
@@ -160,7 +159,7 @@ def read_tokenizer(header: GgufHeader) -> Any:
     """The tokenizer of a GGUF file with its chat template, which may be None. Raises ModelError if it has none."""
     try:
         with _alone(header.path) as where:
-            tokenizer = AutoTokenizer.from_pretrained(**where)
+            tokenizer = AutoTokenizer.from_pretrained(**where, trust_remote_code=False)
     except MemoryError:
         raise
     except Exception as error:
@@ -181,7 +180,7 @@ def _read_model(header: GgufHeader, config: Any) -> Any:
     try:
         with _alone(header.path) as where:
             model, report = AutoModelForCausalLM.from_pretrained(
-                **where, config=config, dtype=torch.float32, output_loading_info=True
+                **where, config=config, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
             )
     except MemoryError:
         raise
