@@ -125,6 +125,7 @@ def test_a_plan_converts_nothing(wheel: Path, tmp_path: Path, cache: Path, monke
     stages = ["prepare", "sft", "grpo", "merge", "evaluate", "report"]
     model = {"base": SMOLLM_BASE, "device": "cpu"}
     tree = small_tree(tmp_path / "rows.jsonl", tmp_path / "runs", model=model, stages=stages)
+    tree["task"] |= {"max_prompt_tokens": 240, "max_completion_tokens": 48}
     console = Console(record=True, width=160)
     print_plan(recipe_from_tree(tree), console, first=None, last=None)
     text = console.export_text()
