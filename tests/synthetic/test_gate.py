@@ -9,9 +9,9 @@ from functools import cache
 from typing import Any
 
 import pytest
+from benchmarks.surface_gate import AIMS, OPTIONS, measure_set
 
 from medjudge.synthetic.facts import holds, load_facts
-from medjudge.synthetic.gate import AIMS, OPTIONS, measure_set
 from medjudge.synthetic.sets import GENERATORS
 from medjudge.tasks.normalise import normalise
 
