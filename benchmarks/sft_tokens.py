@@ -31,7 +31,7 @@ from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.mcq import McqContract
 from medjudge.tasks.rubric import RubricContract
-from medjudge.tiny_base.tiny import build_model
+from medjudge.training.language_model import build_model
 from medjudge.training.order import length_grouped_order
 from medjudge.training.sft import tokenised_rows
 from medjudge.training.trl_adapter import head_on_labels_only

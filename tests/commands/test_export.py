@@ -26,7 +26,7 @@ from medjudge.records import Case
 from medjudge.settings.training import BaseConfig
 from medjudge.tasks.encoding import encode_all
 from medjudge.tasks.rubric import RubricContract
-from medjudge.tiny_base.tiny import build_model
+from medjudge.training.language_model import build_model
 from tests.shared_data import require_shared, shared_tokenizer
 
 N_ROWS = 8

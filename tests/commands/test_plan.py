@@ -101,7 +101,7 @@ def test_the_shape_of_a_model_from_nothing_is_that_of_the_built_one(tmp_path: Pa
     import torch
 
     from medjudge.models.scratch import build_tokenizer
-    from medjudge.tiny_base.tiny import build_model
+    from medjudge.training.language_model import build_model
 
     tree = small_tree(tmp_path, tmp_path)
     tree["base"] |= {"hidden_size": 96, "n_layers": 3, "n_heads": 3, "intermediate_size": 200}

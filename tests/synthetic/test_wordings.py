@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from medjudge.synthetic import wordings
+from medjudge.synthetic.blocks import block_ids
 from medjudge.synthetic.facts import LANGUAGES, facts_by_relation, is_wrong, load_facts
-from medjudge.synthetic.partition import block_ids, part_ids
 from medjudge.synthetic.phrasing import PHRASINGS, Phrasing
 from medjudge.tasks.normalise import normalise
 
@@ -69,9 +69,9 @@ def test_near_facts_are_wrong() -> None:
         assert all(other.value == fact.value for other in wordings.siblings(fact))
 
 
-def test_the_partition_names_every_fact_of_a_cut_relation_and_nothing_else() -> None:
+def test_blocks_name_every_fact_of_a_cut_relation_and_nothing_else() -> None:
     blocks = block_ids()
     for relation, facts in facts_by_relation().items():
         cut = {"/" in blocks[fact.id] for fact in facts}
         assert len(cut) == 1, relation
-    assert set(part_ids()) == {fact.id for fact in load_facts()}
+    assert set(blocks) == {fact.id for fact in load_facts()}

@@ -25,10 +25,10 @@ from medjudge.settings.training import BaseConfig, GrpoConfig
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.encoding import LabelIds, encode_all, encode_labels
 from medjudge.tasks.equivalence import EquivalenceContract
-from medjudge.tiny_base.tiny import build_model
 from medjudge.training import all_action
 from medjudge.training.all_action import all_action_loss, outcome_log_probs, outcome_rewards, train_all_action
 from medjudge.training.job import Beside, RewardedRows, TrainingJob
+from medjudge.training.language_model import build_model
 from medjudge.training.progress_callback import Watch
 from medjudge.training.trl_adapter import ContractGrpoTrainer
 from tests.models.random_models import random_ids, random_model

@@ -95,7 +95,7 @@ def demo(
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier demo of this task and seed.")] = False,
     force: Force = False,
 ) -> None:
-    """Train and compare a tiny judge on built-in synthetic data: minutes on two cores, no hub, no GPU.
+    """Train and compare a small judge on built-in synthetic data: minutes on two cores, no hub, no GPU.
 
     The shipped base model is fine-tuned, sharpened by GRPO, merged, and
     compared with itself and with baselines on questions that none of its

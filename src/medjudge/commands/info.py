@@ -15,7 +15,7 @@ from medjudge.data.benchmarks import SETS
 from medjudge.errors import ModelError
 from medjudge.machine import n_processors
 from medjudge.models.sources import CACHE_VARIABLE, SMOLLM_HOW, SMOLLM_HUB, SMOLLM_WHEEL, cache_dir, local_model
-from medjudge.settings.model import SCRATCH_BASE, SMOLLM_BASE, TINY_BASE
+from medjudge.settings.model import SCRATCH_BASE, SMOLLM_BASE
 from medjudge.tasks.presets import presets
 
 OPTIONAL: dict[str, tuple[str, str]] = {
@@ -78,7 +78,6 @@ def print_info(console: Console) -> None:
 
     bases = Table(title="Built-in models", title_justify="left", box=None, show_header=False, padding=(0, 2))
     bases.add_row(SMOLLM_BASE, *_base_row())
-    bases.add_row(TINY_BASE, "[green]present[/]", "ships with medjudge")
     bases.add_row(SCRATCH_BASE, "[green]present[/]", "built from nothing by the base stage")
     bases.add_row("cache", "", f"{escape(str(cache_dir()))} ({CACHE_VARIABLE})")
     console.print()

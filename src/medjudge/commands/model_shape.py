@@ -102,7 +102,7 @@ def gguf_shape(path: Path) -> ModelShape:
 
 
 def scratch_shape(config: BaseConfig, n_tokens: int) -> ModelShape:
-    """The shape of `builtin:scratch` for a tokenizer of `n_tokens` tokens, as `tiny_base.tiny` builds it."""
+    """The shape of `builtin:scratch` for a tokenizer of `n_tokens` tokens, as `training.language_model` builds it."""
     width, vocab_size = config.hidden_size, -(-n_tokens // 64) * 64
     head = width // config.n_heads
     n_kv = max(1, config.n_heads // 2)
@@ -118,7 +118,7 @@ def model_without_weights(recipe: Recipe, tokenizer: Any) -> tuple[Any, str | No
     from medjudge.models.adapters import gguf_skeleton, skeleton
 
     if recipe.model.base == SCRATCH_BASE:
-        from medjudge.tiny_base.tiny import build_model
+        from medjudge.training.language_model import build_model
 
         with torch.device("meta"):
             return build_model(recipe.base, tokenizer, recipe.seed), None

@@ -26,7 +26,6 @@ from medjudge.commands.model_shape import (
     model_without_weights,
 )
 from medjudge.errors import ConfigError, MedjudgeError
-from medjudge.files import BUILTIN_DIR
 from medjudge.models.gguf_header import read_header
 from medjudge.models.sources import local_model
 from medjudge.names import TRAINING_STAGES
@@ -35,7 +34,7 @@ from medjudge.records import Case
 from medjudge.runs.pipeline import RESUMES, active_stages, resume_words, stage_inputs
 from medjudge.runs.run_dir import RunDir
 from medjudge.runs.stages import STAGES
-from medjudge.settings.model import SCRATCH_BASE, TINY_BASE
+from medjudge.settings.model import SCRATCH_BASE
 from medjudge.settings.training import GrpoConfig, SftConfig
 
 SAMPLE = 400
@@ -135,10 +134,6 @@ def _tokenizer(recipe: Recipe, splits: Mapping[str, Sequence[Case]]) -> tuple[An
         train = splits[training_split(recipe)]
         texts = [*plain_texts(train), *format_texts(recipe.contract, train)]
         return build_tokenizer(texts, recipe.base.vocab_size), "the tokenizer that the base stage builds"
-    if recipe.model.base == TINY_BASE:
-        from transformers import PreTrainedTokenizerFast  # what AutoTokenizer comes to here; it alone needs no torch
-
-        return PreTrainedTokenizerFast.from_pretrained(BUILTIN_DIR / "tiny"), f"the tokenizer of {recipe.model.base}"
     from medjudge.models.load import fit_tokenizer, load_tokenizer, quiet_libraries
 
     quiet_libraries()

@@ -13,16 +13,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
 from medjudge.errors import ConfigError, ModelError
-from medjudge.files import BUILTIN_DIR, check_outputs, shared_files
+from medjudge.files import check_outputs, shared_files
 from medjudge.machine import pick_device
 from medjudge.models.gguf import model_folder
 from medjudge.models.sources import GGUF_SUFFIX, SMOLLM_HOW, SMOLLM_HUB, gguf_file
 from medjudge.network import hub_access, offline
-from medjudge.settings.model import SMOLLM_BASE, TINY_BASE, ModelConfig, unknown_builtin
+from medjudge.settings.model import SMOLLM_BASE, ModelConfig, unknown_builtin
 from medjudge.tasks.tokenizers import plain_chat_template, stop_token_ids
 
-TINY_DIR = BUILTIN_DIR / "tiny"
-"""The weights that ship with the package; `make tiny-base` makes them again."""
 WEIGHT_PATTERNS = ("*.safetensors", "*.bin")
 _HUB_PATTERNS = ["*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja", "tokenizer*"]
 
@@ -52,7 +50,7 @@ def resolve(model: str | Path, revision: str | None = None, *, is_asked_for: boo
         return model_folder(gguf)
     if model == SMOLLM_BASE:
         return _smollm_from_hub(revision, is_asked_for=is_asked_for)
-    path = TINY_DIR if model == TINY_BASE else Path(model)
+    path = Path(model)
     if path.is_dir():
         if not any((path / name).exists() for name in ("config.json", "adapter_config.json")):
             raise ModelError(

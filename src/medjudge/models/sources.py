@@ -14,8 +14,8 @@ from typing import Any
 
 from medjudge import artifacts
 from medjudge.errors import MedjudgeError, ModelError
-from medjudge.files import BUILTIN_DIR, file_stamp, sha256_file, sha256_output
-from medjudge.settings.model import SMOLLM_BASE, TINY_BASE
+from medjudge.files import file_stamp, sha256_file, sha256_output
+from medjudge.settings.model import SMOLLM_BASE
 
 CACHE_VARIABLE = "MEDJUDGE_CACHE"
 CONVERTER = 1
@@ -122,8 +122,6 @@ class LocalModel:
 
 def local_model(model: str, revision: str | None = None) -> LocalModel:
     """Where a base lies: a folder, a GGUF file with what was made of it, or the hub's cache. Neither where nowhere."""
-    if model == TINY_BASE:
-        return LocalModel(BUILTIN_DIR / "tiny")
     if (gguf := gguf_file(model)) is not None:
         return LocalModel(converted(gguf_sha256(gguf)), gguf)
     if Path(model).is_dir():
@@ -139,8 +137,6 @@ def local_model(model: str, revision: str | None = None) -> LocalModel:
 
 
 def source_files(model: str) -> list[Path]:
-    """The one file that stands for a model which is no folder: the weights of `builtin:tiny`, or a GGUF file."""
-    if model == TINY_BASE:
-        return [BUILTIN_DIR / "tiny" / "model.safetensors"]
+    """The one file that stands for a model which is no folder: a GGUF file."""
     gguf = gguf_file(model)
     return [gguf] if gguf is not None else []

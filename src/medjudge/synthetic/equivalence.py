@@ -20,8 +20,7 @@ from typing import Any
 from medjudge.errors import DataError
 from medjudge.files import BUILTIN_DIR
 from medjudge.synthetic.answers import Row, bare, incomplete, question, statement
-from medjudge.synthetic.facts import Fact, Language, holds, is_wrong
-from medjudge.synthetic.partition import Part, facts_of
+from medjudge.synthetic.facts import Fact, Language, holds, is_wrong, load_facts
 from medjudge.synthetic.wordings import a_wrong_fact, frames, names, put, siblings, strangers
 from medjudge.tasks.normalise import normalise
 
@@ -83,13 +82,13 @@ class Draft:
     label: int
 
 
-def generate(n: int, rng: random.Random, language: Language = "en", part: Part = "task") -> list[Row]:
+def generate(n: int, rng: random.Random, language: Language = "en") -> list[Row]:
     """`n` distinct rows in the fields of the `equivalence` contract, with `generator` and `error_kind`.
 
     Half of the rows are equivalent, also among those of one frame and one class of overlap, but for the frames that
     commit to nothing. Raises DataError where `n` rows cannot be drawn.
     """
-    facts = facts_of(part)
+    facts = load_facts()
     bins: dict[tuple[str, ...], dict[int, list[Draft]]] = defaultdict(lambda: {0: [], 1: []})
     seen: set[tuple[object, ...]] = set()
     n_wanted = max(DRAWN_PER_ROW * n, 1500)
@@ -97,7 +96,7 @@ def generate(n: int, rng: random.Random, language: Language = "en", part: Part =
         order: list[Fact] = []
         for _ in range(n_wanted):
             order = order or rng.sample(facts, len(facts))
-            asks_quantity = part == "task" and rng.random() < QUANTITY_SHARE
+            asks_quantity = rng.random() < QUANTITY_SHARE
             draft = _quantity(rng, language) if asks_quantity else _draft(order.pop(), rng, language)
             key = tuple(normalise(str(draft.row[name])) for name in ("question", "reference", "candidate"))
             if key not in seen:

@@ -13,8 +13,18 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 
-from medjudge.synthetic import answers, appropriateness, equivalence, facts, marks, mcq, phrasing, rubric, wordings
-from medjudge.synthetic import partition as parts
+from medjudge.synthetic import (
+    answers,
+    appropriateness,
+    blocks,
+    equivalence,
+    facts,
+    marks,
+    mcq,
+    phrasing,
+    rubric,
+    wordings,
+)
 
 SEED = 42
 """Seed of the default draws."""
@@ -43,8 +53,8 @@ class GeneratedSet:
 
 
 def _from_facts(module_file: str, *texts: Path) -> Callable[[], tuple[Path, ...]]:
-    written = (parts.PARTITION_PATH, phrasing.PHRASINGS_PATH, *texts)
-    return lambda: (*facts.fact_files(), *written, *_code(phrasing, answers, parts), Path(module_file))
+    written = (blocks.BLOCKS_PATH, phrasing.PHRASINGS_PATH, *texts)
+    return lambda: (*facts.fact_files(), *written, *_code(phrasing, answers, blocks), Path(module_file))
 
 
 def _worded(module_file: str, *texts: Path) -> Callable[[], tuple[Path, ...]]:
@@ -52,7 +62,7 @@ def _worded(module_file: str, *texts: Path) -> Callable[[], tuple[Path, ...]]:
 
 
 def _from_table() -> tuple[Path, ...]:
-    return (*appropriateness.table_files(), parts.PARTITION_PATH, *_code(appropriateness, parts))
+    return (*appropriateness.table_files(), *_code(appropriateness))
 
 
 def _code(*modules: ModuleType) -> list[Path]:

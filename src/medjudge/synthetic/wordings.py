@@ -17,8 +17,8 @@ from typing import Any
 
 from medjudge.files import BUILTIN_DIR
 from medjudge.synthetic.answers import wrong_facts
+from medjudge.synthetic.blocks import relatives
 from medjudge.synthetic.facts import LANGUAGES, Fact, Language, facts_by_relation, holds, is_wrong
-from medjudge.synthetic.partition import relatives
 from medjudge.synthetic.phrasing import PHRASINGS, capital
 from medjudge.tasks.normalise import normalise
 
@@ -76,13 +76,13 @@ def a_wrong_fact(fact: Fact, rng: random.Random, but: Sequence[str] = ()) -> Fac
 
 @cache
 def siblings(fact: Fact) -> tuple[Fact, ...]:
-    """Other facts of the relation and part with the same value."""
+    """Other facts of the relation with the same value."""
     return tuple(other for other in relatives(fact) if other.value == fact.value and other.id != fact.id)
 
 
 @cache
 def strangers(fact: Fact) -> tuple[Fact, ...]:
-    """Facts of the relation and part with another value, each wrong for the other's subject."""
+    """Facts of the relation with another value, each wrong for the other's subject."""
     return tuple(other for other in wrong_facts(fact) if is_wrong(other, fact))
 
 

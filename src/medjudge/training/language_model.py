@@ -1,4 +1,4 @@
-"""`builtin:tiny`: a Qwen3-shaped model with its own byte-level BPE, built from nothing on the run's training text."""
+"""`builtin:scratch`: a Qwen3-shaped model with its own byte-level BPE, built from nothing on the training text."""
 
 from __future__ import annotations
 
