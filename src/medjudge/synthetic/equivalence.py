@@ -28,12 +28,13 @@ NO_ERROR = "none"
 """The `error_kind` of every equivalent candidate."""
 DRAWN_PER_ROW = 5
 """Candidates drawn for each row that is kept: enough to match right and wrong ones."""
-KINDS = {"plain": 30, "contrast": 40, "list": 3, "undecided": 3, "elsewhere": 10, "same": 8}
+KINDS = {"plain": 40, "contrast": 40, "list": 3, "undecided": 3, "elsewhere": 10, "same": 8}
 """How a candidate is built, as weights."""
 OTHER_LANGUAGE_SHARE = 0.12
 """Of the names in a candidate, those in the other language."""
-REPEATED_SHARE = 0.65
-"""Of the candidates that name a second value beside the right one, those that repeat the reference's name of it."""
+REPEATED_SHARE, PLAIN_REPEATED_SHARE = 0.65, 0.3
+"""Of the candidates that name a second value beside the right one, and of the plain ones, those that repeat the
+reference's name of the right one."""
 SENTENCE_SHARE, RENAMED_SHARE = 0.25, 0.3
 """Of the references, those that are a sentence, and those that give another name of the value."""
 OVERLAP_STEPS = (0.0, 0.34, 0.67, 0.999)
@@ -85,8 +86,8 @@ class Draft:
 def generate(n: int, rng: random.Random, language: Language = "en") -> list[Row]:
     """`n` distinct rows in the fields of the `equivalence` contract, with `generator` and `error_kind`.
 
-    Half of the rows are equivalent, also among those of one frame and one class of overlap, but for the frames that
-    commit to nothing. Raises DataError where `n` rows cannot be drawn.
+    Half of the rows are equivalent, also among those of one frame and, plain answers aside, of one class of overlap, but
+    for the frames that commit to nothing. Raises DataError where `n` rows cannot be drawn.
     """
     facts = load_facts()
     bins: dict[tuple[str, ...], dict[int, list[Draft]]] = defaultdict(lambda: {0: [], 1: []})
@@ -159,7 +160,9 @@ def _draft(fact: Fact, rng: random.Random, language: Language) -> Draft:
         "language": language,
         "synthetic": True,
     }
-    return Draft(row, (kind, str(frame_at), *_overlap_class(candidate, _bare_name(used))), int(error == NO_ERROR))
+    # Plain answers are as people give them: the right ones more often say the reference's own words.
+    overlap = () if kind == "plain" else _overlap_class(candidate, _bare_name(used))
+    return Draft(row, (kind, str(frame_at), *overlap), int(error == NO_ERROR))
 
 
 @cache
@@ -204,7 +207,8 @@ def _candidate(
     """(candidate, error kind, the fact with the other value). used: the name that the reference gives."""
     other = a_wrong_fact(fact, rng)
     right = rng.random() < 0.5
-    repeats = kind in ("contrast", "elsewhere", "list", "undecided") and rng.random() < REPEATED_SHARE
+    share = {"plain": PLAIN_REPEATED_SHARE, "same": 0.0}.get(kind, REPEATED_SHARE)
+    repeats = rng.random() < share
     mine = used if repeats else _name(fact, used, rng, language)
     theirs = _name(other, "", rng, language)
     match kind:
