@@ -55,6 +55,7 @@ OF_OTHER_PROGRAMS = {
     "lm_eval": "--model --tasks",
     "inspect log convert": "--to",
     "pip install": "--no-deps --force-reinstall",
+    "llama-gguf-split": "--merge",
 }
 
 
