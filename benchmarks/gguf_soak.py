@@ -50,7 +50,12 @@ def convert(path: Path, cache: Path, report: Path, max_bytes: int | None) -> Non
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, max_bytes))
     made, real = [], gguf_module._convert
-    gguf_module._convert = lambda *args: (made.append(1), real(*args))[1]  # type: ignore[assignment]
+
+    def noted(*arguments: Any) -> None:
+        made.append(arguments)
+        real(*arguments)
+
+    gguf_module._convert = noted
     try:
         resolve(path)
         outcome = "converted" if made else "whole"
@@ -75,7 +80,7 @@ class Bench:
 
     def start(self, n: int, path: Path | None = None, max_bytes: int | None = None) -> list[tuple[BaseProcess, Path]]:
         """`n` processes that convert at once."""
-        started = []
+        started: list[tuple[BaseProcess, Path]] = []
         for i in range(n):
             report = self.work / f"report{i}"
             report.unlink(missing_ok=True)

@@ -28,6 +28,7 @@ PRINTED_BY = {
     "data/sources.py": READING,
     "data/sources.py --set": (*READING, "run", "demo"),
     "data/store.py": ("run", "demo"),
+    "commands/push.py": ("push",),
     "data/cells.py": ("score",),
     "data/columns.py": ("score",),
     "data/paths.py": ("score",),
@@ -49,7 +50,13 @@ PRINTED_BY = {
     "commands/score.py": ("score",),
 }
 """File, or file and option -> the commands that print its messages, where the message names no command itself."""
-OF_OTHER_PROGRAMS = {"git": "--porcelain --error-unmatch", "lm_eval": "--model --tasks", "inspect log convert": "--to"}
+OF_OTHER_PROGRAMS = {
+    "git": "--porcelain --error-unmatch",
+    "lm_eval": "--model --tasks",
+    "inspect log convert": "--to",
+    "pip install": "--no-deps --force-reinstall",
+    "llama-gguf-split": "--merge",
+}
 
 
 def commands() -> dict[str, set[str]]:

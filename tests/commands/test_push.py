@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -167,7 +168,7 @@ def _a_checkpoint(folder: Path) -> None:
     (folder / "trainer_state.json").write_text("{}")
 
 
-UNFINISHED = {
+UNFINISHED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no lineage": (_no_lineage, "has no lineage.json"),
     "no contract": (_no_contract, "has no contract.json"),
     "pickles": (_no_weights, "no weights in safetensors"),

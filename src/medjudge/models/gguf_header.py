@@ -141,6 +141,11 @@ def _read(path: Path, reader: _Reader, n_bytes: int) -> GgufHeader:
         metadata[name] = reader.value(reader.take("I"))
     if not isinstance(metadata.get("general.architecture"), str):
         raise ModelError(f"{path} names no `general.architecture`, expected one: it holds no language model.")
+    if (n_parts := metadata.get("split.count", 1)) > 1:
+        raise ModelError(
+            f"{path} is one of {n_parts} parts of a model, expected a whole one. Join them with `llama-gguf-split "
+            "--merge`, and name the result."
+        )
     tensors, end = {}, 0
     for _ in range(n_tensors):
         name, n_dimensions = reader.text(), reader.take("I")
