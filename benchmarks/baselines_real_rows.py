@@ -120,7 +120,7 @@ def _text(value: Any) -> str:
 def drawn(cases: list[Case], n: int, seed: int) -> list[Case]:
     """All cases, or so many whole groups as hold n of them."""
     names = sorted({case.group for case in cases})
-    sizes = {name: 0 for name in names}
+    sizes = dict.fromkeys(names, 0)
     for case in cases:
         sizes[case.group] += 1
     kept, total = set(), 0

@@ -115,7 +115,7 @@ def measure(
         if name in ("all fields", *(pair or ())[:1]) or pair is None:
             scored[f"linear, characters, {name}"] = _score(labels, folds, _on_texts(_linear_chars, texts, labels))
     texts = [row.texts for row in rows]
-    pairs = field_pairs(fields, pair[0] if pair else None)
+    pairs = field_pairs(fields)
     scored["surface model of the reports"] = _score(labels, folds, _surface(texts, pairs, labels))
     scored["decision list, all fields"] = _score(labels, folds, _on_texts(_decision_list, joined, labels))
     if pair:
@@ -169,7 +169,7 @@ def measure_choice(
         "linear, word pairs": _on_texts(_linear_words, crossed, truth, True),
         "overlap, linear": _on_numbers(_dense, overlap, truth, True),
         "overlap, trees": _on_numbers(_trees, overlap, truth, True),
-        "surface model of the reports": _surface(choices, field_pairs(list(choices[0]), "option"), truth, True),
+        "surface model of the reports": _surface(choices, field_pairs(list(choices[0])), truth, True),
     }
     if embed:
         numbers = joint([embed(offered), embed(asked)])

@@ -106,10 +106,8 @@ def column(rows: Sequence[Texts], field: str) -> list[str]:
     return [row.get(field, "")[:TEXT_CHARACTERS] for row in rows]
 
 
-def field_pairs(fields: Sequence[str], judged: str | None) -> list[tuple[str, str]]:
-    """The pairs of fields whose overlap is measured: what is judged with each other one, or all of the first four."""
-    if judged in fields:
-        return [(str(judged), field) for field in fields if field != judged]
+def field_pairs(fields: Sequence[str]) -> list[tuple[str, str]]:
+    """The pairs of fields whose overlap is measured: all of the first four."""
     return list(combinations(fields[:4], 2))
 
 
