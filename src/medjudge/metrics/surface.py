@@ -216,7 +216,8 @@ class Logistic:
 
     def __init__(self, c: float, *, balanced: bool = False) -> None:
         """c: inverse strength of regularisation. balanced: labels count alike, which bends the probabilities."""
-        self.c, self.balanced, self.model = c, balanced, None
+        self.c, self.balanced = c, balanced
+        self.model: Any = None
 
     def fit(self, seen: Any, labels: Array) -> Logistic:
         """Learns weights from rows of two labels or more."""
@@ -236,7 +237,6 @@ class Logistic:
 
     def score(self, new: Any) -> Scores:
         """Probabilities of the labels that were learnt from."""
-        assert self.model is not None
         return Scores(tuple(map(str, self.model.classes_)), np.asarray(self.model.predict_proba(new)), True)
 
 
