@@ -19,9 +19,8 @@ DRUGS = ("aspirin", "heparin", "insulin", "digoxin", "warfarin", "codeine")
 
 def embed(texts):
     """A unit vector per text: which drug it names, and whether it denies."""
-    vectors = np.array(
-        [[*(float(drug in text) for drug in DRUGS), float("not" in text.split()), 0.1] for text in texts]
-    )
+    says = [[*(drug in text for drug in DRUGS), "not" in text.split(), 0.1] for text in texts]
+    vectors = np.array(says, dtype=float)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
@@ -84,14 +83,9 @@ def test_an_option_is_chosen_by_what_it_says_and_not_by_its_place():
     found = fit(train, test, "mcq")
     assert accuracy(found.judgements[SURFACE], test) >= 0.97
     assert accuracy(found.judgements[EMBEDDING_SVM], test) >= 0.9
+    back = dict(zip(OPTIONS, OPTIONS[::-1], strict=True))
     moved = [
-        replace(
-            case,
-            inputs={
-                "question": case.inputs["question"],
-                **dict(zip(OPTIONS, [case.inputs[o] for o in OPTIONS][::-1], strict=True)),
-            },
-        )
+        replace(case, inputs={name: case.inputs[back.get(name, name)] for name in ("question", *OPTIONS)})
         for case in test
     ]
     turned = fit(train, moved, "mcq").judgements[SURFACE]
@@ -189,7 +183,7 @@ def test_two_training_rows_empty_fields_and_very_long_texts():
     ]
     test = [
         Case("c", {"candidate": "", "reference": ""}),
-        Case("d", {"candidate": long}),
+        Case("d", {"candidate": long, "reference": "heparin"}),
         Case("e", {"reference": "x"}),
     ]
     found = fit(train, test)
@@ -220,8 +214,8 @@ def test_of_many_rows_whole_groups_are_drawn_and_said(monkeypatch):
     assert found.notes == (
         "surface learnt from 60 of the 300 labelled training rows, whole groups drawn by the seed: more would take too "
         "long.",
-        "embedding_linear and embedding_svm learnt from 39 of the 300 labelled training rows, whole groups drawn by the "
-        "seed: more would take too long.",
+        "embedding_linear and embedding_svm learnt from 39 of the 300 labelled training rows, whole groups drawn by "
+        "the seed: more would take too long.",
     )
     assert fit(train[::-1], test).notes == found.notes
     assert fit(train, test, seed=1).judgements != found.judgements
@@ -238,16 +232,15 @@ def test_too_many_evaluated_characters_are_not_embedded(monkeypatch):
 
 
 def test_the_setting_is_chosen_by_group():
-    """A number that names its group says the label within groups and nothing across them: strong regularisation wins."""
+    """A number that names its group says the label within groups and nothing across them: large weights lose."""
     rng = np.random.default_rng(0)
     groups = [f"g{i // 4}" for i in range(120)]
     labels = np.array([str(int(rng.random() < 0.7)) for _ in range(30) for _ in range(4)])
     labels[::4] = labels[1::4] = labels[2::4] = labels[3::4]
     names = np.eye(30)[np.repeat(np.arange(30), 4)] + rng.normal(0, 0.01, (120, 30))
-    assert best_setting(Logistic, (1e-4, 1.0, 100.0), names, labels, groups, 0) == 1e-4
-    assert (
-        best_setting(Logistic, (1e-4, 1.0, 100.0), names, labels, ["a", "b"] * 60, 0) == 1.0
-    )  # two groups: the middle
+    grid, two = (1e-4, 1.0, 100.0), ["a", "b"] * 60
+    assert best_setting(Logistic, grid, names, labels, groups, 0) == 1e-4
+    assert best_setting(Logistic, grid, names, labels, two, 0) == 1.0  # the middle
 
 
 def test_overlaps_by_hand():

@@ -376,7 +376,6 @@ def _by_judge(files: Mapping[str, VerdictFile]) -> dict[str, list[Judgement]]:
 def _baselines_of(file: VerdictFile) -> Collection[str]:
     """The judges of a file that are baselines: as it says itself, or by name where this program wrote none of that."""
     if file.own_without_role:
-        if file.own_without_role:
         return [name for name in file.judgements if name in BASELINES or name in EARLIER]
     return file.baselines
 
