@@ -114,9 +114,9 @@ def measure(
             scored[f"{kind}, {name}"] = _score(labels, folds, _on_texts(predict, texts, labels))
         if name in ("all fields", *(pair or ())[:1]) or pair is None:
             scored[f"linear, characters, {name}"] = _score(labels, folds, _on_texts(_linear_chars, texts, labels))
-    texts = [row.texts for row in rows]
-    pairs = field_pairs(fields, pair[0] if pair else None)
-    scored["surface model of the reports"] = _score(labels, folds, _surface(texts, pairs, labels))
+    of_rows = [row.texts for row in rows]
+    pairs = field_pairs(fields)
+    scored["surface model of the reports"] = _score(labels, folds, _surface(of_rows, pairs, labels))
     scored["decision list, all fields"] = _score(labels, folds, _on_texts(_decision_list, joined, labels))
     if pair:
         overlap = overlaps(views[pair[0]], views[pair[1]])
@@ -169,7 +169,7 @@ def measure_choice(
         "linear, word pairs": _on_texts(_linear_words, crossed, truth, True),
         "overlap, linear": _on_numbers(_dense, overlap, truth, True),
         "overlap, trees": _on_numbers(_trees, overlap, truth, True),
-        "surface model of the reports": _surface(choices, field_pairs(list(choices[0]), "option"), truth, True),
+        "surface model of the reports": _surface(choices, field_pairs(list(choices[0])), truth, True),
     }
     if embed:
         numbers = joint([embed(offered), embed(asked)])

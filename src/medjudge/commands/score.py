@@ -31,7 +31,7 @@ from medjudge.data.verdict_files import (
 from medjudge.data.verdict_rows import VerdictRow, write_verdicts
 from medjudge.errors import ConfigError, DataError
 from medjudge.inference.embeddings import embed_or_why_not
-from medjudge.metrics.baselines import BASELINES, Baselines, every_baseline, without_names_of
+from medjudge.metrics.baselines import BASELINES, EARLIER, Baselines, every_baseline, without_names_of
 from medjudge.metrics.result_types import Results
 from medjudge.metrics.summary import AnalysisOptions, TrainingRows, summarise
 from medjudge.metrics.wording import counted
@@ -375,7 +375,9 @@ def _by_judge(files: Mapping[str, VerdictFile]) -> dict[str, list[Judgement]]:
 
 def _baselines_of(file: VerdictFile) -> Collection[str]:
     """The judges of a file that are baselines: as it says itself, or by name where this program wrote none of that."""
-    return [name for name in file.judgements if name in BASELINES] if file.own_without_role else file.baselines
+    if file.own_without_role:
+        return [name for name in file.judgements if name in BASELINES or name in EARLIER]
+    return file.baselines
 
 
 def _baselines(

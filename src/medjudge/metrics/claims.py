@@ -84,10 +84,9 @@ def _of_comparisons(results: Results) -> list[Claim]:
             difference = one.differences.get(what)
             ends = (None, None) if difference is None else (difference.low, difference.high)
             if one.kind == "baseline" and difference is not None and test.p is not None:
-                # The model was picked as the best of several on these rows, the baseline as well: Bonferroni's
-                # correction for the choice that makes the difference look large.
-                n_models, n_baselines = len(results.of_role("model")), len(results.of_role("baseline"))
-                picked_from = n_models if (difference.value or 0.0) > 0 else n_baselines
+                # The baseline was picked as the best of several on these rows: Bonferroni's correction for the choice
+                # where it makes the difference look large. No model is picked: each has a test of the family.
+                picked_from = 1 if (difference.value or 0.0) > 0 else len(results.of_role("baseline"))
                 test = test.model_copy(update={"p": min(1.0, picked_from * test.p)})
             tests.append(claim_of("difference", (one.a, one.b), what, test, interval=ends))
     return tests

@@ -67,19 +67,18 @@ class _Reading:
 
     fields: tuple[str, ...]
     """What is judged first, then what it is held against."""
-    judged: str | None
     is_choice: bool
 
     @classmethod
     def of(cls, kind: str, train: Sequence[Case]) -> _Reading:
         """Fields that do not differ between training rows are left out."""
         if kind == "mcq":
-            return cls(("option", "question", "others"), "option", True)
+            return cls(("option", "question", "others"), True)
         order = READING_ORDER.get(kind, ())
         named = dict.fromkeys(name for case in train for name in case.inputs)
         fields = [*(name for name in order if name in named), *(name for name in named if name not in order)]
         varied = tuple(name for name in fields if len({case.inputs.get(name, "") for case in train}) > 1)
-        return cls(varied, order[0] if order and order[0] in varied else None, False)
+        return cls(varied, False)
 
     @property
     def embedded(self) -> tuple[str, ...]:
@@ -176,7 +175,7 @@ def _on_surface(rated: Sequence[Case], cases: Sequence[Case], reading: _Reading,
         return Learned({}, {SURFACE: f"the {len(some):,} training rows that fit its limits have one label."})
     rows = reading.rows(some)
     try:
-        features = SurfaceFeatures(reading.fields, field_pairs(reading.fields, reading.judged)).fit(rows)
+        features = SurfaceFeatures(reading.fields, field_pairs(reading.fields)).fit(rows)
     except DataError as error:
         return Learned({}, {SURFACE: str(error)})
     seen, new = features.transform(rows), features.transform(reading.rows(cases))

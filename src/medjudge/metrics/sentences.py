@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from medjudge.metrics.claims import differs_from_chance, enough_groups, find_claim, is_claimed, is_clear, n_tests
 from medjudge.metrics.coverage import coverage_sentences, prompt_sentences, shared_sentences
+from medjudge.metrics.judge_pairs import best_model
 from medjudge.metrics.probes import ConsistencyResult, ProbeResult, Probes
 from medjudge.metrics.result_types import (
     Claim,
@@ -51,7 +52,8 @@ def _compared(comparison: ComparisonResult, results: Results) -> str:
     accuracy, macro = comparison.differences["accuracy"], comparison.differences.get("macro_f1")
     value = accuracy.value or 0.0
     if comparison.kind == "baseline":
-        a = f"the most accurate model on these rows ({comparison.a})"  # `coverage.BASELINE` in a capital
+        is_best = comparison.a == best_model(results.models, "model")
+        a = f"the most accurate model on these rows ({comparison.a})" if is_best else comparison.a
         b = f"the most accurate baseline ({comparison.b})"
     else:
         a, b = comparison.a, comparison.b
@@ -70,7 +72,7 @@ def _compared(comparison: ComparisonResult, results: Results) -> str:
             sentence = f"{a} is {-value:.1f} points less accurate than {b} ({interval}{test})"
     if macro is not None and macro.value is not None:
         sentence += f"; macro-F1 {signed(macro.value)} points{_macro_ends(comparison, macro, results)}"
-    if comparison.kind == "baseline":
+    if comparison.kind == "baseline" and is_best:  # `coverage.BASELINE`; a model's name keeps its case
         sentence = sentence[0].upper() + sentence[1:]
     return sentence + "."
 

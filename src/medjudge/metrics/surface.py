@@ -106,10 +106,8 @@ def column(rows: Sequence[Texts], field: str) -> list[str]:
     return [row.get(field, "")[:TEXT_CHARACTERS] for row in rows]
 
 
-def field_pairs(fields: Sequence[str], judged: str | None) -> list[tuple[str, str]]:
-    """The pairs of fields whose overlap is measured: what is judged with each other one, or all of the first four."""
-    if judged in fields:
-        return [(str(judged), field) for field in fields if field != judged]
+def field_pairs(fields: Sequence[str]) -> list[tuple[str, str]]:
+    """The pairs of fields whose overlap is measured: all of the first four."""
     return list(combinations(fields[:4], 2))
 
 
@@ -218,7 +216,8 @@ class Logistic:
 
     def __init__(self, c: float, *, balanced: bool = False) -> None:
         """c: inverse strength of regularisation. balanced: labels count alike, which bends the probabilities."""
-        self.c, self.balanced, self.model = c, balanced, None
+        self.c, self.balanced = c, balanced
+        self.model: Any = None
 
     def fit(self, seen: Any, labels: Array) -> Logistic:
         """Learns weights from rows of two labels or more."""
@@ -238,7 +237,6 @@ class Logistic:
 
     def score(self, new: Any) -> Scores:
         """Probabilities of the labels that were learnt from."""
-        assert self.model is not None
         return Scores(tuple(map(str, self.model.classes_)), np.asarray(self.model.predict_proba(new)), True)
 
 

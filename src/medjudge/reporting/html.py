@@ -18,9 +18,10 @@ from pydantic import ValidationError
 
 from medjudge import artifacts
 from medjudge.diagnostics.checks import CHECKS
-from medjudge.metrics.baselines import BASELINES
+from medjudge.metrics.baselines import BASELINES, EARLIER
 from medjudge.metrics.claims import find_claim, n_tests
 from medjudge.metrics.coverage import UNREADABLE, headlines, kinds_text, kinds_under, outcome_sentence
+from medjudge.metrics.judge_pairs import best_model
 from medjudge.metrics.result_types import ComparisonResult, Results
 from medjudge.metrics.stored import StoredLeakage
 from medjudge.metrics.wording import leakage_line, p_value
@@ -40,6 +41,7 @@ from medjudge.reporting.inputs import (
     method_notes,
     metric_names,
     metric_title,
+    not_run,
     number_text,
     points_text,
     value_text,
@@ -110,7 +112,9 @@ def render_html(report_inputs: ReportInputs, pictures: Sequence[Embedded]) -> st
         notes=method_notes(results),
         comparisons=_comparison_table(results),
         n_tests=n_tests(results.claims),
-        baseline_words=BASELINES,
+        baseline_words={**EARLIER, **BASELINES},
+        best_baseline=best_model(results.models, "baseline"),
+        not_run=not_run(results),
         result_pictures=[p for p in pictures if p.is_a("metrics", "differences")],
         confusions=[p for p in pictures if p.is_a("confusion_")],
         curves=[p for p in pictures if p.is_a("training_")],
