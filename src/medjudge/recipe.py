@@ -384,10 +384,11 @@ def _keys_at(loc: Sequence[str], tree: Mapping[str, Any]) -> list[str]:
         if section is Recipe and part == "task":
             section = TASKS[str(tree["task"]["kind"])]
             continue
-        if part not in section.model_fields:  # a name in a table of sections
+        fields = section.by_name()
+        if part not in fields:  # a name in a table of sections
             continue
-        annotation = section.model_fields[part].annotation
+        annotation = fields[part].annotation
         candidates = [annotation, *get_args(annotation)] if get_origin(annotation) else [annotation]
         section = next(c for c in candidates if isinstance(c, type) and issubclass(c, Settings))
-    keys = list(section.model_fields)
+    keys = list(section.by_name())
     return [*keys, "profiles"] if section is Recipe else keys

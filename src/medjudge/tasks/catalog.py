@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from medjudge.tasks.appropriateness import AppropriatenessContract
+from medjudge.tasks.classification import ClassificationContract
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.marks import ReasoningContract
@@ -20,6 +21,7 @@ TASKS: dict[str, type[TaskContract]] = {
     "equivalence": EquivalenceContract,
     "rubric": RubricContract,
     "appropriateness": AppropriatenessContract,
+    "classification": ClassificationContract,
     "marks": ReasoningContract,
 }
 
