@@ -16,9 +16,16 @@ import numpy as np
 from medjudge.errors import ConfigError
 from medjudge.records import Case
 from medjudge.tasks.contract import TaskContract
+from medjudge.tasks.pairwise import OTHER_SIDE, swapped
 from medjudge.tasks.rubric import RubricContract
 
-JUDGED_FIELD = {"equivalence": "candidate", "rubric": "output", "mcq": "question", "appropriateness": "variant"}
+JUDGED_FIELD = {
+    "equivalence": "candidate",
+    "rubric": "output",
+    "mcq": "question",
+    "appropriateness": "variant",
+    "pairwise": "answer_a",
+}
 """Contract kind -> the text that irrelevant additions go to; of another kind it is the first that is shown."""
 OPTIONS = ("opa", "opb", "opc", "opd")
 CARRIED = ("paraphrase", "translation")
@@ -103,6 +110,9 @@ def _swap(case: Case, contract: TaskContract, rng: np.random.Generator) -> Probe
 
 
 def _position(case: Case, contract: TaskContract, rng: np.random.Generator) -> ProbedCase | None:
+    if contract.kind == "pairwise":
+        other = replace(swapped(case), case_id=case.case_id, slices=case.slices)
+        return ProbedCase(other, contract, {label: OTHER_SIDE[label] for label in contract.labels})
     if contract.kind == "classification":
         return _turn_labels(case, contract)
     return _turn_options(case, contract, rng) if contract.kind == "mcq" else _turn_rubric(case, contract)
@@ -204,16 +214,16 @@ def language_of(text: str) -> str:
     return "fr" if len(_FRENCH.findall(text)) > len(_ENGLISH.findall(text)) else "en"
 
 
-_ALL = ("mcq", "equivalence", "rubric", "appropriateness", "classification")
+_ALL = ("mcq", "equivalence", "rubric", "appropriateness", "classification", "pairwise")
 PROBES: dict[str, Probe] = {
     "swap": Probe(
         "candidate and reference change places", "what is judged and what it is held against", ("equivalence",), _swap
     ),
     "position": Probe(
-        "options, labels or rubric lines in another order",
+        "options, labels, answers or rubric lines in another order",
         "the place of each option, and with it the letter that is right; the rubric's scores highest first; the labels "
         "from the last to the first",
-        ("mcq", "rubric", "classification"),
+        ("mcq", "rubric", "classification", "pairwise"),
         _position,
     ),
     "verbosity": Probe("padding", "two sentences that say nothing, after the text that is judged", _ALL, _verbosity),
@@ -223,7 +233,10 @@ PROBES: dict[str, Probe] = {
         "other instructions", "the terse instructions for the published ones, or back", _ALL, _rewording
     ),
     "language": Probe(
-        "language of the instructions", "English for French, or back", ("equivalence", "classification"), _language
+        "language of the instructions",
+        "English for French, or back",
+        ("equivalence", "classification", "pairwise"),
+        _language,
     ),
     "paraphrase": Probe("paraphrase", "texts by those in columns `paraphrase_<field>`", _ALL, _carried("paraphrase")),
     "translation": Probe(

@@ -14,6 +14,7 @@ from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.marks import ReasoningContract
 from medjudge.tasks.mcq import McqContract
+from medjudge.tasks.pairwise import PairwiseContract
 from medjudge.tasks.rubric import RubricContract
 
 TASKS: dict[str, type[TaskContract]] = {
@@ -22,6 +23,7 @@ TASKS: dict[str, type[TaskContract]] = {
     "rubric": RubricContract,
     "appropriateness": AppropriatenessContract,
     "classification": ClassificationContract,
+    "pairwise": PairwiseContract,
     "marks": ReasoningContract,
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
@@ -12,23 +11,18 @@ from pydantic import Field, model_validator
 
 from medjudge.errors import did_you_mean
 from medjudge.names import shown
-from medjudge.records import Case, Judgement, Message, Unparsed, Verdict
-from medjudge.tasks.answers import AnswerContract
+from medjudge.records import Case, Message
 from medjudge.tasks.contract import RowError
 from medjudge.tasks.evidence import read_evidence
+from medjudge.tasks.tagged import TaggedAnswerContract, fold_label
 from medjudge.tasks.text import (
-    ambiguous,
     chat,
     describe_label,
     is_missing,
     one_line,
     optional_text,
-    read_blocks,
     required_text,
-    split_thinking,
-    with_thinking,
 )
-from medjudge.tasks.thoughts import outside_thoughts
 
 GOLD, REASON = "label", "reason"
 
@@ -76,12 +70,9 @@ _WORDS = {
 }
 
 _TAG = re.compile(r"</?\w+>|<\|")
-_ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.IGNORECASE | re.DOTALL)
-_ANSWER_WORDS = "answer|label|verdict|class|category|classification|réponse|étiquette|classe|catégorie"
-_MARKUP = " \t\r\n*_`\"'“”«»()[].:!"
 
 
-class ClassificationContract(AnswerContract):
+class ClassificationContract(TaggedAnswerContract):
     """The fields that the recipe names in, `<answer>one of its labels</answer>` out."""
 
     kind: Literal["classification"] = "classification"
@@ -221,7 +212,7 @@ class ClassificationContract(AnswerContract):
     def _read_gold(self, value: object) -> str | None:
         if is_missing(value):
             return None
-        label = self._by_folded.get(_fold(text)) if (text := _label_text(value)) is not None else None
+        label = self.by_folded().get(fold_label(text)) if (text := _label_text(value)) is not None else None
         if label is None:
             near = did_you_mean(text or "", self.labels)
             raise RowError(
@@ -230,10 +221,6 @@ class ClassificationContract(AnswerContract):
                 f"one of {', '.join(self.labels)}{near}; [data.values.{GOLD}] may rename the rows' labels",
             )
         return label
-
-    @property
-    def _by_folded(self) -> dict[str, str]:
-        return {_fold(label): label for label in self.labels}
 
     def _title(self, name: str) -> str:
         plain = name.replace("_", " ")
@@ -266,62 +253,13 @@ class ClassificationContract(AnswerContract):
             thought=thought,
         )
 
-    def target(self, case: Case) -> str:
-        """The label in its tags; with thinking on, after a block that holds the row's reason (empty if it has none)."""
-        return with_thinking(self.thinking, case.reason, f"<answer>{self._gold_of(case)}</answer>")
-
-    def _read_strictly(self, case_id: str, completion: str) -> Judgement:
-        """The verdict of one answer block and nothing else; white space, capitals and Unicode form do not matter."""
-        parts = split_thinking(completion, self.thinking)
-        if isinstance(parts, str):
-            return Unparsed(case_id, completion, parts)
-        thought, answer = parts
-        blocks = read_blocks(answer, ("answer",))
-        if isinstance(blocks, str):
-            return Unparsed(case_id, completion, blocks)
-        label = self._by_folded.get(_fold(blocks[0]))
-        if label is None:
-            n_found = len(blocks[0])
-            problem = f"the <answer> block holds {n_found} characters that are none of the {len(self.labels)} labels"
-            return Unparsed(case_id, completion, problem, kind="schema")
-        return Verdict(case_id, label, rationale=thought)
-
-    def _read_leniently(self, case_id: str, completion: str) -> Judgement | None:
-        """The one label that answer blocks hold, or else that is all of the text or stated ("Label: refutes").
-
-        Labels are words of the user's own, and common ones ("no") stand in any prose: they are not looked for there.
-        """
-        text = outside_thoughts(completion)
-        blocks = [match[1] for match in _ANSWER.finditer(text)]
-        places = blocks or [text, *self._stated.findall(text)]
-        labels = {self._by_folded.get(_fold(place.strip(_MARKUP))) for place in places}
-        # An answer block without a label is an answer that cannot be read, whatever stands beside it.
-        found = labels if blocks else labels - {None}
-        if len(found) > 1:
-            return ambiguous(case_id, completion, found, self.labels)
-        label = next(iter(found), None)
-        return Verdict(case_id, label, rationale=completion.strip()) if label is not None else None
-
-    @property
-    def _stated(self) -> re.Pattern[str]:
-        # Longest first: "not enough information" is no "not".
-        longest = sorted(self.labels, key=len, reverse=True)
-        labels = "|".join(r"\s+".join(map(re.escape, label.split())) for label in longest)
-        return re.compile(rf"\b(?:{_ANSWER_WORDS})\b\W{{0,5}}(?:is|est)?\W{{0,5}}({labels})(?!\w)", re.IGNORECASE)
-
-    def closed_completions(self) -> Mapping[str, str] | None:
-        """The answer block of each label; None with thinking on, where text precedes it."""
-        return None if self.thinking else {label: f"<answer>{label}</answer>" for label in self.labels}
-
-
-def _fold(text: str) -> str:
-    return one_line(unicodedata.normalize("NFKC", text)).casefold()
-
 
 def _repeated(labels: tuple[str, ...]) -> list[str]:
     """The labels of the first kind that occurs more than once."""
-    counts = Counter(map(_fold, labels))
-    return [label for label in labels if counts[_fold(label)] > 1 and _fold(label) == counts.most_common(1)[0][0]]
+    counts = Counter(map(fold_label, labels))
+    return [
+        label for label in labels if counts[fold_label(label)] > 1 and fold_label(label) == counts.most_common(1)[0][0]
+    ]
 
 
 def _label_text(value: object) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -111,6 +111,11 @@ class TaskContract(Settings, ABC):
 
         Raises RowError for a missing or off-type field or a label that is off the scale. A missing gold label is None.
         """
+
+    def presentations(self, case: Case) -> Sequence[Case]:
+        """The ways in which a row's case is asked, each as a case of the same group: one, but for tasks where how a
+        row is presented must not matter."""
+        return (case,)
 
     @abstractmethod
     def messages(self, case: Case) -> list[Message]:
