@@ -258,25 +258,22 @@ def _sign(label: str | None) -> float:
 
 
 def _sentence(name: str, one: PreferenceResult) -> str:
-    def percent(metric: MetricResult) -> str:
-        if metric.value is None:
-            return "no share"
-        ends = (
-            "" if metric.low is None or metric.high is None else f" ({100 * metric.low:.1f} to {100 * metric.high:.1f})"
-        )
-        return f"{100 * metric.value:.1f} %{ends}"
+    """What was found, in words. It claims nothing: none of it is tested."""
+    first, rated = one.metrics["first_preferred"], one.metrics["both_right"]
+    right = f", and is right in both on {_percent(rated)}" if rated.n else ""
+    place = (
+        f" Its verdicts for the first place less those for the second: {_percent(first, signed=True)}."
+        if first.value is not None
+        else ""
+    )
+    same = _percent(one.metrics["consistency"])
+    return f"{name} gives one verdict in both orders on {same} of {one.n_pairs:,} pairs{right}.{place}"
 
-    first = one.metrics["first_preferred"]
-    bias = ""
-    if first.value is not None and first.low is not None and first.high is not None:
-        way = "first" if first.value > 0 else "second"
-        known = first.low > 0 or first.high < 0
-        bias = (
-            f" It prefers what stands {way} by {abs(100 * first.value):.1f} points."
-            if known
-            else " No preference for a place is seen."
-        )
-    rated = one.metrics["both_right"]
-    right = f", and is right in both on {percent(rated)}" if rated.n else ""
-    same = percent(one.metrics["consistency"])
-    return f"{name} gives one verdict in both orders on {same} of {one.n_pairs:,} pairs{right}.{bias}"
+
+def _percent(metric: MetricResult, *, signed: bool = False) -> str:
+    if metric.value is None:
+        return "no share"
+    form = "+.1f" if signed else ".1f"
+    known = metric.low is not None and metric.high is not None
+    ends = f" ({100 * (metric.low or 0):{form}} to {100 * (metric.high or 0):{form}})" if known else ""
+    return f"{100 * metric.value:{form}} %{ends}"

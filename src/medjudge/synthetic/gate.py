@@ -19,14 +19,17 @@ AIMS: dict[str, float] = {
     "rubric-2": 0.75,
     "appropriateness": 0.62,
     "appropriateness-bare": 0.62,
+    "pairwise": 0.45,
+    "pairwise-fr": 0.45,
 }
 """Set -> accuracy at balanced labels that no surface baseline should exceed."""
 FIELDS: dict[str, tuple[str, ...]] = {
     "equivalence": ("candidate", "reference", "question"),
     "rubric": ("output", "reference", "input"),
     "appropriateness": ("procedure", "variant", "condition", "evidence"),
+    "pairwise": ("answer_a", "answer_b", "reference", "question"),
 }
-LABELS = {"equivalence": "label", "rubric": "score", "appropriateness": "appropriateness"}
+LABELS = {"equivalence": "label", "rubric": "score", "appropriateness": "appropriateness", "pairwise": "label"}
 OPTIONS = ("opa", "opb", "opc", "opd")
 
 
@@ -42,8 +45,10 @@ def measure_set(name: str, n: int, seed: int, embed: Embed | None = None) -> dic
         SurfaceRow({field: _text(row[field]) for field in fields}, str(row[LABELS[drawn.kind]]), group)
         for row, group in zip(rows, groups, strict=True)
     ]
-    pair = (fields[0], fields[1]) if drawn.kind != "appropriateness" else None
-    return measure(made, pair, embed)
+    if drawn.kind == "pairwise":
+        sides = (("answer_a", "reference"), ("answer_b", "reference"), ("answer_a", "answer_b"))
+        return measure(made, sides, embed)
+    return measure(made, ((fields[0], fields[1]),) if drawn.kind != "appropriateness" else (), embed)
 
 
 def _text(value: object) -> str:

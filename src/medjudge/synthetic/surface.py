@@ -50,12 +50,12 @@ class SurfaceRow:
 
 
 def measure(
-    rows: Sequence[SurfaceRow], pair: tuple[str, str] | None = None, embed: Embed | None = None, seed: int = 0
+    rows: Sequence[SurfaceRow], pairs: Sequence[tuple[str, str]] = (), embed: Embed | None = None, seed: int = 0
 ) -> dict[str, float]:
     """Baseline -> accuracy at balanced labels (mean recall), in [0, 1]; cross-validated by group in `N_FOLDS` folds.
 
-    pair: the two fields whose overlap is measured (candidate, reference); None where there is no such pair. embed:
-    None leaves out the baselines on sentence embeddings.
+    pairs: fields whose overlap is measured (candidate, reference); of several the first two also by their difference,
+    as where two answers are held against one reference. embed: None leaves out the baselines on sentence embeddings.
     """
     labels = np.array([row.label for row in rows])
     folds = _folds([row.group for row in rows], seed)
@@ -66,16 +66,19 @@ def measure(
     for name, texts in ({**views, "all fields": joined} if len(fields) > 1 else views).items():
         for kind, predict in (("naive Bayes, words", _naive_bayes), ("linear, words", _linear_words)):
             scored[f"{kind}, {name}"] = _score(labels, folds, _on_texts(predict, texts, labels))
-        if name in ("all fields", *(pair or ())[:1]) or pair is None:
+        if name in ("all fields", *(one for one, _ in pairs[:2])) or not pairs:
             scored[f"linear, characters, {name}"] = _score(labels, folds, _on_texts(_linear_chars, texts, labels))
     scored["decision list, all fields"] = _score(labels, folds, _on_texts(_decision_list, joined, labels))
-    if pair:
-        overlap = overlaps(views[pair[0]], views[pair[1]])
+    if pairs:
+        parts = [overlaps(views[one], views[other]) for one, other in pairs]
+        overlap = np.hstack([*parts, parts[0] - parts[1]] if len(parts) > 1 else parts)
         scored["overlap, linear"] = _score(labels, folds, _on_numbers(_logistic, overlap, labels))
         scored["overlap, trees"] = _score(labels, folds, _on_numbers(_trees, overlap, labels))
-        scored["overlap and words, linear"] = _score(labels, folds, _both(overlap, views[pair[0]], labels))
+        scored["overlap and words, linear"] = _score(
+            labels, folds, _both(overlap, views[pairs[0][0]] if len(pairs) == 1 else joined, labels)
+        )
     if embed:
-        vectors = [embed(views[name]) for name in (pair or fields)]
+        vectors = [embed(views[name]) for name in (dict.fromkeys(name for pair in pairs for name in pair) or fields)]
         joint = _joint(vectors)
         scored["embeddings, linear"] = _score(labels, folds, _on_numbers(_logistic, joint, labels))
         scored["embeddings, RBF SVM"] = _score(labels, folds, _on_numbers(_rbf, joint, labels))
