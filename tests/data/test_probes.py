@@ -9,6 +9,7 @@ from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.classification import ClassificationContract
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.mcq import McqContract
+from medjudge.tasks.pairwise import PairwiseContract
 from medjudge.tasks.rubric import RubricContract
 
 EQUIVALENCE = Case(
@@ -33,12 +34,14 @@ APPROPRIATENESS = Case(
 )
 CLASSIFICATION = Case("k1", {"claim": "It cures.", "evidence": "It did not."}, gold="refutes")
 CLAIMS = ClassificationContract(labels=("supports", "refutes", "unclear"), fields=("claim", "evidence"))
+PAIR = Case("p1", {"question": "Which?", "answer_a": "This one.", "answer_b": "That one."}, gold="B")
 TASKS = [
     (EquivalenceContract(), EQUIVALENCE),
     (McqContract(), MCQ),
     (RubricContract(points=2), RUBRIC),
     (AppropriatenessContract(), APPROPRIATENESS),
     (CLAIMS, CLASSIFICATION),
+    (PairwiseContract(), PAIR),
 ]
 
 
@@ -109,6 +112,15 @@ def test_labels_are_listed_from_the_last_to_the_first():
         assert contract.parse("k1", "<answer>Refutes</answer>").label == "refutes"
     own = ClassificationContract(labels=("a", "b"), fields=("claim",), system_prompt="a or b?")
     assert probed("position", CLASSIFICATION, own) == probed("language", CLASSIFICATION, own) == []
+
+
+def test_two_answers_change_places_and_the_verdict_with_them():
+    (found,) = probed("position", PAIR, PairwiseContract())
+    assert (found.case.inputs["answer_a"], found.case.inputs["answer_b"]) == ("That one.", "This one.")
+    assert found.expected == {"A": "B", "B": "A", "tie": "tie"}
+    (padded,) = probed("verbosity", PAIR, PairwiseContract())
+    assert padded.case.inputs["answer_a"].startswith("This one.\n")
+    assert padded.expected["A"] == "A"
 
 
 def test_additions_speak_the_texts_language():

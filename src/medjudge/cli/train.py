@@ -30,8 +30,8 @@ def init(
     kind: Annotated[
         str,
         typer.Argument(
-            help="The task: mcq, equivalence, rubric, appropriateness, classification (labels and fields of your own), "
-            "or one that you have added (docs/extend.md)."
+            help="The task: mcq, equivalence, rubric, appropriateness, pairwise, classification (labels and fields of "
+            "your own), or one that you have added (docs/extend.md)."
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="Where to write it; default KIND.toml.")] = None,
