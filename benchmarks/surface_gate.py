@@ -47,9 +47,11 @@ AIMS: dict[str, float] = {
     "rubric-2": 0.75,
     "appropriateness": 0.62,
     "appropriateness-bare": 0.62,
+    "pairwise": 0.45,
+    "pairwise-fr": 0.45,
 }
 """Set -> accuracy at balanced labels that no surface baseline should exceed."""
-LABELS = {"equivalence": "label", "rubric": "score", "appropriateness": "appropriateness"}
+LABELS = {"equivalence": "label", "rubric": "score", "appropriateness": "appropriateness", "pairwise": "label"}
 OPTIONS = ("opa", "opb", "opc", "opd")
 
 N_FOLDS = 3
@@ -74,8 +76,10 @@ def measure_set(name: str, n: int, seed: int, embed: Embed | None = None) -> dic
         SurfaceRow({field: _text(row[field]) for field in fields}, str(row[LABELS[drawn.kind]]), group)
         for row, group in zip(rows, groups, strict=True)
     ]
-    pair = (fields[0], fields[1]) if drawn.kind != "appropriateness" else None
-    return measure(made, pair, embed)
+    if drawn.kind == "pairwise":
+        sides = (("answer_a", "reference"), ("answer_b", "reference"), ("answer_a", "answer_b"))
+        return measure(made, sides, embed)
+    return measure(made, ((fields[0], fields[1]),) if drawn.kind != "appropriateness" else (), embed)
 
 
 def _text(value: object) -> str:
@@ -96,12 +100,12 @@ class SurfaceRow:
 
 
 def measure(
-    rows: Sequence[SurfaceRow], pair: tuple[str, str] | None = None, embed: Embed | None = None, seed: int = 0
+    rows: Sequence[SurfaceRow], pairs: Sequence[tuple[str, str]] = (), embed: Embed | None = None, seed: int = 0
 ) -> dict[str, float]:
     """Baseline -> accuracy at balanced labels (mean recall), in [0, 1]; cross-validated by group in `N_FOLDS` folds.
 
-    pair: the two fields whose overlap is measured (candidate, reference); None where there is no such pair. embed:
-    None leaves out the baselines on sentence embeddings.
+    pairs: fields whose overlap is measured (candidate, reference); of several the first two also by their difference,
+    as where two answers are held against one reference. embed: None leaves out the baselines on sentence embeddings.
     """
     labels = np.array([row.label for row in rows])
     folds = group_folds([row.group for row in rows], N_FOLDS, seed)
@@ -112,18 +116,18 @@ def measure(
     for name, texts in ({**views, "all fields": joined} if len(fields) > 1 else views).items():
         for kind, predict in (("naive Bayes, words", _naive_bayes), ("linear, words", _linear_words)):
             scored[f"{kind}, {name}"] = _score(labels, folds, _on_texts(predict, texts, labels))
-        if name in ("all fields", *(pair or ())[:1]) or pair is None:
+        if name in ("all fields", *(one for one, _ in pairs[:2])) or not pairs:
             scored[f"linear, characters, {name}"] = _score(labels, folds, _on_texts(_linear_chars, texts, labels))
     of_rows = [row.texts for row in rows]
-    pairs = field_pairs(fields)
-    scored["surface model of the reports"] = _score(labels, folds, _surface(of_rows, pairs, labels))
+    scored["surface model of the reports"] = _score(labels, folds, _surface(of_rows, field_pairs(fields), labels))
     scored["decision list, all fields"] = _score(labels, folds, _on_texts(_decision_list, joined, labels))
-    if pair:
-        overlap = overlaps(views[pair[0]], views[pair[1]])
+    if pairs:
+        parts = [overlaps(views[one], views[other]) for one, other in pairs]
+        overlap = np.hstack([*parts, parts[0] - parts[1]] if len(parts) > 1 else parts)
         scored["overlap, linear"] = _score(labels, folds, _on_numbers(_dense, overlap, labels))
         scored["overlap, trees"] = _score(labels, folds, _on_numbers(_trees, overlap, labels))
     if embed:
-        vectors = [embed(views[name]) for name in (pair or fields)]
+        vectors = [embed(views[name]) for name in (dict.fromkeys(name for pair in pairs for name in pair) or fields)]
         numbers = joint(vectors)
         scored["embeddings, linear"] = _score(labels, folds, _on_numbers(_dense, numbers, labels))
         scored["embeddings, RBF SVM"] = _score(labels, folds, _on_numbers(_rbf, numbers, labels))

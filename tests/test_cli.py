@@ -120,6 +120,19 @@ def test_init_then_check_data(
     assert "150" in out
 
 
+def test_init_of_a_task_with_labels_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toml, rows = tmp_path / "mine.toml", tmp_path / "rows.jsonl"
+    rows.write_text("\n".join(json.dumps({"note": f"note {i}", "label": ("low", "High")[i % 2]}) for i in range(20)))
+    words = ("init", "classification", "--labels", "low, high", "--fields", "note", "--out", str(toml))
+    assert run(monkeypatch, capsys, *words)[0] == 0
+    assert 'labels = ["low", "high"]\nfields = ["note"]\n' in toml.read_text()
+    code, out = run(monkeypatch, capsys, "check-data", str(rows), "--recipe", str(toml))
+    assert code == 0, out
+    assert "10" in out
+
+
 def test_info_names_versions_devices_and_parts(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,8 +30,18 @@ def test_recipe_and_profiles_load(path: Path) -> None:
 def test_init_writes_a_recipe_that_loads_to_the_defaults(kind: str) -> None:
     recipe = recipe_from_tree(tomllib.loads(recipe_text(kind)))
     assert recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": None})}) == Recipe.model_validate(
-        {"name": kind, "task": {"kind": kind}}
+        {"name": kind, "task": {"kind": kind, **TASKS[kind].needed}}
     )
+
+
+def test_init_takes_labels_and_fields_where_a_task_has_them() -> None:
+    settings = {"labels": ["low", "high"], "fields": ["finding"]}
+    recipe = recipe_from_tree(tomllib.loads(recipe_text("classification", settings)))
+    assert (recipe.contract.labels, recipe.contract.group_fields) == (("low", "high"), ("finding",))
+    with pytest.raises(ConfigError, match=r"mcq has no setting fields.*leave --fields out"):
+        recipe_text("mcq", settings)
+    with pytest.raises(ConfigError, match="two or more"):
+        recipe_text("classification", {"labels": ["low"]})
 
 
 @pytest.mark.parametrize("kind", TASKS)

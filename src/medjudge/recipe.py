@@ -18,7 +18,7 @@ from medjudge.errors import ConfigError, did_you_mean
 from medjudge.files import BUILTIN_DIR
 from medjudge.names import STAGE_NAMES, TRAINING_STAGES, StageName, file_name_trouble, shown
 from medjudge.records import Case
-from medjudge.rewards.composition import RewardContext, RewardPlan, build_plan, check_composition
+from medjudge.rewards.composition import RewardContext, RewardPlan, build_plan, check_composition, reward_names
 from medjudge.settings.base import Settings
 from medjudge.settings.data import SPLIT_SOURCES, DataConfig
 from medjudge.settings.evaluate import EvaluateConfig, ReportConfig
@@ -118,6 +118,8 @@ class Recipe(Settings):
                 f"`grpo.algorithm` is all_action, but the {self.task.kind} task here answers with more than its label: "
                 "take a form of the task that answers with the label, or grpo"
             )
+        if "grpo" in self.stages and "consistent" in reward_names(self.grpo.rewards):
+            self._pairs_fit()
         if "evaluate" in self.stages and self.evaluate.mode == "labels" and self.task.label_frame() is None:
             raise ValueError(
                 f"`evaluate.mode` is labels, but the {self.task.kind} task here reasons before its label: take generate"
@@ -133,6 +135,18 @@ class Recipe(Settings):
                 if self.model.dtype == "float16":
                     raise ValueError(f"`{stage}.tuning` is full, which float16 cannot train: use bfloat16 or float32")
         return self
+
+    def _pairs_fit(self) -> None:
+        if self.grpo.algorithm != "grpo":
+            raise ValueError(
+                "`grpo.rewards` names consistent, which pays what was drawn for both orders of a pair together, but "
+                f"`grpo.algorithm` is {self.grpo.algorithm}, which draws nothing: take grpo, or the reward accuracy"
+            )
+        if self.grpo.prompts_per_step % 2:
+            raise ValueError(
+                f"`grpo.prompts_per_step` is {self.grpo.prompts_per_step}, but the reward consistent needs both orders "
+                "of a pair in one step: make it even"
+            )
 
     def _probes_fit(self) -> None:
         from medjudge.data.probes import PROBES, probes_for
@@ -384,10 +398,11 @@ def _keys_at(loc: Sequence[str], tree: Mapping[str, Any]) -> list[str]:
         if section is Recipe and part == "task":
             section = TASKS[str(tree["task"]["kind"])]
             continue
-        if part not in section.model_fields:  # a name in a table of sections
+        fields = section.by_name()
+        if part not in fields:  # a name in a table of sections
             continue
-        annotation = section.model_fields[part].annotation
+        annotation = fields[part].annotation
         candidates = [annotation, *get_args(annotation)] if get_origin(annotation) else [annotation]
         section = next(c for c in candidates if isinstance(c, type) and issubclass(c, Settings))
-    keys = list(section.model_fields)
+    keys = list(section.by_name())
     return [*keys, "profiles"] if section is Recipe else keys

@@ -6,8 +6,10 @@ from medjudge.data.probes import AUTHORITY, PADDING, language_of, probe_cases, p
 from medjudge.errors import ConfigError
 from medjudge.records import Case
 from medjudge.tasks.appropriateness import AppropriatenessContract
+from medjudge.tasks.classification import ClassificationContract
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.mcq import McqContract
+from medjudge.tasks.pairwise import PairwiseContract
 from medjudge.tasks.rubric import RubricContract
 
 EQUIVALENCE = Case(
@@ -30,11 +32,16 @@ RUBRIC = Case(
 APPROPRIATENESS = Case(
     "a1", {"condition": "Headache", "variant": "Sudden onset.", "procedure": "CT"}, gold="Usually Appropriate"
 )
+CLASSIFICATION = Case("k1", {"claim": "It cures.", "evidence": "It did not."}, gold="refutes")
+CLAIMS = ClassificationContract(labels=("supports", "refutes", "unclear"), fields=("claim", "evidence"))
+PAIR = Case("p1", {"question": "Which?", "answer_a": "This one.", "answer_b": "That one."}, gold="B")
 TASKS = [
     (EquivalenceContract(), EQUIVALENCE),
     (McqContract(), MCQ),
     (RubricContract(points=2), RUBRIC),
     (AppropriatenessContract(), APPROPRIATENESS),
+    (CLAIMS, CLASSIFICATION),
+    (PairwiseContract(), PAIR),
 ]
 
 
@@ -59,6 +66,7 @@ def test_which_probes_fit():
     assert set(probes_for(TASKS[1][0])) == everywhere | {"position"}
     assert set(probes_for(TASKS[2][0])) == everywhere | {"position"}
     assert set(probes_for(TASKS[3][0])) == everywhere
+    assert set(probes_for(CLAIMS)) == everywhere | {"position", "language"}
 
 
 def test_swap():
@@ -95,6 +103,24 @@ def test_the_rubric_is_read_highest_score_first():
     (found,) = probed("position", own, contract)
     assert found.case.inputs["rubric"] == "- Score 1: yes\n- Score 0: no"
     assert probed("position", own, RubricContract(points=2, criteria="c", rubric="free words")) == []
+
+
+def test_labels_are_listed_from_the_last_to_the_first():
+    (found,) = probed("position", CLASSIFICATION, CLAIMS)
+    assert "- unclear\n- refutes\n- supports" in found.contract.messages(found.case)[0]["content"]
+    for contract in (CLAIMS, found.contract):
+        assert contract.parse("k1", "<answer>Refutes</answer>").label == "refutes"
+    own = ClassificationContract(labels=("a", "b"), fields=("claim",), system_prompt="a or b?")
+    assert probed("position", CLASSIFICATION, own) == probed("language", CLASSIFICATION, own) == []
+
+
+def test_two_answers_change_places_and_the_verdict_with_them():
+    (found,) = probed("position", PAIR, PairwiseContract())
+    assert (found.case.inputs["answer_a"], found.case.inputs["answer_b"]) == ("That one.", "This one.")
+    assert found.expected == {"A": "B", "B": "A", "tie": "tie"}
+    (padded,) = probed("verbosity", PAIR, PairwiseContract())
+    assert padded.case.inputs["answer_a"].startswith("This one.\n")
+    assert padded.expected["A"] == "A"
 
 
 def test_additions_speak_the_texts_language():

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections import Counter, defaultdict
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from medjudge.errors import ConfigError, DataError
 from medjudge.recipe import recipe_from_tree
 from medjudge.records import Verdict
 from medjudge.stages.prepare import prepare_splits
-from medjudge.synthetic import appropriateness, equivalence, mcq, rubric, wordings
+from medjudge.synthetic import appropriateness, equivalence, mcq, pairwise, rubric, wordings
 from medjudge.synthetic.answers import incomplete
 from medjudge.synthetic.blocks import block_ids
 from medjudge.synthetic.facts import LANGUAGES, Fact, facts_by_relation, holds, is_wrong, load_facts
@@ -28,7 +28,7 @@ from medjudge.synthetic.write import write_rows
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.normalise import normalise
 
-AT_LEAST = {"mcq": 4000, "equivalence": 3000, "rubric": 2000, "appropriateness": 1500, "marks": 1500}
+AT_LEAST = {"mcq": 4000, "equivalence": 3000, "rubric": 2000, "appropriateness": 1500, "marks": 1500, "pairwise": 3000}
 TASKS: dict[str, dict[str, Any]] = {
     **{name: {"kind": drawn.kind} for name, drawn in GENERATORS.items()},
     "equivalence-fr": {"kind": "equivalence", "language": "fr"},
@@ -154,7 +154,7 @@ def by_split(name: str) -> dict[str, list[dict[str, Any]]]:
     return {split: [row for row in rows_of(name) if row[group] in found] for split, found in groups.items()}
 
 
-@pytest.mark.parametrize("name", ["mcq", "equivalence", "equivalence-fr", "rubric", "appropriateness-bare"])
+@pytest.mark.parametrize("name", ["mcq", "equivalence", "equivalence-fr", "rubric", "appropriateness-bare", "pairwise"])
 def test_held_out_splits_hold_no_leak(name: str) -> None:
     data = {"source": f"builtin:{name}", "group_by": list(GENERATORS[name].group_by), "max_rows": 1000}
     splits = prepare_splits(recipe_from_tree({"name": "x", "task": TASKS[name], "data": data}))
@@ -167,6 +167,36 @@ def test_no_fact_stands_in_two_blocks() -> None:
     for id_column in ("fact_id", "block_id"):
         held = [{row[id_column] for row in by_split("mcq")[split]} for split in ("train", "validation", "test")]
         assert len(set().union(*held)) == sum(len(ids) for ids in held)
+
+
+# ----------------------------------------------------------------------------------------------------- pairwise
+
+
+@pytest.mark.parametrize("name", ["pairwise", "pairwise-fr"])
+def test_pairs_are_even_in_labels_places_frames_and_systems_differ(name: str) -> None:
+    rows = rows_of(name)
+    assert set(Counter(row["label"] for row in rows).values()) == {len(rows) // 3}
+    for kind in ("plain", "contrast", "elsewhere"):
+        of_kind = [row["label"] for row in rows if row["kind_a"] == kind]
+        assert all(abs(of_kind.count(label) / len(of_kind) - 1 / 3) < 0.05 for label in ("A", "B", "tie"))
+    assert all(row["system_a"] != row["system_b"] for row in rows)
+    wins: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        score = {"A": 1.0, "B": 0.0, "tie": 0.5}[row["label"]]
+        wins[row["system_a"]].append(score)
+        wins[row["system_b"]].append(1 - score)
+    rates = {system: sum(own) / len(own) for system, own in wins.items()}
+    assert sorted(rates, key=lambda system: -rates[system]) == list(pairwise.SYSTEMS)
+
+
+def test_a_tie_is_right_twice_or_wrong_twice_and_a_win_is_right_once() -> None:
+    """Held against the reasons, which name what each answer commits to."""
+    for row in rows_of("pairwise"):
+        fact = FACTS[row["fact_id"]]
+        said = row["reason"].split(": ")[-1]
+        assert fact.value in said
+        kinds = {"A": "Answer A commits to the reference", "B": "Answer B commits to the reference"}
+        assert said.startswith(kinds.get(row["label"], ("Both commit", "Neither commits")))
 
 
 # -------------------------------------------------------------------------------------------------- equivalence
@@ -302,7 +332,7 @@ def test_the_words_of_an_answer_do_not_depend_on_its_score() -> None:
 
 
 def test_every_scale_ranks_the_kinds_alike() -> None:
-    for low, high in pairwise(reversed(rubric.SCORES)):
+    for low, high in itertools.pairwise(reversed(rubric.SCORES)):
         for points in (2, 3, 5):
             assert rubric.SCORES[low][points] <= rubric.SCORES[high][points]
 

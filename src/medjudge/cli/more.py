@@ -68,7 +68,7 @@ def export_lm_eval(
     max_cases: Annotated[int | None, typer.Option(help="At most so many rows, drawn by the seed.", min=1)] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Write tasks for lm-evaluation-harness: any rows, sets of the benchmark, or the four tasks on built-in rows."""
+    """Write tasks for lm-evaluation-harness: any rows, sets of the benchmark, or the tasks on built-in rows."""
     settings = [*(overrides or []), *([f"evaluate.mode={mode}"] if mode is not None else [])]
     own = None
     if data is not None or task is not None:

@@ -30,15 +30,24 @@ def init(
     kind: Annotated[
         str,
         typer.Argument(
-            help="The task: mcq, equivalence, rubric, appropriateness, or one of your own (docs/extend.md)."
+            help="The task: mcq, equivalence, rubric, appropriateness, pairwise, classification (labels and fields of "
+            "your own), or one that you have added (docs/extend.md)."
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="Where to write it; default KIND.toml.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="classification: what may be answered, apart by commas.", metavar="A,B,..")
+    ] = None,
+    fields: Annotated[
+        str | None, typer.Option(help="classification: columns that are shown, apart by commas.", metavar="X,Y,..")
+    ] = None,
 ) -> None:
     """Write a commented recipe to start from."""
     from medjudge.commands.init import write_recipe
 
-    path = write_recipe(kind, out or Path(f"{kind}.toml"))
+    listed = {"labels": labels, "fields": fields}
+    settings = {name: [part.strip() for part in text.split(",")] for name, text in listed.items() if text is not None}
+    path = write_recipe(kind, out or Path(f"{kind}.toml"), settings)
     console().print(
         f"wrote {path}. Next: name your rows in it (`source` under [data]), then\n"
         f"    medjudge check-data ROWS.jsonl --recipe {path}\n    medjudge run {path} --dry-run",

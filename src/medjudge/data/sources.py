@@ -29,7 +29,7 @@ class CaseTable:
     """What one source gave."""
 
     cases: tuple[Case, ...]
-    """In the order of the source."""
+    """In the order of the source; of a task that presents a row in several ways, one after the other."""
     rejected: tuple[Rejected, ...]
     n_rows: int
     """Rows read, whether or not they became cases."""
@@ -112,7 +112,8 @@ def cases_of(rows: Iterable[Row | Rejected], source: str, contract: TaskContract
         )
         raise DataError(f"{source}: {kept}. Expected at least one case. Check the values that `where` compares with.")
     kept_rows, n_duplicates = _settle_duplicates(source, read, data.duplicates)
-    cases = _settle_ids(source, kept_rows, data.case_id)
+    settled = _settle_ids(source, kept_rows, data.case_id)
+    cases = [shown for case in settled for shown in contract.presentations(case)]
     return CaseTable(tuple(cases), tuple(rejected), n_rows, n_filtered, n_duplicates)
 
 

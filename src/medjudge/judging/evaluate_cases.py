@@ -25,6 +25,7 @@ from medjudge.judging.probing import Probed, Probing, plan_probes, probe_rows, p
 from medjudge.judging.reasoning import Measured, extractor_of, measure_reasoning
 from medjudge.metrics.baselines import Baselines, every_baseline
 from medjudge.metrics.calibrators import Calibrator
+from medjudge.metrics.preferences import Preferences, preferences
 from medjudge.metrics.reasoning import ReasoningResults, summarise_reasoning
 from medjudge.metrics.result_types import Results
 from medjudge.metrics.summary import AnalysisOptions, JudgeFacts, TrainingRows, summarise, with_claims
@@ -36,6 +37,7 @@ from medjudge.settings.evaluate import EvaluateConfig
 from medjudge.settings.model import ModelConfig
 from medjudge.settings.rewards import RewardSettings
 from medjudge.tasks.contract import TaskContract
+from medjudge.tasks.pairwise import PairwiseContract
 from medjudge.tasks.text import prompt_text
 
 log = logging.getLogger(__name__)
@@ -140,6 +142,8 @@ def evaluate_cases(evaluation: Evaluation, out_dir: Path, judges: Mapping[str, J
     judged = {name: _judge(judge, evaluation, probing) for name, judge in opened.items()}
     baselines = _baselines(evaluation)
     results = _summarise(evaluation, judged, baselines)
+    if isinstance(evaluation.contract, PairwiseContract):
+        results = results.model_copy(update={"preferences": _preferences(evaluation, judged)})
     measured = _measure_reasoning(evaluation, judged)
     if measured is not None:
         results = results.model_copy(update={"reasoning": _reasoning_results(evaluation, measured, results)})
@@ -148,7 +152,13 @@ def evaluate_cases(evaluation: Evaluation, out_dir: Path, judges: Mapping[str, J
     if probing is not None:
         results = with_claims(results.model_copy(update={"probes": summarise_probes(probing, judgements, probed)}))
     results = results.model_copy(
-        update={"statements": (*results.statements, *_statements(evaluation, judged, baselines))}
+        update={
+            "statements": (
+                *results.statements,
+                *(results.preferences.statements if results.preferences is not None else ()),
+                *_statements(evaluation, judged, baselines),
+            )
+        }
     )
     artifacts.write_json(out_dir / artifacts.RESULTS, results.to_json())
     write_verdicts(out_dir / artifacts.VERDICTS, _verdict_rows(evaluation, judged, baselines, measured))
@@ -270,6 +280,17 @@ def _summarise(evaluation: Evaluation, judged: Mapping[str, Judged], baselines: 
             n_resamples=config.n_resamples,
             seed=config.seed,
         ),
+    )
+
+
+def _preferences(evaluation: Evaluation, judged: Mapping[str, Judged]) -> Preferences:
+    config = evaluation.config
+    return preferences(
+        evaluation.cases,
+        {name: one.judgements for name, one in judged.items()},
+        level=config.level,
+        n_resamples=config.n_resamples,
+        seed=config.seed,
     )
 
 

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, ValidationError, field_validator, model_val
 
 from medjudge.errors import RunError
 from medjudge.metrics.metric_result import Frozen, MetricResult, Number, TestResult
+from medjudge.metrics.preferences import Preferences
 from medjudge.metrics.probes import Probes
 from medjudge.metrics.reasoning import ReasoningResults
 from medjudge.metrics.stored import StoredLineage
@@ -463,6 +464,8 @@ class Results(Frozen):
     """The fuller analysis; None in results of an earlier program."""
     reasoning: ReasoningResults | None = None
     """The reasoning beside the labels; None where the recipe did not ask for it."""
+    preferences: Preferences | None = None
+    """What order and length do to verdicts on pairs, and what becomes of the systems; None for other tasks."""
     probes: Probes | None = None
     """How the judges react to changes that should not affect them; None where none was asked for."""
     claims: tuple[Claim, ...] = ()

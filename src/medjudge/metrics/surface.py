@@ -26,6 +26,7 @@ Embed = Callable[[Sequence[str]], Array]
 """Texts -> (n, d) unit vectors."""
 
 READING_ORDER: dict[str, tuple[str, ...]] = {
+    "pairwise": ("answer_a", "answer_b", "reference", "question"),
     "equivalence": ("candidate", "reference", "question"),
     "rubric": ("output", "reference", "input"),
     "appropriateness": ("procedure", "variant", "condition", "evidence"),

@@ -46,6 +46,7 @@ from medjudge.reporting.inputs import (
     points_text,
     value_text,
 )
+from medjudge.reporting.preference_tables import preference_grids
 from medjudge.reporting.probe_tables import probe_grids, probe_pictures
 from medjudge.reporting.reasoning_tables import reasoning_grids
 from medjudge.reporting.variants import variants_grid, variants_picture
@@ -122,6 +123,7 @@ def render_html(report_inputs: ReportInputs, pictures: Sequence[Embedded]) -> st
         variants=variants_grid(report_inputs.variants) if report_inputs.variants else None,
         variant_pictures=[p for p in pictures if p.is_a("variants")],
         reasoning_grids=reasoning_grids(results.reasoning, results.level) if results.reasoning else [],
+        preference_grids=preference_grids(results.preferences),
         probe_grids=probe_grids(results),
         probe_pictures=[p for p in pictures if p.is_a("probes")],
         forests=[p for p in pictures if p.is_a("generators_")],

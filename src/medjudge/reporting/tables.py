@@ -26,6 +26,7 @@ from medjudge.reporting.inputs import (
     not_run,
     value_text,
 )
+from medjudge.reporting.preference_tables import preference_grids
 from medjudge.reporting.probe_tables import probe_grids
 from medjudge.reporting.reasoning_tables import reasoning_grids
 
@@ -72,7 +73,14 @@ def audit_tables(results: Results, width: int) -> list[RenderableType]:
     grids = page_grids(results)
     reasoning = reasoning_grids(results.reasoning, results.level)[:1] if results.reasoning else []
     tables: list[RenderableType] = []
-    for grid in (*grids["prompts"], *grids["slices"], *grids["generators"], *grids["pairs"], *probe_grids(results)):
+    for grid in (
+        *grids["prompts"],
+        *grids["slices"],
+        *grids["generators"],
+        *grids["pairs"],
+        *preference_grids(results.preferences),
+        *probe_grids(results),
+    ):
         tables += grid_tables(grid, width, noted=False)
     for grid in reasoning:
         tables += grid_tables(grid, width)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic.fields import FieldInfo
 
 from medjudge.names import file_name_trouble, shown
 
@@ -15,7 +16,15 @@ class Settings(BaseModel):
     """A frozen section of a recipe. Keys it does not know are refused."""
 
     # Validators are built when first used, for a fast start-up: no command uses all sections.
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
+    # A setting that shares its name with what a class is asked for has an alias, and is known by that everywhere.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False, serialize_by_alias=True
+    )
+
+    @classmethod
+    def by_name(cls) -> dict[str, FieldInfo]:
+        """The settings by the names that a recipe gives them."""
+        return {info.alias or name: info for name, info in cls.model_fields.items()}
 
 
 _OWN_FIELDS = frozenset(

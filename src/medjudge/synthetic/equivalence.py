@@ -86,8 +86,8 @@ class Draft:
 def generate(n: int, rng: random.Random, language: Language = "en") -> list[Row]:
     """`n` distinct rows in the fields of the `equivalence` contract, with `generator` and `error_kind`.
 
-    Half of the rows are equivalent, also among those of one frame and, plain answers aside, of one class of overlap, but
-    for the frames that commit to nothing. Raises DataError where `n` rows cannot be drawn.
+    Half of the rows are equivalent, also among those of one frame and, plain answers aside, of one class of overlap,
+    but for the frames that commit to nothing. Raises DataError where `n` rows cannot be drawn.
     """
     facts = load_facts()
     bins: dict[tuple[str, ...], dict[int, list[Draft]]] = defaultdict(lambda: {0: [], 1: []})
@@ -139,17 +139,17 @@ def _draft(fact: Fact, rng: random.Random, language: Language) -> Draft:
     sentence = rng.random() < SENTENCE_SHARE
     known_as = rng.choice(names(fact, language)) if rng.random() < RENAMED_SHARE else ""
     value = fact.value_in(language)
-    reference = statement(fact, value, rng, language) if sentence else bare(_bare_name(known_as) or value)
+    reference = statement(fact, value, rng, language) if sentence else bare(bare_name(known_as) or value)
     used = names(fact, language)[0] if sentence or not known_as else known_as
-    candidate, error, other = _candidate(kind, frame, fact, used, rng, language)
+    candidate_text, error, other = candidate(kind, frame, fact, used, rng, language)
     generator = rng.choice(SPREAD[kind])
     if generator == "sloppy" and rng.random() < 0.5:
-        candidate = _sloppy(candidate, rng)
+        candidate_text = sloppy(candidate_text, rng)
     reason = put(REASONS[language][error], v=value, r=other.value_in(language))
     row: Row = {
         "question": question(fact, rng, language),
         "reference": reference,
-        "candidate": candidate,
+        "candidate": candidate_text,
         "label": int(error == NO_ERROR),
         "reason": reason,
         "generator": generator,
@@ -161,7 +161,7 @@ def _draft(fact: Fact, rng: random.Random, language: Language) -> Draft:
         "synthetic": True,
     }
     # Plain answers are as people give them: the right ones more often say the reference's own words.
-    overlap = () if kind == "plain" else _overlap_class(candidate, _bare_name(used))
+    overlap = () if kind == "plain" else overlap_class(candidate_text, bare_name(used))
     return Draft(row, (kind, str(frame_at), *overlap), int(error == NO_ERROR))
 
 
@@ -198,10 +198,10 @@ def _quantity(rng: random.Random, language: Language) -> Draft:
         "language": language,
         "synthetic": True,
     }
-    return Draft(row, ("quantity", kind, str(frame_at), *_overlap_class(candidate, used)), label)
+    return Draft(row, ("quantity", kind, str(frame_at), *overlap_class(candidate, used)), label)
 
 
-def _candidate(
+def candidate(
     kind: str, frame: str, fact: Fact, used: str, rng: random.Random, language: Language
 ) -> tuple[str, str, Fact]:
     """(candidate, error kind, the fact with the other value). used: the name that the reference gives."""
@@ -254,17 +254,18 @@ def _name(fact: Fact, used: str, rng: random.Random, language: Language) -> str:
     if rng.random() < OTHER_LANGUAGE_SHARE:
         language = "fr" if language == "en" else "en"
     known = names(fact, language)
-    others = [name for name in known if normalise(_bare_name(name)) != normalise(_bare_name(used))]
+    others = [name for name in known if normalise(bare_name(name)) != normalise(bare_name(used))]
     if used and others and rng.random() < 0.6:
         return rng.choice(others)
     return rng.choice(known)
 
 
-def _bare_name(name: str) -> str:
+def bare_name(name: str) -> str:
+    """A name without its article."""
     return name.removeprefix("the ")
 
 
-def _overlap_class(candidate: str, used: str) -> tuple[str, str]:
+def overlap_class(candidate: str, used: str) -> tuple[str, str]:
     """Classes of the words and letters of the reference's value that a candidate repeats, and whether it holds it."""
     words = set(normalise(used).split())
     share = len(words & set(normalise(candidate).split())) / max(1, len(words))
@@ -272,7 +273,7 @@ def _overlap_class(candidate: str, used: str) -> tuple[str, str]:
     return str(step), str(holds(candidate, used))
 
 
-def _sloppy(text: str, rng: random.Random) -> str:
+def sloppy(text: str, rng: random.Random) -> str:
     """The same words in another form: small letters, capitals, no accents, no full stop."""
     forms = [text.lower(), text.upper(), text.rstrip("."), _without_accents(text)]
     return rng.choice(forms)

@@ -21,6 +21,7 @@ from medjudge.synthetic import (
     facts,
     marks,
     mcq,
+    pairwise,
     phrasing,
     rubric,
     wordings,
@@ -72,6 +73,9 @@ def _code(*modules: ModuleType) -> list[Path]:
 _FROM_MCQ = _from_facts(mcq.__file__, mcq.NEAR_PATH)
 _FROM_EQUIVALENCE = _worded(equivalence.__file__, wordings.FRAMES_PATH, equivalence.QUANTITIES_PATH)
 _FROM_RUBRIC = _worded(rubric.__file__, rubric.GRADED_PATH)
+_FROM_PAIRWISE = _worded(
+    pairwise.__file__, wordings.FRAMES_PATH, equivalence.QUANTITIES_PATH, Path(str(equivalence.__file__))
+)
 BY_FACT, BY_BLOCK, BY_VARIANT = ("fact_id",), ("block_id",), ("variant_id",)
 GENERATORS: dict[str, GeneratedSet] = {
     "mcq": GeneratedSet("mcq", 6000, BY_BLOCK, mcq.generate, _FROM_MCQ),
@@ -87,5 +91,7 @@ GENERATORS: dict[str, GeneratedSet] = {
     "appropriateness-bare": GeneratedSet(
         "appropriateness", 3000, BY_VARIANT, partial(appropriateness.generate, evidence=False), _from_table
     ),
+    "pairwise": GeneratedSet("pairwise", 3000, BY_FACT, pairwise.generate, _FROM_PAIRWISE),
+    "pairwise-fr": GeneratedSet("pairwise", 3000, BY_FACT, partial(pairwise.generate, language="fr"), _FROM_PAIRWISE),
     "marks": GeneratedSet("marks", 3000, BY_VARIANT, marks.generate, lambda: (*_from_table(), Path(marks.__file__))),
 }

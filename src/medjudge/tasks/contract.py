@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -59,20 +59,36 @@ class TaskContract(Settings, ABC):
     on_long_prompt: Literal["truncate", "error"] = "truncate"
     """`truncate` shortens the longest input field at a word boundary until the prompt fits, and counts it."""
 
-    fields: ClassVar[Mapping[str, str]]
-    """Field name -> what it holds, in the order of the prompt. `[data.fields]` maps columns onto these."""
-    optional_fields: ClassVar[frozenset[str]] = frozenset()
     gold_field: ClassVar[str]
     reason_field: ClassVar[str | None] = None
-    group_fields: ClassVar[tuple[str, ...]]
-    """Inputs that make a group where the recipe names no `data.group_by`."""
+    needed: ClassVar[Mapping[str, Any]] = {}
+    """An example of each setting that has no default, as `init` writes it."""
     answer_is_json: ClassVar[bool] = False
     rows_and_targets_only: ClassVar[frozenset[str]] = frozenset()
     """Settings that say how rows are read or targets written, not what is asked or accepted."""
     packed_field: ClassVar[str | None] = None
     """The input whose snippets are packed into what room there is, before any other field loses a word."""
-    ordered: ClassVar[bool] = False
-    """Whether `labels` lie on an ordinal scale, lowest first."""
+
+    # A constant of the class for most tasks, and for one whose shape the recipe gives a property of its settings.
+    @property
+    @abstractmethod
+    def fields(self) -> Mapping[str, str]:
+        """Field name -> what it holds, in the order of the prompt. `[data.fields]` maps columns onto these."""
+
+    @property
+    def optional_fields(self) -> frozenset[str]:
+        """Fields that a row may lack."""
+        return frozenset()
+
+    @property
+    @abstractmethod
+    def group_fields(self) -> tuple[str, ...]:
+        """Inputs that make a group where the recipe names no `data.group_by`."""
+
+    @property
+    def ordered(self) -> bool:
+        """Whether `labels` lie on an ordinal scale, lowest first."""
+        return False
 
     @property
     @abstractmethod
@@ -95,6 +111,11 @@ class TaskContract(Settings, ABC):
 
         Raises RowError for a missing or off-type field or a label that is off the scale. A missing gold label is None.
         """
+
+    def presentations(self, case: Case) -> Sequence[Case]:
+        """The ways in which a row's case is asked, each as a case of the same group: one, but for tasks where how a
+        row is presented must not matter."""
+        return (case,)
 
     @abstractmethod
     def messages(self, case: Case) -> list[Message]:
