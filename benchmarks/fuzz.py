@@ -221,7 +221,7 @@ def base_trees() -> list[dict[str, Any]]:
             "name": "fuzz",
             "task": {"kind": kind, "max_prompt_tokens": 200},
             "data": {"source": "rows.jsonl", "fields": {"question": "q"}, "splits": {"train": 0.6, "test": 0.4}},
-            "model": {"base": "builtin:tiny"},
+            "model": {"base": "builtin:scratch"},
             "sft": {"epochs": 1, "lora": {"r": 4}, "trl": {"packing": False}},
             "grpo": {"rewards": {"accuracy": 1.0, "format": 0.5}, "doctor": {"policy": "warn"}},
             "evaluate": {"extra_models": {"a": "b"}, "endpoint": {"seed": 1}},
@@ -864,7 +864,7 @@ source = "rows.jsonl"
 splits = { train = 0.5, test = 0.5 }
 leakage.allow = ["near_duplicate"]
 [model]
-base = "builtin:tiny"
+base = "builtin:scratch"
 """
 
 

@@ -14,6 +14,7 @@ import pytest
 from medjudge.cli import main
 from medjudge.errors import ConfigError
 from medjudge.recipe import load_recipe, variants_from_tree
+from tests.models.small_models import save_base
 from tests.small_runs import small_tree, write_rows, write_toml
 
 GOOD = {"topic": "Pain", "variant": "adult, acute", "procedure": "CT", "appropriateness": "Usually Appropriate"}
@@ -172,7 +173,7 @@ CASES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
             str(rows_file(f, lines({k: v for k, v in GOOD.items() if k != "appropriateness"}))),
             *MAP,
             "--model",
-            "m=builtin:tiny",
+            f"m={save_base(f / 'model')}",
             "--out",
             str(f / "out"),
         ],
@@ -184,7 +185,7 @@ CASES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "model without a name": (evaluate_case(*MAP, "--model", "folder", "--out", "o"), r"NAME=PATH_OR_ID"),
     "model named twice": (evaluate_case(*MAP, "--model", "a=x", "--model", "a=y", "--out", "o"), r"twice"),
     "evaluate into a folder with files": (
-        lambda f: [*evaluate_case(*MAP, "--model", "m=builtin:tiny")(f), "--out", str(f)],
+        lambda f: [*evaluate_case(*MAP, "--model", f"m={save_base(f / 'model')}")(f), "--out", str(f)],
         r"not an empty folder",
     ),
     "report of no run": (lambda f: ["report", str(f)], r"holds no results\.json"),

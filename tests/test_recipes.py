@@ -11,6 +11,7 @@ from medjudge.commands.init import recipe_text
 from medjudge.data.sources import read_source
 from medjudge.errors import ConfigError
 from medjudge.recipe import DEMO_RECIPE, DEMO_TASKS, Recipe, demo_recipe, load_recipe, load_variants, recipe_from_tree
+from medjudge.settings.model import SMOLLM_BASE
 from medjudge.tasks.catalog import TASKS
 from medjudge.tasks.citations import cited_ids, given_ids
 from tests.shared_data import require_shared
@@ -88,7 +89,7 @@ def test_a_table_of_ratings_alone_gives_all_four_designs_what_they_compare_with(
 @pytest.mark.parametrize("task", DEMO_TASKS)
 def test_the_demo_has_a_recipe_for_each_task(task: str, tmp_path: Path) -> None:
     recipe = demo_recipe(task, 42, tmp_path)
-    assert (recipe.task.kind, recipe.model.base, recipe.runs_dir) == (task, "builtin:tiny", tmp_path)
+    assert (recipe.task.kind, recipe.model.base, recipe.runs_dir) == (task, SMOLLM_BASE, tmp_path)
     assert str(recipe.data.source).startswith("builtin:")
     assert demo_recipe(task, 42, tmp_path, ["grpo.max_steps=3"]).grpo.max_steps == 3
     other = demo_recipe(task, 7, tmp_path)

@@ -16,9 +16,8 @@ from rich.console import Console
 from medjudge import artifacts
 from medjudge.commands import estimate, plan
 from medjudge.commands.estimate import SPREAD, StageWork, span
-from medjudge.commands.model_shape import known_shape, scratch_shape
+from medjudge.commands.model_shape import scratch_shape
 from medjudge.commands.plan import print_plan, stage_works
-from medjudge.files import BUILTIN_DIR
 from medjudge.recipe import Recipe, demo_recipe, load_recipe, recipe_from_tree
 from medjudge.runs.pipeline import stage_inputs
 from medjudge.runs.run_dir import RunDir
@@ -113,34 +112,6 @@ def test_the_shape_of_a_model_from_nothing_is_that_of_the_built_one(tmp_path: Pa
     assert shape.n_parameters == sum(p.numel() for p in model.parameters())
     config = model.config
     assert (shape.hidden_size, shape.n_layers, shape.vocab_size) == (96, 3, config.vocab_size)
-
-
-def test_the_shipped_base_is_read_without_torch_as_with_it() -> None:
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    from medjudge.models.load import TINY_DIR, load_tokenizer
-    from medjudge.tasks.encoding import encode_all
-
-    recipe = demo_recipe("mcq", 42, Path("runs"))
-    splits = prepare_splits(recipe)
-    light, _ = plan._tokenizer(recipe, splits)
-    whole = load_tokenizer(TINY_DIR)
-    cases = splits["train"][:50]
-    one, other = (encode_all(recipe.contract, cases, t, with_target=True) for t in (light, whole))
-    assert [(row.prompt_ids, row.completion_ids) for row in one] == [(r.prompt_ids, r.completion_ids) for r in other]
-    import torch
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(TINY_DIR))
-    shape = known_shape(recipe, light)
-    assert shape is not None
-    assert shape.n_parameters == sum(p.numel() for p in model.parameters())
-    from medjudge.models.adapters import adapter_parameters
-
-    lora = recipe.sft.lora
-    assert lora.target_modules == "all-linear"
-    assert lora.r * shape.linear_width == adapter_parameters(model, lora)
-    assert (BUILTIN_DIR / "tiny") == TINY_DIR
 
 
 def test_an_adapter_is_counted(tmp_path: Path) -> None:

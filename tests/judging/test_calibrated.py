@@ -25,12 +25,12 @@ from medjudge.judging.answer_store import model_identity
 from medjudge.judging.calibrated import apply_to, fit_on, read_calibrator, save_calibrator
 from medjudge.metrics.calibrators import Calibrator
 from medjudge.models.lineage import weights_sha256
-from medjudge.models.load import TINY_DIR
 from medjudge.recipe import recipe_from_tree
 from medjudge.records import Case, Unparsed, Verdict
 from medjudge.runs.run_dir import RunDir
 from medjudge.runs.stages import StageContext
 from medjudge.settings.data import DataConfig
+from medjudge.settings.model import SMOLLM_BASE
 from medjudge.stages.evaluate import run
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.mcq import McqContract
@@ -80,8 +80,9 @@ def test_a_new_fit_takes_the_manifest_of_the_last_one_away_and_makes_no_other_mo
     assert (model_identity(str(model)), artifacts.path_signature(model)) == (identity, signature)
 
 
-def test_nothing_is_saved_with_the_weights_of_the_package() -> None:
-    assert judging.Judge("tiny", str(TINY_DIR), CONTRACT).folder is None
+def test_nothing_is_saved_beside_a_model_that_is_no_folder_of_ones_own() -> None:
+    for where in (SMOLLM_BASE, "owner/model"):
+        assert judging.Judge("base", where, CONTRACT).folder is None
 
 
 def test_calibrate_then_evaluate_and_judge(

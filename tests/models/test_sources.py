@@ -17,7 +17,7 @@ from medjudge.commands.model_shape import known_shape, model_without_weights
 from medjudge.commands.plan import print_plan
 from medjudge.errors import ConfigError, LineageError, ModelError
 from medjudge.models import gguf as gguf_module
-from medjudge.models import load, sources
+from medjudge.models import sources
 from medjudge.models.adapters import base_skeleton
 from medjudge.models.lineage import ancestry_of, describe_parent, locate, read_lineage
 from medjudge.models.load import resolve
@@ -181,7 +181,6 @@ def test_another_gguf_file_in_its_place_is_refused(wheel: Path, tmp_path: Path) 
 
 def test_a_manifest_names_the_gguf_file_by_its_hash(wheel: Path) -> None:
     assert weight_files([SMOLLM_BASE])[str(wheel)]["sha256"] == sources.SMOLLM_SHA256
-    assert weight_files(["builtin:tiny"]).keys() == {str(load.TINY_DIR / "model.safetensors")}
 
 
 def test_info_says_whether_the_base_is_here(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 from medjudge import artifacts
 from medjudge.errors import ConfigError
-from medjudge.files import BUILTIN_DIR
 from medjudge.inference.loader import LoadedWhenAsked, LoadSettings
 from medjudge.inference.protocol import LABELS_NEED_A_LOCAL_MODEL
 from medjudge.judging import answer_store
@@ -142,11 +141,10 @@ class Judge:
     def folder(self) -> Path | None:
         """Where a local model lies, and its calibrator beside the weights; None for an endpoint or a hub id.
 
-        None for what ships with the package, too, which nothing is written into.
+        None for a built-in model and a GGUF file, too: their folder in the cache belongs to all.
         """
         folder = Path(local_name(self.where))
-        is_own = not is_endpoint(self.where) and folder.is_dir() and not folder.is_relative_to(BUILTIN_DIR)
-        return folder if is_own else None
+        return folder if not is_endpoint(self.where) and folder.is_dir() else None
 
     @property
     def weights_sha256(self) -> str:
