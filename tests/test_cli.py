@@ -213,7 +213,7 @@ def test_every_number_option_wants_a_finite_number(
         (name, parameter.opts[0])
         for name, command in root.commands.items()
         for parameter in command.params
-        if type(getattr(parameter, "type", None)).__name__ in {"FloatParamType", "FloatRange"}
+        if parameter.type_descriptor.annotation is float
     ]
     assert len(found) >= 3
     for name, option in found:
