@@ -35,6 +35,7 @@ from tests.models.gguf_files import write_gguf
 from medjudge.errors import MedjudgeError
 from medjudge.files import sha256_file
 from medjudge.models import gguf as gguf_module
+from medjudge.models.gguf_header import GgufHeader
 from medjudge.models.load import resolve
 from medjudge.models.sources import CACHE_VARIABLE, converted, gguf_sha256
 
@@ -49,11 +50,12 @@ def convert(path: Path, cache: Path, report: Path, max_bytes: int | None) -> Non
     if max_bytes is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, max_bytes))
-    made, real = [], gguf_module._convert
+    made: list[str] = []
+    real = gguf_module._convert
 
-    def noted(*arguments: Any) -> None:
-        made.append(arguments)
-        real(*arguments)
+    def noted(header: GgufHeader, digest: str, out: Path) -> None:
+        made.append(digest)
+        real(header, digest, out)
 
     gguf_module._convert = noted
     try:
