@@ -113,8 +113,8 @@ def test_two_judges_are_compared_with_one_correction(tmp_path: Path) -> None:
     assert pair.p == pytest.approx(0.5)  # 2 discordant rows, all one way: 2 * (1/2)^2
     # Exact permutation over 2 differing groups: the observed split and its mirror of 4.
     assert pair.tests["f1_positive"].p == pytest.approx(0.5)
-    # The pair by accuracy, macro-F1, F1 and MCC; the better of the two and a baseline by two of them; both and chance.
-    assert audit.n_tests == len(results.claims) == 4 + 2 + 2
+    # The pair by accuracy, macro-F1, F1 and MCC; each of the two and the best baseline by two of them; both and chance.
+    assert audit.n_tests == len(results.claims) == 4 + 4 + 2
     assert pair.adjusted_p == pair.tests["f1_positive"].adjusted_p == 1.0
 
 
