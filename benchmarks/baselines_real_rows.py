@@ -150,8 +150,8 @@ def cross_validated(cases: list[Case], chosen: RowSet, embed: Any, seed: int) ->
             said.setdefault(name, {}).update({answer.case_id: answer.label for answer in answers})  # type: ignore[union-attr]
         for line in (*found.notes[1:], *(f"{name}: not run: {why}" for name, why in found.skipped.items())):
             print(f"  {line}", flush=True)
-    for name, answers in said.items():
-        pairs = [(gold[case_id], label) for case_id, label in answers.items()]
+    for name, by_case in said.items():
+        pairs = [(gold[case_id], label) for case_id, label in by_case.items()]
         truth, labels = zip(*pairs, strict=True)
         yield name, accuracy_score(truth, labels), f1_score(truth, labels, average="macro", labels=chosen.labels)
 

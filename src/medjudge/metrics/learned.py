@@ -44,11 +44,11 @@ SURFACE_ROWS = 8_000
 """Most training rows of the surface model; an option of multiple choice counts as one."""
 EMBEDDED_ROWS = 4_000
 """Most training rows of the models on embeddings: a kernel grows with their square."""
-EMBEDDED_CHARACTERS = 600_000
-"""Most characters of training texts that are embedded: about a minute on one core."""
-EVALUATED_CHARACTERS = 2_500_000
+EMBEDDED_CHARACTERS = 400_000
+"""Most characters of training texts that are embedded: a minute or two on one core."""
+EVALUATED_CHARACTERS = 1_500_000
 """Most characters of evaluated texts that are embedded: every case must have a verdict, so beyond it none is given."""
-CLIPPED = 1_500
+CLIPPED = 1_000
 """Characters of a text that are embedded; common models read about 250 word pieces."""
 
 
