@@ -33,8 +33,8 @@ class TrainingConfig(Settings):
     adam_beta1: float = Field(0.9, ge=0, lt=1)
     adam_beta2: float = Field(0.999, ge=0, lt=1)
     max_grad_norm: float = Field(1.0, gt=0)
-    optimizer: str = "adamw_torch"
-    """Any `optim` of transformers: `adamw_torch`, `paged_adamw_8bit`, ..."""
+    optimizer: str = "adamw_torch_fused"
+    """Any `optim` of transformers: `adamw_torch_fused`, `paged_adamw_8bit`, ..."""
     max_steps: int = Field(-1, ge=-1)
     """Optimiser steps, 1 or more; takes the place of `epochs` where it is not -1."""
     save_steps: int = Field(50, ge=1)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from transformers import PrinterCallback
-from trl import SFTTrainer
 
 from medjudge import artifacts
 from medjudge.data.splits import seeded_sample
@@ -22,6 +21,7 @@ from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.encoding import Encoded, encode_all
 from medjudge.training.job import Trained, TrainingJob
 from medjudge.training.order import length_grouped_order, n_epochs, n_steps
+from medjudge.training.packed_sft import PackedSftTrainer
 from medjudge.training.progress_callback import Watch, clean_history
 from medjudge.training.totals import Totals
 from medjudge.training.trl_adapter import head_on_labels_only
@@ -113,7 +113,7 @@ def train_sft(job: TrainingJob, config: SftConfig, taught: TaughtRows) -> Traine
     eval_steps = max(1, steps // max(1, min(10, round(epochs)))) if held_out else None
     checkpoint = artifacts.latest_checkpoint(work)
     watch, totals = Watch("sft", ("loss", "eval_loss")), Totals(checkpoint)
-    trainer = SFTTrainer(
+    trainer = PackedSftTrainer(
         model=model,
         args=sft_arguments(config, job.model_config, work, steps=steps, eval_steps=eval_steps, seed=seed),
         # The order is written out row by row, and the sampler is sequential: a resumed run goes on at the same row.
@@ -123,6 +123,7 @@ def train_sft(job: TrainingJob, config: SftConfig, taught: TaughtRows) -> Traine
         peft_config=lora_config(config.lora) if config.tuning == "lora" else None,
         callbacks=[totals, watch],
     )
+    trainer.use_packed(job.model_config)
     totals.trainer = trainer
     # It prints whole log entries; the watch shows the few numbers that matter.
     trainer.remove_callback(PrinterCallback)
