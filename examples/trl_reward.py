@@ -15,9 +15,8 @@ from medjudge.tasks.encoding import encode_all
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.training.grpo import Rewarder
 
-
 BASE = "builtin:smollm2-135m"
-ASK = "Does the candidate answer say the same as the ground truth answer? Begin your answer with Yes or No, and a comma."
+ASK = "Does the candidate answer say the same as the ground truth answer? Begin with Yes or No, and a comma."
 
 
 class YesOrNo(EquivalenceContract):

@@ -26,7 +26,7 @@ def block_ids() -> Mapping[str, str]:
     return {fact.id: blocks.get(fact.id, fact.id) for fact in load_facts()}
 
 
-def relatives(fact: Fact) -> Sequence[Fact]:
+def relatives(fact: Fact) -> tuple[Fact, ...]:
     """The facts of `fact`'s relation, itself among them: from these its wrong answers come."""
     return facts_by_relation()[fact.relation]
 
