@@ -40,7 +40,7 @@ MAX_DEPTH = 20
 """Of tables and lists within each other in a recipe."""
 VARIANT_JUDGE = "variant:"
 """`judge = "variant:NAME"`: the model that another variant of the recipe trains."""
-DEMO_TASKS = ("mcq", "equivalence", "rubric", "appropriateness")
+DEMO_TASKS = ("equivalence", "mcq", "rubric", "appropriateness")
 DEMO_RECIPE = BUILTIN_DIR / "recipes" / "demo.toml"
 RESERVED_VARIANTS = frozenset({*STAGE_NAMES, "compare", "commands.json", "preflight.json", "recipe.json"})
 """What lies in a run folder beside the variants' own folders."""
@@ -224,7 +224,7 @@ def demo_recipe(task: str, seed: int, runs_dir: Path, overrides: Sequence[str] =
             f"--task is {task!r}{did_you_mean(task, DEMO_TASKS)}. Expected one of {', '.join(DEMO_TASKS)}. Name one of "
             "these."
         )
-    profile = [] if task == "mcq" else [f"profile={task}"]
+    profile = [] if task == DEMO_TASKS[0] else [f"profile={task}"]
     # Only another seed than the shipped one gets a folder of its own, so that the documented commands find theirs.
     shipped = load_recipe(DEMO_RECIPE, profile)
     recipe = load_recipe(DEMO_RECIPE, [*profile, f"seed={seed}", *overrides])

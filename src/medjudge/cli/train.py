@@ -97,7 +97,7 @@ def preflight(recipe_path: RecipeFile, overrides: Overrides = None, force: Force
 
 @app.command(rich_help_panel=TRAIN)
 def demo(
-    task: Annotated[str, typer.Option("--task", help="mcq, equivalence, rubric or appropriateness.")] = "mcq",
+    task: Annotated[str, typer.Option("--task", help="equivalence, mcq, rubric or appropriateness.")] = "equivalence",
     seed: Annotated[int, typer.Option(help="Seed of the trainings; the rows and their splits stay.")] = 42,
     runs_dir: Annotated[Path, typer.Option("--out", help="Where run folders go.")] = Path("runs"),
     overrides: Overrides = None,
@@ -106,9 +106,8 @@ def demo(
 ) -> None:
     """Train and compare a small judge on built-in synthetic data: minutes on two cores, no hub, no GPU.
 
-    The shipped base model is fine-tuned, sharpened by GRPO, merged, and
-    compared with itself and with baselines on questions that none of its
-    training asked. The recipe is `recipes/demo.toml` of the repository.
+    SmolLM2-135M is fine-tuned, sharpened by GRPO, merged, and compared with
+    itself and with baselines on facts that none of its training asked about. The recipe is `recipes/demo.toml` of the repository.
     """
     from medjudge.recipe import demo_recipe
 
