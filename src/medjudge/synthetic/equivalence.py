@@ -51,20 +51,27 @@ SPREAD = {
 GENERATORS = tuple(sorted({name for some in SPREAD.values() for name in some}))
 REASONS: dict[Language, dict[str, str]] = {
     "en": {
-        NO_ERROR: "The candidate commits to the reference answer, {v}.",
-        "wrong_entity": "The candidate commits to {r} where the reference is {v}.",
-        "partial": "The candidate stays too vague: the reference is {v}.",
-        "several": "The candidate names {r} beside {v} and so does not give the reference answer alone.",
-        "undecided": "The candidate leaves the choice open and does not commit to {v}.",
+        NO_ERROR: "Commits to: {said}. Reference: {v}. The same.",
+        "wrong_entity": "Commits to: {said}. Reference: {v}. Another answer.",
+        "partial": "Commits to: {said}. Reference: {v}. Only a part of it.",
+        "several": "Commits to: {said}. Reference: {v}. More than one answer.",
+        "undecided": "Commits to: neither {said}. Reference: {v}. No answer.",
     },
     "fr": {
-        NO_ERROR: "La réponse candidate affirme bien la référence : {v}.",
-        "wrong_entity": "La réponse candidate affirme {r} alors que la référence est {v}.",
-        "partial": "La réponse candidate reste trop vague : la référence est {v}.",
-        "several": "La réponse candidate cite {r} à côté de {v} et ne donne pas la seule référence.",
-        "undecided": "La réponse candidate ne tranche pas en faveur de la référence : {v}.",
+        NO_ERROR: "Retient : {said}. Référence : {v}. La même réponse.",
+        "wrong_entity": "Retient : {said}. Référence : {v}. Une autre réponse.",
+        "partial": "Retient : {said}. Référence : {v}. Une partie seulement.",
+        "several": "Retient : {said}. Référence : {v}. Plus d'une réponse.",
+        "undecided": "Ne retient ni {said}. Référence : {v}. Pas de réponse.",
     },
 }
+"""What a candidate commits to in its own words, the reference's, and only then how they compare: the order in which a
+reader finds out."""
+JOINED: dict[Language, dict[str, str]] = {
+    "en": {"list": "and", "undecided": "nor"},
+    "fr": {"list": "et", "undecided": "ni"},
+}
+ANSWER_FOR: dict[Language, str] = {"en": "the answer for {s}", "fr": "la réponse pour {s}"}
 
 
 QUANTITIES_PATH: Path = BUILTIN_DIR / "wordings" / "quantities.jsonl"
@@ -141,11 +148,11 @@ def _draft(fact: Fact, rng: random.Random, language: Language) -> Draft:
     value = fact.value_in(language)
     reference = statement(fact, value, rng, language) if sentence else bare(bare_name(known_as) or value)
     used = names(fact, language)[0] if sentence or not known_as else known_as
-    candidate_text, error, other = candidate(kind, frame, fact, used, rng, language)
+    candidate_text, error, _, said = candidate(kind, frame, fact, used, rng, language)
     generator = rng.choice(SPREAD[kind])
     if generator == "sloppy" and rng.random() < 0.5:
         candidate_text = sloppy(candidate_text, rng)
-    reason = put(REASONS[language][error], v=value, r=other.value_in(language))
+    reason = put(REASONS[language][error], said=said, v=bare_name(used))
     row: Row = {
         "question": question(fact, rng, language),
         "reference": reference,
@@ -189,7 +196,7 @@ def _quantity(rng: random.Random, language: Language) -> Draft:
         "reference": used + ".",
         "candidate": candidate,
         "label": label,
-        "reason": put(REASONS[language][error], v=used, r=theirs),
+        "reason": put(REASONS[language][error], said=said, v=used),
         "generator": rng.choice(SPREAD[kind]),
         "error_kind": error,
         "answer_kind": kind,
@@ -203,8 +210,11 @@ def _quantity(rng: random.Random, language: Language) -> Draft:
 
 def candidate(
     kind: str, frame: str, fact: Fact, used: str, rng: random.Random, language: Language
-) -> tuple[str, str, Fact]:
-    """(candidate, error kind, the fact with the other value). used: the name that the reference gives."""
+) -> tuple[str, str, Fact, str]:
+    """(candidate, error kind, the fact with the other value, what is committed to as the candidate words it).
+
+    used: the name that the reference gives.
+    """
     other = a_wrong_fact(fact, rng)
     right = rng.random() < 0.5
     share = {"plain": PLAIN_REPEATED_SHARE, "same": 0.0}.get(kind, REPEATED_SHARE)
@@ -214,8 +224,10 @@ def candidate(
     match kind:
         case "plain":
             if not right and rng.random() < 0.25:
-                return put(frame, a=rng.choice(incomplete(fact, language))), "partial", other
-            return put(frame, a=mine if right else theirs), NO_ERROR if right else "wrong_entity", other
+                part = rng.choice(incomplete(fact, language))
+                return put(frame, a=part), "partial", other, part
+            said = mine if right else theirs
+            return put(frame, a=said), NO_ERROR if right else "wrong_entity", other, said
         case "contrast":
             high = rng.choice((70, 75, 80, 85, 90, 95))
             # A wrong answer turns down the right value or a second wrong one, a right one a wrong value.
@@ -226,10 +238,11 @@ def candidate(
             else:
                 texts = (theirs, _name(a_wrong_fact(fact, rng, (other.value,)), "", rng, language))
             filled = put(frame, a=texts[0], r=texts[1], hi=str(high), lo=str(100 - high))
-            return filled, NO_ERROR if right else "wrong_entity", other
+            return filled, NO_ERROR if right else "wrong_entity", other, texts[0]
         case "list" | "undecided":
             x, y = rng.sample([mine, theirs], 2)
-            return put(frame, x=x, y=y), "several" if kind == "list" else "undecided", other
+            both = f"{x} {JOINED[language][kind]} {y}"
+            return put(frame, x=x, y=y), "several" if kind == "list" else "undecided", other, both
         case "elsewhere":
             if right or not siblings(fact):
                 about = rng.choice(strangers(fact) or (other,))
@@ -238,14 +251,14 @@ def candidate(
             told = _name(about, used if about.value == fact.value else "", rng, language)
             said = mine if right else theirs
             filled = put(frame, a=said, w=told, s=about.subject_in(language))
-            return filled, NO_ERROR if right else "wrong_entity", other
+            return filled, NO_ERROR if right else "wrong_entity", other, said
         case "same":
-            if right:
-                return put(frame, s=rng.choice(siblings(fact)).subject_in(language)), NO_ERROR, other
-            about = a_wrong_fact(fact, rng)
-            while not is_wrong(about, fact):
+            about = rng.choice(siblings(fact)) if right else a_wrong_fact(fact, rng)
+            while not right and not is_wrong(about, fact):
                 about = a_wrong_fact(fact, rng)
-            return put(frame, s=about.subject_in(language)), "wrong_entity", about
+            subject = about.subject_in(language)
+            said = put(ANSWER_FOR[language], s=subject)
+            return put(frame, s=subject), NO_ERROR if right else "wrong_entity", other if right else about, said
     raise AssertionError(f"no kind of candidate {kind!r}")
 
 

@@ -121,7 +121,7 @@ def _place(fact: Fact, used: str, rng: random.Random, language: Language) -> dic
         change = rng.randrange(2**30) if rng.random() < SLOPPY_SHARE else None
         found: dict[tuple[str, str], dict[bool, _Said]] = {}
         for _ in range(MAX_TRIES):
-            text, error, other = candidate(kind, frame, fact, used, rng, language)
+            text, error, other, _ = candidate(kind, frame, fact, used, rng, language)
             # An answer that is only too vague is better than a wrong one: two such are no tie.
             if error not in (NO_ERROR, "wrong_entity"):
                 continue
