@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from medjudge.metrics.preferences import EXPERTS, Preferences, preferences
+from medjudge.metrics.preferences import EXPERTS, RIDGE, Preferences, coefficients, preferences
 from medjudge.records import Case, Judgement, Unparsed, Verdict
 from medjudge.reporting.preference_tables import preference_grids
 from medjudge.tasks.pairwise import OTHER_SIDE, swapped
@@ -49,7 +49,7 @@ def longer(case: Case) -> str:
 def found() -> Preferences:
     gold = [str(case.gold) for case in CASES]
     rng = np.random.default_rng(1)
-    judges = {
+    judges: dict[str, list[Judgement]] = {
         "right": judged(gold),
         "first": judged(["A"] * len(CASES)),
         "longer": judged([longer(case) for case in CASES]),
@@ -69,6 +69,7 @@ def test_order(found: Preferences) -> None:
     assert [value(found, name, "first_preferred") for name in ("right", "first", "longer")] == [0, 1, 0]
     assert value(found, "silent", "first_preferred") is None
     bias = found.judges["leaning"].metrics["first_preferred"]
+    assert bias.value is not None
     # Three tenths of all verdicts are A whatever is right; the half of them that was A already changes nothing.
     assert bias.value == pytest.approx(0.3, abs=0.05)
     assert bias.low is not None
@@ -140,6 +141,22 @@ def test_sentences_and_tables(found: Preferences) -> None:
     assert [grid.caption for grid in grids][:2] == ["Order and length", "Systems by right"]
     assert [head for head, _ in grids[1].rows] == ["x", "y", "z"]
     assert preference_grids(None) == []
+
+
+def test_the_regression_is_that_of_a_library() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(0)
+    design, weights = rng.normal(size=(200, 3)), rng.integers(0, 4, size=(5, 200)).astype(np.float64)
+    wins = rng.choice([0.0, 0.5, 1.0], 200)
+    fitted = coefficients(design, wins, weights)
+    for own, found in zip(weights, fitted, strict=True):
+        model = LogisticRegression(C=1 / RIDGE, fit_intercept=False, tol=1e-10, max_iter=5000)
+        doubled = np.concatenate([own * wins, own * (1 - wins)])
+        model.fit(np.concatenate([design, design]), np.repeat([1, 0], 200), sample_weight=doubled)
+        assert found == pytest.approx(model.coef_[0], abs=1e-4)
+    apart = coefficients(np.ones((50, 1)), np.ones(50), np.ones((1, 50)))[0, 0]
+    assert 50 * (1 - 1 / (1 + math.exp(-apart))) == pytest.approx(RIDGE * apart)  # where the slope is nought
 
 
 def test_rows_in_one_order_alone_say_nothing_of_order() -> None:

@@ -24,6 +24,7 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from medjudge.metrics.intervals import Estimate, bootstrap_sums, clustered_wilson, expanded_interval
 from medjudge.metrics.metric_result import Frozen, MetricResult, measured
@@ -36,6 +37,8 @@ FloatArray = NDArray[np.float64]
 RIDGE = 0.01
 MAX_FITS = 200
 """The most resamples that are fitted: each takes a regression."""
+MAX_STEPS, TOLERANCE = 100, 1e-8
+CHUNK_ENTRIES = 4_000_000
 SYSTEMS = ("system_a", "system_b")
 """Slices that name who wrote the answers (`data.slices`)."""
 EXPERTS = "experts"
@@ -195,12 +198,17 @@ class _Draws:
 
     def fit(self, design: FloatArray, centred: int = 0) -> list[MetricResult]:
         """Every coefficient with its interval. centred: the first so many are taken against their own mean."""
-        signs = self.data.signs
-        value = _coefficients(design, signs, np.ones(len(signs)), centred)
-        draws = np.array([_coefficients(design, signs, own[self.data.groups], centred) for own in self.weights])
+        wins, groups = (1 + self.data.signs) / 2, self.data.groups
+        value = coefficients(design, wins, np.ones((1, len(wins))))
+        # In chunks: the weights of all resamples of many rows at once would be gigabytes.
+        n_chunk = max(1, CHUNK_ENTRIES // len(wins))
+        chunks = [self.weights[at : at + n_chunk] for at in range(0, len(self.weights), n_chunk)]
+        draws = np.concatenate([coefficients(design, wins, own[:, groups].astype(np.float64)) for own in chunks])
+        for fitted in (value, draws):
+            fitted[:, :centred] -= fitted[:, :centred].mean(1, keepdims=True) if centred else 0
         method = "logistic regression, bootstrap over groups"
         results = []
-        for k, estimate in enumerate(value):
+        for k, estimate in enumerate(value[0]):
             low, high = (math.nan, math.nan)
             if self.n_groups > 1:
                 low, high = expanded_interval(draws[:, k], self.level, self.n_groups)
@@ -221,19 +229,25 @@ class _Draws:
         return measured(Estimate(value, max(0.0, low), min(1.0, high), len(rows), "bootstrap over groups"))
 
 
-def _coefficients(design: FloatArray, signs: FloatArray, weights: FloatArray, centred: int) -> FloatArray:
-    """(n_columns,) log-odds of a win for A. A tie is half a win and half a loss."""
-    from sklearn.linear_model import LogisticRegression
+def coefficients(design: FloatArray, wins: FloatArray, weights: FloatArray) -> FloatArray:
+    """(m, p) log-odds of a logistic regression without intercept under each of m weightings of its rows, by Newton.
 
-    use = weights > 0
-    x = np.concatenate([design[use], design[use]])
-    y = np.concatenate([np.ones(use.sum()), np.zeros(use.sum())])
-    w = np.concatenate([weights[use] * (1 + signs[use]) / 2, weights[use] * (1 - signs[use]) / 2])
-    model = LogisticRegression(C=1 / RIDGE, fit_intercept=False, max_iter=1000)
-    coefficients = np.asarray(model.fit(x, y, sample_weight=w).coef_[0], dtype=np.float64)
-    if centred:
-        coefficients[:centred] -= coefficients[:centred].mean()
-    return coefficients
+    design: (n, p). wins: (n,) in [0, 1], a tie as one half. weights: (m, n), 0 or more. All weightings are fitted at
+    once: one by one, a library takes minutes for what resamples need.
+    """
+    n_columns = design.shape[1]
+    products = (design[:, :, None] * design[:, None, :]).reshape(len(design), -1)
+    fitted = np.zeros((len(weights), n_columns))
+    for _ in range(MAX_STEPS):
+        chance = expit(fitted @ design.T)
+        gradient = (weights * (wins - chance)) @ design - RIDGE * fitted
+        curvature = ((weights * chance * (1 - chance)) @ products).reshape(-1, n_columns, n_columns)
+        step = np.linalg.solve(curvature + RIDGE * np.eye(n_columns), gradient[..., None])[..., 0]
+        # Where hardly a row is undecided, a whole step would overshoot.
+        fitted += np.clip(step, -2, 2)
+        if np.abs(step).max() < TOLERANCE:
+            break
+    return fitted
 
 
 def _mean(values: FloatArray, groups: NDArray[np.int64], level: float, n_resamples: int, seed: int) -> MetricResult:
