@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -52,6 +52,13 @@ Threshold = Annotated[
     typer.Option(help="Verdicts are scores: from this value on they are the positive label.", callback=finite),
 ]
 GoldThreshold = Annotated[float | None, typer.Option(help="The same for experts' scores.", callback=finite)]
+GoldRule = Annotated[
+    Literal["majority", "adjudicated", "mean", "median"] | None,
+    typer.Option("--gold-rule", help="What makes one label of several experts' ratings; default: majority."),
+]
+GoldTies = Annotated[
+    Literal["leave_out", "higher", "lower"], typer.Option("--gold-ties", help="What a tie of experts becomes.")
+]
 Where = Annotated[
     list[str] | None, typer.Option(help="Keep rows with COLUMN=VALUE, in every file that has the column.")
 ]
@@ -86,6 +93,10 @@ score a=a.csv b=b.csv --labels no,yes --out scored
 
 score jury.csv --judge gpt=gpt_verdict --judge llama=llama_verdict --labels no,yes --out scored
 
+Several experts, a column each (or a list in one column; or a row each, with rater=COLUMN):
+
+score v.csv --gold g.csv --gold-map gold=ann,bob,cleo --labels no,yes --out scored
+
 Other words for a label, or scores for labels:
 
 --alias Y=yes --alias N=no --alias "n/a="  or  --threshold 0.5
@@ -107,6 +118,8 @@ def score(
     alias: Alias = None,
     threshold: Threshold = None,
     gold_threshold: GoldThreshold = None,
+    gold_rule: GoldRule = None,
+    gold_ties: GoldTies = "leave_out",
     where: Where = None,
     train: Train = None,
     train_where: TrainWhere = None,
@@ -140,6 +153,8 @@ def score(
         aliases=parse_options(alias or [], "--alias takes VALUE=LABEL"),
         threshold=threshold,
         gold_threshold=gold_threshold,
+        gold_rule=gold_rule,
+        gold_ties=gold_ties,
         where=where or [],
         train=train,
         train_where=train_where or [],

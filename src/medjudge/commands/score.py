@@ -14,6 +14,8 @@ from medjudge import artifacts
 from medjudge.data.cells import Scale, shown_id
 from medjudge.data.columns import Rows, Table, check_where, load_table, no_column
 from medjudge.data.leakage import LeakageReport, check_leakage
+from medjudge.data.rater_cells import settled
+from medjudge.data.ratings import GoldRule, ratings_sentence
 from medjudge.data.sources import parse_where, read_source
 from medjudge.data.verdict_cells import MIN_READ, Facts
 from medjudge.data.verdict_files import (
@@ -38,7 +40,7 @@ from medjudge.metrics.wording import counted
 from medjudge.records import Case, Judgement
 from medjudge.runs.output_folder import OutputFolder, Record
 from medjudge.runs.provenance import Files, data_files, record_command
-from medjudge.settings.data import DataConfig
+from medjudge.settings.data import DataConfig, GoldRuleName, GoldTies
 from medjudge.settings.evaluate import ReportConfig
 from medjudge.settings.rewards import EmbeddingSettings
 from medjudge.tasks.contract import TaskContract
@@ -67,6 +69,10 @@ class ScoreOptions:
     threshold: float | None = None
     """Verdicts that are numbers: from here on they are the positive label."""
     gold_threshold: float | None = None
+    gold_rule: GoldRuleName | None = None
+    """How a case's label is made of several experts' ratings; None: `adjudicated` where a case has such a label, else
+    `majority`."""
+    gold_ties: GoldTies = "leave_out"
     where: Sequence[str] = ()
     """`COLUMN=VALUE`: holds for every file that has the column, of verdicts or of expert labels."""
     train: str | None = None
@@ -89,6 +95,8 @@ class MoreScoreOptions(TypedDict, total=False):
     aliases: Mapping[str, str]
     threshold: float | None
     gold_threshold: float | None
+    gold_rule: GoldRuleName | None
+    gold_ties: GoldTies
     where: Mapping[str, Any] | Sequence[str]
     """A mapping, or `["column=value"]`."""
     train: str | None
@@ -171,10 +179,14 @@ def score(
     Raises DataError where nothing can be joined, or what was read is no verdict.
     """
     read = _read(sources, contract, options)
+    rule = gold_rule(contract, options, read.facts)
+    facts = {case_id: settled(known, rule) for case_id, known in read.facts.items()}
+    cases = to_cases(facts)
+    if line := ratings_sentence(cases, rule):
+        read = replace(read, read_as=(*read.read_as, line))
     for line in read.read_as:
         if say is not None:
             say(line)
-    cases = to_cases(read.facts)
     rated = sum(case.gold is not None for case in cases)
     if not rated:
         raise DataError(
@@ -206,6 +218,18 @@ def score(
     statements = (*results.statements, *read.statements, *baselines.notes)
     results = results.model_copy(update={"statements": statements, "read_as": read.read_as})
     return Scored(results, cases, {**read.judgements, **baselines.judgements, **own}, read.completions)
+
+
+def gold_rule(contract: TaskContract | LabelScale, options: ScoreOptions, facts: Mapping[str, Facts]) -> GoldRule:
+    """How several experts' ratings become a label. Raises ConfigError for a rule that these files or labels lack."""
+    adjudicated = any(known.adjudicated is not None for known in facts.values())
+    if options.gold_rule == "adjudicated" and not adjudicated:
+        raise ConfigError(
+            "--gold-rule adjudicated: no case has an adjudicated label, expected a column of them. Name it with "
+            "--gold-map adjudicated=COLUMN (--map where the verdict files hold it), or take another rule."
+        )
+    rule = options.gold_rule or ("adjudicated" if adjudicated else "majority")
+    return GoldRule(contract.labels, rule, options.gold_ties, contract.ordered)
 
 
 @dataclass(frozen=True, slots=True)

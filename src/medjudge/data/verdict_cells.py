@@ -14,6 +14,7 @@ from medjudge.data.columns import (
     says_failed,
 )
 from medjudge.data.paths import MISSING, look_up, parts_of
+from medjudge.data.rater_cells import rating_cells
 from medjudge.data.rows import Row
 from medjudge.data.sources import plain
 from medjudge.errors import DataError
@@ -37,6 +38,12 @@ class Facts:
     inputs: Mapping[str, str] = field(default_factory=dict)
     parts: Mapping[str, str] = field(default_factory=dict)
     """Column -> value of what joins to the case's id, such as the criterion in `id+criterion`, but the group's."""
+    ratings: Mapping[str, str] = field(default_factory=dict)
+    """Rater -> label, where the row or the rows of the case have several experts' labels."""
+    adjudicated: str | None = None
+    """The label that was settled on where experts differed."""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    """Rater -> its label as a number, where experts gave numbers; one that is nobody's in particular under ""."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +88,33 @@ class Reader:
 
     def facts(self, row: Row, inputs: Sequence[str]) -> Facts:
         """What the row says of its case."""
-        gold = self.gold_values.add(self.cell(row, "gold")) if "gold" in self.columns else None
+        gold, ratings, numbers = self._gold(row)
         texts: Mapping[str, str] = _NOTHING
         for name in inputs:
             if text := plain(self.at(row, self.columns.get(name, name))):
                 texts = {**texts, name: text}
-        return Facts(gold, self.text(row, "generator"), self.text(row, "group"), texts, self.id_parts(row))
+        settled = self.gold_values.add(self.cell(row, "adjudicated")) if "adjudicated" in self.columns else None
+        return Facts(
+            gold,
+            self.text(row, "generator"),
+            self.text(row, "group"),
+            texts,
+            self.id_parts(row),
+            ratings,
+            settled,
+            numbers,
+        )
+
+    def _gold(self, row: Row) -> tuple[str | None, Mapping[str, str], Mapping[str, float]]:
+        """The one label of the row, or the labels of several experts, and the numbers that labels were."""
+        if "gold" not in self.columns:
+            return None, _NOTHING, {}
+        cells = rating_cells(self, row)
+        labels = {rater: self.gold_values.add(cell) for rater, cell in cells.items()}
+        numbers = {rater: value for rater, cell in cells.items() if (value := number(cell)) is not None}
+        if "" in cells:
+            return labels[""], _NOTHING, numbers
+        return None, {rater: label for rater, label in labels.items() if label is not None}, numbers
 
     def id_parts(self, row: Row) -> Mapping[str, str]:
         """What the columns say that together name the case, but those of its group; nothing where one column does."""
@@ -146,7 +174,10 @@ class Answers:
     def add(self, row: Row, case_id: str, who: str, path: str) -> None:
         """Takes the verdict of one judge in a row."""
         judgements = self.judgements.setdefault(who, {})
-        if case_id in judgements:
+        if (first := judgements.get(case_id)) is not None:
+            # A row for each expert repeats the judge's one verdict.
+            if "rater" in self.reader.columns and self.scale.read(self.reader.at(row, path)) == label_of(first):
+                return
             raise self._second(row, case_id, who)
         values = self.values.get(who) or self.values.setdefault(who, Values(self.scale))
         failed = "error" in self.reader.columns and says_failed(self.reader.cell(row, "error"))
@@ -223,6 +254,11 @@ class Answers:
                 f"({_labels(self.scale)}): too few, or only some of the scale, to count the others as wrong. Found: "
                 f"{values.describe()}. {values.proposal(path)}.{hint}"
             )
+
+
+def label_of(judgement: Judgement) -> str | None:
+    """The label of a judgement, None of one without."""
+    return judgement.label if isinstance(judgement, Verdict) else None
 
 
 def _is_short(value: object) -> bool:
