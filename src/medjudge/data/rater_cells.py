@@ -1,4 +1,4 @@
-"""Several experts' labels in files of verdicts or of expert labels: one column each, a list, or a row for each rater."""
+"""Several experts' labels in files of verdicts or expert labels: a column each, a list, or a row for each rater."""
 
 from __future__ import annotations
 

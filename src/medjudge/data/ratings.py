@@ -103,6 +103,6 @@ def ratings_sentence(cases: Iterable[Case], rule: GoldRule) -> str:
     if rule.rule != "adjudicated" and rule.ties != "leave_out":
         ties = f"ties go to the {rule.ties} label"
     return (
-        f"Expert labels of {len(rated):,} cases are the {rule.rule} of {n_ratings:,} ratings by {len(raters):,} experts; "
-        f"{ties}."
+        f"Expert labels of {len(rated):,} cases are the {rule.rule} of {n_ratings:,} ratings by {len(raters):,} "
+        f"experts; {ties}."
     )

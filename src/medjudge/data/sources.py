@@ -69,17 +69,18 @@ def read_source(
 def cases_of(rows: Iterable[Row | Rejected], source: str, contract: TaskContract, data: DataConfig) -> CaseTable:
     """The cases that `rows` describe under `contract`; `source` names them in messages.
 
-    Of `data`, how rows are read counts: `fields`, `values`, `where`, `case_id`, `group_by`, `slices`, `raters`, `rater`,
-    `adjudicated`, `gold_rule`, `gold_ties`, `max_rows`, `bad_rows` and `duplicates`. A column is named as in the file; `options.A` and `scores.0` reach into a column that
-    holds an object or a list. `where` keeps the rows whose columns equal its values (as text: `true`, `3`, `train`).
+    Of `data`, how rows are read counts: `fields`, `values`, `where`, `case_id`, `group_by`, `slices`, `raters`,
+    `rater`, `adjudicated`, `gold_rule`, `gold_ties`, `max_rows`, `bad_rows` and `duplicates`. A column is named as in
+    the file; `options.A` and `scores.0` reach into a column that holds an object or a list. `where` keeps the rows
+    whose columns equal its values (as text: `true`, `3`, `train`).
 
     A case's id is the column `case_id`, or 16 hex digits of sha256 over the inputs, with `-2`, `-3`, ... where
     inputs repeat. Its group is a hash over the normalised values of `group_by` (columns or contract fields), of the
     contract's `group_fields` where none is named, and the case's own where all of these are empty.
 
-    Several experts' labels are `Case.ratings`: of the columns `raters`, of a list in the gold column (its places are the
-    raters), or of the rows of one case that a column `rater` tells apart. The label is then what
-    `gold_rule` makes of them, none at a tie.
+    Several experts' labels are `Case.ratings`: of the columns `raters`, of a list in the gold column (its places are
+    the raters), or of the rows of one case that a column `rater` tells apart. The label is then what `gold_rule` makes
+    of them, none at a tie.
 
     Raises DataError for a source, a column or, with `bad_rows="refuse"`, rows that cannot be used; ConfigError for a
     field that the contract does not know. No message carries text of a row.
@@ -126,9 +127,7 @@ def cases_of(rows: Iterable[Row | Rejected], source: str, contract: TaskContract
     read = _with_gold(read, gold_rule(contract, data))
     kept_rows, n_duplicates = _settle_duplicates(source, read, data.duplicates)
     cases = _settle_ids(source, kept_rows, data.case_id)
-    return CaseTable(
-        tuple(cases), tuple(rejected), n_rows, n_filtered, n_duplicates, n_tied=sum(map(is_tied, cases))
-    )
+    return CaseTable(tuple(cases), tuple(rejected), n_rows, n_filtered, n_duplicates, n_tied=sum(map(is_tied, cases)))
 
 
 def gold_rule(contract: TaskContract, data: DataConfig) -> GoldRule:

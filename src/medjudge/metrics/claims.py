@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from medjudge.metrics.comparison import PERMUTATION, adjust_p
+from medjudge.metrics.expert_results import ExpertsResult
 from medjudge.metrics.group_tests import sign_test_floor
 from medjudge.metrics.metric_result import TestResult, finite
 from medjudge.metrics.result_types import Audit, Claim, ComparisonResult, Kind, ModelResult, Results
@@ -57,6 +58,8 @@ def tests_of(results: Results) -> list[Claim]:
         tests.append(claim_of("difference", (one.a, one.b), "accuracy", TestResult.model_validate(one)))
     if results.audit is not None:
         tests += _of_audit(results.audit)
+    if results.experts is not None:
+        tests += _of_experts(results.experts)
     for name, judge in results.probes.judges.items() if results.probes is not None else ():
         for probe, flips in judge.flips.items():
             if flips.shift_test is not None and flips.to_positive is not None:
@@ -90,6 +93,16 @@ def _of_comparisons(results: Results) -> list[Claim]:
                 picked_from = n_models if (difference.value or 0.0) > 0 else n_baselines
                 test = test.model_copy(update={"p": min(1.0, picked_from * test.p)})
             tests.append(claim_of("difference", (one.a, one.b), what, test, interval=ends))
+    return tests
+
+
+def _of_experts(experts: ExpertsResult) -> list[Claim]:
+    tests = []
+    for name, judge in experts.judges.items():
+        ends = (judge.difference.low, judge.difference.high)
+        tests.append(claim_of("ceiling", (name,), "accuracy", judge.test, interval=ends))
+    for name, one in experts.alternative.items():
+        tests.append(claim_of("annotators", (name,), "winning_rate", one.test))
     return tests
 
 

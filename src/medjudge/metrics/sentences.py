@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from medjudge.metrics.claims import differs_from_chance, enough_groups, find_claim, is_claimed, is_clear, n_tests
 from medjudge.metrics.coverage import coverage_sentences, prompt_sentences, shared_sentences
+from medjudge.metrics.expert_sentences import expert_sentences
 from medjudge.metrics.probes import ConsistencyResult, ProbeResult, Probes
 from medjudge.metrics.result_types import (
     Claim,
@@ -37,6 +38,7 @@ def make_statements(results: Results) -> list[str]:
     ]
     answering = {name: model for name, model in results.of_role("model").items() if model.n_answered}
     sentences += [_against_chance(name, model, results) for name, model in answering.items()]
+    sentences += expert_sentences(results)
     sentences += _correction(results)
     sentences += _one_label_only(results)
     sentences += coverage_sentences(results)

@@ -23,6 +23,7 @@ from medjudge.metrics.baselines import Baselines, chance_accuracy
 from medjudge.metrics.claims import decide, find_claim, n_tests, tests_of
 from medjudge.metrics.classification import Outcomes, code_outcomes, confusion_counts, due_cases, per_class_metrics
 from medjudge.metrics.estimates import JudgeEstimates, judge_estimates
+from medjudge.metrics.experts import experts_result
 from medjudge.metrics.group_tests import accuracy_against_chance
 from medjudge.metrics.intervals import clustered_wilson
 from medjudge.metrics.judge_pairs import compare_unpaired, compare_with_references
@@ -147,6 +148,7 @@ def summarise(
             unpaired=compare_unpaired(of_models, seed),
             leakage=_plain(training.leakage),
             audit=audit,
+            experts=experts_result(cases, judgements, contract=contract, slices=options.slices, **sampling),
         )
     )
 
@@ -265,7 +267,8 @@ def judge_rows(
     }
     confidence = {j.case_id: j.confidence for j in judgements if isinstance(j, Verdict)}
     groups = {case.case_id: case.group for case in cases}
-    measured_ids = set(outcomes.case_ids)
+    # Cases on which experts tie are rated, and no sample of those that nobody rated.
+    measured_ids = {*outcomes.case_ids, *(case.case_id for case in cases if case.ratings)}
     unrated = [j for j in judgements if j.case_id not in measured_ids]
     return JudgeRows(
         outcomes,

@@ -27,6 +27,7 @@ from medjudge.metrics.wording import leakage_line, p_value
 from medjudge.models.merge_proof import proof_sentences
 from medjudge.reporting.audit_figures import audit_pictures
 from medjudge.reporting.audit_tables import page_grids
+from medjudge.reporting.expert_tables import expert_grids
 from medjudge.reporting.figures import Picture, model_colors, result_pictures, training_pictures
 from medjudge.reporting.fitting import kept_together
 from medjudge.reporting.inputs import (
@@ -115,6 +116,7 @@ def render_html(report_inputs: ReportInputs, pictures: Sequence[Embedded]) -> st
         confusions=[p for p in pictures if p.is_a("confusion_")],
         curves=[p for p in pictures if p.is_a("training_")],
         grids=page_grids(results),
+        expert_grids=expert_grids(results),
         variants=variants_grid(report_inputs.variants) if report_inputs.variants else None,
         variant_pictures=[p for p in pictures if p.is_a("variants")],
         reasoning_grids=reasoning_grids(results.reasoning, results.level) if results.reasoning else [],

@@ -12,6 +12,7 @@ from rich.text import Text
 from medjudge.metrics.coverage import kinds_under
 from medjudge.metrics.result_types import ModelResult, Results
 from medjudge.reporting.audit_tables import Cell, Grid, page_grids
+from medjudge.reporting.expert_tables import expert_grids
 from medjudge.reporting.fitting import Row, fitted_tables
 from medjudge.reporting.inputs import (
     DASH,
@@ -70,6 +71,9 @@ def audit_tables(results: Results, width: int) -> list[RenderableType]:
     grids = page_grids(results)
     reasoning = reasoning_grids(results.reasoning, results.level)[:1] if results.reasoning else []
     tables: list[RenderableType] = []
+    # The human ceiling belongs beside the judges; agreement in detail is for the page.
+    for grid in expert_grids(results)[:1]:
+        tables += grid_tables(grid, width)
     for grid in (*grids["prompts"], *grids["slices"], *grids["generators"], *grids["pairs"], *probe_grids(results)):
         tables += grid_tables(grid, width, noted=False)
     for grid in reasoning:
