@@ -142,8 +142,8 @@ def _advantage(found: Wins, chosen: list[int], level: float) -> Estimate:
     column = np.array([place[rater] for rater in found.rater[keep]])
     _, code = np.unique(found.group[keep], return_inverse=True)
     sums = np.zeros((int(code.max()) + 1, 2, len(chosen)))
-    np.add.at(sums, (code, 0, column), found.judge[keep])
-    np.add.at(sums, (code, 1, column), 1.0)
+    for at, values in enumerate((found.judge[keep], np.ones(len(code)))):
+        np.add.at(sums[:, at], (code, column), values)
 
     def rho(s: FloatArray) -> dict[str, FloatArray]:
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -253,9 +253,8 @@ def _no_difference(values: IntArray, groups: IntArray) -> TestResult:
     and with few groups that differ t alone rejects too often.
     """
     flips, student = sign_flips(values, groups), mean_is_zero(values, groups)
-    return TestResult(
-        p=max(flips.p, student.p), n_groups=flips.n_groups, method=f"{flips.method}, and {student.method}"
-    )
+    method = f"{flips.method}, and {student.method}"
+    return TestResult(p=max(flips.p, student.p), n_groups=flips.n_groups, method=method)
 
 
 def _pairs(ratings: Ratings, scale: _Scale, sampling: _Sampling) -> tuple[RaterPairResult, ...]:
@@ -293,7 +292,7 @@ def _slices(
             positive=share,
         )
 
-    found = {"all": (row("all cases", np.ones(len(cases), dtype=bool)),)}
+    found: dict[str, tuple[SliceDisagreement, ...]] = {"all": (row("all cases", np.ones(len(cases), dtype=bool)),)}
     for name in dict.fromkeys(("generator", *names)):
         values = np.array([case.slices.get(name, "") for case in cases], dtype=object)
         commonest = [value for value, _ in Counter(value for value in values if value).most_common(MOST_SHOWN)]

@@ -132,7 +132,7 @@ def _group_sums(ratings: Ratings) -> FloatArray:
     parts = [several[:, None].astype(np.float64), rated[:, None].astype(np.float64)]
     parts.append(counts / np.maximum(m, 1)[:, None])
     for weights in ("identity", "quadratic"):
-        matrix = agreement_weights(n_labels, weights)  # type: ignore[arg-type]
+        matrix = agreement_weights(n_labels, weights)
         # Less 1: a rating is not compared with itself.
         agreed = (counts * (counts @ matrix - 1)).sum(1) / pairs
         parts.append(np.where(several, agreed, 0.0)[:, None])
@@ -180,7 +180,7 @@ def _coefficients(sums: FloatArray, *, n_labels: int, n_raters: int, names: Sequ
             "gwet_ac2": gwet_from_shares(agreed_close, share, quadratic),
             # Half of the coincidences is the table of two raters that has them: the same formula serves any number.
             **{
-                f"alpha_{scale}": alpha_from_table(coincidences / 2, scale)  # type: ignore[arg-type]
+                f"alpha_{scale}": alpha_from_table(coincidences / 2, scale)
                 for scale in ("nominal", "ordinal", "interval")
             },
         }
