@@ -52,6 +52,17 @@ Threshold = Annotated[
     typer.Option(help="Verdicts are scores: from this value on they are the positive label.", callback=finite),
 ]
 GoldThreshold = Annotated[float | None, typer.Option(help="The same for experts' scores.", callback=finite)]
+Scores = Annotated[
+    Literal["probability", "percent", "logit", "number"] | None,
+    typer.Option(help="Verdicts are scores and measured as such: AUC, calibration, correlation. What they are."),
+]
+ThresholdRule = Annotated[
+    str | None,
+    typer.Option(help="With --scores: youden, sensitivity=0.95, specificity=0.9, cost=5; on a part of the cases."),
+]
+CalibrationShare = Annotated[
+    float, typer.Option(help="Share of the groups that chooses the threshold.", min=0.05, max=0.95, callback=finite)
+]
 GoldRule = Annotated[
     Literal["majority", "adjudicated", "mean", "median"] | None,
     typer.Option("--gold-rule", help="What makes one label of several experts' ratings; default: majority."),
@@ -100,6 +111,10 @@ score v.csv --gold g.csv --gold-map gold=ann,bob,cleo --labels no,yes --out scor
 Other words for a label, or scores for labels:
 
 --alias Y=yes --alias N=no --alias "n/a="  or  --threshold 0.5
+
+Scores as scores, with a threshold chosen on half of the groups and reported on the other half:
+
+score v.csv --labels no,yes --scores probability --threshold-rule sensitivity=0.95 --out scored
 """
 
 
@@ -118,6 +133,9 @@ def score(
     alias: Alias = None,
     threshold: Threshold = None,
     gold_threshold: GoldThreshold = None,
+    scores: Scores = None,
+    threshold_rule: ThresholdRule = None,
+    calibration_share: CalibrationShare = 0.5,
     gold_rule: GoldRule = None,
     gold_ties: GoldTies = "leave_out",
     where: Where = None,
@@ -153,6 +171,9 @@ def score(
         aliases=parse_options(alias or [], "--alias takes VALUE=LABEL"),
         threshold=threshold,
         gold_threshold=gold_threshold,
+        scores=scores,
+        threshold_rule=threshold_rule,
+        calibration_share=calibration_share,
         gold_rule=gold_rule,
         gold_ties=gold_ties,
         where=where or [],

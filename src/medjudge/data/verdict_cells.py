@@ -184,7 +184,8 @@ class Answers:
         cell = None if failed else self.reader.at(row, path)
         label = values.add(cell)
         if label is not None:
-            judgements[case_id] = Verdict(case_id, label, self.reader.confidence(row))
+            score = number(cell) if self.scale.scores else None
+            judgements[case_id] = Verdict(case_id, label, self.reader.confidence(row), score=score)
         else:
             judgements[case_id] = self._unparsed(row, case_id, failed=failed, is_empty=self.scale.is_empty(cell))
         if "completion" in self.reader.columns and (text := self.reader.cell(row, "completion")):

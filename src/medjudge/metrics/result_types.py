@@ -16,6 +16,7 @@ from medjudge.metrics.expert_results import ExpertsResult
 from medjudge.metrics.metric_result import Frozen, MetricResult, Number, TestResult
 from medjudge.metrics.probes import Probes
 from medjudge.metrics.reasoning import ReasoningResults
+from medjudge.metrics.score_results import ScoresResult
 from medjudge.metrics.stored import StoredLineage
 
 RESULTS_VERSION = 1
@@ -474,6 +475,8 @@ class Results(Frozen):
     """Judges that share no case."""
     experts: ExpertsResult | None = None
     """Where cases have several experts' ratings: their agreement, and the judges beside them."""
+    scores: ScoresResult | None = None
+    """Where judges give numbers: how they rank, and how near they are to the experts'."""
     read_as: tuple[str, ...] = ()
     """Of files by other programs: which columns were read as what, and the values found."""
 

@@ -20,6 +20,7 @@ from medjudge.metrics.result_types import (
     Results,
     UnpairedResult,
 )
+from medjudge.metrics.score_sentences import score_sentences
 from medjudge.metrics.wording import counted, leakage_line, p_value, percent, signed, with_ends
 from medjudge.records import AdapterStep
 
@@ -39,6 +40,7 @@ def make_statements(results: Results) -> list[str]:
     answering = {name: model for name, model in results.of_role("model").items() if model.n_answered}
     sentences += [_against_chance(name, model, results) for name, model in answering.items()]
     sentences += expert_sentences(results)
+    sentences += score_sentences(results)
     sentences += _correction(results)
     sentences += _one_label_only(results)
     sentences += coverage_sentences(results)

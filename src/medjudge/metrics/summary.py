@@ -37,6 +37,7 @@ from medjudge.metrics.result_types import (
     PromptsResult,
     Results,
 )
+from medjudge.metrics.scores import ScoredCases, scores_result
 from medjudge.metrics.sentences import make_statements, with_probe_statements
 from medjudge.records import Case, Judgement, Unparsed, Verdict
 from medjudge.tasks.contract import TaskContract
@@ -101,12 +102,14 @@ def summarise(
     facts: Mapping[str, JudgeFacts] | None = None,
     training: TrainingRows | None = None,
     options: AnalysisOptions | None = None,
+    scored: ScoredCases | None = None,
 ) -> Results:
     """Every metric with its interval, every comparison with its test, and what they say in words.
 
     judgements: model -> one judgement per case, in any order; so are those of the baselines. Cases without a gold label
-    are left out and counted. facts: by model. Models are compared with the reference and with the one before them, and
-    the most accurate model with the most accurate baseline.
+    are left out and counted. facts: by model. scored: where verdicts carry scores that are measured, too. Models are
+    compared with the reference and with the one before them, and the most accurate model with the most accurate
+    baseline.
     A case that a judge was to answer and has no verdict for counts as wrong, whatever the reason: see `due_cases`.
     Raises DataError if no case has a gold label, no model is given, or an answer cannot be joined.
     """
@@ -149,6 +152,7 @@ def summarise(
             leakage=_plain(training.leakage),
             audit=audit,
             experts=experts_result(cases, judgements, contract=contract, slices=options.slices, **sampling),
+            scores=None if scored is None else scores_result(cases, judgements, scored, contract=contract, **sampling),
         )
     )
 

@@ -27,6 +27,7 @@ from medjudge.reporting.inputs import (
 )
 from medjudge.reporting.probe_tables import probe_grids
 from medjudge.reporting.reasoning_tables import reasoning_grids
+from medjudge.reporting.score_tables import score_grids
 
 _PAGE_ONLY = {
     "Judged positive, %",
@@ -72,7 +73,7 @@ def audit_tables(results: Results, width: int) -> list[RenderableType]:
     reasoning = reasoning_grids(results.reasoning, results.level)[:1] if results.reasoning else []
     tables: list[RenderableType] = []
     # The human ceiling belongs beside the judges; agreement in detail is for the page.
-    for grid in expert_grids(results)[:1]:
+    for grid in (*expert_grids(results)[:1], *score_grids(results)):
         tables += grid_tables(grid, width)
     for grid in (*grids["prompts"], *grids["slices"], *grids["generators"], *grids["pairs"], *probe_grids(results)):
         tables += grid_tables(grid, width, noted=False)
