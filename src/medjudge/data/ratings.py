@@ -81,9 +81,37 @@ def entries(cell: object) -> dict[str, object]:
     return {}
 
 
-def rated_by(case: Case, rater: str) -> Case:
-    """The case as if this rater's label were the only one. The reason stays: it is the row's, not the rater's."""
-    return replace(case, gold=case.ratings[rater])
+@dataclass(frozen=True, slots=True)
+class RatedView:
+    """A case with one of the labels that experts gave it, as a training sees it."""
+
+    case: Case
+    """Its id is the original's where experts agree, so that what is known of the case holds for it."""
+    case_id: str
+    """Of the original."""
+    n: int
+    """Experts who gave this label."""
+
+
+def one_view_each(cases: Iterable[Case]) -> list[RatedView]:
+    """Every case once for each label that experts gave it; one without ratings once, one that nobody rated not at all."""
+    views: list[RatedView] = []
+    for case in cases:
+        counts = Counter(case.ratings.values())
+        if len(counts) > 1:
+            for place, (label, n) in enumerate(counts.items(), start=1):
+                view = replace(case, gold=label, case_id=f"{case.case_id} rating {place}")
+                views.append(RatedView(view, case.case_id, n))
+        elif (gold := next(iter(counts), case.gold)) is not None:
+            views.append(RatedView(replace(case, gold=gold), case.case_id, max(1, counts.total())))
+    return views
+
+
+def with_some_label(case: Case, labels: Sequence[str]) -> Case:
+    """The case with a label where experts tie: the lowest of those that most of them gave. Else as it is."""
+    if not is_tied(case):
+        return case
+    return replace(case, gold=GoldRule(tuple(labels), "majority", "lower").gold(case.ratings))
 
 
 def is_tied(case: Case) -> bool:
