@@ -94,7 +94,7 @@ class RatedView:
 
 
 def one_view_each(cases: Iterable[Case]) -> list[RatedView]:
-    """Every case once for each label that experts gave it; one without ratings once, one that nobody rated not at all."""
+    """Every case once for each label that experts gave it; without ratings once, without any label not at all."""
     views: list[RatedView] = []
     for case in cases:
         counts = Counter(case.ratings.values())

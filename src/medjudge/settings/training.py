@@ -81,10 +81,10 @@ class SftConfig(TrainingConfig):
 
     An epoch is then longer: number of labels times rows of the commonest."""
     ratings: Literal["gold", "each", "drawn"] = "gold"
-    """What is taught where several experts rated a case. `gold`: the one label that `data.gold_rule` makes. `each`: every
-    rating is a row, so labels are targets in proportion and a case counts as often as it was rated. `drawn`: a case is
-    one row per epoch, its ratings take turns as target: the expected loss over raters, all cases counting alike. Both
-    also teach cases on which experts tie."""
+    """What is taught where several experts rated a case. `gold`: the one label that `data.gold_rule` makes. `each`:
+    every rating is a row, so labels are targets in proportion and a case counts as often as it was rated. `drawn`: a
+    case is one row per epoch, its ratings take turns as target: the expected loss over raters, all cases counting
+    alike. Both also teach cases on which experts tie."""
     completions_per_step: int = Field(16, ge=1)
     """Rows per optimiser step, over all devices and accumulation."""
     micro_batch: int = Field(8, ge=1)
