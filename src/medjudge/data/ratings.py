@@ -127,10 +127,10 @@ def ratings_sentence(cases: Iterable[Case], rule: GoldRule) -> str:
     raters = {rater for case in rated for rater in case.ratings}
     n_ratings = sum(len(case.ratings) for case in rated)
     n_tied = sum(map(is_tied, rated))
-    ties = f"{n_tied:,} without a label under this rule are left out"
+    ties = f"{n_tied:,} without a label under it are left out"
     if rule.rule != "adjudicated" and rule.ties != "leave_out":
         ties = f"ties go to the {rule.ties} label"
     return (
-        f"Expert labels of {len(rated):,} cases are the {rule.rule} of {n_ratings:,} ratings by {len(raters):,} "
-        f"experts; {ties}."
+        f"Labels of {len(rated):,} cases come from {n_ratings:,} ratings by {len(raters):,} experts, by the rule "
+        f"{rule.rule}; {ties}."
     )
