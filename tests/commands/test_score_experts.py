@@ -107,14 +107,16 @@ def test_lists_and_columns_in_the_file_of_verdicts() -> None:
 def test_rules_and_ties() -> None:
     columns = FORMS["a column each"]
     higher = measured(verdict_rows(), **columns, gold_ties="higher")
-    assert (higher.n_cases, higher.models["v"].metrics["accuracy"].value) == (5, pytest.approx(4 / 5))
+    assert higher.n_cases == 5
+    assert higher.models["v"].metrics["accuracy"].value == pytest.approx(4 / 5)
     settled = {"a": "no", "b": "no", "c": "", "d": "", "e": ""}
     gold = [{"id": i, **columns_of(i), "final": settled[i]} for i in VOTES]
     results = measured(
         verdict_rows(), gold=Rows("g", gold), gold_columns={"gold": "ann,bob,cleo", "adjudicated": "final"}
     )
     # Settled: a no, b no. All agree: c no. d and e have no label.
-    assert (results.n_cases, results.models["v"].metrics["accuracy"].value) == (3, pytest.approx(2 / 3))
+    assert results.n_cases == 3
+    assert results.models["v"].metrics["accuracy"].value == pytest.approx(2 / 3)
     assert any("by 3 experts, by the rule adjudicated; 2 without" in line for line in results.read_as)
     with pytest.raises(ConfigError, match="no case has an adjudicated label"):
         measured(verdict_rows(), **columns, gold_rule="adjudicated")
@@ -290,7 +292,7 @@ def test_numbers_on_an_ordered_scale() -> None:
     """Experts' means between labels, a judge's decimals: nearest labels, correlations, limits of agreement."""
     rng = np.random.default_rng(1)
     truth = rng.uniform(1, 5, 80)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "id": i,
             "label": round(float(truth[i] + 0.3 + 0.2 * rng.normal()), 2),
@@ -304,7 +306,7 @@ def test_numbers_on_an_ordered_scale() -> None:
     judge = results.scores.judges["j"]
     assert judge.auc is None
     assert judge.bland_altman is not None
-    gap = [row["label"] - np.mean(row["gold"]) for row in rows]
+    gap = [float(row["label"]) - float(np.mean(row["gold"])) for row in rows]
     assert judge.bland_altman.mean.value == pytest.approx(np.mean(gap))
     assert judge.correlations["spearman"].value is not None
     assert judge.correlations["spearman"].value > 0.9
@@ -349,3 +351,17 @@ def test_what_is_no_number_is_no_verdict() -> None:
         measured([{**row, "label": "yes"} for row in verdicts], gold=Rows("g", gold), scores="probability")
     with pytest.raises(ConfigError, match="expected numbers as labels, got bad, fair, good"):
         score([Rows("j", rows)], label_scale("bad,fair,good", ordered=True), options(scores="number"))
+
+
+def test_the_written_verdicts_hold_the_ratings_and_are_read_again(tmp_path: Path) -> None:
+    first = score_files(
+        [write_csv(tmp_path / "v.csv", verdict_rows())],
+        BINARY,
+        tmp_path / "once",
+        options(gold=write_csv(tmp_path / "g.csv", long_rows())),
+    )
+    path = tmp_path / "once" / artifacts.VERDICTS
+    assert all(row.ratings for row in read_verdicts(path))
+    again = score([str(path)], BINARY, options(columns={"gold": "ratings"})).results
+    assert again.experts == first.experts
+    assert again.models["v"].metrics["accuracy"] == first.models["v"].metrics["accuracy"]

@@ -156,9 +156,8 @@ def test_every_rating_is_a_target_or_they_take_turns() -> None:
     views = one_view_each(TAUGHT)
     rows: Any = [(view.case, f"row {view.case_id}{view.case.gold}") for view in views]
     each = TaughtRows.of_ratings(views, rows, "each")
-    assert [row for _, row in each.train] == [
-        *("row a1", "row a1", "row a0", "row b1", "row b0", "row c0", "row c0", "row d1")
-    ]
+    encoded: list[Any] = [row for _, row in each.train]
+    assert encoded == ["row a1", "row a1", "row a0", "row b1", "row b0", "row c0", "row c0", "row d1"]
     drawn = TaughtRows.of_ratings(views, rows, "drawn")
     assert drawn.turns == ((0, 1, 2), (3, 4), (5, 6), (7,))
     # Six epochs: each of a's three rows is taught twice, each of b's two three times, and every case six times.
@@ -174,3 +173,9 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(ValidationError, match="set `algorithm` to"):
         GrpoConfig(ratings="expected")
     assert GrpoConfig(ratings="expected", algorithm="all_action").ratings == "expected"
+
+
+def test_rows_that_differ_in_a_rating_are_no_duplicates(tmp_path: Path) -> None:
+    rows = [{**BASE, "a": 1, "b": 1, "c": 0}, {**BASE, "a": 1, "b": 0, "c": 1}, {**BASE, "a": 1, "b": 1, "c": 0}]
+    table = read(tmp_path, rows, raters=("a", "b", "c"))
+    assert (len(table.cases), table.n_duplicates) == (2, 1)

@@ -51,7 +51,8 @@ def test_the_ceiling_by_hand() -> None:
     assert (found.n_cases, found.n_raters, found.n_ratings, found.n_undecided) == (5, 3, 14, 4)
     assert found.ceiling is not None
     ceiling = found.ceiling.statistics["accuracy"]
-    assert (ceiling.n, ceiling.value) == (10, pytest.approx(8 / 10))
+    assert ceiling.n == 10
+    assert ceiling.value == pytest.approx(8 / 10)
     # By expert: e0 right on a, c, e; e1 on a, c, e, wrong on d; e2 on a, c, wrong on b.
     assert {name: (one.n, one.statistics["accuracy"].value) for name, one in found.raters.items()} == {
         "e0": (3, 1.0),

@@ -382,11 +382,11 @@ def _settle_duplicates(
     source: str, read: Sequence[_Read], duplicates: Literal["keep", "drop", "refuse"]
 ) -> tuple[list[_Read], int]:
     """The rows to keep, and how many repeat an earlier one."""
-    first: dict[tuple[str, str | None], _Read] = {}
+    first: dict[tuple[str, str | None, tuple[tuple[str, str], ...]], _Read] = {}
     repeats: list[tuple[_Read, _Read]] = []
     kept: list[_Read] = []
     for row in read:
-        original = first.setdefault((row.key, row.case.gold), row)
+        original = first.setdefault((row.key, row.case.gold, tuple(row.case.ratings.items())), row)
         if original is not row:
             repeats.append((row, original))
         if original is row or duplicates == "keep":
