@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -185,6 +186,23 @@ def is_false(kind: str, about: tuple[str, ...], what: str) -> bool:
     return not {WORSE, GUESSER} & set(about)
 
 
+SENTENCES = {
+    "ceiling": r"is (?:above|below) the human ceiling",
+    "annotators": r"^By the alternative annotator test .* may take the place",
+    "chance": r"is (?:above|below) chance",
+    "calibration": r"are too (?:high|low)|is (?:overconfident|underconfident|miscalibrated)",
+    "difference": r"points (?:more|less) accurate than|is (?:higher|lower) than that of",
+}
+
+
+def unclaimed(results: Results) -> list[str]:
+    """Kinds of which the page has more claiming sentences than claims behind them."""
+    said = [*results.statements, *(results.audit.statements if results.audit else ())]
+    in_words = Counter(kind for line in said for kind, pattern in SENTENCES.items() if re.search(pattern, line))
+    behind = Counter(claim.kind for claim in results.claims if claim.claimed)
+    return [f"sentence: {kind}" for kind, n in in_words.items() if n > behind[kind]]
+
+
 def one_set(name: str, number: int) -> dict[str, object]:
     """A set as a line of the file: half of the sets have several experts, half have scores."""
     gc.freeze()
@@ -192,7 +210,9 @@ def one_set(name: str, number: int) -> dict[str, object]:
     is_experts = number % 2 == 0
     results = (experts_page if is_experts else scores_page)(name, number)
     rows = list(claimed(results))
-    kinds = sorted({f"{kind} {what}" for kind, about, what in rows if is_false(kind, about, what)})
+    kinds = sorted(
+        {f"{kind} {what}" for kind, about, what in rows if is_false(kind, about, what)} | {*unclaimed(results)}
+    )
     found = [
         label
         for label, is_found in {

@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import AfterValidator
+
 from medjudge.metrics.metric_result import Frozen, MetricResult, Number, TestResult
+
+Metrics = dict[str, MetricResult]
+
+
+def _with(*names: str) -> AfterValidator:
+    """That a mapping holds what pages show without asking."""
+
+    def check(metrics: Metrics) -> Metrics:
+        if missing := [name for name in names if name not in metrics]:
+            raise ValueError(f"expected `{missing[0]}`")
+        return metrics
+
+    return AfterValidator(check)
 
 
 class RaterPairResult(Frozen):
@@ -20,7 +37,7 @@ class BesideOthers(Frozen):
 
     n: int
     n_cases: int
-    statistics: dict[str, MetricResult]
+    statistics: Annotated[Metrics, _with("accuracy")]
     """`accuracy`, `kappa`, `gwet_ac1`, with an ordered scale `kappa_quadratic`, with a positive label `tpr`, `tnr`."""
 
 
@@ -90,7 +107,7 @@ class ExpertsResult(Frozen):
     """Cases whose ratings gave no label."""
     n_undecided: int
     """Pairs of case and expert left out because the other experts have no majority."""
-    agreement: dict[str, MetricResult]
+    agreement: Annotated[Metrics, _with("percent", "alpha_nominal")]
     """Names of `rater_agreement.COEFFICIENTS`."""
     pairs: tuple[RaterPairResult, ...]
     """Empty with more experts than `rater_agreement.MOST_RATERS`."""

@@ -116,7 +116,8 @@ def _alternative_grid(experts: ExpertsResult, results: Results) -> Grid:
     rows = []
     for name, one in experts.alternative.items():
         claim = find_claim(results.claims, "annotators", (name,), "winning_rate")
-        least, most = min(a.n for a in one.annotators), max(a.n for a in one.annotators)
+        sizes = [annotator.n for annotator in one.annotators]
+        least, most = min(sizes, default=0), max(sizes, default=0)
         rows.append(
             (
                 name,

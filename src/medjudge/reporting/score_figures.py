@@ -43,7 +43,7 @@ def roc_picture(judges: Mapping[str, ScoreResult], colors: Mapping[str, str]) ->
         for place, (name, judge) in enumerate(judges.items()):
             x, y = np.array(judge.roc).T
             line = LINES[place // len(COLORS) % len(LINES)]
-            axis.plot(x, y, color=colors[name], linestyle=line, linewidth=1.8, label=shown[name])
+            axis.plot(x, y, color=colors.get(name, COLORS[0]), linestyle=line, linewidth=1.8, label=shown[name])
             if judge.auc is not None and judge.auc.value is not None:
                 spoken.append(f"{name}: area {judge.auc.value:.3f}")
         axis.set_xlim(-0.02, 1.02)
@@ -65,7 +65,7 @@ def calibration_picture(stated: Mapping[str, ProbabilityResult], colors: Mapping
             x, y = [part.stated for part in one.bins], [part.share for part in one.bins]
             below = [max(0.0, part.share - (part.share if part.low is None else part.low)) for part in one.bins]
             above = [max(0.0, (part.share if part.high is None else part.high) - part.share) for part in one.bins]
-            axis.errorbar(x, y, yerr=[below, above], color=colors[name], marker="o", ms=4.5)
+            axis.errorbar(x, y, yerr=[below, above], color=colors.get(name, COLORS[0]), marker="o", ms=4.5)
             axis.set_title(shown[name])
             axis.set_xlabel("stated probability", fontsize=10.5)
             axis.set_ylabel("share positive", fontsize=10.5)
@@ -85,7 +85,7 @@ def bland_altman_picture(limits: Mapping[str, BlandAltmanResult], colors: Mappin
         shown = _shown(limits)
         for axis, (name, one) in zip(axes, limits.items(), strict=True):
             x, y = np.array(one.points).reshape(-1, 2).T
-            axis.plot(x, y, linestyle="", marker="o", ms=3, alpha=0.5, color=colors[name])
+            axis.plot(x, y, linestyle="", marker="o", ms=3, alpha=0.5, color=colors.get(name, COLORS[0]))
             for metric, style in ((one.mean, "-"), (one.lower, "--"), (one.upper, "--")):
                 if metric.value is None:
                     continue

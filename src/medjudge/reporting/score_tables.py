@@ -58,7 +58,8 @@ def _ranking(scores: ScoresResult, results: Results) -> Grid | None:
             _share(None if threshold is None else threshold.sensitivity),
             _share(None if threshold is None else threshold.specificity),
         ]
-        statistics = {} if results.audit is None else results.audit.judges[name].statistics
+        audited = None if results.audit is None else results.audit.judges.get(name)
+        statistics = {} if audited is None else audited.statistics
         cells += [statistic_cell(statistics.get(key), percent=True) for key in ("tpr", "tnr")]
         rows.append((name, tuple(cells)))
     if not rows:
