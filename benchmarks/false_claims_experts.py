@@ -210,9 +210,8 @@ def one_set(name: str, number: int) -> dict[str, object]:
     is_experts = number % 2 == 0
     results = (experts_page if is_experts else scores_page)(name, number)
     rows = list(claimed(results))
-    kinds = sorted(
-        {f"{kind} {what}" for kind, about, what in rows if is_false(kind, about, what)} | {*unclaimed(results)}
-    )
+    false = {f"{kind} {what}" for kind, about, what in rows if is_false(kind, about, what)}
+    kinds = sorted(false | {*unclaimed(results)})
     found = [
         label
         for label, is_found in {

@@ -1,36 +1,13 @@
-"""Several experts' labels in files of verdicts or expert labels: a column each, a list, or a row for each rater."""
+"""What a case's rows say together where each holds one expert's label, and the label that a rule makes of them."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from medjudge.data.cells import shown_id
-from medjudge.data.paths import rating_columns
-from medjudge.data.ratings import GoldRule, entries
-from medjudge.data.rows import Row
+from medjudge.data.ratings import GoldRule
+from medjudge.data.verdict_cells import Facts
 from medjudge.errors import DataError
-
-if TYPE_CHECKING:
-    from medjudge.data.verdict_cells import Facts, Reader
-
-
-def rating_cells(reader: Reader, row: Row) -> dict[str, object]:
-    """Rater -> the cell of its label; one label that is nobody's in particular stands under ""."""
-    path = reader.columns["gold"]
-    columns = rating_columns(path, reader.table.present)
-    if len(columns) > 1:
-        return {column: reader.at(row, column) for column in columns}
-    cell = reader.cell(row, "gold")
-    if "rater" not in reader.columns:
-        return entries(cell) or {"": cell}
-    rater = reader.text(row, "rater")
-    if not rater:
-        raise DataError(
-            f"{row.place}: column {reader.columns['rater']!r} names no rater, expected one in each row. Fill it in, or "
-            "read no raters: --gold-map rater=."
-        )
-    return {rater: cell}
 
 
 def with_rating(case_id: str, before: Facts, now: Facts, place: str) -> Facts:

@@ -13,8 +13,8 @@ from medjudge.data.columns import (
     label_columns,
     says_failed,
 )
-from medjudge.data.paths import MISSING, look_up, parts_of
-from medjudge.data.rater_cells import rating_cells
+from medjudge.data.paths import MISSING, look_up, parts_of, rating_columns
+from medjudge.data.ratings import entries
 from medjudge.data.rows import Row
 from medjudge.data.sources import plain
 from medjudge.errors import DataError
@@ -109,12 +109,29 @@ class Reader:
         """The one label of the row, or the labels of several experts, and the numbers that labels were."""
         if "gold" not in self.columns:
             return None, _NOTHING, {}
-        cells = rating_cells(self, row)
+        cells = self._rating_cells(row)
         labels = {rater: self.gold_values.add(cell) for rater, cell in cells.items()}
         numbers = {rater: value for rater, cell in cells.items() if (value := number(cell)) is not None}
         if "" in cells:
             return labels[""], _NOTHING, numbers
         return None, {rater: label for rater, label in labels.items() if label is not None}, numbers
+
+    def _rating_cells(self, row: Row) -> dict[str, object]:
+        """Rater -> the cell of its label; one label that is nobody's in particular stands under ""."""
+        path = self.columns["gold"]
+        columns = rating_columns(path, self.table.present)
+        if len(columns) > 1:
+            return {column: self.at(row, column) for column in columns}
+        cell = self.cell(row, "gold")
+        if "rater" not in self.columns:
+            return entries(cell) or {"": cell}
+        rater = self.text(row, "rater")
+        if not rater:
+            raise DataError(
+                f"{row.place}: column {self.columns['rater']!r} names no rater, expected one in each row. Fill it in, "
+                "or read no raters: --gold-map rater=."
+            )
+        return {rater: cell}
 
     def id_parts(self, row: Row) -> Mapping[str, str]:
         """What the columns say that together name the case, but those of its group; nothing where one column does."""
