@@ -143,19 +143,8 @@ def any_pairs(rng: random.Random, left: list[str], right: list[str], most: int) 
 
 
 def any_options(rng: random.Random, folder: Path) -> dict[str, Any]:
-    fields = [
-        "id",
-        "label",
-        "gold",
-        "confidence",
-        "generator",
-        "group",
-        "judge",
-        "error",
-        "colour",
-        "rater",
-        "adjudicated",
-    ]
+    fields = ["id", "label", "gold", "confidence", "generator", "group", "judge", "error", "colour"]
+    fields += ["rater", "adjudicated"]
     given: dict[str, Any] = {"n_resamples": 20}
     if rng.random() < 0.3:
         given["columns"] = parse_options(any_pairs(rng, fields, [*PATHS, ""], 3), "--map takes FIELD=COLUMN")

@@ -38,6 +38,9 @@ IntArray = NDArray[np.int64]
 
 MOST_RATERS = 8
 """Experts up to whose number pairs are shown: 28 of them."""
+MOST_CELLS = 1000
+"""Cells of the tables of all pairs, K x K each, up to which the mean of their kappas is computed: case by case they
+would take gigabytes on scales of thirty points."""
 COEFFICIENTS: dict[str, tuple[str, float]] = {
     "percent": ("pairs of ratings that are equal", 0.0),
     "cohen_kappa": ("Cohen's kappa, mean of the pairs of experts", -1.0),
@@ -84,16 +87,16 @@ def rater_agreement(
     """Every coefficient of `COEFFICIENTS` that the scale has, by name; nan where undefined.
 
     `percent`: the mean over cases with two ratings of the share of their pairs of ratings that are equal, in [0, 1].
-    `cohen_kappa`: the unweighted mean over pairs of experts, of up to `MOST_RATERS` experts (Light 1971,
-    doi:10.1037/h0031643), over pairs where it is defined. `fleiss_kappa`: chance agreement from the labels' shares
+    `cohen_kappa`: the unweighted mean over pairs of experts (Light 1971, doi:10.1037/h0031643), over pairs where it is
+    defined; left out with more experts or labels than `MOST_CELLS` allows. `fleiss_kappa`: chance agreement from the labels' shares
     among all ratings (Fleiss 1971, doi:10.1037/h0031619; with gaps as Gwet 2014, ch. 2: shares are means over rated
     cases). `gwet_ac1`, `gwet_ac2`, `alpha_..`: as in `metrics.agreement`. All but `percent` are nan where only one
     label occurs (AC1 then is 1), all are nan where no case has two ratings.
     Intervals: jackknife over groups; where a group decides whether a coefficient is defined, a bootstrap; where all
     pairs agree or none does, Wilson's for `percent` with the number of groups, none for the others.
     """
-    sums, names = _group_sums(ratings), _names(ordered, len(ratings.raters))
-    statistics = partial(_coefficients, n_labels=ratings.n_labels, n_raters=len(ratings.raters), names=names)
+    sums, names = _group_sums(ratings), _names(ordered, has_pairs=_has_pairs(ratings))
+    statistics = partial(_coefficients, n_labels=ratings.n_labels, names=names)
     values = {name: float(value) for name, value in statistics(sums.sum(0)).items()}
     n = int((ratings.counts.sum(1) >= 2).sum())
     without = leave_one_out(sums, statistics) if len(sums) > 1 else {}
@@ -114,12 +117,15 @@ def rater_agreement(
     return {name: Estimate(value, ends[name][0], ends[name][1], n, ends[name][2]) for name, value in values.items()}
 
 
-def _names(ordered: bool, n_raters: int) -> tuple[str, ...]:
+def _has_pairs(ratings: Ratings) -> bool:
+    n = len(ratings.raters)
+    return n >= 2 and n * (n - 1) // 2 * ratings.n_labels**2 <= MOST_CELLS
+
+
+def _names(ordered: bool, *, has_pairs: bool) -> tuple[str, ...]:
     of_order = ("gwet_ac2", "alpha_ordinal", "alpha_interval")
     return tuple(
-        name
-        for name in COEFFICIENTS
-        if (ordered or name not in of_order) and (name != "cohen_kappa" or 2 <= n_raters <= MOST_RATERS)
+        name for name in COEFFICIENTS if (ordered or name not in of_order) and (name != "cohen_kappa" or has_pairs)
     )
 
 
@@ -139,7 +145,7 @@ def _group_sums(ratings: Ratings) -> FloatArray:
     coincidences = counts[:, :, None] * counts[:, None, :] - counts[:, :, None] * np.eye(n_labels)
     coincidences /= np.maximum(m - 1, 1)[:, None, None]
     parts.append(coincidences.reshape(len(counts), -1))
-    if 2 <= len(ratings.raters) <= MOST_RATERS:
+    if _has_pairs(ratings):
         parts += [table.reshape(len(counts), -1) for table in _pair_tables(ratings)]
     per_case = np.concatenate(parts, axis=1)
     _, code = np.unique(ratings.groups[rated], return_inverse=True)
@@ -160,7 +166,7 @@ def _pair_tables(ratings: Ratings) -> list[FloatArray]:
     return tables
 
 
-def _coefficients(sums: FloatArray, *, n_labels: int, n_raters: int, names: Sequence[str]) -> dict[str, FloatArray]:
+def _coefficients(sums: FloatArray, *, n_labels: int, names: Sequence[str]) -> dict[str, FloatArray]:
     """(...) values from (..., p) sums as `_group_sums` lays them out."""
     k = n_labels
     several, rated, shares = sums[..., 0], sums[..., 1], sums[..., 2 : 2 + k]
