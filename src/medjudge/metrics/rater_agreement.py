@@ -88,10 +88,10 @@ def rater_agreement(
 
     `percent`: the mean over cases with two ratings of the share of their pairs of ratings that are equal, in [0, 1].
     `cohen_kappa`: the unweighted mean over pairs of experts (Light 1971, doi:10.1037/h0031643), over pairs where it is
-    defined; left out with more experts or labels than `MOST_CELLS` allows. `fleiss_kappa`: chance agreement from the labels' shares
-    among all ratings (Fleiss 1971, doi:10.1037/h0031619; with gaps as Gwet 2014, ch. 2: shares are means over rated
-    cases). `gwet_ac1`, `gwet_ac2`, `alpha_..`: as in `metrics.agreement`. All but `percent` are nan where only one
-    label occurs (AC1 then is 1), all are nan where no case has two ratings.
+    defined; left out with more experts or labels than `MOST_CELLS` allows. `fleiss_kappa`: chance agreement from the
+    labels' shares among all ratings (Fleiss 1971, doi:10.1037/h0031619; with gaps as Gwet 2014, ch. 2: shares are means
+    over rated cases). `gwet_ac1`, `gwet_ac2`, `alpha_..`: as in `metrics.agreement`. All but `percent` are nan where
+    only one label occurs (AC1 then is 1), all are nan where no case has two ratings.
     Intervals: jackknife over groups; where a group decides whether a coefficient is defined, a bootstrap; where all
     pairs agree or none does, Wilson's for `percent` with the number of groups, none for the others.
     """
