@@ -340,6 +340,30 @@ def test_options_that_do_not_fit(given: dict[str, Any], message: str) -> None:
     assert "scores of v are not from 0 to 1, but from" in refusal(off, gold=Rows("g", gold), scores="probability")
 
 
+def test_continuous_gold_makes_labels_by_its_own_threshold_and_is_compared_as_numbers() -> None:
+    rng = np.random.default_rng(2)
+    truth = rng.random(90).round(3)
+    rows: list[dict[str, Any]] = [
+        {"id": i, "label": float(np.clip(truth[i] + 0.1 * rng.normal(), 0, 1)), "gold": float(truth[i])}
+        for i in range(90)
+    ]
+    results = measured(rows, scores="probability", gold_threshold=0.7)
+    assert results.scores is not None
+    judge = results.scores.judges["v"]
+    assert judge.auc is not None
+    assert judge.auc.value == pytest.approx(roc_auc_score(truth >= 0.7, [row["label"] for row in rows]))
+    assert judge.correlations["pearson"].value == pytest.approx(np.corrcoef(truth, [r["label"] for r in rows])[0, 1])
+    assert judge.bland_altman is not None
+    assert judge.bland_altman.n == 90
+    # Of a logit no unit is shared with the experts' numbers.
+    logits = measured(rows, scores="logit", gold_threshold=0.7)
+    assert logits.scores is not None
+    assert set(logits.scores.judges["v"].correlations) == {"pearson", "spearman", "kendall_tau_b"}
+    assert logits.scores.judges["v"].bland_altman is None
+    with pytest.raises(ConfigError, match="none of them is positive"):
+        score([Rows("v", rows)], label_scale("no,yes", ordered=True), options(scores="probability"))
+
+
 def test_what_is_no_number_is_no_verdict() -> None:
     verdicts, gold = scored_rows()
     rows = [{**row, "label": "yes" if row["id"] < 5 else row["label"]} for row in verdicts]

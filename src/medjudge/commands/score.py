@@ -288,7 +288,7 @@ def _read(sources: Sequence[str | Rows], contract: TaskContract | LabelScale, op
     inputs, group_fields = _task_fields(contract)
     numbers, n_labels = _number_options(options), len(contract.labels)
     if numbers is not None:
-        numbers.check(n_labels)
+        numbers.check(n_labels, contract.positive)
     threshold = options.threshold if numbers is None or n_labels > 2 else numbers.read_at
     scale = Scale(contract.labels, options.aliases, threshold, contract.positive, numbers is not None)
     nearest = numbers is not None and n_labels > 2  # experts' means between two labels are read as verdicts are

@@ -34,7 +34,7 @@ class NumberOptions:
     calibration_share: float = 0.5
     """Of the groups: they choose the threshold and are left out of everything else."""
 
-    def check(self, n_labels: int) -> None:
+    def check(self, n_labels: int, positive: str | None) -> None:
         """Raises ConfigError for options that exclude each other, or where no threshold can come about."""
         if self.rule is not None:
             ThresholdRule.parse(self.rule)
@@ -44,6 +44,11 @@ class NumberOptions:
             raise ConfigError(
                 f"a threshold makes two labels of numbers, the scale has {n_labels}: scores are then read as the "
                 "nearest label. Leave --threshold and --threshold-rule out."
+            )
+        if n_labels == 2 and positive is None:
+            raise ConfigError(
+                "--scores with two labels says how likely the positive one is, and none of them is positive: name it "
+                "with --positive LABEL, or leave --ordered out, which makes it the second."
             )
         if n_labels == 2 and self.rule is None and self.threshold is None and self.kind not in MIDDLE:
             raise ConfigError(
