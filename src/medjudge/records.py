@@ -29,10 +29,13 @@ class Case:
     """Cases of one group (question, variant, patient) stay on one side of a split and are resampled together."""
     slices: Mapping[str, str] = field(default_factory=dict)
     """Columns kept for slicing results, such as `generator`. Never shown to a model."""
+    ratings: Mapping[str, str] = field(default_factory=dict)
+    """Rater -> label, where several experts rated the case; `gold` is then what a rule makes of them, None at a tie."""
 
     def to_json(self) -> dict[str, Any]:
-        """The case as a JSON object, the form in which splits are stored."""
-        return {**asdict(self), "inputs": dict(self.inputs), "slices": dict(self.slices)}
+        """The case as a JSON object, the form in which splits are stored; without `ratings` where there are none."""
+        tree = {**asdict(self), "inputs": dict(self.inputs), "slices": dict(self.slices), "ratings": dict(self.ratings)}
+        return tree if self.ratings else {name: value for name, value in tree.items() if name != "ratings"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class Verdict:
     """Verbalised confidence as a probability in [0, 1], or the label's own probability where labels were scored; None
     if neither was asked for."""
     rationale: str = ""
+    score: float | None = None
+    """The number that another program gave, before a threshold made a label of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,7 @@ def test_a_swap_turns_all_that_has_a_side_and_twice_is_none() -> None:
             **{
                 **{name: getattr(case, name) for name in case.__dataclass_fields__},
                 "slices": {"system_a": "x", "system_b": "y", "grade_a": "1", "year": "2"},
+                "ratings": {"one": "A", "two": "tie"},
             }
         )
     )
@@ -91,6 +92,7 @@ def test_a_swap_turns_all_that_has_a_side_and_twice_is_none() -> None:
     assert (second.case_id, second.gold) == ("c~swapped", "B")
     assert (second.inputs["answer_a"], second.inputs["answer_b"]) == ("Radial nerve.", "Axillary nerve.")
     assert second.slices == {"system_a": "y", "system_b": "x", "grade_a": "1", "year": "2", "order": "swapped"}
+    assert second.ratings == {"one": "B", "two": "tie"}
     assert second.reason == "Answer B names it; response A (a trap) does not."
     back = swapped(second)
     assert (back.inputs, back.gold, back.reason) == (case.inputs, case.gold, case.reason)

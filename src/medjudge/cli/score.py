@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -52,6 +52,24 @@ Threshold = Annotated[
     typer.Option(help="Verdicts are scores: from this value on they are the positive label.", callback=finite),
 ]
 GoldThreshold = Annotated[float | None, typer.Option(help="The same for experts' scores.", callback=finite)]
+Scores = Annotated[
+    Literal["probability", "percent", "logit", "number"] | None,
+    typer.Option(help="Verdicts are scores and measured as such: AUC, calibration, correlation. What they are."),
+]
+ThresholdRule = Annotated[
+    str | None,
+    typer.Option(help="With --scores: youden, sensitivity=0.95, specificity=0.9, cost=5; on a part of the cases."),
+]
+CalibrationShare = Annotated[
+    float, typer.Option(help="Share of the groups that chooses the threshold.", min=0.05, max=0.95, callback=finite)
+]
+GoldRule = Annotated[
+    Literal["majority", "adjudicated", "mean", "median"] | None,
+    typer.Option("--gold-rule", help="What makes one label of several experts' ratings; default: majority."),
+]
+GoldTies = Annotated[
+    Literal["leave_out", "higher", "lower"], typer.Option("--gold-ties", help="What a tie of experts becomes.")
+]
 Where = Annotated[
     list[str] | None, typer.Option(help="Keep rows with COLUMN=VALUE, in every file that has the column.")
 ]
@@ -86,9 +104,17 @@ score a=a.csv b=b.csv --labels no,yes --out scored
 
 score jury.csv --judge gpt=gpt_verdict --judge llama=llama_verdict --labels no,yes --out scored
 
+Several experts, a column each (or a list in one column; or a row each, with rater=COLUMN):
+
+score v.csv --gold g.csv --gold-map gold=ann,bob,cleo --labels no,yes --out scored
+
 Other words for a label, or scores for labels:
 
 --alias Y=yes --alias N=no --alias "n/a="  or  --threshold 0.5
+
+Scores as scores, with a threshold chosen on half of the groups and reported on the other half:
+
+score v.csv --labels no,yes --scores probability --threshold-rule sensitivity=0.95 --out scored
 """
 
 
@@ -107,6 +133,11 @@ def score(
     alias: Alias = None,
     threshold: Threshold = None,
     gold_threshold: GoldThreshold = None,
+    scores: Scores = None,
+    threshold_rule: ThresholdRule = None,
+    calibration_share: CalibrationShare = 0.5,
+    gold_rule: GoldRule = None,
+    gold_ties: GoldTies = "leave_out",
     where: Where = None,
     train: Train = None,
     train_where: TrainWhere = None,
@@ -140,6 +171,11 @@ def score(
         aliases=parse_options(alias or [], "--alias takes VALUE=LABEL"),
         threshold=threshold,
         gold_threshold=gold_threshold,
+        scores=scores,
+        threshold_rule=threshold_rule,
+        calibration_share=calibration_share,
+        gold_rule=gold_rule,
+        gold_ties=gold_ties,
         where=where or [],
         train=train,
         train_where=train_where or [],

@@ -107,7 +107,8 @@ def demo(
     """Train and compare a small judge on built-in synthetic data: minutes on two cores, no hub, no GPU.
 
     SmolLM2-135M is fine-tuned, sharpened by GRPO, merged, and compared with
-    itself and with baselines on facts that none of its training asked about. The recipe is `recipes/demo.toml` of the repository.
+    itself and with baselines on facts that none of its training asked
+    about. The recipe is `recipes/demo.toml` of the repository.
     """
     from medjudge.recipe import demo_recipe
 

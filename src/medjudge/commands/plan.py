@@ -25,6 +25,7 @@ from medjudge.commands.model_shape import (
     memory_words,
     model_without_weights,
 )
+from medjudge.data.ratings import RatedView, one_view_each
 from medjudge.errors import ConfigError, MedjudgeError
 from medjudge.models.gguf_header import read_header
 from medjudge.models.sources import local_model
@@ -268,7 +269,7 @@ def _training_row(
         raise ConfigError(
             f"`{stage}.split` is {config.split!r}, but the data have: {', '.join(rows.splits)}. Name one of these."
         )
-    cases = [c for c in rows.splits[config.split] if c.gold is not None]
+    cases = [c for c in rows.splits[config.split] if c.gold is not None or (c.ratings and config.ratings != "gold")]
     per_step, completions, steps = _steps(recipe, stage, cases)
     tokens = memory = "not known"
     trained = error or "not known"
@@ -302,9 +303,12 @@ def _steps(recipe: Recipe, stage: str, cases: Sequence[Case]) -> tuple[int, int,
     from medjudge.training.order import grpo_order, n_steps
 
     if stage == "sft":
-        rows = len(cases)
+        views = one_view_each(cases) if recipe.sft.ratings == "each" else [RatedView(c, c.case_id, 1) for c in cases]
+        rows = sum(view.n for view in views)
         if recipe.sft.class_balance == "oversample":
-            counts = Counter(c.gold for c in cases)
+            counts: Counter[str | None] = Counter()
+            for view in views:
+                counts[view.case.gold] += view.n
             rows = len(counts) * max(counts.values(), default=0)
         per_step = recipe.sft.completions_per_step
         return per_step, per_step, n_steps(rows, recipe.sft.epochs, per_step, recipe.sft.max_steps)

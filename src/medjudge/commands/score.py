@@ -11,9 +11,12 @@ import numpy as np
 from pydantic import ValidationError
 
 from medjudge import artifacts
+from medjudge.commands.score_numbers import NumberOptions, experts_numbers, with_thresholds
 from medjudge.data.cells import Scale, shown_id
 from medjudge.data.columns import Rows, Table, check_where, load_table, no_column
 from medjudge.data.leakage import LeakageReport, check_leakage
+from medjudge.data.rater_cells import settled
+from medjudge.data.ratings import GoldRule, ratings_sentence
 from medjudge.data.sources import parse_where, read_source
 from medjudge.data.verdict_cells import MIN_READ, Facts
 from medjudge.data.verdict_files import (
@@ -33,12 +36,13 @@ from medjudge.errors import ConfigError, DataError
 from medjudge.inference.embeddings import embed_or_why_not
 from medjudge.metrics.baselines import BASELINES, EARLIER, Baselines, every_baseline, without_names_of
 from medjudge.metrics.result_types import Results
+from medjudge.metrics.score_results import ScoreKind
 from medjudge.metrics.summary import AnalysisOptions, TrainingRows, summarise
 from medjudge.metrics.wording import counted
 from medjudge.records import Case, Judgement
 from medjudge.runs.output_folder import OutputFolder, Record
 from medjudge.runs.provenance import Files, data_files, record_command
-from medjudge.settings.data import DataConfig
+from medjudge.settings.data import DataConfig, GoldRuleName, GoldTies
 from medjudge.settings.evaluate import ReportConfig
 from medjudge.settings.rewards import EmbeddingSettings
 from medjudge.tasks.contract import TaskContract
@@ -67,6 +71,17 @@ class ScoreOptions:
     threshold: float | None = None
     """Verdicts that are numbers: from here on they are the positive label."""
     gold_threshold: float | None = None
+    scores: ScoreKind | None = None
+    """What the verdicts' numbers are, where they are measured as such: a probability of the positive label (0 to 1, or
+    per cent), a logit, or any other number."""
+    threshold_rule: str | None = None
+    """With `scores`: how a threshold is chosen on a part of the cases, as `ThresholdRule.parse` takes it."""
+    calibration_share: float = 0.5
+    """Share of the groups that is this part."""
+    gold_rule: GoldRuleName | None = None
+    """How a case's label is made of several experts' ratings; None: `adjudicated` where a case has such a label, else
+    `majority`."""
+    gold_ties: GoldTies = "leave_out"
     where: Sequence[str] = ()
     """`COLUMN=VALUE`: holds for every file that has the column, of verdicts or of expert labels."""
     train: str | None = None
@@ -89,6 +104,11 @@ class MoreScoreOptions(TypedDict, total=False):
     aliases: Mapping[str, str]
     threshold: float | None
     gold_threshold: float | None
+    scores: ScoreKind | None
+    threshold_rule: str | None
+    calibration_share: float
+    gold_rule: GoldRuleName | None
+    gold_ties: GoldTies
     where: Mapping[str, Any] | Sequence[str]
     """A mapping, or `["column=value"]`."""
     train: str | None
@@ -171,10 +191,23 @@ def score(
     Raises DataError where nothing can be joined, or what was read is no verdict.
     """
     read = _read(sources, contract, options)
+    rule = gold_rule(contract, options, read.facts)
+    facts = {case_id: settled(known, rule) for case_id, known in read.facts.items()}
+    cases = to_cases(facts)
+    if line := ratings_sentence(cases, rule):
+        read = replace(read, read_as=(*read.read_as, line))
     for line in read.read_as:
         if say is not None:
             say(line)
-    cases = to_cases(read.facts)
+    statements: list[str] = []
+    scored = None
+    if (numbers := _number_options(options)) is not None:
+        of_experts = experts_numbers(facts, contract.labels, ordered=contract.ordered, of_median=rule.rule == "median")
+        thresholded = with_thresholds(
+            cases, read.judgements, of_experts, numbers, contract.labels, contract.positive, options.seed
+        )
+        cases, scored, statements = thresholded.cases, thresholded.scored, thresholded.statements
+        read = replace(read, judgements=thresholded.judgements)
     rated = sum(case.gold is not None for case in cases)
     if not rated:
         raise DataError(
@@ -202,10 +235,35 @@ def score(
             n_resamples=options.n_resamples,
             seed=options.seed,
         ),
+        scored=scored,
     )
-    statements = (*results.statements, *read.statements, *baselines.notes)
-    results = results.model_copy(update={"statements": statements, "read_as": read.read_as})
+    statements = [*results.statements, *statements, *read.statements, *baselines.notes]
+    results = results.model_copy(update={"statements": tuple(statements), "read_as": read.read_as})
     return Scored(results, cases, {**read.judgements, **baselines.judgements, **own}, read.completions)
+
+
+def _number_options(options: ScoreOptions) -> NumberOptions | None:
+    """What becomes of numbers; None where verdicts are labels. Raises ConfigError for a rule without numbers."""
+    if options.scores is not None:
+        return NumberOptions(options.scores, options.threshold, options.threshold_rule, options.calibration_share)
+    if options.threshold_rule is not None:
+        raise ConfigError(
+            "--threshold-rule chooses a threshold for scores: say what they are, expected --scores probability, "
+            "percent, logit or number."
+        )
+    return None
+
+
+def gold_rule(contract: TaskContract | LabelScale, options: ScoreOptions, facts: Mapping[str, Facts]) -> GoldRule:
+    """How several experts' ratings become a label. Raises ConfigError for a rule that these files or labels lack."""
+    adjudicated = any(known.adjudicated is not None for known in facts.values())
+    if options.gold_rule == "adjudicated" and not adjudicated:
+        raise ConfigError(
+            "--gold-rule adjudicated: no case has an adjudicated label, expected a column of them. Name it with "
+            "--gold-map adjudicated=COLUMN (--map where the verdict files hold it), or take another rule."
+        )
+    rule = options.gold_rule or ("adjudicated" if adjudicated else "majority")
+    return GoldRule(contract.labels, rule, options.gold_ties, contract.ordered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,8 +286,13 @@ def _read(sources: Sequence[str | Rows], contract: TaskContract | LabelScale, op
     if not sources:
         raise ConfigError("got no file of verdicts, expected one or more. Name them before the options.")
     inputs, group_fields = _task_fields(contract)
-    scale = Scale(contract.labels, options.aliases, options.threshold, contract.positive)
-    gold_scale = Scale(contract.labels, options.aliases, options.gold_threshold, contract.positive)
+    numbers, n_labels = _number_options(options), len(contract.labels)
+    if numbers is not None:
+        numbers.check(n_labels, contract.positive)
+    threshold = options.threshold if numbers is None or n_labels > 2 else numbers.read_at
+    scale = Scale(contract.labels, options.aliases, threshold, contract.positive, numbers is not None)
+    nearest = numbers is not None and n_labels > 2  # experts' means between two labels are read as verdicts are
+    gold_scale = Scale(contract.labels, options.aliases, options.gold_threshold, contract.positive, nearest)
     gold_source, columns = _gold_source(options)
     where = parse_where(options.where)
     gold_table = load_table(gold_source, where) if gold_source is not None else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medjudge.data.cells import LONGEST_VALUE, MOST_BLANKS, N_VALUES, Scale, id_text, tidy
-from medjudge.data.paths import MISSING, leaves, listed, look_up, parts_of, why_missing
+from medjudge.data.paths import MISSING, leaves, listed, look_up, parts_of, rating_columns, why_missing
 from medjudge.data.rows import Rejected, Row, iter_rows
 from medjudge.data.sources import Plain, plain
 from medjudge.errors import ConfigError, DataError
@@ -18,10 +18,12 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "id": ("case_id", "id"),
     "label": ("label", "verdict", "prediction"),
     "gold": ("gold", "gold_label"),
+    "rater": (),
     "confidence": ("confidence",),
     "generator": ("generator", "slices.generator"),
     "group": ("group",),
     "judge": ("judge",),
+    "adjudicated": ("adjudicated",),
     "error": ("error", "grader_error", "graderError"),
     "reason": ("unparsed_reason",),
     "kind": ("unparsed_kind",),
@@ -185,7 +187,7 @@ def settle_columns(
     for name, path in mapped.items():
         if not path:
             continue
-        for part in parts_of(path, table.present):
+        for part in rating_columns(path, table.present) if name == "gold" else parts_of(path, table.present):
             if why := why_missing(part, values, name):
                 raise DataError(f"{table.source}: {why}.")
         if other := next((other for other, column in columns.items() if column == path), None):

@@ -13,7 +13,8 @@ from medjudge.data.columns import (
     label_columns,
     says_failed,
 )
-from medjudge.data.paths import MISSING, look_up, parts_of
+from medjudge.data.paths import MISSING, look_up, parts_of, rating_columns
+from medjudge.data.ratings import entries
 from medjudge.data.rows import Row
 from medjudge.data.sources import plain
 from medjudge.errors import DataError
@@ -37,6 +38,12 @@ class Facts:
     inputs: Mapping[str, str] = field(default_factory=dict)
     parts: Mapping[str, str] = field(default_factory=dict)
     """Column -> value of what joins to the case's id, such as the criterion in `id+criterion`, but the group's."""
+    ratings: Mapping[str, str] = field(default_factory=dict)
+    """Rater -> label, where the row or the rows of the case have several experts' labels."""
+    adjudicated: str | None = None
+    """The label that was settled on where experts differed."""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    """Rater -> its label as a number, where experts gave numbers; one that is nobody's in particular under ""."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +88,50 @@ class Reader:
 
     def facts(self, row: Row, inputs: Sequence[str]) -> Facts:
         """What the row says of its case."""
-        gold = self.gold_values.add(self.cell(row, "gold")) if "gold" in self.columns else None
+        gold, ratings, numbers = self._gold(row)
         texts: Mapping[str, str] = _NOTHING
         for name in inputs:
             if text := plain(self.at(row, self.columns.get(name, name))):
                 texts = {**texts, name: text}
-        return Facts(gold, self.text(row, "generator"), self.text(row, "group"), texts, self.id_parts(row))
+        settled = self.gold_values.add(self.cell(row, "adjudicated")) if "adjudicated" in self.columns else None
+        return Facts(
+            gold,
+            self.text(row, "generator"),
+            self.text(row, "group"),
+            texts,
+            self.id_parts(row),
+            ratings,
+            settled,
+            numbers,
+        )
+
+    def _gold(self, row: Row) -> tuple[str | None, Mapping[str, str], Mapping[str, float]]:
+        """The one label of the row, or the labels of several experts, and the numbers that labels were."""
+        if "gold" not in self.columns:
+            return None, _NOTHING, {}
+        cells = self._rating_cells(row)
+        labels = {rater: self.gold_values.add(cell) for rater, cell in cells.items()}
+        numbers = {rater: value for rater, cell in cells.items() if (value := number(cell)) is not None}
+        if "" in cells:
+            return labels[""], _NOTHING, numbers
+        return None, {rater: label for rater, label in labels.items() if label is not None}, numbers
+
+    def _rating_cells(self, row: Row) -> dict[str, object]:
+        """Rater -> the cell of its label; one label that is nobody's in particular stands under ""."""
+        path = self.columns["gold"]
+        columns = rating_columns(path, self.table.present)
+        if len(columns) > 1:
+            return {column: self.at(row, column) for column in columns}
+        cell = self.cell(row, "gold")
+        if "rater" not in self.columns:
+            return entries(cell) or {"": cell}
+        rater = self.text(row, "rater")
+        if not rater:
+            raise DataError(
+                f"{row.place}: column {self.columns['rater']!r} names no rater, expected one in each row. Fill it in, "
+                "or read no raters: --gold-map rater=."
+            )
+        return {rater: cell}
 
     def id_parts(self, row: Row) -> Mapping[str, str]:
         """What the columns say that together name the case, but those of its group; nothing where one column does."""
@@ -146,14 +191,18 @@ class Answers:
     def add(self, row: Row, case_id: str, who: str, path: str) -> None:
         """Takes the verdict of one judge in a row."""
         judgements = self.judgements.setdefault(who, {})
-        if case_id in judgements:
+        if (first := judgements.get(case_id)) is not None:
+            # A row for each expert repeats the judge's one verdict.
+            if "rater" in self.reader.columns and self.scale.read(self.reader.at(row, path)) == label_of(first):
+                return
             raise self._second(row, case_id, who)
         values = self.values.get(who) or self.values.setdefault(who, Values(self.scale))
         failed = "error" in self.reader.columns and says_failed(self.reader.cell(row, "error"))
         cell = None if failed else self.reader.at(row, path)
         label = values.add(cell)
         if label is not None:
-            judgements[case_id] = Verdict(case_id, label, self.reader.confidence(row))
+            score = number(cell) if self.scale.scores else None
+            judgements[case_id] = Verdict(case_id, label, self.reader.confidence(row), score=score)
         else:
             judgements[case_id] = self._unparsed(row, case_id, failed=failed, is_empty=self.scale.is_empty(cell))
         if "completion" in self.reader.columns and (text := self.reader.cell(row, "completion")):
@@ -223,6 +272,11 @@ class Answers:
                 f"({_labels(self.scale)}): too few, or only some of the scale, to count the others as wrong. Found: "
                 f"{values.describe()}. {values.proposal(path)}.{hint}"
             )
+
+
+def label_of(judgement: Judgement) -> str | None:
+    """The label of a judgement, None of one without."""
+    return judgement.label if isinstance(judgement, Verdict) else None
 
 
 def _is_short(value: object) -> bool:

@@ -28,12 +28,13 @@ from medjudge.data.columns import (
     repeated_texts,
     settle_columns,
 )
+from medjudge.data.rater_cells import with_rating
 from medjudge.data.sources import plain
 from medjudge.data.verdict_cells import N_SHOWN, ROLE, Answers, Facts, Reader
 from medjudge.errors import ConfigError, DataError
 from medjudge.records import Case, Judgement
 
-GOLD_FIELDS = ("id", "gold", "generator", "group")
+GOLD_FIELDS = ("id", "gold", "generator", "group", "rater", "adjudicated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,9 @@ def read_verdicts(
             answers.add(row, case_id, (reader.text(row, "judge") if "judge" in columns else "") or name, path)
         now = reader.facts(row, reading.inputs)
         now = replace(now, group=groups.keys[at]) if groups.keys else now
-        facts[case_id] = merged(case_id, facts.get(case_id), now, row.place)
+        before = facts.get(case_id)
+        joined = with_rating if "rater" in columns and before is not None else merged
+        facts[case_id] = joined(case_id, before, now, row.place)  # type: ignore[arg-type]
     reader.check_gold()
     answers.check(judges)
     _check_failures(table, reader, judges, reading)
@@ -165,6 +168,7 @@ def read_gold(
     """
     table = source if isinstance(source, Table) else load_table(source)
     known = {name: FIELDS[name] for name in GOLD_FIELDS} | {name: (name,) for name in inputs}
+    known["rater"] = ("rater",)  # in a file of verdicts it may name the judge, here it cannot
     mapped = columns or {}
     settled = settle_columns(table, known, mapped, "--gold-map")
     for needed in ("id", "gold"):
@@ -179,12 +183,15 @@ def read_gold(
         groups = repeated_texts(table, ids, own, fields)
     facts: dict[str, Facts] = {}
     for at, (row, case_id) in enumerate(zip(table.rows, ids, strict=True)):
-        if case_id in facts:
-            raise DataError(
-                f"{row.place}: case {shown_id(case_id)} occurs twice, expected one row per case. Remove one of the "
-                "rows, or, if several columns together name a case, join them: --gold-map id=COLUMN+COLUMN."
-            )
         now = reader.facts(row, inputs)
+        if case_id in facts:
+            if "rater" not in settled:
+                raise DataError(
+                    f"{row.place}: case {shown_id(case_id)} occurs twice, expected one row per case. If several "
+                    "experts rated it, name the column that names them: --gold-map rater=COLUMN. Else remove one of "
+                    "the rows, or, if several columns together name a case, join them: --gold-map id=COLUMN+COLUMN."
+                )
+            now = with_rating(case_id, facts[case_id], now, row.place)
         facts[case_id] = replace(now, group=groups.keys[at]) if groups.keys else now
     reader.check_gold()
     first = _columns_line(table, {k: v for k, v in settled.items() if k in GOLD_FIELDS}, groups, None, {}, gold=True)
@@ -199,7 +206,7 @@ def merged(case_id: str, before: Facts | None, now: Facts, place: str) -> Facts:
         return now
     if before == now:
         return before
-    for name in ("gold", "generator", "group"):
+    for name in ("gold", "generator", "group", "ratings", "adjudicated"):
         old, new = getattr(before, name), getattr(now, name)
         if old and new and old != new:
             raise DataError(
@@ -212,6 +219,9 @@ def merged(case_id: str, before: Facts | None, now: Facts, place: str) -> Facts:
         before.group or now.group,
         before.inputs or now.inputs,
         before.parts or now.parts,
+        before.ratings or now.ratings,
+        before.adjudicated or now.adjudicated,
+        before.numbers or now.numbers,
     )
 
 
@@ -259,6 +269,7 @@ def to_cases(facts: Mapping[str, Facts]) -> list[Case]:
             gold=known.gold,
             group=known.group,
             slices={**known.parts, **({"generator": known.generator} if known.generator else {})},
+            ratings=known.ratings,
         )
         for case_id, known in facts.items()
     ]

@@ -52,6 +52,12 @@ class VerdictRow:
     reasoning: Mapping[str, float | int | bool | None] | None = None
     """What was measured of the reasoning; None, and then absent from the file, where it was not measured."""
 
+    score: float | None = None
+    """The number that a threshold made the label of; None, and then absent from the file, where there was none."""
+
+    ratings: Mapping[str, str] | None = None
+    """Rater -> label, of which `gold` is made; None, and then absent from the file, where one label was given."""
+
     @classmethod
     def of(
         cls,
@@ -85,6 +91,8 @@ class VerdictRow:
             label_mass=scores.mass if scores else None,
             n_words_cut=answer.n_words_cut if answer else None,
             slices=dict(case.slices),
+            score=verdict.score if verdict else None,
+            ratings=dict(case.ratings) or None,
         )
 
     def judgement(self) -> Judgement:
@@ -148,7 +156,7 @@ def _maps_to(check: Callable[[object], bool]) -> Callable[[object], bool]:
 
 
 _REQUIRED = ("model", "case_id", "gold", "label", "confidence", "unparsed_reason")
-_ONLY_WHERE_KNOWN = frozenset({"role", "confidence_as_stated", "reasoning"})
+_ONLY_WHERE_KNOWN = frozenset({"role", "confidence_as_stated", "reasoning", "score", "ratings"})
 _TEXT, _TEXT_OR_NULL = (_is(str), "a text"), (_or_none(_is(str)), "a text or null")
 _NUMBER_OR_NULL = (_or_none(_is_number), "a number or null")
 _COUNT_OR_NULL = (_or_none(_is(int)), "a whole number or null")
@@ -169,6 +177,8 @@ _CHECKS: dict[str, tuple[Callable[[object], bool], str]] = {
     "label_probabilities": (_or_none(_maps_to(_is_number)), "an object of numbers or null"),
     "label_mass": _NUMBER_OR_NULL,
     "n_words_cut": _COUNT_OR_NULL,
+    "score": _NUMBER_OR_NULL,
+    "ratings": (_or_none(_maps_to(_is(str))), "an object of texts or null"),
     "slices": (_maps_to(_is(str)), "an object of texts"),
     "confidence_as_stated": _NUMBER_OR_NULL,
     "reasoning": (

@@ -12,12 +12,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from medjudge.metrics.comparison import PERMUTATION, adjust_p
+from medjudge.metrics.expert_results import ExpertsResult
 from medjudge.metrics.group_tests import sign_test_floor
 from medjudge.metrics.metric_result import TestResult, finite
 from medjudge.metrics.result_types import Audit, Claim, ComparisonResult, Kind, ModelResult, Results
+from medjudge.metrics.score_results import ScoresResult
 
 PREVALENCE = "prevalence"
 """The rate that no judge changes: its differences between generators are tested once, for the rows alone."""
+AUC = "auc"
+PROBABILITY = "probability"
+"""Of scores that are probabilities: their mean against the share of positives."""
 ANSWERED = "answered"
 """The share of cases with a verdict, tested where some have none."""
 
@@ -57,6 +62,10 @@ def tests_of(results: Results) -> list[Claim]:
         tests.append(claim_of("difference", (one.a, one.b), "accuracy", TestResult.model_validate(one)))
     if results.audit is not None:
         tests += _of_audit(results.audit)
+    if results.scores is not None:
+        tests += _of_scores(results.scores)
+    if results.experts is not None:
+        tests += _of_experts(results.experts)
     for name, judge in results.probes.judges.items() if results.probes is not None else ():
         for probe, flips in judge.flips.items():
             if flips.shift_test is not None and flips.to_positive is not None:
@@ -89,6 +98,30 @@ def _of_comparisons(results: Results) -> list[Claim]:
                 picked_from = 1 if (difference.value or 0.0) > 0 else len(results.of_role("baseline"))
                 test = test.model_copy(update={"p": min(1.0, picked_from * test.p)})
             tests.append(claim_of("difference", (one.a, one.b), what, test, interval=ends))
+    return tests
+
+
+def _of_experts(experts: ExpertsResult) -> list[Claim]:
+    tests = []
+    for name, judge in experts.judges.items():
+        ends = (judge.difference.low, judge.difference.high)
+        tests.append(claim_of("ceiling", (name,), "accuracy", judge.test, interval=ends))
+    for name, one in experts.alternative.items():
+        tests.append(claim_of("annotators", (name,), "winning_rate", one.test))
+    return tests
+
+
+def _of_scores(scores: ScoresResult) -> list[Claim]:
+    tests = []
+    for name, judge in scores.judges.items():
+        if judge.auc is not None and judge.auc_test is not None:
+            ends = (judge.auc.low, judge.auc.high)
+            tests.append(claim_of("chance", (name,), AUC, judge.auc_test, interval=ends, null=0.5))
+        if judge.probabilities is not None:
+            tests.append(claim_of("calibration", (name,), PROBABILITY, judge.probabilities.test))
+    for one in scores.differences:
+        ends = (one.difference.low, one.difference.high)
+        tests.append(claim_of("difference", (one.a, one.b), AUC, one.test, interval=ends))
     return tests
 
 

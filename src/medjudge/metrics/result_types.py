@@ -12,14 +12,18 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ValidationError, field_validator, model_validator
 
 from medjudge.errors import RunError
+from medjudge.metrics.expert_results import ExpertsResult
 from medjudge.metrics.metric_result import Frozen, MetricResult, Number, TestResult
 from medjudge.metrics.preferences import Preferences
 from medjudge.metrics.probes import Probes
 from medjudge.metrics.reasoning import ReasoningResults
+from medjudge.metrics.score_results import ScoresResult
 from medjudge.metrics.stored import StoredLineage
 
 RESULTS_VERSION = 1
-Kind = Literal["difference", "chance", "heterogeneity", "calibration", "self-preference", "probe"]
+Kind = Literal[
+    "difference", "chance", "heterogeneity", "calibration", "self-preference", "probe", "ceiling", "annotators"
+]
 Role = Literal["model", "baseline"]
 ComparisonKind = Literal["reference", "consecutive", "baseline"]
 
@@ -472,6 +476,10 @@ class Results(Frozen):
     """Every test of the page, corrected together, and what may be claimed; empty in results of an earlier program."""
     unpaired: tuple[UnpairedResult, ...] = ()
     """Judges that share no case."""
+    experts: ExpertsResult | None = None
+    """Where cases have several experts' ratings: their agreement, and the judges beside them."""
+    scores: ScoresResult | None = None
+    """Where judges give numbers: how they rank, and how near they are to the experts'."""
     read_as: tuple[str, ...] = ()
     """Of files by other programs: which columns were read as what, and the values found."""
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from medjudge.metrics.claims import differs_from_chance, enough_groups, find_claim, is_claimed, is_clear, n_tests
 from medjudge.metrics.coverage import coverage_sentences, prompt_sentences, shared_sentences
+from medjudge.metrics.expert_sentences import expert_sentences
 from medjudge.metrics.judge_pairs import best_model
 from medjudge.metrics.probes import ConsistencyResult, ProbeResult, Probes
 from medjudge.metrics.result_types import (
@@ -20,6 +21,7 @@ from medjudge.metrics.result_types import (
     Results,
     UnpairedResult,
 )
+from medjudge.metrics.score_sentences import score_sentences
 from medjudge.metrics.wording import counted, leakage_line, p_value, percent, signed, with_ends
 from medjudge.records import AdapterStep
 
@@ -38,6 +40,8 @@ def make_statements(results: Results) -> list[str]:
     ]
     answering = {name: model for name, model in results.of_role("model").items() if model.n_answered}
     sentences += [_against_chance(name, model, results) for name, model in answering.items()]
+    sentences += expert_sentences(results)
+    sentences += score_sentences(results)
     sentences += _correction(results)
     sentences += _one_label_only(results)
     sentences += coverage_sentences(results)

@@ -13,6 +13,7 @@ from medjudge.metrics.coverage import kinds_under
 from medjudge.metrics.judge_pairs import best_model
 from medjudge.metrics.result_types import ModelResult, Results
 from medjudge.reporting.audit_tables import Cell, Grid, page_grids
+from medjudge.reporting.expert_tables import expert_grids
 from medjudge.reporting.fitting import Row, fitted_tables
 from medjudge.reporting.inputs import (
     DASH,
@@ -29,6 +30,7 @@ from medjudge.reporting.inputs import (
 from medjudge.reporting.preference_tables import preference_grids
 from medjudge.reporting.probe_tables import probe_grids
 from medjudge.reporting.reasoning_tables import reasoning_grids
+from medjudge.reporting.score_tables import score_grids
 
 _PAGE_ONLY = {
     "Judged positive, %",
@@ -73,6 +75,9 @@ def audit_tables(results: Results, width: int) -> list[RenderableType]:
     grids = page_grids(results)
     reasoning = reasoning_grids(results.reasoning, results.level)[:1] if results.reasoning else []
     tables: list[RenderableType] = []
+    # The human ceiling belongs beside the judges; agreement in detail is for the page.
+    for grid in (*expert_grids(results)[:1], *score_grids(results)):
+        tables += grid_tables(grid, width)
     for grid in (
         *grids["prompts"],
         *grids["slices"],

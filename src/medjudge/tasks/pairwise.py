@@ -176,7 +176,7 @@ class PairwiseContract(TaggedAnswerContract):
 
 
 def swapped(case: Case) -> Case:
-    """The case with its answers, its label and every pair of slices `.._a`, `.._b` exchanged.
+    """The case with its answers, its labels and every pair of slices `.._a`, `.._b` exchanged.
 
     In the expert's reasons "answer A" becomes "answer B", and back.
     """
@@ -189,6 +189,7 @@ def swapped(case: Case) -> Case:
         gold=None if case.gold is None else OTHER_SIDE[case.gold],
         reason=None if case.reason is None else _NAMED.sub(_other_letter, case.reason),
         slices={**slices, ORDER: "swapped"},
+        ratings={rater: OTHER_SIDE[label] for rater, label in case.ratings.items()},
     )
 
 

@@ -38,6 +38,7 @@ from torch import Tensor
 from transformers import PrinterCallback, Trainer, set_seed
 
 from medjudge import artifacts
+from medjudge.data.ratings import one_view_each
 from medjudge.errors import DataError
 from medjudge.inference.labels import LabelTree, label_log_probs, label_log_probs_apart, read_cache
 from medjudge.inference.local import LocalEngine
@@ -127,6 +128,40 @@ def outcome_rewards(
     shape = (len(cases), len(contract.labels) + 1)
     terms = {name: torch.tensor([row.terms[name] for row in scored]).view(shape) for name in plan.weights}
     return torch.tensor([row.total for row in scored]).view(shape), terms
+
+
+def expected_rewards(
+    contract: TaskContract,
+    cases: Sequence[Case],
+    encoded: Sequence[Encoded],
+    label_ids: Sequence[LabelIds],
+    tokenizer: Any,
+    plan: RewardPlan,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """As `outcome_rewards`, every reward being its mean over the experts who rated the case.
+
+    The mean is over raters, not over labels: with two of three for a label and a reward of 1 for the right one, that
+    label earns 2/3 and the third expert's 1/3. A case without ratings earns by its label.
+    """
+    place = {case.case_id: at for at, case in enumerate(cases)}
+    views = one_view_each(cases)
+    at = [place[view.case_id] for view in views]
+    totals, terms = outcome_rewards(
+        contract,
+        [view.case for view in views],
+        [encoded[i] for i in at],
+        [label_ids[i] for i in at],
+        tokenizer,
+        plan,
+    )
+    n_raters = torch.zeros(len(cases)).index_add(0, torch.tensor(at), torch.tensor([float(view.n) for view in views]))
+    share = torch.tensor([view.n / float(n_raters[i]) for view, i in zip(views, at, strict=True)])
+
+    def mean(values: Tensor) -> Tensor:
+        weighted = values * share[:, None]
+        return torch.zeros(len(cases), values.shape[1]).index_add(0, torch.tensor(at), weighted)
+
+    return mean(totals), {name: mean(values) for name, values in terms.items()}
 
 
 class AllActionTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
@@ -232,7 +267,8 @@ def train_all_action(job: TrainingJob, config: GrpoConfig, rows: RewardedRows, b
     prompts = [row.prompt_ids for row in rows.encoded]
     label_ids = encode_labels(contract, rows.encoded, tokenizer)
     trees = {ids: LabelTree.of(ids) for ids in set(label_ids)}
-    rewards, terms = outcome_rewards(contract, rows.cases, rows.encoded, label_ids, tokenizer, plan)
+    rewards_of = expected_rewards if config.ratings == "expected" else outcome_rewards
+    rewards, terms = rewards_of(contract, rows.cases, rows.encoded, label_ids, tokenizer, plan)
     checkpoint = artifacts.latest_checkpoint(job.work)
     watch = Watch("grpo", ("reward", "accuracy", "kl"))
     totals = Totals(checkpoint, JudgeCounts(job.work, plan.rewards))
