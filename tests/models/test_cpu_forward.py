@@ -219,10 +219,11 @@ def test_the_comparison_reaches_adapters_that_do_nothing_yet() -> None:
     model: Any = get_peft_model(random_model("llama"), LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM"))
     forward = CpuForward(model, torch.float32)
     assert disproof(forward, ROWS[:2]) is None
-    (adapter, *_) = (one for part in forward.fused for one in part.adapters)
+    (adapter, *_) = (one for part in forward.fused for one in part.adapters())
     assert not adapter.b.any()
     layer = model.get_base_model().model.layers[0].self_attn.q_proj
-    layer.scaling["default"] *= 3000  # as PEFT reads it, not as the pass did
+    before = layer.forward
+    layer.forward = lambda x: 2 * before(x) - layer.get_base_layer()(x)
     assert "differ" in (disproof(forward, ROWS[:2]) or "")
     assert not adapter.b.any()
 

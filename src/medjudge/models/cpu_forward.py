@@ -8,7 +8,7 @@ on a few rows before anything depends on this one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from medjudge.models.cpu_functions import (
     Project,
     Rotate,
     dropout_factors,
+    logits_of,
 )
 from medjudge.models.packed import PackedRows, pack
 
@@ -110,56 +111,54 @@ def _odd(layer: Any) -> str | None:
 
 
 class _Fused:
-    """Linear layers of one input as one: their weights side by side in the type of the arithmetic."""
+    """Linear layers of one input as one. Weights of another type than the arithmetic's are copied, side by side."""
 
     def __init__(self, layers: Sequence[Any], dtype: torch.dtype) -> None:
         bases = [layer.get_base_layer() if isinstance(layer, LoraLinear) else layer for layer in layers]
-        self.weights = [base.weight for base in bases]
+        self.layers, self.dtype = layers, dtype
+        self.masters = [base.weight for base in bases]
         self.biases = [base.bias for base in bases] if bases[0].bias is not None else []
-        self.sizes = [len(weight) for weight in self.weights]
-        self.adapters: list[Adapter] = []
-        start = 0
-        for layer, size in zip(layers, self.sizes, strict=True):
-            if isinstance(layer, LoraLinear):
-                (name,) = layer.active_adapters
-                dropout = getattr(layer.lora_dropout[name], "p", 0.0)
-                a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
-                self.adapters.append(Adapter(slice(start, start + size), a, b, layer.scaling[name], dropout))
-            start += size
-        self.learns = any(weight.requires_grad for weight in (*self.weights, *self.biases))
-        self.dtype = dtype
+        self.sizes = [len(weight) for weight in self.masters]
+        self.is_copied = any(weight.dtype != dtype for weight in self.masters)
+        self.learns = any(weight.requires_grad for weight in (*self.masters, *self.biases))
+        self.weights: list[Tensor] = []
+        if self.is_copied:
+            self.weights.append(torch.empty(sum(self.sizes), self.masters[0].shape[1], dtype=dtype))
         self.bias: Tensor | None = None
-        # A layer alone, in the arithmetic's own type, needs no copy.
-        self.is_own = len(self.weights) == 1 and self.weights[0].dtype == dtype
-        self.weight = torch.empty(0) if self.is_own else torch.empty(start, self.weights[0].shape[1], dtype=dtype)
         self.refresh()
 
     @torch.no_grad()
     def refresh(self) -> None:
         """Takes the weights as they are now."""
-        if self.is_own:
-            self.weight = self.weights[0].detach()
+        if not self.is_copied:
+            self.weights = [weight.detach() for weight in self.masters]
         else:
-            for place, weight in zip(torch.split(self.weight, self.sizes), self.weights, strict=True):
+            for place, weight in zip(torch.split(self.weights[0], self.sizes), self.masters, strict=True):
                 place.copy_(weight)
         if self.biases:
             self.bias = torch.cat([bias.detach() for bias in self.biases]).to(self.dtype)
 
+    def adapters(self) -> list[Adapter]:
+        """Those in use now: a trainer switches them off for the reference policy."""
+        adapters, start = [], 0
+        for layer, size in zip(self.layers, self.sizes, strict=True):
+            if isinstance(layer, LoraLinear) and not layer.disable_adapters:
+                (name,) = layer.active_adapters
+                a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
+                dropout = getattr(layer.lora_dropout[name], "p", 0.0)
+                adapters.append(Adapter(slice(start, start + size), a, b, layer.scaling[name], dropout))
+            start += size
+        return adapters
+
     def __call__(self, x: Tensor, *, training: bool) -> Tensor:
         """(n, outputs of all layers)."""
-        keep = None
-        if training and self.adapters and (p := max(one.dropout for one in self.adapters)) > 0:
+        adapters, keep = self.adapters(), None
+        if training and adapters and (p := max(one.dropout for one in adapters)) > 0:
             # One draw for the layers of one input, where PEFT makes one for each: for each layer it is the same noise.
             keep = dropout_factors(x, p)
-        masters = (
-            *self.weights,
-            *self.biases,
-            *(one.a for one in self.adapters),
-            *(one.b for one in self.adapters),
-        )
-        # The buffer changes when weights do, between a step's backward pass and the next forward pass.
+        masters = (*self.masters, *self.biases, *(one.a for one in adapters), *(one.b for one in adapters))
         out: Tensor = Project.apply(  # type: ignore[no-untyped-call]
-            x, self.weight, self.bias, self.adapters, keep, self.sizes, *masters
+            x, self.weights, self.bias, adapters, keep, self.sizes, *masters
         )
         return out
 
@@ -192,7 +191,7 @@ class CpuForward:
     def __init__(self, model: Any, dtype: torch.dtype) -> None:
         """`model`: of transformers, or PEFT's wrapper of one. `dtype`: to compute in."""
         self.model, self.base, self.dtype = model, base_of(model), dtype
-        config = self.base.config
+        config = self.config = self.base.config
         self.cap = getattr(config, "final_logit_softcapping", None)
         self.act = ACTIVATIONS[getattr(config, "hidden_act", None) or config.hidden_activation]
         self.is_gemma = type(self.base).__name__.startswith("Gemma")
@@ -224,21 +223,54 @@ class CpuForward:
     def hidden(self, rows: PackedRows) -> Tensor:
         """The stream after the last layer, before the last norm: (n, size), float32."""
         with torch.autocast("cpu", enabled=False):
+            self.refresh()
             return self._hidden(rows)
 
-    def _hidden(self, rows: PackedRows) -> Tensor:
+    def refresh(self) -> None:
+        """Takes the weights that learn as they are now; for `decode`, which does not do so by itself."""
         for part in (*self.fused, self.table):
             if part.learns:
                 part.refresh()
+
+    def _hidden(self, rows: PackedRows) -> Tensor:
         training = self.model.training
         x: Tensor = self.base.model.embed_tokens(rows.ids).float()
         turns = {
             kind: self._turns(x, rows.positions, kind) for kind in dict.fromkeys(layer.kind for layer in self.layers)
         }
         for layer in self.layers:
-            x = self._attend(x, layer, rows, turns[layer.kind], training)
+
+            def attend(q: Tensor, k: Tensor, v: Tensor, heads: Heads = layer.heads) -> Tensor:
+                mixed: Tensor = Attention.apply(q, k, v, rows, heads)  # type: ignore[no-untyped-call]
+                return mixed
+
+            x = self._attend(x, layer, attend, turns[layer.kind], training)
             x = self._feed(x, layer, training)
         return x
+
+    @torch.no_grad()
+    def decode(self, ids: Tensor, positions: Tensor, shared_kv: Any, n_kept: int = 0) -> Tensor:
+        """Logits (n_rows, n_kept, vocabulary) of the last `n_kept` of new tokens (n_rows, n), 0 for all.
+
+        shared_kv: `attend(layer, q, k, v, scale)` on (n_rows, heads, n, size), causal over the whole row. Adapters act,
+        dropout does not. After a change of the weights, `refresh` comes first.
+        """
+        with torch.autocast("cpu", enabled=False):
+            n_rows, n = ids.shape
+            x: Tensor = self.base.model.embed_tokens(ids.flatten()).float()
+            kinds = dict.fromkeys(layer.kind for layer in self.layers)
+            turns = {kind: self._turns(x, positions.flatten(), kind) for kind in kinds}
+            for i, layer in enumerate(self.layers):
+
+                def attend(q: Tensor, k: Tensor, v: Tensor, i: int = i, scale: float = layer.heads.scale) -> Tensor:
+                    grids = (one.reshape(n_rows, n, -1, one.shape[-1]).transpose(1, 2) for one in (q, k, v))
+                    mixed: Tensor = shared_kv.attend(i, *grids, scale)
+                    return mixed.transpose(1, 2).reshape(n_rows * n, -1)
+
+                x = self._attend(x, layer, attend, turns[layer.kind], training=False)
+                x = self._feed(x, layer, training=False)
+            kept = x.view(n_rows, n, -1)[:, -n_kept:]
+            return logits_of(self._norm(kept, self.base.model.norm), self.table.weights[0], self.cap)
 
     def _turns(self, x: Tensor, positions: Tensor, kind: str | None) -> tuple[Tensor, Tensor]:
         """(cosines, sines), (n, 1, size), float32."""
@@ -254,7 +286,12 @@ class CpuForward:
         return normed
 
     def _attend(
-        self, x: Tensor, layer: _Layer, rows: PackedRows, turns: tuple[Tensor, Tensor], training: bool
+        self,
+        x: Tensor,
+        layer: _Layer,
+        attend: Callable[[Tensor, Tensor, Tensor], Tensor],
+        turns: tuple[Tensor, Tensor],
+        training: bool,
     ) -> Tensor:
         module, heads = layer.module, layer.heads
         joined = layer.qkv(self._norm(x, module.input_layernorm), training=training)
@@ -264,8 +301,7 @@ class CpuForward:
         if hasattr(attention, "q_norm"):
             q, k = self._norm(q, attention.q_norm), self._norm(k, attention.k_norm)
         q, k = Rotate.apply(q, *turns), Rotate.apply(k, *turns)  # type: ignore[no-untyped-call]
-        mixed = Attention.apply(q, k, v, rows, heads)  # type: ignore[no-untyped-call]
-        out = layer.out(mixed, training=training)
+        out = layer.out(attend(q, k, v), training=training)
         return x + (self._norm(out, module.post_attention_layernorm, torch.float32) if self.is_gemma else out)
 
     def _feed(self, x: Tensor, layer: _Layer, training: bool) -> Tensor:
@@ -281,7 +317,7 @@ class CpuForward:
             last = self._norm(hidden.index_select(0, places), self.base.model.norm)
             return Scores(
                 *Head.apply(  # type: ignore[no-untyped-call]
-                    last, self.table.weights[0], self.table.weight, targets, temperature, self.cap
+                    last, self.table.masters[0], self.table.weights[0], targets, temperature, self.cap
                 )
             )
 
@@ -303,7 +339,7 @@ def disproof(forward: CpuForward, rows: Sequence[Sequence[int]]) -> str | None:
     Adapters that still do nothing are given weights for the comparison, and get their own back.
     """
     model = forward.model
-    zeros = [one.b for part in forward.fused for one in part.adapters if not bool(one.b.any())]
+    zeros = [one.b for part in forward.fused for one in part.adapters() if not bool(one.b.any())]
     was_training = model.training
     model.eval()
     try:

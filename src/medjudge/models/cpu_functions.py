@@ -250,19 +250,22 @@ class Project(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: Tensor,
-        weight: Tensor,
+        weights: Sequence[Tensor],
         bias: Tensor | None,
         adapters: Sequence[Adapter],
         keep: Tensor | None,
         sizes: Sequence[int],
         *masters: Tensor,
     ) -> Tensor:
-        """x: (n, size). weight, bias: of all layers, in the type of the arithmetic. keep: dropout's factors of x.
+        """x: (n, size). weights: one of all layers or one of each, in the type of the arithmetic, as is the one bias.
 
+        keep: dropout's factors of x.
         sizes: outputs of each layer. masters: the layers' weights, their biases, the adapters' A, the adapters' B, to
         which the gradients go.
         """
-        out = functional.linear(x, weight, bias)
+        out = functional.linear(x, weights[0]) if len(weights) == 1 else torch.cat([x @ one.T for one in weights], 1)
+        if bias is not None:
+            out += bias
         inner = None
         if adapters:
             inner = (x if keep is None else x * keep) @ torch.cat([one.a for one in adapters]).to(x.dtype).T
@@ -271,16 +274,22 @@ class Project(torch.autograd.Function):
                 part = inner[:, at : at + len(one.a)]
                 out[:, one.columns].addmm_(part, one.b.to(x.dtype).T, alpha=one.scale)
                 at += len(one.a)
-        ctx.save_for_backward(x, weight, keep, inner)
-        ctx.adapters, ctx.sizes, ctx.n_biases = adapters, sizes, len(masters) - len(sizes) - 2 * len(adapters)
+        ctx.save_for_backward(x, keep, inner)
+        ctx.weights, ctx.adapters, ctx.sizes = weights, adapters, sizes
+        ctx.n_biases = len(masters) - len(sizes) - 2 * len(adapters)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients to x and to whichever masters learn."""
-        x, weight, keep, inner = ctx.saved_tensors
+        x, keep, inner = ctx.saved_tensors
         grad, adapters, wanted = grads[0].contiguous(), ctx.adapters, ctx.needs_input_grad[6:]
-        to_x = grad @ weight if ctx.needs_input_grad[0] else None
+        to_x: Tensor | None = None
+        if ctx.needs_input_grad[0]:
+            parts = torch.split(grad, [len(one) for one in ctx.weights], 1)
+            to_x = parts[0] @ ctx.weights[0]
+            for part, one in zip(parts[1:], ctx.weights[1:], strict=True):
+                to_x += part @ one
         n_layers = len(ctx.sizes)
         columns: list[slice] = []
         for size in ctx.sizes:
@@ -377,9 +386,12 @@ class Head(torch.autograd.Function):
 
 def _logits(hidden: Tensor, table: Tensor, temperature: float, cap: float | None) -> tuple[Tensor, Tensor | None]:
     """(float32 logits over the temperature, the slope of the soft cap)."""
-    logits, slope = (hidden @ table.T).float(), None
-    if cap is not None:
-        bent = (logits / cap).tanh_()
-        slope = 1 - bent.square()
-        logits = bent.mul_(cap)
+    logits = logits_of(hidden, table, cap)
+    slope = None if cap is None else 1 - (logits / cap).square()
     return (logits if temperature == 1.0 else logits.div_(temperature)), slope
+
+
+def logits_of(hidden: Tensor, table: Tensor, cap: float | None) -> Tensor:
+    """float32 logits (.., vocabulary) under the soft cap of some models."""
+    logits = (hidden @ table.T).float()
+    return logits if cap is None else logits.div_(cap).tanh_().mul_(cap)

@@ -27,6 +27,7 @@ policy has gradient 0 in both, and no spread of rewards: `SPREAD_FLOOR` keeps th
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -40,11 +41,18 @@ from transformers import PrinterCallback, Trainer, set_seed
 from medjudge import artifacts
 from medjudge.data.ratings import one_view_each
 from medjudge.errors import DataError
-from medjudge.inference.labels import LabelTree, label_log_probs, label_log_probs_apart, read_cache
+from medjudge.inference.labels import (
+    LabelTree,
+    label_log_probs,
+    label_log_probs_apart,
+    label_log_probs_packed,
+    read_cache,
+)
 from medjudge.inference.local import LocalEngine
 from medjudge.inference.prefix import attention_of, common_prefix, why_not
 from medjudge.inference.rollouts import MIN_PREFIX
 from medjudge.models.adapters import lora_config
+from medjudge.models.cpu_forward import CpuForward
 from medjudge.models.load import check_context
 from medjudge.records import Case, Completion, Rollout, Unparsed
 from medjudge.rewards.composition import RewardPlan
@@ -54,9 +62,12 @@ from medjudge.tasks.encoding import Encoded, LabelIds, encode_labels, read_rollo
 from medjudge.tasks.tokenizers import stop_token_ids
 from medjudge.training.job import Beside, RewardedRows, Trained, TrainingJob
 from medjudge.training.order import grpo_order
+from medjudge.training.packed_sft import PROOF_ROWS, proven_forward
 from medjudge.training.progress_callback import Watch, clean_history
 from medjudge.training.totals import JudgeCounts, Totals
 from medjudge.training.trl_arguments import all_action_arguments
+
+log = logging.getLogger(__name__)
 
 SPREAD_FLOOR = 1e-4
 """Added to the spread of rewards before dividing by it, as TRL does."""
@@ -178,6 +189,8 @@ class AllActionTrainer(Trainer):  # type: ignore[misc]  # transformers ships no 
     """(n_cases, n_labels) log-probabilities under the reference policy."""
     grpo: GrpoConfig
     sums: dict[str, list[float]]
+    forward: CpuForward | None = None
+    """The pass for CPUs, where it is used."""
 
     def compute_loss(
         self, model: Any, inputs: Mapping[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -217,6 +230,8 @@ class AllActionTrainer(Trainer):  # type: ignore[misc]  # transformers ships no 
 
     def _of_tree(self, model: Any, prompts: Sequence[Sequence[int]], tree: LabelTree) -> Tensor:
         temperature = self.grpo.temperature
+        if self.forward is not None:
+            return label_log_probs_packed(self.forward, prompts, tree, temperature=temperature)
         longest = max(map(len, prompts)) + tree.n_tokens + 1
         # Each label is then a row of its own: slower, and right on every architecture.
         if why_not(model, longest) is not None:
@@ -289,6 +304,9 @@ def train_all_action(job: TrainingJob, config: GrpoConfig, rows: RewardedRows, b
     trainer.prompts, trainer.trees, trainer.grpo, trainer.sums = prompts, [trees[ids] for ids in label_ids], config, {}
     trainer.golds = torch.tensor([contract.labels.index(str(case.gold)) for case in rows.cases])
     trainer.rewards, trainer.terms, trainer.reference = rewards, terms, reference
+    trainer.forward = proven_forward(
+        trainer.model, job.model_config, arguments, prompts[:PROOF_ROWS], lambda line: log.info("grpo: %s", line)
+    )
     totals.trainer = trainer
     trainer.remove_callback(PrinterCallback)
     try:

@@ -173,6 +173,8 @@ def _trainer(
         peft_config=lora_config(config.lora) if config.tuning == "lora" else None,
         callbacks=list(callbacks),
     )
+    if config.grouped:
+        trainer.use_packed(job.model_config)
     # TRL passes prompts as text. The ids are looked up, not tokenised again: a second tokenisation may differ.
     trainer.prompt_ids_by_text = {row.prompt_text: row.prompt_ids for row in rows.encoded}
     # It prints whole log entries; the watch shows the few numbers that matter.
