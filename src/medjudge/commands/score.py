@@ -15,7 +15,9 @@ from medjudge.data.cells import Scale, shown_id
 from medjudge.data.columns import Rows, Table, check_where, load_table, no_column
 from medjudge.data.leakage import LeakageReport, check_leakage
 from medjudge.data.sources import parse_where, read_source
-from medjudge.data.verdict_cells import MIN_READ, Facts
+from medjudge.data.verdict_cells import MIN_PARTNERS, MIN_READ, Facts
+from medjudge.data.verdict_formats.catalog import AUTO, PLAIN, check_name
+from medjudge.data.verdict_formats.layout import Asked
 from medjudge.data.verdict_files import (
     GoldFile,
     Reading,
@@ -74,6 +76,10 @@ class ScoreOptions:
     train_where: Sequence[str] = ()
     families: Mapping[str, str] = field(default_factory=dict)
     confidence_max: float = 1.0
+    format: str = AUTO
+    """The program that wrote the files: a name of `verdict_formats.catalog.FORMATS`, `rows`, or as the files tell."""
+    min_read: float = MIN_READ
+    """Share of a judge's filled cells that must be labels; less is a mistake in reading, and stops."""
     reference: str | None = None
     level: float = 0.95
     n_resamples: int = 2000
@@ -95,6 +101,8 @@ class MoreScoreOptions(TypedDict, total=False):
     train_where: Sequence[str]
     families: Mapping[str, str]
     confidence_max: float
+    format: str
+    min_read: float
     reference: str | None
     level: float
     n_resamples: int
@@ -232,7 +240,19 @@ def _read(sources: Sequence[str | Rows], contract: TaskContract | LabelScale, op
     gold_scale = Scale(contract.labels, options.aliases, options.gold_threshold, contract.positive)
     gold_source, columns = _gold_source(options)
     where = parse_where(options.where)
-    gold_table = load_table(gold_source, where) if gold_source is not None else None
+    check_name(options.format)
+    asked = Asked(
+        contract.labels,
+        options.threshold is not None,
+        columns.get("gold"),
+        gold_source is not None,
+        contract if isinstance(contract, TaskContract) else None,
+    )
+    gold_table = None
+    if gold_source is not None:
+        # The experts' file is recognised by itself: that of the verdicts is often another program's.
+        of_gold = Asked(contract.labels, options.gold_threshold is not None)
+        gold_table = load_table(gold_source, where, of_gold, AUTO, ("gold", options.gold_columns.get("gold", "")))
     named = [_named(source) for source in sources]
     tables: dict[str, Table] = {}
     for _, source in named:
@@ -242,7 +262,9 @@ def _read(sources: Sequence[str | Rows], contract: TaskContract | LabelScale, op
                 f"{name} is named twice: expected each file once. For several columns of one file name each of them: "
                 "--judge NAME=COLUMN."
             )
-        tables[name] = load_table(source, where)
+        # Several columns of verdicts are named by hand: the file is plain rows.
+        form = PLAIN if options.judges and options.format == AUTO else options.format
+        tables[name] = load_table(source, where, asked, form, ("label", columns.get("label", "")))
     check_where([*tables.values(), *([gold_table] if gold_table else [])], where)
     expert = None
     if gold_table is not None:
@@ -256,10 +278,13 @@ def _read(sources: Sequence[str | Rows], contract: TaskContract | LabelScale, op
         group_fields,
         options.confidence_max,
         ids_needed=gold_table is not None or len(tables) > 1,
+        min_read=options.min_read,
     )
     files = {
-        path: read_verdicts(table, scale, reading, judge=name, gold=gold_scale)
-        for (name, _), (path, table) in zip(named, tables.items(), strict=True)
+        path: read_verdicts(
+            table, scale, reading, judge=name, is_named=source != given, gold=gold_scale
+        )
+        for given, (name, source), (path, table) in zip(sources, named, tables.items(), strict=True)
     }
     if expert is None and not any("gold" in file.columns for file in files.values()):
         first = next(iter(tables.values()))
@@ -333,7 +358,7 @@ def _check_partners(
     for name, answers in judgements.items():
         ids = {one.case_id for one in answers} - out_of_gold
         shared = ids & in_gold
-        if not ids or (shared and len(shared) >= MIN_READ * min(len(ids), len(in_gold))):
+        if not ids or (shared and len(shared) >= MIN_PARTNERS * min(len(ids), len(in_gold))):
             continue
         few = f"only {len(shared):,} of {len(ids):,} verdicts of {name} have" if shared else f"no verdict of {name} has"
         raise DataError(
