@@ -16,8 +16,6 @@ from medjudge.data.columns import Rows, Table, check_where, load_table, no_colum
 from medjudge.data.leakage import LeakageReport, check_leakage
 from medjudge.data.sources import parse_where, read_source
 from medjudge.data.verdict_cells import MIN_PARTNERS, MIN_READ, Facts
-from medjudge.data.verdict_formats.catalog import AUTO, PLAIN, check_name
-from medjudge.data.verdict_formats.layout import Asked
 from medjudge.data.verdict_files import (
     GoldFile,
     Reading,
@@ -30,11 +28,14 @@ from medjudge.data.verdict_files import (
     slice_names,
     to_cases,
 )
+from medjudge.data.verdict_formats.catalog import AUTO, PLAIN, check_name
+from medjudge.data.verdict_formats.layout import Asked
 from medjudge.data.verdict_rows import VerdictRow, write_verdicts
 from medjudge.errors import ConfigError, DataError
 from medjudge.inference.embeddings import embed_or_why_not
 from medjudge.metrics.baselines import BASELINES, Baselines, every_baseline, without_names_of
-from medjudge.metrics.result_types import Results
+from medjudge.metrics.repeats import repeat_consistency, repeat_sentence
+from medjudge.metrics.result_types import RepeatResult, Results
 from medjudge.metrics.summary import AnalysisOptions, TrainingRows, summarise
 from medjudge.metrics.wording import counted
 from medjudge.records import Case, Judgement
@@ -211,8 +212,16 @@ def score(
             seed=options.seed,
         ),
     )
-    statements = (*results.statements, *read.statements, *baselines.notes)
-    results = results.model_copy(update={"statements": statements, "read_as": read.read_as})
+    groups = {case.case_id: case.group for case in cases}
+    repeats = {
+        name: repeat_consistency(
+            {case_id: said for case_id, said in labels.items() if case_id in groups}, groups, level=options.level
+        )
+        for name, labels in read.repeats.items()
+    }
+    about_repeats = [_repeats_sentence(name, result) for name, result in repeats.items()]
+    statements = (*results.statements, *about_repeats, *read.statements, *baselines.notes)
+    results = results.model_copy(update={"statements": statements, "read_as": read.read_as, "repeats": repeats})
     return Scored(results, cases, {**read.judgements, **baselines.judgements, **own}, read.completions)
 
 
@@ -229,6 +238,8 @@ class _Read:
     split: str
     read_as: tuple[str, ...]
     statements: tuple[str, ...]
+    repeats: dict[str, Mapping[str, Sequence[str | None]]]
+    """Judge -> case -> its labels, where it has several verdicts on one case."""
 
 
 def _read(sources: Sequence[str | Rows], contract: TaskContract | LabelScale, options: ScoreOptions) -> _Read:
@@ -281,9 +292,7 @@ def _read(sources: Sequence[str | Rows], contract: TaskContract | LabelScale, op
         min_read=options.min_read,
     )
     files = {
-        path: read_verdicts(
-            table, scale, reading, judge=name, is_named=source != given, gold=gold_scale
-        )
+        path: read_verdicts(table, scale, reading, judge=name, is_named=source != given, gold=gold_scale)
         for given, (name, source), (path, table) in zip(sources, named, tables.items(), strict=True)
     }
     if expert is None and not any("gold" in file.columns for file in files.values()):
@@ -343,6 +352,7 @@ def _joined(files: Mapping[str, VerdictFile], expert: GoldFile | None, gold_name
             *_without_partner(judgements, in_gold, out_of_gold),
             *([f"Left out by --where: {counted(len(left_out), 'case')} of the expert file."] if left_out else []),
         ),
+        {name: labels for file in files.values() for name, labels in file.repeats.items()},
     )
 
 
@@ -450,6 +460,12 @@ def _without_partner(
                 f"{_shown(alone)}): left out of its agreement."
             )
     return sentences
+
+
+def _repeats_sentence(name: str, result: RepeatResult) -> str:
+    sentence = repeat_sentence(name, result)
+    more = f" and {len(result.tied) - N_SHOWN:,} more" if len(result.tied) > N_SHOWN else ""
+    return f"{sentence} ({_shown(result.tied)}{more})." if result.tied else sentence
 
 
 def _shown(ids: Sequence[str] | set[str]) -> str:

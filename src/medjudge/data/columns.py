@@ -104,7 +104,7 @@ def load_table(
 
     asked, form: what is wanted of a file of another program, and whose file it is (`auto`: as its rows tell). named:
     (field, path): who names another column of verdicts or labels than the program's own reads the file as plain rows.
-    Raises DataError for a source or a row that cannot be read, for a file of two possible readings, or if no row is kept.
+    Raises DataError for a source or a row that cannot be read, a file of two possible readings, or if no row is kept.
     """
     name = source if isinstance(source, str) else source.name
     notes: list[str] = []
@@ -154,9 +154,7 @@ def load_table(
     )
 
 
-def _layout(
-    rows: list[Row], name: str, asked: Asked | None, form: str, named: tuple[str, str]
-) -> tuple[str, Layout]:
+def _layout(rows: list[Row], name: str, asked: Asked | None, form: str, named: tuple[str, str]) -> tuple[str, Layout]:
     """(the program whose file it is, its layout); ("", the rows as they are) for plain rows."""
     plainly = Layout(rows, {})
     if asked is None or form == PLAIN:

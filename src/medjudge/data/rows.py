@@ -65,9 +65,7 @@ class Rejected:
         return f"{self.place}: " + (f"field {self.field!r}: " if self.field else "") + self.reason
 
 
-def iter_rows(
-    source: str, notes: list[str] | None = None, unpack: Unpack | None = None
-) -> Iterator[Row | Rejected]:
+def iter_rows(source: str, notes: list[str] | None = None, unpack: Unpack | None = None) -> Iterator[Row | Rejected]:
     """The rows of `source` in order; a row that cannot be decoded comes as `Rejected`.
 
     JSON lines are streamed; other formats are read as their libraries read them. notes: where given, text that is no

@@ -180,7 +180,7 @@ class Answers:
             self.baselines.add(who)
 
     def joined(self) -> dict[str, dict[str, Judgement]]:
-        """Judge -> case -> its verdict; of several what most of them say. Raises DataError for rows that stand twice."""
+        """Judge -> case -> its verdict; of several what most say. Raises DataError for rows that stand twice."""
         for who, (row, first, case_id) in self._equal.items():
             if who not in self._asked_again:
                 raise DataError(
@@ -230,7 +230,7 @@ class Answers:
             known = kind if kind in ("schema", "truncated") else "schema"
             return Unparsed(case_id, "", "the label is not one of the scale", kind=known)  # type: ignore[arg-type]
         # Nothing is there to be unreadable: the judge gave no verdict, for whatever reason.
-        known = kind if kind in KINDS else self.scale.failure(cell)
+        known = kind if kind in KINDS else "format" if is_own(self.table) else self.scale.failure(cell)
         reason = plain(self.reader.cell(row, "reason"))
         if not reason or (
             len(reason.split()) > 1 and not is_own(self.table)

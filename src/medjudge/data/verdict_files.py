@@ -269,6 +269,10 @@ def _respelt(file: VerdictFile, new: Mapping[str, str]) -> VerdictFile:
         },
         facts={new.get(case_id, case_id): facts for case_id, facts in file.facts.items()},
         completions={(who, new.get(case_id, case_id)): text for (who, case_id), text in file.completions.items()},
+        repeats={
+            who: {new.get(case_id, case_id): labels for case_id, labels in by_case.items()}
+            for who, by_case in file.repeats.items()
+        },
     )
 
 
@@ -376,8 +380,10 @@ def _selects(table: Table, name: str) -> bool:
 
 def _check_failures(table: Table, reader: Reader, judges: Mapping[str, str], reading: Reading) -> None:
     """Raises DataError where rows say that a judge failed, hold a verdict all the same, and no option decides."""
-    if table.format or "error" in reading.columns or not any(
-        isinstance(value, dict | list) for row in table.rows[:N_SHOWN] for value in row.values.values()
+    if (
+        table.format
+        or "error" in reading.columns
+        or not any(isinstance(value, dict | list) for row in table.rows[:N_SHOWN] for value in row.values.values())
     ):
         return
     filled = [any(plain(reader.at(row, path)) for path in judges.values()) for row in table.rows]

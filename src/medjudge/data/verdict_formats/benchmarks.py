@@ -41,9 +41,7 @@ def _read_reward(rows: list[Row], asked: Asked, source: str) -> Layout:
                 result = 1.0 if chosen > rejected else 0.0 if chosen < rejected else 0.5
         words = {1.0: "A", 0.0: "B", 0.5: "tie"} if as_pair else {1.0: 1, 0.0: 0, 0.5: "tie"}
         verdict = None if result is None else words.get(result)
-        laid.append(
-            added(row, {BETTER: verdict, TRUTH: words[1.0], FAILED: "" if verdict is not None else "no score"})
-        )
+        laid.append(added(row, {BETTER: verdict, TRUTH: words[1.0], FAILED: "" if verdict is not None else "no score"}))
     columns = {
         "id": "id" if unique(rows, "id") else CASE,
         "label": BETTER,
@@ -108,14 +106,14 @@ def _read_llmbar(rows: list[Row], asked: Asked, source: str) -> Layout:
     for at, row in enumerate(rows, start=1):
         for order, said in _orders(row):
             winner = SIDES.get(plain(items(said).get("winner")))
-            columns = {
+            computed = {
                 BETTER: winner,
                 TRUTH: SIDES.get(plain(row.values.get("label"))),
                 ORDER: order,
                 FAILED: "" if winner else "no winner",
                 CASE: f"row {at}",
             }
-            laid.append(added(row, columns))
+            laid.append(added(row, computed))
     columns = {
         "id": CASE,
         "label": BETTER,

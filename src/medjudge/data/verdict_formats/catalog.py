@@ -7,7 +7,6 @@ from typing import Any
 
 from medjudge.data.rows import Row
 from medjudge.data.verdict_formats import (
-    annotations,
     benchmarks,
     deepeval,
     graders,
@@ -18,6 +17,7 @@ from medjudge.data.verdict_formats import (
     people,
     preferences,
     promptfoo,
+    traces,
 )
 from medjudge.data.verdict_formats.layout import N_LOOKED_AT, Asked, Format, Layout
 from medjudge.errors import ConfigError, DataError, did_you_mean
@@ -39,9 +39,9 @@ FORMATS: dict[str, Format] = {
         preferences.MT_BENCH_VOTES,
         people.ARGILLA,
         people.LABEL_STUDIO,
-        annotations.LANGFUSE,
-        annotations.PHOENIX,
-        annotations.MLFLOW,
+        traces.LANGFUSE,
+        traces.PHOENIX,
+        traces.MLFLOW,
         health.HELM,
         health.HEALTHBENCH,
         graders.PROMETHEUS,
@@ -119,5 +119,7 @@ def laid_out(rows: list[Row], asked: Asked, source: str, chosen: str = AUTO) -> 
             f"{source}: it is {one.title} ({reason}), but holds no verdict. Expected at least one: name another file, "
             f"or read it as plain rows with --format {PLAIN}."
         )
+    if asked.gold_elsewhere:
+        layout.columns["gold"] = ""
     layout.notes.insert(0, f"{source} recognised as {one.title} ({one.name}): {reason}.")
     return one, layout

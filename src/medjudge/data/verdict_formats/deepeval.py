@@ -34,7 +34,9 @@ def _read(rows: list[Row], asked: Asked, source: str) -> Layout:
             failed = metric.get("error") or ("no score" if score is None else "")
             verdict = score if asked.scores else metric.get("success")
             laid.append(
-                added(row, {VERDICT: None if failed else verdict, METRIC: metric.get("name") or "metric", FAILED: failed})
+                added(
+                    row, {VERDICT: None if failed else verdict, METRIC: metric.get("name") or "metric", FAILED: failed}
+                )
             )
     columns = {
         "id": "name" if unique(rows, "name") else "order",

@@ -27,7 +27,16 @@ from medjudge.errors import DataError
 
 SCORE, METRIC, FAILED, CASE, TRUTH = "score", "metric", "failure", "case", "target"
 RAGAS_FIELDS = frozenset(
-    "user_input response reference retrieved_contexts reference_contexts rubrics multi_responses id".split()
+    [
+        "user_input",
+        "response",
+        "reference",
+        "retrieved_contexts",
+        "reference_contexts",
+        "rubrics",
+        "multi_responses",
+        "id",
+    ]
 )
 
 
@@ -84,7 +93,8 @@ def _read_ragas(rows: list[Row], asked: Asked, source: str) -> Layout:
             value = finite(row.values.get(name))
             laid.append(
                 added(
-                    row, {SCORE: value, METRIC: name, FAILED: "" if value is not None else "no score", CASE: f"row {at}"}
+                    row,
+                    {SCORE: value, METRIC: name, FAILED: "" if value is not None else "no score", CASE: f"row {at}"},
                 )
             )
     columns = {"id": ids or CASE, "label": SCORE, "judge": METRIC, "error": FAILED, "confidence": ""}
@@ -127,8 +137,8 @@ def _read_cje(rows: list[Row], asked: Asked, source: str) -> Layout:
     for row in rows:
         score = finite(row.values.get("judge_score"))
         parts = [plain(row.values.get("prompt_id")), plain(row.values.get("draw_idx"))]
-        columns = {SCORE: score, FAILED: "" if score is not None else "no score", CASE: "|".join(parts)}
-        laid.append(added(row, columns))
+        computed = {SCORE: score, FAILED: "" if score is not None else "no score", CASE: "|".join(parts)}
+        laid.append(added(row, computed))
     columns = {
         # Draws of one prompt are different answers to it, and so different cases.
         "id": CASE if several else "prompt_id",
@@ -139,14 +149,12 @@ def _read_cje(rows: list[Row], asked: Asked, source: str) -> Layout:
     }
     if several:
         columns["group"] = "prompt_id"
-    if asked.gold_elsewhere:
-        del columns["gold"]
     if len(asked.labels) == 2 and not asked.scores:
         found = [score for row in laid if (score := finite(row.values[SCORE])) is not None]
         if any(0 < score < 1 for score in found):
             raise DataError(
-                f"{source}: judge_score and oracle_label of CJE are scores from 0 to 1, expected labels. Say from where "
-                "on they are the positive label: --threshold 0.5 --gold-threshold 0.5."
+                f"{source}: judge_score and oracle_label of CJE are scores from 0 to 1, expected labels. Say from "
+                "where on they are the positive label: --threshold 0.5 --gold-threshold 0.5."
             )
     return Layout(laid, columns, {"judge_score": SCORE}, [])
 

@@ -50,8 +50,8 @@ def _read_helm(rows: list[Row], asked: Asked, source: str) -> Layout:
     laid = []
     for row, juror, criterion, score in said:
         value = or_none(score)
-        columns = {SCORE: value, JUROR: juror, CRITERION: criterion, FAILED: "" if value is not None else "no score"}
-        laid.append(added(row, columns))
+        computed = {SCORE: value, JUROR: juror, CRITERION: criterion, FAILED: "" if value is not None else "no score"}
+        laid.append(added(row, computed))
     columns = {"id": "instance.id", "label": SCORE, "judge": JUROR, "error": FAILED, "confidence": ""}
     notes = []
     if len(criteria) > 1:
@@ -79,7 +79,13 @@ def _read_healthbench(rows: list[Row], asked: Asked, source: str) -> Layout:
         said = next((get(row.values, path) for path in _VERDICTS if has(row.values, path)), None)
         case = "|".join(plain(row.values.get(part)) for part in ("prompt_id", "completion_id", "rubric"))
         laid.append(added(row, {PHYSICIANS: vote, MET: or_none(said), "prompt, completion and rubric": case}))
-    columns = {"id": "prompt, completion and rubric", "gold": PHYSICIANS, "confidence": "", "error": "", "generator": ""}
+    columns = {
+        "id": "prompt, completion and rubric",
+        "gold": PHYSICIANS,
+        "confidence": "",
+        "error": "",
+        "generator": "",
+    }
     names = [plain(row.values.get("completion_id")) for row in rows]
     if all(names) and len(set(names)) == len(names):
         columns["id"] = "completion_id"

@@ -1,4 +1,4 @@
-"""Logs of inspect_ai: `.eval` archives and JSON logs. A sample has a score by each scorer; experts are a scorer, too."""
+"""Logs of inspect_ai: `.eval` archives and JSON logs. Each scorer scores a sample; experts are a scorer, too."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ def _read(rows: list[Row], asked: Asked, source: str) -> Layout:
             error = row.values.get("error") if name not in items(row.values.get("scores")) else None
             for key, cell in cells.items():
                 answer = None if cell == NO_ANSWER and NO_ANSWER not in asked.labels else or_none(cell)
-                columns = {VALUE: answer, NAME: f"{name}.{key}" if key else name, ERROR: error}
+                computed = {VALUE: answer, NAME: f"{name}.{key}" if key else name, ERROR: error}
                 if by_edit:
-                    columns[EXPERT] = _part(given, key)
+                    computed[EXPERT] = _part(given, key)
                 elif expert is not None:
-                    columns[EXPERT] = _part(or_none(_values(row, expert)[1]), key)
-                laid.append(added(row, columns))
+                    computed[EXPERT] = _part(or_none(_values(row, expert)[1]), key)
+                laid.append(added(row, computed))
     columns = {"id": "id", "label": VALUE, "judge": NAME, "error": ERROR, "repeat": "epoch", "confidence": ""}
     if by_edit or expert is not None:
         columns["gold"] = EXPERT

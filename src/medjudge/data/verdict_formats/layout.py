@@ -22,8 +22,24 @@ Meaning = Literal["", "sides", "pair"]
 N_LOOKED_AT = 20
 """First rows that a reader looks at to know its file."""
 GOLD_NAMES = frozenset(
-    "gold gold_label expert expert_label experts human human_label human_score human_verdict clinician physician "
-    "physician_label doctor annotator reference_label ground_truth_label".split()
+    [
+        "gold",
+        "gold_label",
+        "expert",
+        "expert_label",
+        "experts",
+        "human",
+        "human_label",
+        "human_score",
+        "human_verdict",
+        "clinician",
+        "physician",
+        "physician_label",
+        "doctor",
+        "annotator",
+        "reference_label",
+        "ground_truth_label",
+    ]
 )
 """Keys under which people add experts' labels to the inputs of another program."""
 PEOPLE = re.compile(r"(?i)expert|human|clinician|physician|doctor|nurse|annotat|reviewer|\bgold|precomputed|\brater")
@@ -158,9 +174,7 @@ def tied_experts(n_tied: int, n: int) -> list[str]:
     """A note on cases on which as many people say one thing as another."""
     if not n_tied:
         return []
-    return [
-        f"On {n_tied:,} of {n:,} cases the experts tie: these have no expert label. Elsewhere it is what most of them say."
-    ]
+    return [f"On {n_tied:,} of {n:,} cases the experts tie: these have no expert label. Elsewhere it is what most say."]
 
 
 def gold_path(rows: Sequence[Row], inside: Sequence[str], asked: Asked, source: str) -> str | None:
@@ -181,7 +195,9 @@ def gold_path(rows: Sequence[Row], inside: Sequence[str], asked: Asked, source: 
     last = {path.rpartition(".")[2]: path for path in reversed(found)}
     if len(last) > 1:
         shown = " or ".join(f"--gold {path}" for path in last.values())
-        raise DataError(f"{source}: {' and '.join(last.values())} may each hold the experts' labels. Name one: {shown}.")
+        raise DataError(
+            f"{source}: {' and '.join(last.values())} may each hold the experts' labels. Name one: {shown}."
+        )
     return next(iter(last.values()), None)
 
 

@@ -32,7 +32,9 @@ def _read(rows: list[Row], asked: Asked, source: str) -> Layout:
     if all(found is not None for found in choices):
         named = _option_names(rows, choices, asked)
         laid = [
-            _chosen(row, found, names) for row, found, names in zip(rows, choices, named, strict=True) if found is not None
+            _chosen(row, found, names)
+            for row, found, names in zip(rows, choices, named, strict=True)
+            if found is not None
         ]
         note = (
             f"{source}: the verdict is the option with the highest log-likelihood, its confidence the share of its "

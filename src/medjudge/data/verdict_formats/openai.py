@@ -88,7 +88,7 @@ def _answer(choice: Values, asked: Asked, scale: Scale) -> dict[str, object]:
 
 
 def _probability(choice: Values, label: str, scale: Scale) -> float | None:
-    """The label's share of the probability of all labels, at the first token that is one; None where that is unknown."""
+    """The label's share of the probability of all labels, at the first token that is one; None where it is unknown."""
     for token in objects(get(choice, "logprobs.content")):
         if scale.read(tidy(plain(token.get("token")))) != label:
             continue

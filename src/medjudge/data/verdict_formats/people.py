@@ -38,7 +38,9 @@ def _questions(rows: Sequence[Values]) -> list[str]:
 
 def _is_argilla(rows: Sequence[Values]) -> str:
     names = _questions(rows)
-    if not names or not any(f"{names[0]}.responses.status" in row or f"{names[0]}.responses.users" in row for row in rows):
+    if not names or not any(
+        f"{names[0]}.responses.status" in row or f"{names[0]}.responses.users" in row for row in rows
+    ):
         return ""
     return f"its rows have {names[0]}.suggestion and {names[0]}.responses"
 
@@ -84,8 +86,6 @@ def _read_argilla(rows: list[Row], asked: Asked, source: str) -> Layout:
     scores = [number(score) for row in rows if (score := row.values.get(f"{name}.suggestion.score")) is not None]
     if scores and all(score is not None and 0 <= score <= 1 for score in scores):
         columns["confidence"] = f"{name}.suggestion.score"
-    if asked.gold_elsewhere:
-        del columns["gold"]
     same = {name: PEOPLE_SAY, f"{name}.responses": PEOPLE_SAY}
     return Layout(laid, columns, same, tied_experts(n_tied, len(rows)))
 
@@ -130,14 +130,14 @@ def _read_studio(rows: list[Row], asked: Asked, source: str) -> Layout:
             results = objects(one.get("result"))
             pairs |= any(result.get("type") == "pairwise" for result in results)
             sure = number(one.get("score"))
-            columns = {
+            computed = {
                 SAID: _answers(results).get(name),
                 SURE: sure if sure is not None and 0 <= sure <= 1 else None,
                 WHO: one.get("model_version"),
                 PEOPLE_SAY: vote,
                 EACH: given,
             }
-            laid.append(added(row, columns))
+            laid.append(added(row, computed))
     versions = {plain(row.values[WHO]) for row in laid} - {""}
     if len(versions) == 1:
         # A task without a prediction is one on which the only model said nothing.
@@ -154,8 +154,6 @@ def _read_studio(rows: list[Row], asked: Asked, source: str) -> Layout:
     }
     if versions:
         columns["judge"] = WHO
-    if asked.gold_elsewhere:
-        del columns["gold"]
     same = {name: PEOPLE_SAY}
     return Layout(laid, columns, same, tied_experts(n_tied, len(rows)), meaning="pair" if pairs else "")
 

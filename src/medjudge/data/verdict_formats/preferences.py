@@ -1,4 +1,4 @@
-"""Which of two answers is better, as AlpacaEval and MT-Bench write it, and the scores of MT-Bench. Verdicts are A, B, tie."""
+"""AlpacaEval and MT-Bench: which of two answers is better, as A, B or tie, and the scores of MT-Bench."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def _read_single(rows: list[Row], asked: Asked, source: str) -> Layout:
         score = finite(row.values.get("score"))
         failed = score is None or score < 0
         parts = [plain(row.values.get("question_id")), plain(row.values.get("model")), plain(row.values.get("turn"))]
-        columns = {SCORE: None if failed else row.values.get("score"), FAILED: "no score" if failed else ""}
-        laid.append(added(row, {**columns, CASE: "|".join(parts), JUDGE: _judge_name(row)}))
+        computed = {SCORE: None if failed else row.values.get("score"), FAILED: "no score" if failed else ""}
+        laid.append(added(row, {**computed, CASE: "|".join(parts), JUDGE: _judge_name(row)}))
     columns = {
         "id": CASE,
         "label": SCORE,
@@ -122,9 +122,7 @@ def _read_pair(rows: list[Row], asked: Asked, source: str) -> Layout:
         # One order that failed leaves no verdict, as in the benchmark's own count.
         failed = None in games
         side = None if failed else games[0] if games[0] == games[1] else "tie"
-        laid.append(
-            added(row, {BETTER: side, FAILED: "error" if failed else "", CASE: name, JUDGE: _judge_name(row)})
-        )
+        laid.append(added(row, {BETTER: side, FAILED: "error" if failed else "", CASE: name, JUDGE: _judge_name(row)}))
     columns = {
         "id": CASE,
         "label": BETTER,
@@ -134,7 +132,9 @@ def _read_pair(rows: list[Row], asked: Asked, source: str) -> Layout:
         "confidence": "",
         "generator": "",
     }
-    changed = [row for row in laid if row.values[BETTER] == "tie" and row.values["g1_winner"] != row.values["g2_winner"]]
+    changed = [
+        row for row in laid if row.values[BETTER] == "tie" and row.values["g1_winner"] != row.values["g2_winner"]
+    ]
     notes = [
         f"{source}: a case is question_id|model|model|turn, the models by name; {PAIR_NOTE} Orders that disagree are a "
         f"tie, as in the benchmark: {len(changed):,} of {len(laid):,}."

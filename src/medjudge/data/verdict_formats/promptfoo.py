@@ -54,13 +54,13 @@ def _read(rows: list[Row], asked: Asked, source: str) -> Layout:
             parts += [system] if len(set(systems)) > 1 else []
             parts += [f"prompt {plain(row.values.get('promptIdx'))}"] if len(prompts) > 1 else []
         failure = _failure(row)
-        columns = {
+        computed = {
             PASSED: None if failure else or_none(get(row.values, said)),
             FAILED: failure,
             CASE: "|".join(parts),
             SYSTEM: system,
         }
-        laid.append(added(row, columns))
+        laid.append(added(row, computed))
     columns = {"id": CASE, "label": PASSED, "error": FAILED, "generator": SYSTEM, "judge": "", "confidence": ""}
     if not by_description and len(set(systems)) * len(prompts) > 1:
         columns["group"] = "testIdx"

@@ -25,7 +25,13 @@ from medjudge.data.verdict_formats.layout import (
 )
 from medjudge.errors import DataError
 
-VALUE, NAME, TRACE, FAILED, EXPERTS = "annotation's value", "annotation's name", "trace", "failure", "experts' annotation"
+VALUE, NAME, TRACE, FAILED, EXPERTS = (
+    "annotation's value",
+    "annotation's name",
+    "trace",
+    "failure",
+    "experts' annotation",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +66,8 @@ def _joined(notes: Sequence[_Note], asked: Asked, source: str) -> Layout:
     if people and not asked.gold_elsewhere and asked.gold is None and None in gold_of.values():
         if all(name is None for name in gold_of.values()):
             raise DataError(
-                f"{source}: people annotated {', '.join(names[:8])}, models {', '.join(list(gold_of)[:8])}: which belong "
-                f"together is not said. Name the people's: {' or '.join(f'--gold {name}' for name in names[:3])}."
+                f"{source}: people annotated {', '.join(names[:8])}, models {', '.join(list(gold_of)[:8])}: which "
+                f"belong together is not said. Name the people's: {' or '.join(f'--gold {name}' for name in names[:3])}."
             )
         models = [note for note in models if gold_of[note.name] is not None]
     votes: dict[tuple[str, str], list[Any]] = {}
@@ -77,7 +83,7 @@ def _joined(notes: Sequence[_Note], asked: Asked, source: str) -> Layout:
     for note in models:
         who = f"{note.name} ({note.who})" if note.who else note.name
         met[note.trace, who] = met.get((note.trace, who), 0) + 1
-        columns = {
+        computed = {
             VALUE: None if note.failed else note.value,
             NAME: who,
             # Under several names one trace holds several questions, and so several cases.
@@ -87,7 +93,7 @@ def _joined(notes: Sequence[_Note], asked: Asked, source: str) -> Layout:
             "time": met[note.trace, who],
         }
         if note.row is not None:
-            laid.append(added(note.row, columns))
+            laid.append(added(note.row, computed))
     columns = {
         "id": TRACE,
         "label": VALUE,
@@ -100,7 +106,7 @@ def _joined(notes: Sequence[_Note], asked: Asked, source: str) -> Layout:
     }
     if people and not asked.gold_elsewhere:
         columns["gold"] = EXPERTS
-    same = {name: EXPERTS for name in names}
+    same = dict.fromkeys(names, EXPERTS)
     return Layout(laid, columns, same, tied_experts(n_tied, len(votes)), meaning="sides")
 
 
