@@ -99,12 +99,15 @@ Seed = Annotated[int, typer.Option(help="Seed of every resampling.")]
 
 HELP = """Measure any judge's verdicts against the experts: no model is needed, and any program may have made them.
 
-Files of inspect_ai, lm-eval, promptfoo and many more are recognised (--list-formats); of other tables the columns are
-named. What was read as what is printed first. Nothing is guessed where two readings are possible.
+Files of inspect_ai, lm-eval, promptfoo and many others are recognised.
 
-A file of another program:
+What was read as what is printed first. Nothing is guessed where two readings are possible.
+
+A file of another program, and the list of them:
 
 score log.eval --labels I,C --out scored
+
+score --list-formats
 
 Columns id, label and gold in one file:
 

@@ -143,7 +143,7 @@ def archived_objects(path: Path) -> Iterator[tuple[str, Any]]:
                 if left < 0 or len(text) > LARGEST_SAMPLE:
                     raise DataError(
                         f"{path}: it unpacks to more than {LARGEST_SAMPLE >> 20} MiB a sample, or "
-                        f"{MOST_UNPACKED >> 30} GiB in all, expected a log of verdicts. Split it: inspect log convert, or take fewer samples."
+                        f"{MOST_UNPACKED >> 30} GiB in all, expected a log of verdicts. Take fewer samples."
                     )
                 value = json.loads(text)
                 if isinstance(value, dict):

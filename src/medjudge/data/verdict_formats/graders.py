@@ -68,7 +68,7 @@ def _metrics(rows: Sequence[Values]) -> list[str]:
         name
         for name in names
         if name not in RAGAS_FIELDS
-        and name.casefold() not in GOLD_NAMES
+        and not GOLD_NAMES.fullmatch(name)
         and any(finite(row.get(name)) is not None for row in rows)
         and all(row.get(name) is None or isinstance(row.get(name), bool) or _is_amount(row.get(name)) for row in rows)
     ]

@@ -21,25 +21,8 @@ Meaning = Literal["", "sides", "pair"]
 
 N_LOOKED_AT = 20
 """First rows that a reader looks at to know its file."""
-GOLD_NAMES = frozenset(
-    [
-        "gold",
-        "gold_label",
-        "expert",
-        "expert_label",
-        "experts",
-        "human",
-        "human_label",
-        "human_score",
-        "human_verdict",
-        "clinician",
-        "physician",
-        "physician_label",
-        "doctor",
-        "annotator",
-        "reference_label",
-        "ground_truth_label",
-    ]
+GOLD_NAMES = re.compile(
+    r"(?i)(gold|experts?|human|clinician|physician|reference_label|ground_truth_label)((?<!label)_(label|score|verdict))?"
 )
 """Keys under which people add experts' labels to the inputs of another program."""
 PEOPLE = re.compile(r"(?i)expert|human|clinician|physician|doctor|nurse|annotat|reviewer|\bgold|precomputed|\brater")
@@ -189,7 +172,7 @@ def gold_path(rows: Sequence[Row], inside: Sequence[str], asked: Asked, source: 
         for outer in inside:
             node = row.values if not outer else get(row.values, outer)
             for key in items(node):
-                if key.casefold() in GOLD_NAMES:
+                if GOLD_NAMES.fullmatch(key):
                     found.setdefault(f"{outer}.{key}" if outer else key)
     # One key is often repeated, in a test's inputs and in the row's.
     last = {path.rpartition(".")[2]: path for path in reversed(found)}

@@ -67,7 +67,8 @@ def _joined(notes: Sequence[_Note], asked: Asked, source: str) -> Layout:
         if all(name is None for name in gold_of.values()):
             raise DataError(
                 f"{source}: people annotated {', '.join(names[:8])}, models {', '.join(list(gold_of)[:8])}: which "
-                f"belong together is not said. Name the people's: {' or '.join(f'--gold {name}' for name in names[:3])}."
+                "belong together is not said. Name the people's: "
+                f"{' or '.join(f'--gold {name}' for name in names[:3])}."
             )
         models = [note for note in models if gold_of[note.name] is not None]
     votes: dict[tuple[str, str], list[Any]] = {}
