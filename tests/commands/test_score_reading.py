@@ -742,13 +742,13 @@ def test_layouts_of_other_programs(path: str, labels: str, given: dict[str, Any]
         (
             "d03_promptfoo/results.jsonl",
             "no,yes",
-            {"columns": {"label": "gradingResult.pass"}, "gold": "vars.expert"},
+            {"format": "rows", "columns": {"label": "gradingResult.pass"}, "gold": "vars.expert"},
             "graderError",
         ),
         (
             "d04_deepeval/test_run_20260901_100000.json",
             "no,yes",
-            {"columns": {"label": "success"}, "gold": "metadata.expert"},
+            {"format": "rows", "columns": {"label": "success"}, "gold": "metadata.expert"},
             "metricsData",
         ),
         (
@@ -760,7 +760,7 @@ def test_layouts_of_other_programs(path: str, labels: str, given: dict[str, Any]
         (
             "d09_argilla/records.json",
             "no,yes",
-            {"columns": {"label": "same.suggestion"}, "gold": "same.responses"},
+            {"format": "rows", "columns": {"label": "same.suggestion"}, "gold": "same.responses"},
             "24 lists",
         ),
         (
@@ -769,8 +769,8 @@ def test_layouts_of_other_programs(path: str, labels: str, given: dict[str, Any]
             {"columns": {"label": "judge_score"}, "gold": "oracle_label"},
             "--gold-threshold",
         ),
-        ("d15_rewardbench/scores.json", "0,1", {}, "Labels stand in: results"),
-        ("d15_llmbar/result.json", "1,2", {"gold": "label"}, "swap = False.winner"),
+        ("d15_rewardbench/scores.json", "0,1", {"format": "rows"}, "Labels stand in: results"),
+        ("d15_llmbar/result.json", "1,2", {"format": "rows", "gold": "label"}, "swap = False.winner"),
     ],
 )
 def test_layouts_that_need_a_word_stop(path: str, labels: str, given: dict[str, Any], message: str) -> None:

@@ -279,6 +279,9 @@ def _read(sources: Sequence[str | Rows], contract: TaskContract | LabelScale, op
     check_where([*tables.values(), *([gold_table] if gold_table else [])], where)
     expert = None
     if gold_table is not None:
+        # Experts' labels of pairs are written as the program writes its verdicts, whoever made their file.
+        meant = {table.meaning for table in tables.values()}
+        gold_table.meaning = gold_table.meaning or (meant.pop() if len(meant) == 1 else "")
         expert = read_gold(
             gold_table, gold_scale, columns=options.gold_columns, inputs=inputs, group_fields=group_fields
         )
