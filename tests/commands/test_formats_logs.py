@@ -297,7 +297,8 @@ def test_openai_batch_keeps_kinds_apart(tmp_path: Path) -> None:
         batch(5, "perhaps"),
         *(batch(i, "yes") for i in range(6, 12)),
     ]
-    gold = write_lines(tmp_path / "g.jsonl", [{"id": f"c{i}", "gold": "yes"} for i in range(13)])
+    # The experts' file may call the case as the program does.
+    gold = write_lines(tmp_path / "g.jsonl", [{"custom_id": f"c{i}", "gold": "yes"} for i in range(13)])
     scored = read(f"b={write_lines(tmp_path / 'b.jsonl', rows)}", gold=gold)
     kinds = {"schema": 1, "truncated": 1, "refused": 1, "failed": 1, "absent": 1}
     assert unanswered(scored, "b") == kinds

@@ -26,6 +26,7 @@ def test_alpaca_eval(tmp_path: Path) -> None:
     human = [{"instruction": f"c{i}", "preference": {"A": 1, "B": 2}[SIDES[i]]} for i in range(6)]
     gold = write_json(tmp_path / "human.json", human)
     mapped = {"id": "instruction", "gold": "preference"}
+    assert accuracy(read(path, "1,2", gold=gold), "judge") == 3 / 6
     scored = read(path, "A,B,tie", gold=gold, gold_columns=mapped)
     assert said(scored, "judge") == {f"c{i}": label or "(failed)" for i, label in enumerate(SAID)}
     assert accuracy(scored, "judge") == 3 / 6

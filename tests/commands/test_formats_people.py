@@ -182,6 +182,7 @@ def test_healthbench_meta_evaluation(tmp_path: Path) -> None:
         scored = read(f"g={path}", "false,true", gold=gold, columns=columns, gold_columns=gold_columns)
         assert accuracy(scored, "g") == RIGHT
         assert scored.results.n_groups == 3
+    assert accuracy(read(f"g={path}", "false,true", gold=gold), "g") == RIGHT
     # The reply beside the physicians' labels needs no second file.
     both = [{**row, "grading_response": {"criteria_met": met[SAID[i]]}} for i, row in enumerate(meta)]
     assert accuracy(read(f"g={write_lines(tmp_path / 'both.jsonl', both)}", "no,yes"), "g") == RIGHT

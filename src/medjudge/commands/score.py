@@ -283,7 +283,12 @@ def _read(sources: Sequence[str | Rows], contract: TaskContract | LabelScale, op
         meant = {table.meaning for table in tables.values()}
         gold_table.meaning = gold_table.meaning or (meant.pop() if len(meant) == 1 else "")
         expert = read_gold(
-            gold_table, gold_scale, columns=options.gold_columns, inputs=inputs, group_fields=group_fields
+            gold_table,
+            gold_scale,
+            columns=options.gold_columns,
+            inputs=inputs,
+            group_fields=group_fields,
+            ids=[table.columns["id"] for table in tables.values() if "id" in table.columns],
         )
     reading = Reading(
         columns,

@@ -171,17 +171,23 @@ def read_gold(
     columns: Mapping[str, str] | None = None,
     inputs: Sequence[str] = (),
     group_fields: Sequence[str] = (),
+    ids: Sequence[str] = (),
 ) -> GoldFile:
     """Expert labels by case id. Cells without a label are cases that no expert rated.
 
-    columns: field of `GOLD_FIELDS` or of `inputs` -> path. inputs: fields of the task that are kept where the file has
-    them; group_fields: those of them that make a group where no column names one. Raises as `read_verdicts`.
+    ids: what the files of verdicts call the case, for a file that has neither of the usual names. columns: field of
+    `GOLD_FIELDS` or of `inputs` -> path. inputs: fields of the task that are kept where the file has them;
+    group_fields: those of them that make a group where no column names one. Raises as `read_verdicts`.
     """
     table = source if isinstance(source, Table) else load_table(source)
     known = {name: FIELDS[name] for name in GOLD_FIELDS} | {name: (name,) for name in inputs}
+    known["id"] = (*FIELDS["id"], *ids)
     mapped = columns or {}
-    if "gold" in table.columns:
+    if table.format:
         kept = {name: path for name, path in table.columns.items() if name in GOLD_FIELDS and path}
+        # Verdicts in the file that is named as the experts' are the experts'.
+        if "gold" not in kept and table.columns.get("label"):
+            kept["gold"] = table.columns["label"]
         mapped = {**kept, **{name: table.same.get(path, path) for name, path in mapped.items()}}
     scale = _as_meant(scale, table)
     settled = settle_columns(table, known, mapped, "--gold-map")
@@ -198,7 +204,7 @@ def read_gold(
     facts: dict[str, Facts] = {}
     for at, (row, case_id) in enumerate(zip(table.rows, ids, strict=True)):
         # A log has a row for each of several judges, and the experts' label in each of them.
-        if case_id in facts and table.format and "gold" in table.columns:
+        if case_id in facts and table.format:
             facts[case_id] = merged(case_id, facts[case_id], reader.facts(row, inputs), row.place)
             continue
         if case_id in facts:

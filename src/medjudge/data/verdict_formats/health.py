@@ -81,7 +81,7 @@ def _read_healthbench(rows: list[Row], asked: Asked, source: str) -> Layout:
         laid.append(added(row, {PHYSICIANS: vote, MET: or_none(said), "prompt, completion and rubric": case}))
     columns = {
         "id": "prompt, completion and rubric",
-        "gold": PHYSICIANS,
+        "gold": PHYSICIANS if any(has(row.values, "binary_labels") for row in rows) else "",
         "confidence": "",
         "error": "",
         "generator": "",
@@ -94,6 +94,13 @@ def _read_healthbench(rows: list[Row], asked: Asked, source: str) -> Layout:
     columns["label"] = MET if any(has(row.values, path) for row in rows for path in _VERDICTS) else ""
     same = {"binary_labels": PHYSICIANS, **dict.fromkeys(_VERDICTS, MET)}
     return Layout(laid, columns, same, tied_experts(n_tied, len(rows)), meaning="sides")
+
+
+def _is_healthbench(rows: Sequence[Values]) -> str:
+    labels = having("binary_labels", one_of=("anonymized_physician_ids", "rubric"))
+    replies = having(one_of=_VERDICTS[:2])
+    named = having(one_of=("completion_id", "prompt_id"))
+    return labels(rows) or (named(rows) and replies(rows))
 
 
 _VERDICTS = ("grading_response.criteria_met", "grader_response.criteria_met", "criteria_met")
@@ -111,6 +118,6 @@ HEALTHBENCH = Format(
     "healthbench",
     "HealthBench's meta-evaluation",
     "medjudge score grader.jsonl --labels false,true --gold meta.jsonl",
-    having("binary_labels", one_of=("anonymized_physician_ids", "rubric")),
+    _is_healthbench,
     _read_healthbench,
 )

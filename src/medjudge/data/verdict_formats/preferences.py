@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from medjudge.data.cells import id_text, tidy
 from medjudge.data.rows import Row
 from medjudge.data.sources import plain
@@ -9,6 +11,7 @@ from medjudge.data.verdict_formats.layout import (
     Asked,
     Format,
     Layout,
+    Values,
     added,
     finite,
     gold_path,
@@ -63,6 +66,17 @@ def _read_alpaca(rows: list[Row], asked: Asked, source: str) -> Layout:
         columns["gold"] = path
     notes = [f"{source}: {PAIR_NOTE} A preference between 1 and 2 is read as the nearer one, 1.5 as a tie."]
     return Layout(laid, columns, {"preference": BETTER}, notes, meaning="pair")
+
+
+def _is_alpaca(rows: Sequence[Values]) -> str:
+    """Also a file of people's preferences, which may hold no more than these two columns."""
+    given = [row.get("preference") for row in rows]
+    amounts = [value for value in map(finite, given) if value is not None]
+    if not amounts or not all(1 <= value <= 2 for value in amounts):
+        return ""
+    if any(value is not None and finite(value) is None and plain(value) for value in given):
+        return ""
+    return having("instruction", "preference")(rows)
 
 
 def _one_per(rows: list[Row], path: str) -> bool:
@@ -165,7 +179,7 @@ ALPACA_EVAL = Format(
     "alpaca_eval",
     "annotations of AlpacaEval",
     "medjudge score annotations.json --labels A,B --gold human.json",
-    having("instruction", "output_1", "output_2", "preference"),
+    _is_alpaca,
     _read_alpaca,
 )
 MT_BENCH_SINGLE = Format(
