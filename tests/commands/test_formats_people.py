@@ -118,6 +118,10 @@ def test_phoenix(tmp_path: Path) -> None:
     scored = read(write_lines(tmp_path / "annotations.jsonl", rows))
     assert said(scored, "same") == by_case(SAID)
     assert accuracy(scored, "same") == RIGHT
+    # As the client's frame has it, in CSV.
+    names = {"span_id": "context.span_id", "name": "annotation_name", "label": "result.label", "score": "result.score"}
+    pd.DataFrame(rows).rename(columns=names).to_csv(tmp_path / "frame.csv", index=False)
+    assert accuracy(read(str(tmp_path / "frame.csv")), "same") == RIGHT
 
 
 def test_mlflow(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from medjudge.data.verdict_formats.layout import (
     Layout,
     Values,
     added,
+    entries,
     finite,
     get,
     has,
@@ -20,7 +21,6 @@ from medjudge.data.verdict_formats.layout import (
     items,
     objects,
     sides_of,
-    texts,
     unique,
 )
 
@@ -66,7 +66,7 @@ def _is_reward(rows: Sequence[Values]) -> str:
 def _read_judge_bench(rows: list[Row], asked: Asked, source: str) -> Layout:
     laid = []
     for row in rows:
-        for at, judgement in enumerate(texts(row.values.get("judgments")), start=1):
+        for at, judgement in enumerate(entries(row.values.get("judgments")), start=1):
             side = SIDES.get(plain(items(judgement).get("decision")))
             # The second judgement saw the answers the other way round.
             side = FLIPPED.get(side or "") if at == 2 else side

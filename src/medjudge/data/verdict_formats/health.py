@@ -13,6 +13,7 @@ from medjudge.data.verdict_formats.layout import (
     Layout,
     Values,
     added,
+    entries,
     get,
     gold_path,
     has,
@@ -20,7 +21,6 @@ from medjudge.data.verdict_formats.layout import (
     items,
     majority,
     or_none,
-    texts,
     tied_experts,
 )
 
@@ -74,7 +74,7 @@ def _is_helm(rows: Sequence[Values]) -> str:
 def _read_healthbench(rows: list[Row], asked: Asked, source: str) -> Layout:
     laid, n_tied = [], 0
     for row in rows:
-        vote, tied = majority(texts(row.values.get("binary_labels")))
+        vote, tied = majority(entries(row.values.get("binary_labels")))
         n_tied += tied
         said = next((get(row.values, path) for path in _VERDICTS if has(row.values, path)), None)
         case = "|".join(plain(row.values.get(part)) for part in ("prompt_id", "completion_id", "rubric"))

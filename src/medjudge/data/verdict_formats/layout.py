@@ -105,14 +105,14 @@ def get(values: object, path: str, default: Any = None) -> Any:
     return default if found is MISSING else found
 
 
-def texts(values: object) -> list[Any]:
+def entries(values: object) -> list[Any]:
     """A list as it is, anything else as no list."""
     return values if isinstance(values, list) else []
 
 
 def objects(values: object) -> list[Values]:
     """The objects of a list."""
-    return [value for value in texts(values) if isinstance(value, Mapping)]
+    return [value for value in entries(values) if isinstance(value, Mapping)]
 
 
 def items(values: object) -> dict[str, Any]:

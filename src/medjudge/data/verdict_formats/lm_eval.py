@@ -14,11 +14,11 @@ from medjudge.data.verdict_formats.layout import (
     Format,
     Layout,
     added,
+    entries,
     finite,
     get,
     having,
     items,
-    texts,
 )
 
 ANSWER, CHOSEN, TARGET, REPEAT = "filtered_resps", "likeliest option", "target option", "response"
@@ -44,7 +44,7 @@ def _read(rows: list[Row], asked: Asked, source: str) -> Layout:
         return Layout(laid, columns, {"target": TARGET}, [note])
     laid = []
     for row in rows:
-        answers = texts(row.values.get(ANSWER))
+        answers = entries(row.values.get(ANSWER))
         several = answers[0] if len(answers) == 1 and isinstance(answers[0], list) else answers
         laid += [added(row, {"answer": answer, REPEAT: at}) for at, answer in enumerate(several or [None], start=1)]
     columns |= {"label": "answer", "repeat": REPEAT, "confidence": ""}
@@ -53,7 +53,7 @@ def _read(rows: list[Row], asked: Asked, source: str) -> Layout:
 
 def _log_probs(row: Row) -> list[float] | None:
     """The log-likelihood of each option, None where the row is no choice."""
-    pairs = texts(row.values.get(ANSWER))
+    pairs = entries(row.values.get(ANSWER))
     if len(pairs) < 2 or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
         return None
     if not all(isinstance(pair[1], bool) or plain(pair[1]).casefold() in ("true", "false") for pair in pairs):
@@ -82,7 +82,7 @@ def _texts_of(row: Row, n: int) -> list[str]:
             return [tidy(plain(text)) for text in found]
     arguments = row.values.get("arguments")
     ends = [get(one, "arg_1", "") for one in items(arguments).values()] or [
-        pair[1] for pair in texts(arguments) if isinstance(pair, list) and len(pair) == 2
+        pair[1] for pair in entries(arguments) if isinstance(pair, list) and len(pair) == 2
     ]
     return [tidy(plain(text)) for text in ends] if len(ends) == n else [""] * n
 

@@ -15,6 +15,7 @@ from medjudge.data.verdict_formats.layout import (
     Layout,
     Values,
     added,
+    entries,
     finite,
     get,
     gold_path,
@@ -23,7 +24,6 @@ from medjudge.data.verdict_formats.layout import (
     items,
     objects,
     or_none,
-    texts,
 )
 from medjudge.errors import DataError
 from medjudge.records import Verdict
@@ -166,7 +166,7 @@ def _is_api(rows: Sequence[Values]) -> str:
 
 
 def _is_batch(rows: Sequence[Values]) -> str:
-    if not any(texts(get(row, "response.body.choices")) for row in rows):
+    if not any(entries(get(row, "response.body.choices")) for row in rows):
         return ""
     return having("custom_id", "response")(rows)
 

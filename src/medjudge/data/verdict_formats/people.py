@@ -14,13 +14,13 @@ from medjudge.data.verdict_formats.layout import (
     Layout,
     Values,
     added,
+    entries,
     get,
     has,
     having,
     items,
     majority,
     objects,
-    texts,
     tied_experts,
     unique,
 )
@@ -68,8 +68,8 @@ def _read_argilla(rows: list[Row], asked: Asked, source: str) -> Layout:
     name = _one_question(_questions([row.values for row in rows]), asked, source, (".responses", ".suggestion"))
     laid, n_tied = [], 0
     for row in rows:
-        given = texts(row.values.get(f"{name}.responses"))
-        states = texts(row.values.get(f"{name}.responses.status")) or ["submitted"] * len(given)
+        given = entries(row.values.get(f"{name}.responses"))
+        states = entries(row.values.get(f"{name}.responses.status")) or ["submitted"] * len(given)
         # A draft is not sent yet, and a discarded answer is none.
         kept = [one for one, state in zip(given, states, strict=False) if state == "submitted"]
         vote, tied = majority(kept)

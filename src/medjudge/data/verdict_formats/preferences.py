@@ -13,11 +13,11 @@ from medjudge.data.verdict_formats.layout import (
     Layout,
     Values,
     added,
+    entries,
     finite,
     gold_path,
     having,
     majority,
-    texts,
     tied_experts,
 )
 
@@ -87,7 +87,7 @@ def _one_per(rows: list[Row], path: str) -> bool:
 
 def _judge_name(row: Row) -> str:
     judge = row.values.get("judge")
-    return plain(texts(judge)[0]) if texts(judge) else plain(judge)
+    return plain(entries(judge)[0]) if entries(judge) else plain(judge)
 
 
 def _read_single(rows: list[Row], asked: Asked, source: str) -> Layout:

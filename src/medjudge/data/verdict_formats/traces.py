@@ -133,7 +133,9 @@ def _read_phoenix(rows: list[Row], asked: Asked, source: str) -> Layout:
     notes = []
     for row in rows:
         values = row.values
-        label, score = values.get("label"), or_none(values.get("score"))
+        # A frame of the client has the columns `result.label` and `result.score`.
+        label = get(values, "label", get(values, "result.label"))
+        score = or_none(get(values, "score", get(values, "result.score")))
         value = score if asked.scores or label is None else label
         trace = plain(values.get("span_id") or values.get("context.span_id") or values.get("trace_id"))
         by_person = plain(values.get("annotator_kind")).upper() == "HUMAN"
@@ -178,6 +180,12 @@ def _where(column: str, known: set[str], *paths: str) -> Callable[[Sequence[Valu
     return recognise
 
 
+def _is_phoenix(rows: Sequence[Values]) -> str:
+    if not having("annotator_kind", one_of=("label", "result.label", "score", "result.score"))(rows):
+        return ""
+    return _where("annotator_kind", {"HUMAN", "LLM", "CODE"}, "annotator_kind")(rows)
+
+
 LANGFUSE = Format(
     "langfuse",
     "scores of Langfuse",
@@ -189,7 +197,7 @@ PHOENIX = Format(
     "phoenix",
     "annotations of Phoenix",
     "medjudge score annotations.jsonl --labels no,yes",
-    _where("annotator_kind", {"HUMAN", "LLM", "CODE"}, "annotator_kind", "label"),
+    _is_phoenix,
     _read_phoenix,
 )
 MLFLOW = Format(
