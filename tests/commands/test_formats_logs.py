@@ -142,6 +142,16 @@ def test_inspect_ai_edits_by_people(tmp_path: Path) -> None:
     assert said(part, "model_graded_qa")["c2"] == "I"
 
 
+def test_inspect_ai_samples_that_ended_in_an_error_failed(tmp_path: Path) -> None:
+    samples = [sample(i) for i in range(6)]
+    del samples[0]["scores"]
+    samples[0] |= {"error": {"message": "timed out"}, "metadata": {}}
+    samples[1]["scores"]["model_graded_qa"]["value"] = "N"
+    scored = read(archive(tmp_path / "log.eval", samples), "I,C")
+    assert unanswered(scored, "model_graded_qa") == {"failed": 2}  # case 0 has no expert either
+    assert gold_of(scored)["c0"] is None
+
+
 def test_an_archive_that_unpacks_to_too_much_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for zstd in (False, True):
         path = archive(tmp_path / f"{zstd}.eval", [sample(0, target="a" * 2**20)], zstd=zstd)

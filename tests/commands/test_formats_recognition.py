@@ -9,8 +9,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
+import medjudge
 from medjudge.cli import main
 from medjudge.commands.score import ScoreOptions, label_scale, score
 from medjudge.data.rows import Row
@@ -179,6 +181,19 @@ def test_conditions_hold_for_what_a_reader_makes_of_rows(tmp_path: Path) -> None
     scored = read(path, where=["metricsData.name=x", "metadata.part=1"])
     assert list(said(scored, "x")) == ["c1", "c3", "c5"]
     assert set(scored.results.of_role("model")) == {"x"}
+
+
+def test_frames_of_other_programs_are_recognised_in_python() -> None:
+    frame = pd.DataFrame(
+        [
+            {"user_input": f"q{i}", "response": "-", "faithfulness": 0.2 + 0.6 * (i % 2), "expert": "yes"}
+            for i in range(6)
+        ]
+    )
+    scores = medjudge.score(frame, labels=["no", "yes"], threshold=0.5, n_resamples=20)
+    assert scores.results.models["faithfulness"].metrics["accuracy"].value == 0.5
+    with pytest.raises(MedjudgeError, match="no column 'label'"):
+        medjudge.score(frame, labels=["no", "yes"], format="rows")
 
 
 # --- small inputs beside the project ----------------------------------------------------------------------------------

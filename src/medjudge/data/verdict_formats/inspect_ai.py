@@ -35,9 +35,11 @@ def _container(tree: Values) -> list[Any] | None:
 
 
 def _recognise(rows: Sequence[Values]) -> str:
-    if not all(isinstance(row.get("scores"), dict) for row in rows if row.get("error") is None):
+    # A sample that ended in an error has no scores.
+    scored = [row for row in rows if not row.get("error")]
+    if not all(isinstance(row.get("scores"), dict) for row in scored):
         return ""
-    return having("id", "epoch", "scores", "target")(rows) or having("id", "epoch", "error", "target")(rows)
+    return having("id", "epoch", "scores", "target")(scored) and having("id", "epoch", "target")(rows)
 
 
 def _read(rows: list[Row], asked: Asked, source: str) -> Layout:
