@@ -126,6 +126,8 @@ def test_judge_bench_turns_the_second_order_round(tmp_path: Path) -> None:
     assert said(scored, "gpt") == {"c0": "A", "c1": "(tied)", "c2": "B", "c3": "A"}
     assert accuracy(scored, "gpt") == 2 / 4
     assert scored.results.repeats["gpt"].consistent.value == pytest.approx(2 / 3)
+    rows.append({**rows[0], "pair_id": "c4", "judgments": []})
+    assert unanswered(read(write_lines(tmp_path / "p.jsonl", rows), "A,B"), "gpt") == {"tied": 1, "absent": 1}
 
 
 def test_llmbar_both_orders(tmp_path: Path) -> None:

@@ -73,6 +73,8 @@ def test_label_studio(tmp_path: Path) -> None:
     scored = read(path)
     assert said(scored, "gpt") == by_case(SAID, "")
     assert accuracy(scored, "gpt") == RIGHT
+    scored = read(write_json(tmp_path / "part.json", [*tasks, {**tasks[0], "id": 9, "predictions": []}]))
+    assert unanswered(scored, "gpt") == {"failed": 1, "absent": 1}
     # One that an editor marked as the truth outweighs the other.
     for task in tasks:
         task["annotations"][1] |= {"was_cancelled": False, "ground_truth": True, "result": choice("no")}
@@ -96,6 +98,13 @@ def test_langfuse(tmp_path: Path) -> None:
     scored = read(write_json(tmp_path / "scores.json", {"data": rows, "meta": {"page": 1}}))
     assert said(scored, "same") == by_case(SAID)
     assert accuracy(scored, "same") == RIGHT
+    # A trace that people annotated and the judge did not is one that the judge left out; other names are said.
+    rows += [note("ANNOTATION", 9, "yes"), note("EVAL", 0, "yes", "toxic")]
+    scored = read(write_json(tmp_path / "more.json", {"data": rows}))
+    assert unanswered(scored, "same") == {"failed": 1, "absent": 1}
+    assert accuracy(scored, "same") == 3 / 7
+    assert any("people did not annotate it: toxic" in line for line in scored.results.read_as)
+    del rows[-2:]
     # Numbers 0 and 1 of a yes/no score; the only name of the experts is theirs whatever the judge's is called.
     for row in rows:
         row["dataType"] = "BOOLEAN"

@@ -30,7 +30,7 @@ from medjudge.data.columns import (
 )
 from medjudge.data.sources import plain
 from medjudge.data.verdict_cells import MIN_READ, N_SHOWN, ROLE, Answers, Facts, Reader
-from medjudge.data.verdict_formats.layout import meanings
+from medjudge.data.verdict_formats.layout import NO_VERDICT, meanings
 from medjudge.errors import ConfigError, DataError
 from medjudge.records import Case, Judgement
 
@@ -128,7 +128,7 @@ def read_verdicts(
     answers = Answers(table, scale, reader, tuple(judges.values()))
     facts: dict[str, Facts] = {}
     for at, (row, case_id) in enumerate(zip(table.rows, ids, strict=True)):
-        for name, path in judges.items():
+        for name, path in judges.items() if NO_VERDICT not in row.values else ():
             answers.add(row, case_id, (reader.text(row, "judge") if "judge" in columns else "") or name, path)
         now = reader.facts(row, reading.inputs)
         now = replace(now, group=groups.keys[at]) if groups.keys else now

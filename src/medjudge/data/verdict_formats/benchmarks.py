@@ -8,6 +8,7 @@ from typing import Any
 from medjudge.data.rows import Row
 from medjudge.data.sources import plain
 from medjudge.data.verdict_formats.layout import (
+    NO_VERDICT,
     Asked,
     Format,
     Layout,
@@ -66,11 +67,14 @@ def _is_reward(rows: Sequence[Values]) -> str:
 def _read_judge_bench(rows: list[Row], asked: Asked, source: str) -> Layout:
     laid = []
     for row in rows:
-        for at, judgement in enumerate(entries(row.values.get("judgments")), start=1):
+        truth = SIDES.get(plain(row.values.get("label")))
+        judgements = entries(row.values.get("judgments"))
+        if not judgements:
+            laid.append(added(row, {NO_VERDICT: True, BETTER: None, TRUTH: truth, JUDGE: "", FAILED: ""}))
+        for at, judgement in enumerate(judgements, start=1):
             side = SIDES.get(plain(items(judgement).get("decision")))
             # The second judgement saw the answers the other way round.
             side = FLIPPED.get(side or "") if at == 2 else side
-            truth = SIDES.get(plain(row.values.get("label")))
             who = get(judgement, "judgment.judge_model") or row.values.get("judge_name")
             laid.append(
                 added(
@@ -104,11 +108,14 @@ def _orders(row: Row) -> list[tuple[str, Any]]:
 def _read_llmbar(rows: list[Row], asked: Asked, source: str) -> Layout:
     laid = []
     for at, row in enumerate(rows, start=1):
+        truth = SIDES.get(plain(row.values.get("label")))
+        if not _orders(row):
+            laid.append(added(row, {NO_VERDICT: True, BETTER: None, TRUTH: truth, CASE: f"row {at}", FAILED: ""}))
         for order, said in _orders(row):
             winner = SIDES.get(plain(items(said).get("winner")))
             computed = {
                 BETTER: winner,
-                TRUTH: SIDES.get(plain(row.values.get("label"))),
+                TRUTH: truth,
                 ORDER: order,
                 FAILED: "" if winner else "no winner",
                 CASE: f"row {at}",

@@ -6,6 +6,7 @@ from typing import Any
 
 from medjudge.data.rows import Row
 from medjudge.data.verdict_formats.layout import (
+    NO_VERDICT,
     Asked,
     Format,
     Layout,
@@ -29,7 +30,10 @@ def _container(tree: Values) -> list[Any] | None:
 def _read(rows: list[Row], asked: Asked, source: str) -> Layout:
     laid = []
     for row in rows:
-        for metric in objects(row.values.get("metricsData")):
+        metrics = objects(row.values.get("metricsData"))
+        if not metrics:
+            laid.append(added(row, {NO_VERDICT: True, VERDICT: None, METRIC: "", FAILED: ""}))
+        for metric in metrics:
             score = or_none(metric.get("score"))
             failed = metric.get("error") or ("no score" if score is None else "")
             verdict = score if asked.scores else metric.get("success")

@@ -19,6 +19,8 @@ from medjudge.tasks.contract import TaskContract
 Values = Mapping[str, Any]
 Meaning = Literal["", "sides", "pair"]
 
+NO_VERDICT = "no verdict here"
+"""A column of rows that hold a case and its experts' label, and no judge's row: for the judges the case is absent."""
 N_LOOKED_AT = 20
 """First rows that a reader looks at to know its file."""
 GOLD_NAMES = re.compile(

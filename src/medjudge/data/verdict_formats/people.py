@@ -9,6 +9,7 @@ from medjudge.data.cells import number
 from medjudge.data.rows import Row
 from medjudge.data.sources import plain
 from medjudge.data.verdict_formats.layout import (
+    NO_VERDICT,
     Asked,
     Format,
     Layout,
@@ -125,7 +126,9 @@ def _read_studio(rows: list[Row], asked: Asked, source: str) -> Layout:
         given = [_answers(one.get("result")).get(name) for one in truths]
         vote, tied = majority(given)
         n_tied += tied
-        predictions: list[Mapping[str, Any]] = objects(row.values.get("predictions")) or [{}]
+        predictions: list[Mapping[str, Any]] = objects(row.values.get("predictions"))
+        if not predictions:
+            laid.append(added(row, {NO_VERDICT: True, SAID: None, SURE: None, WHO: "", PEOPLE_SAY: vote, EACH: given}))
         for one in predictions:
             results = objects(one.get("result"))
             pairs |= any(result.get("type") == "pairwise" for result in results)
@@ -139,11 +142,6 @@ def _read_studio(rows: list[Row], asked: Asked, source: str) -> Layout:
             }
             laid.append(added(row, computed))
     versions = {plain(row.values[WHO]) for row in laid} - {""}
-    if len(versions) == 1:
-        # A task without a prediction is one on which the only model said nothing.
-        laid = [added(row, {WHO: next(iter(versions))}) for row in laid]
-    elif versions:
-        laid = [row for row in laid if row.values[WHO]]
     columns = {
         "id": "id" if unique(rows, "id") else "data.id",
         "label": SAID,

@@ -9,6 +9,7 @@ from typing import Any
 from medjudge.data.rows import Row
 from medjudge.data.sources import plain
 from medjudge.data.verdict_formats.layout import (
+    NO_VERDICT,
     Asked,
     Format,
     Layout,
@@ -56,13 +57,12 @@ def _joined(notes: Sequence[_Note], asked: Asked, source: str) -> Layout:
     models = [note for note in notes if not note.by_person and note.row is not None]
     names = list(dict.fromkeys(note.name for note in people))
     gold_of: dict[str, str | None] = {}
-    for judge in dict.fromkeys(note.name for note in models):
-        if asked.gold in names:
-            gold_of[judge] = asked.gold
-        elif judge in names:
-            gold_of[judge] = judge
-        else:
-            gold_of[judge] = names[0] if len(names) == 1 else None
+    more: list[str] = []
+    judges = list(dict.fromkeys(note.name for note in models))
+    # The only name that people used is every judge's truth, unless a judge has that name itself.
+    only = names[0] if len(names) == 1 and names[0] not in judges else None
+    for judge in judges:
+        gold_of[judge] = asked.gold if asked.gold in names else judge if judge in names else only
     if people and not asked.gold_elsewhere and asked.gold is None and None in gold_of.values():
         if all(name is None for name in gold_of.values()):
             raise DataError(
@@ -70,7 +70,9 @@ def _joined(notes: Sequence[_Note], asked: Asked, source: str) -> Layout:
                 "belong together is not said. Name the people's: "
                 f"{' or '.join(f'--gold {name}' for name in names[:3])}."
             )
+        left_out = [name for name, gold in gold_of.items() if gold is None]
         models = [note for note in models if gold_of[note.name] is not None]
+        more = [f"{source}: left out, for people did not annotate it: {', '.join(left_out[:8])}."]
     votes: dict[tuple[str, str], list[Any]] = {}
     for note in people:
         votes.setdefault((note.trace, note.name), []).append(note.value)
@@ -95,6 +97,16 @@ def _joined(notes: Sequence[_Note], asked: Asked, source: str) -> Layout:
         }
         if note.row is not None:
             laid.append(added(note.row, computed))
+    judged = {(note.trace, gold_of[note.name]) for note in models}
+    for note in people:
+        # What people annotated and no model did is a case that the models left out.
+        if note.row is None or note.name not in gold_of.values() or (note.trace, note.name) in judged:
+            continue
+        judged.add((note.trace, note.name))
+        names_of = [judge for judge, gold in gold_of.items() if gold == note.name]
+        for judge in names_of if several else names_of[:1]:
+            computed = {TRACE: f"{note.trace}|{judge}" if several else note.trace, NO_VERDICT: True}
+            laid.append(added(note.row, {**computed, EXPERTS: truths[note.trace, note.name]}))
     columns = {
         "id": TRACE,
         "label": VALUE,
@@ -108,7 +120,7 @@ def _joined(notes: Sequence[_Note], asked: Asked, source: str) -> Layout:
     if people and not asked.gold_elsewhere:
         columns["gold"] = EXPERTS
     same = dict.fromkeys(names, EXPERTS)
-    return Layout(laid, columns, same, tied_experts(n_tied, len(votes)), meaning="sides")
+    return Layout(laid, columns, same, [*more, *tied_experts(n_tied, len(votes))], meaning="sides")
 
 
 def _read_langfuse(rows: list[Row], asked: Asked, source: str) -> Layout:
