@@ -191,7 +191,7 @@ def _lines(path: Path) -> Generator[bytes, None, None]:
         ) from None
 
 
-def _json_lines(path: Path, notes: list[str] | None, unpack: Unpack | None) -> Iterator[Row | Rejected]:
+def _json_lines(path: Path, notes: list[str] | None, unpack: Unpack | None = None) -> Iterator[Row | Rejected]:
     n_lines = 0
     lines = _lines(path)
     for n_lines, raw in enumerate(lines, start=1):
@@ -238,7 +238,7 @@ def _object_row(value: object, place: str, *, escapes: bool) -> Row | Rejected:
     return Row(place, value)
 
 
-def _json_rows(path: Path, notes: list[str] | None, unpack: Unpack | None) -> Iterator[Row | Rejected]:
+def _json_rows(path: Path, notes: list[str] | None, unpack: Unpack | None = None) -> Iterator[Row | Rejected]:
     text = _text(path, notes)
     try:
         tree = json.loads(text)
