@@ -19,7 +19,7 @@ from medjudge.data.verdict_formats import (
     promptfoo,
     traces,
 )
-from medjudge.data.verdict_formats.layout import N_LOOKED_AT, Asked, Format, Layout
+from medjudge.data.verdict_formats.layout import N_LOOKED_AT, NO_VERDICT, Asked, Format, Layout
 from medjudge.errors import ConfigError, DataError, did_you_mean
 
 AUTO, PLAIN = "auto", "rows"
@@ -114,7 +114,7 @@ def laid_out(rows: list[Row], asked: Asked, source: str, chosen: str = AUTO) -> 
         return None
     one, reason = known
     layout = one.read(rows, asked, source)
-    if not layout.rows:
+    if all(NO_VERDICT in row.values for row in layout.rows):
         raise DataError(
             f"{source}: it is {one.title} ({reason}), but holds no verdict. Expected at least one: name another file, "
             f"or read it as plain rows with --format {PLAIN}."
