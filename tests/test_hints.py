@@ -34,6 +34,7 @@ PRINTED_BY = {
     "data/paths.py": ("score",),
     "data/verdict_cells.py": ("score",),
     "data/verdict_files.py": ("score",),
+    **{f"data/verdict_formats/{path.name}": ("score",) for path in (SOURCE / "data" / "verdict_formats").glob("*.py")},
     "training/trl_adapter.py": ("run", "demo"),
     "runs/output_folder.py": ("evaluate", "probe", "score"),
     "runs/pipeline.py": ("run",),

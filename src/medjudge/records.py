@@ -61,11 +61,11 @@ class Unparsed:
     completion: str
     reason: str
     """Why, without text of the case: "expected one <answer> block, found 0"."""
-    kind: Literal["format", "schema", "truncated", "refused", "failed"] = "format"
+    kind: Literal["format", "schema", "truncated", "refused", "failed", "tied"] = "format"
     """`format`: the outer form is unreadable (not JSON, no tags). `schema`: the form is right, its content is not.
 
     `truncated`: unreadable, and cut off at the token limit. `refused`: the model or its provider declined to answer.
-    `failed`: no answer came at all."""
+    `failed`: no answer came at all. `tied`: several verdicts on the case, and as many for one label as for another."""
 
 
 Judgement = Verdict | Unparsed

@@ -337,7 +337,7 @@ def test_rows_that_are_absent_and_rows_without_a_label_give_one_headline(tmp_pat
     (tmp_path / "empty").mkdir()
     absent = scored(tmp_path / "absent", gold, A=a, B=dict(b))
     empty = scored(tmp_path / "empty", gold, A=a, B={key: b.get(key) for key in gold})
-    for results, kind in ((absent, "absent"), (empty, "format")):
+    for results, kind in ((absent, "absent"), (empty, "failed")):
         assert accuracy(results, "A") == 0.75
         assert accuracy(results, "B") == 0.55
         assert results.models["B"].metrics["accuracy_on_schema"].value == pytest.approx(11 / 12)

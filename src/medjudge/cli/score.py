@@ -17,14 +17,38 @@ from medjudge.cli.app import (
 )
 from medjudge.errors import ConfigError
 
+
+def _list_formats(asked: bool) -> None:
+    """Prints every format with its shortest command, and ends the program."""
+    if not asked:
+        return
+    from medjudge.data.verdict_formats.catalog import listing
+
+    for name, title, command in listing():
+        typer.echo(f"{name}: {title}\n    {command} --out scored")
+    typer.echo("Square brackets: where the file holds the experts' labels under another name. See docs/score.md.")
+    raise typer.Exit
+
+
 # Names of the options, so that the command below can be read at a glance.
 Verdicts = Annotated[
     list[str],
-    typer.Argument(help="Files of verdicts: JSONL, JSON, CSV, Excel, Parquet; NAME=PATH names a file's judge."),
+    typer.Argument(
+        help="Files of verdicts: tables, or what another program wrote (--list-formats); NAME=PATH names the judge."
+    ),
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder for results.json, verdicts.jsonl and the page.")]
 Gold = Annotated[
     str | None, typer.Option("--gold", help="A file of expert labels, or the verdict files' column of them.")
+]
+Format = Annotated[
+    str, typer.Option("--format", help="Whose files these are: `auto`, `rows`, or a name of --list-formats.")
+]
+ListFormats = Annotated[
+    bool,
+    typer.Option(
+        "--list-formats", help="List the formats, with a command each, and stop.", is_eager=True, callback=_list_formats
+    ),
 ]
 Task = Annotated[str | None, typer.Option("--task", help="The task whose labels are used.")]
 Labels = Annotated[str | None, typer.Option(help="Or the labels themselves: `no,yes`, lowest first.")]
@@ -35,7 +59,7 @@ Mapping = Annotated[
     typer.Option(
         "--map",
         help="FIELD=COLUMN, or `FIELD=` for none. Fields: id, label (the verdict), gold, confidence, generator, "
-        "group, judge, error. `a.b`, `a[0].b`, `a[*].b` reach inside, `a+b` joins two.",
+        "group, judge, error, repeat. `a.b`, `a[0].b`, `a[*].b` reach inside, `a+b` joins two.",
     ),
 ]
 Judge = Annotated[
@@ -79,12 +103,29 @@ Family = Annotated[
     list[str] | None, typer.Option(help="NAME=FAMILY of a judge or generator: is a judge kinder to its own?")
 ]
 ConfidenceMax = Annotated[float, typer.Option(help="What stands for certainty: 1, or 100.", min=1e-9, callback=finite)]
+MinRead = Annotated[
+    float,
+    typer.Option(
+        help="Share of a judge's filled cells that must be labels; with less, nothing is measured.",
+        min=0.0,
+        max=1.0,
+        callback=finite,
+    ),
+]
 Reference = Annotated[str | None, typer.Option(help="The judge that the others are compared with.")]
 Seed = Annotated[int, typer.Option(help="Seed of every resampling.")]
 
 HELP = """Measure any judge's verdicts against the experts: no model is needed, and any program may have made them.
 
-Which columns were read as what is printed first. Nothing is guessed where two readings are possible.
+Files of inspect_ai, lm-eval, promptfoo and many others are recognised.
+
+What was read as what is printed first. Nothing is guessed where two readings are possible.
+
+A file of another program, and the list of them:
+
+score log.eval --labels I,C --out scored
+
+score --list-formats
 
 Columns id, label and gold in one file:
 
@@ -122,6 +163,8 @@ score v.csv --labels no,yes --scores probability --threshold-rule sensitivity=0.
 def score(
     verdicts: Verdicts,
     out: Out,
+    form: Format = "auto",
+    list_formats: ListFormats = False,
     gold: Gold = None,
     task: Task = None,
     labels: Labels = None,
@@ -143,6 +186,7 @@ def score(
     train_where: TrainWhere = None,
     family: Family = None,
     confidence_max: ConfidenceMax = 1.0,
+    min_read: MinRead = 0.5,
     reference: Reference = None,
     seed: Seed = 42,
     overrides: Overrides = None,
@@ -181,6 +225,8 @@ def score(
         train_where=train_where or [],
         families=parse_options(family or [], "--family takes NAME=FAMILY"),
         confidence_max=confidence_max,
+        format=form,
+        min_read=min_read,
         reference=reference,
         seed=seed,
     )

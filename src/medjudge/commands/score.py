@@ -18,7 +18,7 @@ from medjudge.data.leakage import LeakageReport, check_leakage
 from medjudge.data.rater_cells import settled
 from medjudge.data.ratings import GoldRule, ratings_sentence
 from medjudge.data.sources import parse_where, read_source
-from medjudge.data.verdict_cells import MIN_READ, Facts
+from medjudge.data.verdict_cells import MIN_PARTNERS, MIN_READ, Facts
 from medjudge.data.verdict_files import (
     GoldFile,
     Reading,
@@ -31,11 +31,14 @@ from medjudge.data.verdict_files import (
     slice_names,
     to_cases,
 )
+from medjudge.data.verdict_formats.catalog import AUTO, PLAIN, check_name
+from medjudge.data.verdict_formats.layout import Asked
 from medjudge.data.verdict_rows import VerdictRow, write_verdicts
 from medjudge.errors import ConfigError, DataError
 from medjudge.inference.embeddings import embed_or_why_not
 from medjudge.metrics.baselines import BASELINES, EARLIER, Baselines, every_baseline, without_names_of
-from medjudge.metrics.result_types import Results
+from medjudge.metrics.repeats import repeat_consistency, repeat_sentence
+from medjudge.metrics.result_types import RepeatResult, Results
 from medjudge.metrics.score_results import ScoreKind
 from medjudge.metrics.summary import AnalysisOptions, TrainingRows, summarise
 from medjudge.metrics.wording import counted
@@ -89,6 +92,10 @@ class ScoreOptions:
     train_where: Sequence[str] = ()
     families: Mapping[str, str] = field(default_factory=dict)
     confidence_max: float = 1.0
+    format: str = AUTO
+    """The program that wrote the files: a name of `verdict_formats.catalog.FORMATS`, `rows`, or as the files tell."""
+    min_read: float = MIN_READ
+    """Share of a judge's filled cells that must be labels; less is a mistake in reading, and stops."""
     reference: str | None = None
     level: float = 0.95
     n_resamples: int = 2000
@@ -115,6 +122,8 @@ class MoreScoreOptions(TypedDict, total=False):
     train_where: Sequence[str]
     families: Mapping[str, str]
     confidence_max: float
+    format: str
+    min_read: float
     reference: str | None
     level: float
     n_resamples: int
@@ -237,8 +246,16 @@ def score(
         ),
         scored=scored,
     )
-    statements = [*results.statements, *statements, *read.statements, *baselines.notes]
-    results = results.model_copy(update={"statements": tuple(statements), "read_as": read.read_as})
+    groups = {case.case_id: case.group for case in cases}
+    repeats = {
+        name: repeat_consistency(
+            {case_id: given for case_id, given in labels.items() if case_id in groups}, groups, level=options.level
+        )
+        for name, labels in read.repeats.items()
+    }
+    about_repeats = [_repeats_sentence(name, result) for name, result in repeats.items()]
+    said = (*results.statements, *statements, *about_repeats, *read.statements, *baselines.notes)
+    results = results.model_copy(update={"statements": said, "read_as": read.read_as, "repeats": repeats})
     return Scored(results, cases, {**read.judgements, **baselines.judgements, **own}, read.completions)
 
 
@@ -279,6 +296,8 @@ class _Read:
     split: str
     read_as: tuple[str, ...]
     statements: tuple[str, ...]
+    repeats: dict[str, Mapping[str, Sequence[str | None]]]
+    """Judge -> case -> its labels, where it has several verdicts on one case."""
 
 
 def _read(sources: Sequence[str | Rows], contract: TaskContract | LabelScale, options: ScoreOptions) -> _Read:
@@ -295,7 +314,19 @@ def _read(sources: Sequence[str | Rows], contract: TaskContract | LabelScale, op
     gold_scale = Scale(contract.labels, options.aliases, options.gold_threshold, contract.positive, nearest)
     gold_source, columns = _gold_source(options)
     where = parse_where(options.where)
-    gold_table = load_table(gold_source, where) if gold_source is not None else None
+    check_name(options.format)
+    asked = Asked(
+        contract.labels,
+        options.threshold is not None,
+        columns.get("gold"),
+        gold_source is not None,
+        contract if isinstance(contract, TaskContract) else None,
+    )
+    gold_table = None
+    if gold_source is not None:
+        # The experts' file is recognised by itself: that of the verdicts is often another program's.
+        of_gold = Asked(contract.labels, options.gold_threshold is not None)
+        gold_table = load_table(gold_source, where, of_gold, AUTO, ("gold", options.gold_columns.get("gold", "")))
     named = [_named(source) for source in sources]
     tables: dict[str, Table] = {}
     for _, source in named:
@@ -305,12 +336,22 @@ def _read(sources: Sequence[str | Rows], contract: TaskContract | LabelScale, op
                 f"{name} is named twice: expected each file once. For several columns of one file name each of them: "
                 "--judge NAME=COLUMN."
             )
-        tables[name] = load_table(source, where)
+        # Several columns of verdicts are named by hand: the file is plain rows.
+        form = PLAIN if options.judges and options.format == AUTO else options.format
+        tables[name] = load_table(source, where, asked, form, ("label", columns.get("label", "")))
     check_where([*tables.values(), *([gold_table] if gold_table else [])], where)
     expert = None
     if gold_table is not None:
+        # Experts' labels of pairs are written as the program writes its verdicts, whoever made their file.
+        meant = {table.meaning for table in tables.values()}
+        gold_table.meaning = gold_table.meaning or (meant.pop() if len(meant) == 1 else "")
         expert = read_gold(
-            gold_table, gold_scale, columns=options.gold_columns, inputs=inputs, group_fields=group_fields
+            gold_table,
+            gold_scale,
+            columns=options.gold_columns,
+            inputs=inputs,
+            group_fields=group_fields,
+            ids=[table.columns["id"] for table in tables.values() if "id" in table.columns],
         )
     reading = Reading(
         columns,
@@ -319,10 +360,11 @@ def _read(sources: Sequence[str | Rows], contract: TaskContract | LabelScale, op
         group_fields,
         options.confidence_max,
         ids_needed=gold_table is not None or len(tables) > 1,
+        min_read=options.min_read,
     )
     files = {
-        path: read_verdicts(table, scale, reading, judge=name, gold=gold_scale)
-        for (name, _), (path, table) in zip(named, tables.items(), strict=True)
+        path: read_verdicts(table, scale, reading, judge=name, is_named=source != given, gold=gold_scale)
+        for given, (name, source), (path, table) in zip(sources, named, tables.items(), strict=True)
     }
     if expert is None and not any("gold" in file.columns for file in files.values()):
         first = next(iter(tables.values()))
@@ -381,6 +423,7 @@ def _joined(files: Mapping[str, VerdictFile], expert: GoldFile | None, gold_name
             *_without_partner(judgements, in_gold, out_of_gold),
             *([f"Left out by --where: {counted(len(left_out), 'case')} of the expert file."] if left_out else []),
         ),
+        {name: labels for file in files.values() for name, labels in file.repeats.items()},
     )
 
 
@@ -396,7 +439,7 @@ def _check_partners(
     for name, answers in judgements.items():
         ids = {one.case_id for one in answers} - out_of_gold
         shared = ids & in_gold
-        if not ids or (shared and len(shared) >= MIN_READ * min(len(ids), len(in_gold))):
+        if not ids or (shared and len(shared) >= MIN_PARTNERS * min(len(ids), len(in_gold))):
             continue
         few = f"only {len(shared):,} of {len(ids):,} verdicts of {name} have" if shared else f"no verdict of {name} has"
         raise DataError(
@@ -490,6 +533,12 @@ def _without_partner(
                 f"{_shown(alone)}): left out of its agreement."
             )
     return sentences
+
+
+def _repeats_sentence(name: str, result: RepeatResult) -> str:
+    sentence = repeat_sentence(name, result)
+    more = f" and {len(result.tied) - N_SHOWN:,} more" if len(result.tied) > N_SHOWN else ""
+    return f"{sentence} ({_shown(result.tied)}{more})." if result.tied else sentence
 
 
 def _shown(ids: Sequence[str] | set[str]) -> str:

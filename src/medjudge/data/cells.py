@@ -41,6 +41,11 @@ PAIRS = (
 """What programs and people call the two sides of one question: (false, true)."""
 NO_VALUE = frozenset({"nan", "null", "<na>", "#n/a", "[]", "{}"})
 """How programs write that there is nothing, unless it is a label."""
+FAILURES = {
+    "refused": frozenset({"refused", "refusal", "declined", "content_filter", "content filter"}),
+    "failed": frozenset({"error", "timeout", "timed out", "exception"}),
+}
+"""Kind of a missing verdict -> what programs write in its place, unless it is a label."""
 LONGEST_VALUE = 24
 N_VALUES = 10
 MIN_OTHER_NAMES = 0.05
@@ -125,7 +130,16 @@ class Scale:
                 f"scores are read as the nearest of more than two labels, expected numbers as labels, got "
                 f"{', '.join(self.labels)}. Give --labels 1,2,3 --ordered or the like, or two labels."
             )
+        by_folded: dict[str, str] = {}
         for value, label in self.aliases.items():
+            own = self._label_of(value)
+            before = by_folded.setdefault(_folded(value), label)
+            if before != label or (label and own not in (None, self._label_of(label))):
+                other = own if before == label else before or "no verdict"
+                raise ConfigError(
+                    f"--alias {value}={label}: {value!r} also stands for {other!r}, and two labels are never read as "
+                    "one. Give each written value one label; labels of a coarser scale need a column of their own."
+                )
             if label and self._label_of(label) is None:
                 raise ConfigError(
                     f"--alias {value}={label}: expected one of the labels {', '.join(self.labels)} after the `=`, or "
@@ -161,7 +175,11 @@ class Scale:
         if not text:
             return True
         alias = self._alias(text)
-        return alias == "" or (alias is None and text.casefold() in NO_VALUE and self._label_of(text) is None)
+        return alias == "" or (alias is None and self._label_of(text) is None and _failure(text) is not None)
+
+    def failure(self, cell: object) -> str:
+        """The kind of a missing verdict that stands in an empty cell."""
+        return _failure(tidy(plain(cell))) or "failed"
 
     @cached_property
     def _cache(self) -> dict[tuple[type, object], str | None]:
@@ -208,6 +226,14 @@ class Scale:
             if len(self.labels) == 2 and set(by_word) == set(pair):
                 return by_word[pair[value]]
         return None
+
+
+def _failure(text: str) -> str | None:
+    """The kind of a missing verdict that a text stands for; None where it may be one."""
+    word = text.casefold()
+    if word in NO_VALUE:
+        return "failed"
+    return next((kind for kind, words in FAILURES.items() if word in words), None)
 
 
 def _only(labels: Sequence[str], fits: Callable[[str], bool]) -> str | None:

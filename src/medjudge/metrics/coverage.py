@@ -18,6 +18,7 @@ KIND_WORDS = {
     "truncated": "cut off",
     "refused": "refused",
     "failed": "failed",
+    "tied": "tied",
     ABSENT: "absent",
 }
 """Kind -> its word in tables and sentences."""

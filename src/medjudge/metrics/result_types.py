@@ -437,6 +437,22 @@ class ComparisonResult(Frozen):
     """None where both gave a verdict for every case, and in results of an earlier program."""
 
 
+class RepeatResult(Frozen):
+    """How far several verdicts of one judge on one case agree."""
+
+    n_cases: int
+    """Cases with several verdicts."""
+    n_verdicts: int
+    n_without: int
+    """Among these: answers without a verdict."""
+    consistent: MetricResult
+    """Share of the cases with two or more readable verdicts on which all of these are the same."""
+    pairwise: Number
+    """Mean over the same cases of the chance that two verdicts of the case agree; None without such a case."""
+    tied: tuple[str, ...] = ()
+    """Cases on which no label has the most verdicts."""
+
+
 class Results(Frozen):
     """Everything an evaluation measured."""
 
@@ -480,6 +496,8 @@ class Results(Frozen):
     """Where cases have several experts' ratings: their agreement, and the judges beside them."""
     scores: ScoresResult | None = None
     """Where judges give numbers: how they rank, and how near they are to the experts'."""
+    repeats: dict[str, RepeatResult] = {}  # noqa: RUF012  (pydantic copies it)
+    """Judges that gave several verdicts on one case."""
     read_as: tuple[str, ...] = ()
     """Of files by other programs: which columns were read as what, and the values found."""
 
