@@ -386,12 +386,11 @@ def test_a_file_of_experts_that_is_not_there_is_no_column(tmp_path: Path) -> Non
 
 def test_of_several_entries_the_message_names_a_path_to_one(tmp_path: Path) -> None:
     lines = [
-        {"id": i, "label": SAID[i], "ratings": [{"by": "a", "as": GOLD[i]}, {"by": "b", "as": GOLD[i]}]}
-        for i in range(10)
+        {"id": i, "gold": GOLD[i], "said": [{"by": "a", "as": SAID[i]}, {"by": "b", "as": SAID[i]}]} for i in range(10)
     ]
     path = jsonl(tmp_path / "v.jsonl", lines)
-    assert "Of lists one entry can be read: ratings[0].as." in refusal(path, gold="ratings[*].as")
-    assert accuracy(scored(path, gold="ratings[0].as"), "v") == pytest.approx(0.7)
+    assert "Of lists one entry can be read: said[0].as." in refusal(path, columns={"label": "said[*].as"})
+    assert accuracy(scored(path, columns={"label": "said[0].as"}), "v") == pytest.approx(0.7)
 
 
 def test_equal_rows_are_named_as_such(tmp_path: Path) -> None:
