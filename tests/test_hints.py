@@ -32,6 +32,8 @@ PRINTED_BY = {
     "data/columns.py": ("score",),
     "data/paths.py": ("score",),
     "data/verdict_cells.py": ("score",),
+    "data/rater_cells.py": ("score",),
+    "commands/score_numbers.py": ("score",),
     "data/verdict_files.py": ("score",),
     "training/trl_adapter.py": ("run", "demo"),
     "runs/output_folder.py": ("evaluate", "probe", "score"),
