@@ -33,6 +33,8 @@ PRINTED_BY = {
     "data/columns.py": ("score",),
     "data/paths.py": ("score",),
     "data/verdict_cells.py": ("score",),
+    "data/rater_cells.py": ("score",),
+    "commands/score_numbers.py": ("score",),
     "data/verdict_files.py": ("score",),
     **{f"data/verdict_formats/{path.name}": ("score",) for path in (SOURCE / "data" / "verdict_formats").glob("*.py")},
     "training/trl_adapter.py": ("run", "demo"),

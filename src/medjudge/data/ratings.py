@@ -33,7 +33,7 @@ class GoldRule:
         if self.rule in ("mean", "median") and not self.ordered and len(self.labels) > 2:
             raise ConfigError(
                 f"gold rule {self.rule!r} wants labels on a scale, got {', '.join(self.labels)} without an order. Say "
-                "that they are ordered (--ordered), or take the rule majority or adjudicated."
+                "that they are ordered, or take the rule majority or adjudicated."
             )
 
     def gold(self, ratings: Mapping[str, str], adjudicated: str | None = None) -> str | None:

@@ -73,7 +73,7 @@ def choose_threshold(scores: ArrayLike, positive: ArrayLike, rule: ThresholdRule
     if not n_positive or not n_negative:
         raise DataError(
             f"a threshold is to be chosen on {len(x):,} rows of which {n_positive:,} are positive, expected positive "
-            "and negative ones. Give more rows to the calibration part (--calibration-share), or a --threshold."
+            "and negative ones. Give more rows to the part that chooses, or a threshold."
         )
     # Above all scores nothing is positive: the one candidate that is not itself a score.
     candidates = np.append(np.unique(x), np.nextafter(x.max(), np.inf))
