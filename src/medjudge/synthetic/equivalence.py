@@ -28,11 +28,11 @@ NO_ERROR = "none"
 """The `error_kind` of every equivalent candidate."""
 DRAWN_PER_ROW = 5
 """Candidates drawn for each row that is kept: enough to match right and wrong ones."""
-KINDS = {"plain": 40, "contrast": 40, "list": 3, "undecided": 3, "elsewhere": 10, "same": 8}
+KINDS = {"plain": 24, "contrast": 52, "list": 3, "undecided": 3, "elsewhere": 14, "same": 4}
 """How a candidate is built, as weights."""
 OTHER_LANGUAGE_SHARE = 0.12
 """Of the names in a candidate, those in the other language."""
-REPEATED_SHARE, PLAIN_REPEATED_SHARE = 0.65, 0.3
+REPEATED_SHARE, PLAIN_REPEATED_SHARE = 0.8, 0.3
 """Of the candidates that name a second value beside the right one, and of the plain ones, those that repeat the
 reference's name of the right one."""
 SENTENCE_SHARE, RENAMED_SHARE = 0.25, 0.3
