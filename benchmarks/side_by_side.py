@@ -51,7 +51,8 @@ def in_turn(arms: Mapping[str, Callable[[], Any]], n_rounds: int) -> dict[str, T
             taken[name].cpu_s.append(time.process_time() - cpu)
             taken[name].wall_s.append(time.perf_counter() - wall)
             taken[name].values.append(value)
-            print(f"  round {i + 1}/{n_rounds}  {name}: {taken[name].wall_s[-1]:.2f} s", flush=True)
+            wall, cpu = taken[name].wall_s[-1], taken[name].cpu_s[-1]
+            print(f"  round {i + 1}/{n_rounds}  {name}: {wall:.2f} s, CPU {cpu:.2f} s", flush=True)
     return taken
 
 

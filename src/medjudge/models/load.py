@@ -155,7 +155,7 @@ def refuse_own_code(folder: Path, error: Exception) -> None:
 
 
 def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 on a GPU that has it, else float32: bfloat16 decoding on a CPU is very slow."""
+    """`auto` is bfloat16 on a GPU that has it, else float32: what a CPU may compute in is `cpu_forward`'s choice."""
     if dtype != "auto":
         picked: torch.dtype = getattr(torch, dtype)
         return picked

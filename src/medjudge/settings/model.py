@@ -37,7 +37,10 @@ class ModelConfig(Settings):
     converted once, into the user's cache."""
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """What is stored and computed in. `auto` on a CPU: weights in float32, evaluated in it, and trained by products in
+    bfloat16 where the processor has them and the model is 256 or more wide."""
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] | None = None
+    """On a CPU, a name leaves training to transformers' own forward pass; None takes the faster one, if it fits."""
     gradient_checkpointing: bool = False
     quantization: Literal["none", "4bit", "8bit"] = "none"
     """QLoRA's base weights (needs the `quant` extra; on a CPU bitsandbytes 0.50 or later, and slow there).
