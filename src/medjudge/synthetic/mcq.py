@@ -23,7 +23,7 @@ from medjudge.synthetic.phrasing import PHRASINGS, fill
 
 OPTIONS = ("opa", "opb", "opc", "opd")
 REVERSE_SHARE = 0.25
-"""Of the questions, those that name a value and offer subjects."""
+"""Of the questions, those that name a value and offer subjects, in relations that are cut into blocks."""
 COMMENTED_SHARE = 0.67
 """Of the questions, those with a text in `comment`. Expert rows often have none: 47 % of 3,346 of MedMCQA's dev set."""
 MAX_TRIES = 50
@@ -72,7 +72,8 @@ def _neighbours(fact: Fact) -> tuple[Fact, ...]:
 
 def _distinct_row(fact: Fact, rng: random.Random, language: Language, seen: set[tuple[object, ...]]) -> Row | None:
     for _ in range(MAX_TRIES):
-        reverse = rng.random() < REVERSE_SHARE
+        # Where a relation is not cut, subjects nearest to a value would be the wrong options of questions in two splits.
+        reverse = block_ids()[fact.id] != fact.id and rng.random() < REVERSE_SHARE
         row = (_reverse_row if reverse else _forward_row)(fact, rng, language)
         if row is None:
             continue
