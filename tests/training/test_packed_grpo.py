@@ -65,7 +65,8 @@ def test_rollouts_are_those_without_it(tuning: str) -> None:
             with torch.no_grad():  # what is kept for decoding follows the weights
                 for parameter in one.model.parameters():
                     if parameter.requires_grad:
-                        parameter.mul_(1.5)
+                        parameter.mul_(2.0 if seed == 4 else 0.5)
+        one.forwards.clear()  # the trainer is shared with other tests
     assert drawn[:2] == drawn[2:]
     assert drawn[0] != drawn[1]
 
