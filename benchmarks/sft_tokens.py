@@ -122,24 +122,31 @@ def main() -> None:
         made.remove_callback(PrinterCallback)
         return made
 
-    def arm(order: list[int] | None, *, checkpointing: bool, ours: bool) -> Callable[[], list[float]]:
-        def run() -> list[float]:
-            made = trainer(order, checkpointing)
-            if ours:
-                made.use_packed(ModelConfig())
-                assert made.forward is not None
-            made.train()
-            return [entry["loss"] for entry in made.state.log_history if "loss" in entry]
+    class Arm:
+        """One way of training; a fresh trainer each round, made off the clock."""
 
-        return run
+        def __init__(self, order: list[int] | None, *, checkpointing: bool, ours: bool) -> None:
+            self.order, self.checkpointing, self.ours = order, checkpointing, ours
 
-    arms = {"TRL, defaults": arm(None, checkpointing=True, ours=False)}
+        def prepare(self) -> None:
+            self.trainer = trainer(self.order, self.checkpointing)
+
+        def __call__(self) -> list[float]:
+            if self.ours:
+                self.trainer.use_packed(ModelConfig())
+                assert self.trainer.forward is not None
+            self.trainer.train()
+            losses = [entry["loss"] for entry in self.trainer.state.log_history if "loss" in entry]
+            del self.trainer
+            return losses
+
+    arms: dict[str, Callable[[], Any]] = {"TRL, defaults": Arm(None, checkpointing=True, ours=False)}
     if not options.short:
         arms |= {
-            "TRL, no checkpointing": arm(None, checkpointing=False, ours=False),
-            "TRL, rows in our order": arm(ordered, checkpointing=False, ours=False),
+            "TRL, no checkpointing": Arm(None, checkpointing=False, ours=False),
+            "TRL, rows in our order": Arm(ordered, checkpointing=False, ours=False),
         }
-    arms["medjudge"] = arm(ordered, checkpointing=False, ours=True)
+    arms["medjudge"] = Arm(ordered, checkpointing=False, ours=True)
     batches = [ordered[i : i + options.batch] for i in range(0, len(ordered), options.batch)]
     n_computed = [pack([rows[i]["input_ids"][:-1] for i in batch]).n_tokens for batch in batches]
     if options.tuning == "full":

@@ -40,11 +40,13 @@ class Timed:
 
 
 def in_turn(arms: Mapping[str, Callable[[], Any]], n_rounds: int) -> dict[str, Timed]:
-    """Runs every arm once per round; the order turns round by round. An arm's own preparation belongs outside of it."""
+    """Runs every arm once per round; the order turns round by round. An arm's preparation is its `prepare`."""
     taken = {name: Timed() for name in arms}
     names = list(arms)
     for i in range(n_rounds):
         for name in names[i % len(names) :] + names[: i % len(names)]:
+            if prepare := getattr(arms[name], "prepare", None):
+                prepare()
             gc.collect()
             wall, cpu = time.perf_counter(), time.process_time()
             value = arms[name]()

@@ -59,9 +59,16 @@ def test_rollouts_are_those_without_it(tuning: str) -> None:
     drawn = []
     for is_packed in (False, True):
         one = packed("llama", tuning) if is_packed else trainer(GroupedGrpoTrainer, "llama", tuning, False)
-        torch.manual_seed(4)
-        drawn.append(one._generate_single_turn(prompts, None, None, 4)[0])
-    assert drawn[0] == drawn[1]
+        for seed in (4, 5):
+            torch.manual_seed(seed)
+            drawn.append(one._generate_single_turn(prompts, None, None, 4)[0])
+            with torch.no_grad():  # what is kept for decoding follows the weights
+                for parameter in one.model.parameters():
+                    if parameter.requires_grad:
+                        parameter.mul_(2.0 if seed == 4 else 0.5)
+        one.forwards.clear()  # the trainer is shared with other tests
+    assert drawn[:2] == drawn[2:]
+    assert drawn[0] != drawn[1]
 
 
 def test_it_steps_aside_where_attention_is_named() -> None:

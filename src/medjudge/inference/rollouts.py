@@ -127,7 +127,7 @@ def roll_out(
     was_training = whole.training
     whole.eval()  # dropout belongs to the gradient, not to the policy that acts
     if isinstance(model, CpuForward):
-        model.refresh()
+        model.prepare_decoding()
     try:
         prefix = read_prefix(model, distinct[0][:n_prefix]) if n_prefix >= MIN_PREFIX else None
         completions: list[list[list[int]]] = [[] for _ in prompts]

@@ -9,7 +9,7 @@ on a few rows before anything depends on this one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -125,6 +125,8 @@ class _Fused:
         if self.is_copied:
             self.weights.append(torch.empty(sum(self.sizes), self.masters[0].shape[1], dtype=dtype))
         self.bias: Tensor | None = None
+        self.cast: list[Adapter] | None = None
+        """The adapters in the type of the arithmetic, for `decode`: a cast for every token would cost more than it."""
         self.refresh()
 
     @torch.no_grad()
@@ -150,9 +152,15 @@ class _Fused:
             start += size
         return adapters
 
-    def __call__(self, x: Tensor, *, training: bool) -> Tensor:
+    def cast_adapters(self) -> None:
+        """Takes the adapters as they are now, for `decode`."""
+        self.cast = [
+            replace(one, a=one.a.detach().to(self.dtype), b=one.b.detach().to(self.dtype)) for one in self.adapters()
+        ]
+
+    def __call__(self, x: Tensor, *, training: bool, decoding: bool = False) -> Tensor:
         """(n, outputs of all layers)."""
-        adapters, keep = self.adapters(), None
+        adapters, keep = self.cast if decoding and self.cast is not None else self.adapters(), None
         if training and adapters and (p := max(one.dropout for one in adapters)) > 0:
             # One draw for the layers of one input, where PEFT makes one for each: for each layer it is the same noise.
             keep = dropout_factors(x, p)
@@ -227,10 +235,16 @@ class CpuForward:
             return self._hidden(rows)
 
     def refresh(self) -> None:
-        """Takes the weights that learn as they are now; for `decode`, which does not do so by itself."""
+        """Takes the weights that learn as they are now."""
         for part in (*self.fused, self.table):
             if part.learns:
                 part.refresh()
+
+    def prepare_decoding(self) -> None:
+        """Takes weights and adapters as they are now; for `decode`, which does not do so by itself."""
+        self.refresh()
+        for part in self.fused:
+            part.cast_adapters()
 
     def _hidden(self, rows: PackedRows) -> Tensor:
         training = self.model.training
@@ -253,7 +267,7 @@ class CpuForward:
         """Logits (n_rows, n_kept, vocabulary) of the last `n_kept` of new tokens (n_rows, n), 0 for all.
 
         shared_kv: `attend(layer, q, k, v, scale)` on (n_rows, heads, n, size), causal over the whole row. Adapters act,
-        dropout does not. After a change of the weights, `refresh` comes first.
+        dropout does not. After a change of the weights, `prepare_decoding` comes first.
         """
         with torch.autocast("cpu", enabled=False):
             n_rows, n = ids.shape
@@ -267,8 +281,8 @@ class CpuForward:
                     mixed: Tensor = shared_kv.attend(i, *grids, scale)
                     return mixed.transpose(1, 2).reshape(n_rows * n, -1)
 
-                x = self._attend(x, layer, attend, turns[layer.kind], training=False)
-                x = self._feed(x, layer, training=False)
+                x = self._attend(x, layer, attend, turns[layer.kind], training=False, decoding=True)
+                x = self._feed(x, layer, training=False, decoding=True)
             kept = x.view(n_rows, n, -1)[:, -n_kept:]
             return logits_of(self._norm(kept, self.base.model.norm), self.table.weights[0], self.cap)
 
@@ -292,23 +306,24 @@ class CpuForward:
         attend: Callable[[Tensor, Tensor, Tensor], Tensor],
         turns: tuple[Tensor, Tensor],
         training: bool,
+        decoding: bool = False,
     ) -> Tensor:
         module, heads = layer.module, layer.heads
-        joined = layer.qkv(self._norm(x, module.input_layernorm), training=training)
+        joined = layer.qkv(self._norm(x, module.input_layernorm), training=training, decoding=decoding)
         parts = joined.view(len(x), -1, heads.size)
         q, k, v = torch.split(parts, [heads.n, heads.n_kv, heads.n_kv], 1)
         attention = module.self_attn
         if hasattr(attention, "q_norm"):
             q, k = self._norm(q, attention.q_norm), self._norm(k, attention.k_norm)
         q, k = Rotate.apply(q, *turns), Rotate.apply(k, *turns)  # type: ignore[no-untyped-call]
-        out = layer.out(attend(q, k, v), training=training)
+        out = layer.out(attend(q, k, v), training=training, decoding=decoding)
         return x + (self._norm(out, module.post_attention_layernorm, torch.float32) if self.is_gemma else out)
 
-    def _feed(self, x: Tensor, layer: _Layer, training: bool) -> Tensor:
+    def _feed(self, x: Tensor, layer: _Layer, training: bool, decoding: bool = False) -> Tensor:
         module = layer.module
         before = module.pre_feedforward_layernorm if self.is_gemma else module.post_attention_layernorm
-        both = layer.gate_up(self._norm(x, before), training=training)
-        out = layer.down(Gate.apply(both, self.act), training=training)  # type: ignore[no-untyped-call]
+        both = layer.gate_up(self._norm(x, before), training=training, decoding=decoding)
+        out = layer.down(Gate.apply(both, self.act), training=training, decoding=decoding)  # type: ignore[no-untyped-call]
         return x + (self._norm(out, module.post_feedforward_layernorm, torch.float32) if self.is_gemma else out)
 
     def scores(self, hidden: Tensor, places: Tensor, targets: Tensor, temperature: float = 1.0) -> Scores:
