@@ -72,7 +72,7 @@ def _neighbours(fact: Fact) -> tuple[Fact, ...]:
 
 def _distinct_row(fact: Fact, rng: random.Random, language: Language, seen: set[tuple[object, ...]]) -> Row | None:
     for _ in range(MAX_TRIES):
-        # Where a relation is not cut, subjects nearest to a value would be the wrong options of questions in two splits.
+        # Where a relation is not cut, the subjects nearest to a value would be wrong options in two splits.
         reverse = block_ids()[fact.id] != fact.id and rng.random() < REVERSE_SHARE
         row = (_reverse_row if reverse else _forward_row)(fact, rng, language)
         if row is None:
