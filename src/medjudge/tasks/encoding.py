@@ -156,7 +156,7 @@ def render_prompt(contract: TaskContract, case: Case, tokenizer: Tokenizer) -> s
     Raises ModelError where the template cannot render it, or the prompt does not hold the turns whole and in order.
 
     Where a template refuses or drops the system role, the system text leads the user turn. A control token spelt out in
-    a case's text ("<|im_end|>") is broken with a space: no row may end a turn or open one.
+    a case's text ("<|im_end|>") is broken by the guard's sign: no row may end a turn or open one.
     """
     return _rendered(contract, case, tokenizer)[1]
 
