@@ -437,6 +437,16 @@ class ComparisonResult(Frozen):
     """None where both gave a verdict for every case, and in results of an earlier program."""
 
 
+class GuardResult(Frozen):
+    """Texts of cases that look like a part of the prompt (`task.guard`), over all cases."""
+
+    is_on: bool
+    """Whether prompts showed them broken; False where they reached the models as they stand."""
+    n_cases: int
+    """Cases with such a text."""
+    n_pieces: int
+
+
 class Results(Frozen):
     """Everything an evaluation measured."""
 
@@ -480,6 +490,8 @@ class Results(Frozen):
     """Where cases have several experts' ratings: their agreement, and the judges beside them."""
     scores: ScoresResult | None = None
     """Where judges give numbers: how they rank, and how near they are to the experts'."""
+    guard: GuardResult | None = None
+    """What the guard did to the prompts; None where verdicts were made by another program."""
     read_as: tuple[str, ...] = ()
     """Of files by other programs: which columns were read as what, and the values found."""
 

@@ -129,6 +129,17 @@ class TaskContract(Settings, ABC):
     def turns(self, case: Case) -> list[Message]:
         """As `messages`, with the texts of the case as they stand: what a subclass writes, and only `messages` calls."""
 
+    @property
+    def guard_warning(self) -> str | None:
+        """What a person must know where the guard is off; None where it is on."""
+        if self.guard:
+            return None
+        return (
+            "`task.guard = false`: texts of the cases reach the model as they stand, and one that holds the prompt's own "
+            "marks can end its section or fake a verdict. That is for measurement only: numbers and judges of such a "
+            "task are not to be relied on."
+        )
+
     def guarded_inputs(self, case: Case) -> Guarded:
         """The case's inputs as a guarded prompt shows them, and how many pieces of them were broken."""
         empty = Case(case.case_id, slots(tuple(case.inputs)), gold=self.labels[0])

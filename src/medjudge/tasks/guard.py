@@ -93,7 +93,9 @@ def layout_of(system: str, user: str, answer: str) -> Layout:
     ]
     # The keys of an answer in JSON: an object in a text would be a verdict that somebody gave already.
     if keys := re.findall(r'"(\w+)": ', answer if answer.lstrip().startswith("{") else answer.rpartition("\n")[2]):
-        delimiters.append(re.compile(rf"""["'“”]\s{{0,3}}(?:{"|".join(keys)})\s{{0,3}}["'“”]\s{{0,3}}:""", re.IGNORECASE))
+        delimiters.append(
+            re.compile(rf"""["'“”]\s{{0,3}}(?:{"|".join(keys)})\s{{0,3}}["'“”]\s{{0,3}}:""", re.IGNORECASE)
+        )
     at_line, anywhere = [_ROLE], []
     for fragment, is_inline in _fragments(user):
         if (pattern := _heading(fragment)) is not None:
@@ -123,9 +125,7 @@ def _broken(text: str, layout: Layout, *, starts_line: bool) -> tuple[str, int]:
     folded, places = _folded(text)
     lead = int(starts_line)
     folded = "\n" * lead + folded
-    cuts = {
-        places[found.start() - lead] + 1 for pattern in layout.delimiters for found in pattern.finditer(folded)
-    }
+    cuts = {places[found.start() - lead] + 1 for pattern in layout.delimiters for found in pattern.finditer(folded)}
     cuts |= {places[found.start(1) - lead] for pattern in layout.headings for found in pattern.finditer(folded)}
     hidden = {i for found in _HIDDEN.finditer(text) for i in range(*found.span())}
     cuts -= hidden  # these are written out, which breaks the piece as well
@@ -135,9 +135,7 @@ def _broken(text: str, layout: Layout, *, starts_line: bool) -> tuple[str, int]:
     for i, character in enumerate(text):
         if i in cuts:
             pieces.append(SIGN)
-        pieces.append(
-            f"{SIGN}u{{{ord(character):x}}}" if i in hidden else 2 * SIGN if character == SIGN else character
-        )
+        pieces.append(f"{SIGN}u{{{ord(character):x}}}" if i in hidden else 2 * SIGN if character == SIGN else character)
     return "".join(pieces), len(cuts) + len(hidden)
 
 
