@@ -59,8 +59,8 @@ class VerdictRow:
     """Rater -> label, of which `gold` is made; None, and then absent from the file, where one label was given."""
 
     n_neutralised: int | None = None
-    """Pieces of the case's texts that the prompt showed broken (`task.guard`); None, and then absent from the file, where
-    none was."""
+    """Pieces of the case's texts that the prompt showed broken (`task.guard`); None, and then absent from the file,
+    where none was."""
 
     @classmethod
     def of(

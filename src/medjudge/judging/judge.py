@@ -197,7 +197,7 @@ class Judge:
             read_calibrator(self.folder, mode=self.settings.mode, weights_sha256=None, contract=self.contract)
 
     def announce(self) -> None:
-        """Logs what a person may want to stop for: where texts go, settings other than those of the training, no guard."""
+        """Logs what may be a reason to stop: where texts go, settings that the model was not trained with, no guard."""
         if self.engine.client is not None and not self.engine.client.endpoint.is_loopback:
             log.info("%s: the text of the cases is sent to %s", self.name, self.engine.client.endpoint.host)
         for warning in filter(None, (self.contract_note, self.contract.guard_warning)):

@@ -247,13 +247,13 @@ def guard_sentence(guard: GuardResult, n_cases: int) -> str | None:
         return None
     if guard.is_on:
         return (
-            f"{share} hold text that looks like a part of the prompt, such as a closing tag, a heading or a turn's mark: "
-            f"prompts show it broken by a sign ({counted(guard.n_pieces, 'place')}), so it ends no section. The file of "
-            "verdicts says which."
+            f"{share} hold text that looks like a part of the prompt, such as a closing tag, a heading or a turn's "
+            f"mark: prompts show it broken by a sign ({counted(guard.n_pieces, 'place')}), so it ends no section. The "
+            "file of verdicts says which."
         )
     return (
-        f"The guard is off (`task.guard = false`): {share} hold text that looks like a part of the prompt, and it reached "
-        "the models as it stands. These numbers are a measurement of that, not of the judges' worth."
+        f"The guard is off (`task.guard = false`): {share} hold text that looks like a part of the prompt, and it "
+        "reached the models as it stands. These numbers are a measurement of that, not of the judges' worth."
     )
 
 

@@ -58,8 +58,8 @@ class TaskContract(Settings, ABC):
     max_prompt_tokens: int = Field(2048, ge=16)
     max_completion_tokens: int = Field(256, ge=1)
     guard: bool = True
-    """Whether texts of a case that look like a part of the prompt (`</output>`, "# OUTPUT", a turn's mark) are broken by
-    a visible sign before a model is shown them. Off only to measure what such texts do; every report then says so."""
+    """Whether texts of a case that look like a part of the prompt (`</output>`, "# OUTPUT", a turn's mark) are broken
+    by a visible sign before a model is shown them. Off only to measure what such texts do; every report says so."""
     on_long_prompt: Literal["truncate", "error"] = "truncate"
     """`truncate` shortens the longest input field at a word boundary until the prompt fits, and counts it."""
 
@@ -127,7 +127,7 @@ class TaskContract(Settings, ABC):
 
     @abstractmethod
     def turns(self, case: Case) -> list[Message]:
-        """As `messages`, with the texts of the case as they stand: what a subclass writes, and only `messages` calls."""
+        """As `messages`, with the texts of the case as they stand: a subclass writes it, and `messages` calls it."""
 
     @property
     def guard_warning(self) -> str | None:
@@ -135,9 +135,9 @@ class TaskContract(Settings, ABC):
         if self.guard:
             return None
         return (
-            "`task.guard = false`: texts of the cases reach the model as they stand, and one that holds the prompt's own "
-            "marks can end its section or fake a verdict. That is for measurement only: numbers and judges of such a "
-            "task are not to be relied on."
+            "`task.guard = false`: texts of the cases reach the model as they stand, and one that holds the prompt's "
+            "own marks can end its section or fake a verdict. That is for measurement only: numbers and judges of such "
+            "a task are not to be relied on."
         )
 
     def guarded_inputs(self, case: Case) -> Guarded:

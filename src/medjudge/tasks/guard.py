@@ -1,9 +1,9 @@
 """Texts of a case that would end their own section of the prompt, broken so that they cannot: one place for all tasks.
 
-What a contract's prompt is made of (its tags, its headings, the form of its answers) is read off the prompt itself, so a
-new task or a recipe's own instructions need no list here; the marks of chat templates are added to it. Each such piece in
-a text of a case gets the sign `¦`: `<¦/output>`, `¦# OUTPUT`, `<¦|im_end|>`. A reader sees what stood there, and
-`restored` gives the text back exactly. Text without such pieces stays as it is, but that a `¦` of its own is doubled.
+What a contract's prompt is made of (its tags, its headings, the form of its answers) is read off the prompt itself, so
+a new task or a recipe's own instructions need no list here; the marks of chat templates are added to it. Each such
+piece in a text of a case gets the sign `¦`: `<¦/output>`, `¦# OUTPUT`, `<¦|im_end|>`. A reader sees what stood there,
+and `restored` gives the text back exactly. Text without such pieces stays as it is, but that its own `¦` is doubled.
 What an attack says in plain words is not touched: the probe `injection` measures what it does. Pure.
 """
 
@@ -14,6 +14,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 SIGN = "¦"
 """What breaks a piece: rare in texts, visible in every font, and no word, space or bracket to a tokenizer."""
@@ -80,7 +81,7 @@ def slots(names: Sequence[str]) -> dict[str, str]:
 
 @lru_cache(maxsize=256)
 def layout_of(system: str, user: str, answer: str) -> Layout:
-    """The layout of a prompt that was written with `slots` for texts. `answer`: a whole answer in the contract's form."""
+    """The layout of a prompt that was written with `slots` for texts. `answer`: one in the contract's form."""
     tags = re.findall(r"</?\s*([A-Za-z][\w-]*)\s*/?>", f"{system}\n{user}\n{answer}")
     names = "|".join([*(re.escape(name) for name in dict.fromkeys(tags)), *_CHAT_TAGS])
     delimiters = [
@@ -170,7 +171,7 @@ def _heading(fragment: str) -> str | None:
         return rf"(?i:#{{1,6}}[^\S\n]*{most}{end})"
     parts = re.findall(r"\w+|[^\w\s]", text)
     pattern = re.escape(parts[0])
-    for last, part in zip(parts, parts[1:], strict=False):
+    for last, part in pairwise(parts):
         is_word = re.match(r"\w", last) and re.match(r"\w", part)
         pattern += (r"[^\S\n]+" if is_word else r"[^\S\n]*") + re.escape(part)
     # "a) fever, b) cough" is a list of its own: a single letter counts as the prompt writes it.
