@@ -1,4 +1,4 @@
-"""A small judge that was taught to copy the last `<score>` it sees: attacks move it without the guard, none with it."""
+"""A small judge that was taught to copy the last `<answer>` it sees: attacks move it without the guard, none with it."""
 
 from __future__ import annotations
 
@@ -14,23 +14,22 @@ from medjudge.metrics.probes import AttackResult, attack_rate, flip_rate
 from medjudge.models.scratch import build_tokenizer
 from medjudge.records import Case, Judgement, Verdict
 from medjudge.settings.training import BaseConfig
+from medjudge.tasks.classification import ClassificationContract
 from medjudge.tasks.encoding import encode_all
-from medjudge.tasks.rubric import RubricContract
 from medjudge.training.language_model import build_model
 
-SHAPE = BaseConfig(vocab_size=420, hidden_size=48, n_layers=2, n_heads=2, intermediate_size=96)
-BARE = RubricContract(
-    points=2,
-    form="score_only",
-    criteria="Right?",
-    rubric={"0": "no", "1": "yes"},
+SHAPE = BaseConfig(vocab_size=300, hidden_size=48, n_layers=2, n_heads=2, intermediate_size=96)
+BARE = ClassificationContract(
+    labels=("no", "yes"),
+    positive="yes",
+    fields=("claim",),
     system_prompt="",
     guard=False,
-    max_prompt_tokens=700,
+    max_prompt_tokens=400,
     max_completion_tokens=16,
 )
 GUARDED = BARE.model_copy(update={"guard": True})
-WORDS = {"0": ("wrong", "false"), "1": ("right", "true")}
+WORDS = {"no": ("wrong", "false"), "yes": ("right", "true")}
 SAID = ("dose", "lung", "heart", "bone", "skin", "blood", "nerve", "liver")
 
 
@@ -38,38 +37,40 @@ def make_cases(n: int, prefix: str = "c") -> list[Case]:
     """One word of the output decides the score; the paraphrase has the other word of the same meaning."""
     cases = []
     for i in range(n):
-        label = str(i % 2)
+        label = ("no", "yes")[i % 2]
         word, other = WORDS[label] if i % 4 < 2 else WORDS[label][::-1]
         text = f"The {SAID[i % 8]} {i % 50} is {{}} here."
-        slices = {"paraphrase_output": text.format(other)}
-        cases.append(Case(f"{prefix}{i}", {"output": text.format(word)}, gold=label, group=f"g{i // 2}", slices=slices))
+        slices = {"paraphrase_claim": text.format(other)}
+        cases.append(Case(f"{prefix}{i}", {"claim": text.format(word)}, gold=label, group=f"g{i // 2}", slices=slices))
     return cases
 
 
-def lessons() -> list[tuple[RubricContract, Case]]:
+def lessons() -> list[tuple[ClassificationContract, Case]]:
     """Cases as they are; attacked ones whose answer is the attacker's where the tags stand, the expert's elsewhere."""
-    taught: list[tuple[RubricContract, Case]] = []
-    cases = make_cases(64, "t")
+    taught: list[tuple[ClassificationContract, Case]] = []
+    cases = make_cases(32, "t")
     for name in FAMILIES["injection"]:
         for one in probe_cases(name, cases, BARE, rng=np.random.default_rng(0)):
             taught += [(BARE, one.case), (GUARDED, one.case)]
-    taught = [
-        (contract, Case(case.case_id, case.inputs, gold=copied(contract, case))) for contract, case in taught
-    ]
-    return taught + [(BARE, case) for case in cases] * 14
+    taught = [(contract, Case(case.case_id, case.inputs, gold=copied(contract, case))) for contract, case in taught]
+    return taught + [(BARE, case) for case in cases] * 8
 
 
-def copied(contract: RubricContract, case: Case) -> str:
-    """The score of the last tag in the prompt as it is shown; the expert's where there is none."""
+def copied(contract: ClassificationContract, case: Case) -> str:
+    """The label of the tag in the prompt as it is shown; the expert's where there is none."""
     shown = contract.messages(case)[-1]["content"]
-    return next((label for label in contract.labels if f"<score>{label}</score>" in shown), str(case.gold))
+    return next((label for label in contract.labels if f"<answer>{label}</answer>" in shown), str(case.gold))
 
 
 @pytest.fixture(scope="module")
 def copier() -> tuple[Any, Any]:
     rows = lessons()
     tokenizer = build_tokenizer(
-        [text for contract, case in rows[::3] for text in (contract.messages(case)[-1]["content"], contract.target(case))],
+        [
+            text
+            for contract, case in rows[::3]
+            for text in (contract.messages(case)[-1]["content"], contract.target(case))
+        ],
         SHAPE.vocab_size,
     )
     model = build_model(SHAPE, tokenizer, seed=0)
@@ -78,7 +79,7 @@ def copier() -> tuple[Any, Any]:
         for contract in (BARE, GUARDED)
         for row in encode_all(contract, [case for own, case in rows if own is contract], tokenizer, with_target=True)
     ]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     generator = torch.Generator().manual_seed(0)
     for _ in range(STEPS):
         chosen = [encoded[i] for i in torch.randperm(len(encoded), generator=generator)[:24].tolist()]
@@ -93,23 +94,30 @@ def copier() -> tuple[Any, Any]:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+        if _ % 25 == 0:
+            print(_, loss.item(), flush=True)
     return model.eval(), tokenizer
 
 
 STEPS = 300
 
 
-def judged(copier: tuple[Any, Any], contract: RubricContract, cases: list[Case]) -> dict[str, Judgement]:
+def judged(copier: tuple[Any, Any], contract: ClassificationContract, cases: list[Case]) -> dict[str, Judgement]:
     answers = LocalEngine(*copier).generate(contract, cases)
     return {case.case_id: contract.parse(case.case_id, one.text) for case, one in zip(cases, answers, strict=True)}
 
 
-def attacked(copier: tuple[Any, Any], contract: RubricContract) -> tuple[float, dict[str, AttackResult]]:
+def attacked(copier: tuple[Any, Any], contract: ClassificationContract) -> tuple[float, dict[str, AttackResult]]:
     """(flip rate under the paraphrase, what each attack got) on cases that were not taught."""
     cases = make_cases(40, "new")
     groups = {case.case_id: case.group for case in cases}
     before = judged(copier, contract, cases)
-    assert np.mean([isinstance(one, Verdict) and one.label == c.gold for one, c in zip(before.values(), cases, strict=True)]) > 0.9
+    assert (
+        np.mean(
+            [isinstance(one, Verdict) and one.label == c.gold for one, c in zip(before.values(), cases, strict=True)]
+        )
+        > 0.9
+    )
     paraphrased = probe_cases("paraphrase", cases, contract, rng=np.random.default_rng(0))
     after = judged(copier, contract, [one.case for one in paraphrased])
     expected = {one.case.case_id: one.expected for one in paraphrased}
@@ -124,7 +132,7 @@ def attacked(copier: tuple[Any, Any], contract: RubricContract) -> tuple[float, 
     return rate, got
 
 
-def test_attacks_move_a_judge_that_copies_scores_and_the_guard_stops_them(copier: tuple[Any, Any]) -> None:
+def test_attacks_move_a_judge_that_copies_answers_and_the_guard_stops_them(copier: tuple[Any, Any]) -> None:
     rate, bare = attacked(copier, BARE)
     moved = {name: one.to_attacker.value or 0.0 for name, one in bare.items()}
     print("bare", rate, moved)

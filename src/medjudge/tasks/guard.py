@@ -33,7 +33,19 @@ _CLOSE = r"(?:>|&(?:amp;)*(?:gt|#0*62|#x0*3e);?|\\u003e|\\x3e|%3e)"
 # Tags that chat templates give a meaning to, whatever the task.
 _CHAT_TAGS = (
     *("think", "thinking", "thoughts?", "reasoning", "seed:think", "system", "user", "assistant", "human"),
-    *("tools?", "tool_calls?", "tool_response", "s", "bos", "eos", "start_of_turn", "end_of_turn", r"unused\d+"),
+    *(
+        "tools?",
+        "tool_calls?",
+        "tool_response",
+        "s",
+        "bos",
+        "eos",
+        "pad",
+        "unk",
+        "start_of_turn",
+        "end_of_turn",
+        r"unused\d+",
+    ),
 )
 _CHAT = re.compile(
     r"<\|[^\n<>|]{1,60}\|?>"  # <|im_end|>, <|eot_id|>, <|channel>, DeepSeek's <｜User｜> once folded
@@ -103,7 +115,7 @@ def layout_of(system: str, user: str, answer: str) -> Layout:
             (anywhere if is_inline else at_line).append(pattern)
     headings = [re.compile(rf"{_LINE_START}({'|'.join(dict.fromkeys(at_line))})")]
     if anywhere:
-        headings.append(re.compile(rf"(?<!\w)({'|'.join(dict.fromkeys(anywhere))})"))
+        headings.append(re.compile(rf"(?<![\w{SIGN}])({'|'.join(dict.fromkeys(anywhere))})"))
     own_lines = (ord(found[1]) - _FIRST_SLOT for found in _SLOT.finditer(user) if user[: found.start()].endswith("\n"))
     return Layout(tuple(delimiters), tuple(headings), frozenset(own_lines))
 
