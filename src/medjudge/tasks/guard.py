@@ -109,7 +109,8 @@ def layout_of(system: str, user: str, answer: str) -> Layout:
         delimiters.append(
             re.compile(rf"""["'“”]\s{{0,3}}(?:{"|".join(keys)})\s{{0,3}}["'“”]\s{{0,3}}:""", re.IGNORECASE)
         )
-    at_line, anywhere = [_ROLE], []
+    at_line = [_ROLE]
+    anywhere: list[str] = []
     for fragment, is_inline in _fragments(user):
         if (pattern := _heading(fragment)) is not None:
             (anywhere if is_inline else at_line).append(pattern)
