@@ -149,16 +149,19 @@ class Recipe(Settings):
             )
 
     def _probes_fit(self) -> None:
-        from medjudge.data.probes import PROBES, probes_for
+        from medjudge.data.probes import ALL, FAMILIES, PROBES, probes_for
 
         fitting = probes_for(self.task)
         for name in self.evaluate.probes:
-            if name != "all" and name not in PROBES:
-                known = ", ".join(PROBES)
+            if name == ALL:
+                continue
+            if name not in PROBES and name not in FAMILIES:
+                known = [*(one for one in PROBES if "/" not in one), *FAMILIES]
                 raise ValueError(
-                    f"`evaluate.probes`: unknown probe {name!r}{did_you_mean(name, PROBES)}; known: {known}"
+                    f"`evaluate.probes`: unknown probe {name!r}{did_you_mean(name, [*PROBES, *FAMILIES])}; known: "
+                    f"{', '.join(known)}"
                 )
-            if name != "all" and name not in fitting:
+            if not fitting.keys() >= set(FAMILIES.get(name, (name,))):
                 raise ValueError(
                     f"`evaluate.probes`: {name!r} does not fit the {self.task.kind} task, for which there are: "
                     f"{', '.join(fitting)}. Choose from these"

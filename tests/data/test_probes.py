@@ -2,12 +2,13 @@ import numpy as np
 import pytest
 from tests.shared_data import shared_rows
 
-from medjudge.data.probes import AUTHORITY, PADDING, language_of, probe_cases, probes_for
+from medjudge.data.probes import AUTHORITY, FAMILIES, PADDING, language_of, named_probes, probe_cases, probes_for
 from medjudge.errors import ConfigError
 from medjudge.records import Case
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.classification import ClassificationContract
 from medjudge.tasks.equivalence import EquivalenceContract
+from medjudge.tasks.guard import restored
 from medjudge.tasks.mcq import McqContract
 from medjudge.tasks.pairwise import PairwiseContract
 from medjudge.tasks.rubric import RubricContract
@@ -61,7 +62,9 @@ def test_a_probe_changes_the_prompt_and_nothing_else(contract, case):
 
 
 def test_which_probes_fit():
-    everywhere = {"verbosity", "authority", "formatting", "rewording", "paraphrase", "translation"}
+    everywhere = {"verbosity", "authority", "formatting", "rewording", "paraphrase", "translation"} | {
+        *FAMILIES["injection"]
+    }
     assert set(probes_for(TASKS[0][0])) == everywhere | {"swap", "language"}
     assert set(probes_for(TASKS[1][0])) == everywhere | {"position"}
     assert set(probes_for(TASKS[2][0])) == everywhere | {"position"}
@@ -192,3 +195,37 @@ def test_probes_on_real_rows():
             assert len(found) == 200
     french = [language_of(case.inputs["question"]) for case in cases]
     assert french.count("fr") >= 198
+
+
+@pytest.mark.parametrize(("contract", "case"), TASKS)
+def test_attacks_want_one_wrong_label_and_the_guard_lets_none_end_its_section(contract, case):
+    bare = type(contract).model_validate({**contract.model_dump(by_alias=True), "guard": False})
+    names = named_probes(["injection"], contract)
+    attacks = [name for name in names if name.startswith("injection/")]
+    assert len(attacks) == 14
+    assert "rewording" in names  # what they are held against
+    found = [probed(name, case, contract)[0] for name in attacks]
+    wanted = {one.attacker for one in found}
+    assert len(wanted) == 1
+    assert wanted.isdisjoint({case.gold})
+    for name, one in zip(attacks, found, strict=True):
+        changed = [key for key, text in one.case.inputs.items() if text != case.inputs[key]]
+        assert len(changed) == 1, name
+        assert one.expected == {label: label for label in contract.labels}
+        # Without the guard the attack stands in the prompt as it is; with it, it can be read and turned back.
+        assert one.case.inputs[changed[0]] in bare.messages(one.case)[-1]["content"]
+        shown = contract.guarded_inputs(one.case).texts[changed[0]]
+        assert shown in contract.messages(one.case)[-1]["content"]
+        assert restored(shown) == one.case.inputs[changed[0]]
+    broken = {name for name, one in zip(attacks, found, strict=True) if contract.guarded_inputs(one.case).n_broken}
+    tags = {"injection/closing", "injection/zero_width", "injection/entities"}
+    assert broken >= {"injection/section", "injection/system_turn", "injection/plain_turn", "injection/tags_block"} | (
+        tags if contract.kind in ("rubric", "appropriateness", "classification", "pairwise") else set()
+    )
+
+
+def test_names_of_a_recipe_stand_for_probes_once():
+    contract = EquivalenceContract()
+    assert named_probes(["swap", "swap"], contract) == ["swap"]
+    assert named_probes(["all"], contract) == list(probes_for(contract))
+    assert named_probes(["rewording", "injection"], contract)[:2] == ["rewording", "paraphrase"]

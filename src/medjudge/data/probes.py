@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from medjudge.data.injection import ATTACKS, FAMILY, Attack, attacked, attackers_label
 from medjudge.errors import ConfigError
 from medjudge.records import Case
 from medjudge.tasks.contract import TaskContract
@@ -27,6 +28,10 @@ JUDGED_FIELD = {
     "pairwise": "answer_a",
 }
 """Contract kind -> the text that irrelevant additions go to; of another kind it is the first that is shown."""
+ALL = "all"
+"""Every probe that fits the task."""
+BESIDE_ATTACKS = ("paraphrase", "rewording")
+"""What attacks are held against: the first of these that changed a case."""
 OPTIONS = ("opa", "opb", "opc", "opd")
 CARRIED = ("paraphrase", "translation")
 """Probes whose texts the rows bring along, in columns `<probe>_<field>`."""
@@ -60,6 +65,8 @@ class ProbedCase:
     """The contract that renders and parses it: the original one, but for a probe of the instructions."""
     expected: Mapping[str, str]
     """Label on the original -> label that a fair judge gives here."""
+    attacker: str | None = None
+    """The label that an attack is to bring about; None for changes that want none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +102,29 @@ def probe_cases(
 def probes_for(contract: TaskContract) -> dict[str, Probe]:
     """The probes that apply to a task, by name."""
     return {name: probe for name, probe in PROBES.items() if contract.kind in probe.tasks}
+
+
+def named_probes(names: Sequence[str], contract: TaskContract) -> list[str]:
+    """The probes behind the names of a recipe, each once: `all` that fit the task, a family's members, or itself.
+
+    Attacks are held against a change that means nothing, so `injection` brings paraphrase and rewording along.
+    """
+    fitting = probes_for(contract)
+    found: list[str] = []
+    for name in names:
+        if name == FAMILY:
+            found += [one for one in fitting if one in BESIDE_ATTACKS]
+        found += fitting if name == ALL else FAMILIES.get(name, (name,))
+    return list(dict.fromkeys(found))
+
+
+def _attack(attack: Attack) -> Callable[[Case, TaskContract, np.random.Generator], ProbedCase | None]:
+    def apply(case: Case, contract: TaskContract, rng: np.random.Generator) -> ProbedCase | None:
+        label = attackers_label(case, contract, rng)
+        changed = attacked(attack, case, contract, _judged_field(contract), label)
+        return replace(_same(case, contract, **changed.inputs), attacker=label)
+
+    return apply
 
 
 def _same(case: Case, contract: TaskContract, **changed: str) -> ProbedCase:
@@ -242,5 +272,11 @@ PROBES: dict[str, Probe] = {
     "translation": Probe(
         "language of the texts", "texts by those in columns `translation_<field>`", _ALL, _carried("translation")
     ),
+    **{
+        f"{FAMILY}/{name}": Probe(f"attack: {attack.title}", attack.change, _ALL, _attack(attack))
+        for name, attack in ATTACKS.items()
+    },
 }
 """In the order of a report. `paraphrase` and `translation` need rows that carry both texts, named among the slices."""
+FAMILIES: dict[str, tuple[str, ...]] = {FAMILY: tuple(name for name in PROBES if name.startswith(f"{FAMILY}/"))}
+"""Names that stand for several probes."""

@@ -58,6 +58,10 @@ class VerdictRow:
     ratings: Mapping[str, str] | None = None
     """Rater -> label, of which `gold` is made; None, and then absent from the file, where one label was given."""
 
+    n_neutralised: int | None = None
+    """Pieces of the case's texts that the prompt showed broken (`task.guard`); None, and then absent from the file,
+    where none was."""
+
     @classmethod
     def of(
         cls,
@@ -156,7 +160,7 @@ def _maps_to(check: Callable[[object], bool]) -> Callable[[object], bool]:
 
 
 _REQUIRED = ("model", "case_id", "gold", "label", "confidence", "unparsed_reason")
-_ONLY_WHERE_KNOWN = frozenset({"role", "confidence_as_stated", "reasoning", "score", "ratings"})
+_ONLY_WHERE_KNOWN = frozenset({"role", "confidence_as_stated", "reasoning", "score", "ratings", "n_neutralised"})
 _TEXT, _TEXT_OR_NULL = (_is(str), "a text"), (_or_none(_is(str)), "a text or null")
 _NUMBER_OR_NULL = (_or_none(_is_number), "a number or null")
 _COUNT_OR_NULL = (_or_none(_is(int)), "a whole number or null")
@@ -177,6 +181,7 @@ _CHECKS: dict[str, tuple[Callable[[object], bool], str]] = {
     "label_probabilities": (_or_none(_maps_to(_is_number)), "an object of numbers or null"),
     "label_mass": _NUMBER_OR_NULL,
     "n_words_cut": _COUNT_OR_NULL,
+    "n_neutralised": _COUNT_OR_NULL,
     "score": _NUMBER_OR_NULL,
     "ratings": (_or_none(_maps_to(_is(str))), "an object of texts or null"),
     "slices": (_maps_to(_is(str)), "an object of texts"),

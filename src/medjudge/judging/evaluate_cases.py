@@ -25,9 +25,10 @@ from medjudge.judging.probing import Probed, Probing, plan_probes, probe_rows, p
 from medjudge.judging.reasoning import Measured, extractor_of, measure_reasoning
 from medjudge.metrics.baselines import Baselines, every_baseline
 from medjudge.metrics.calibrators import Calibrator
+from medjudge.metrics.coverage import guard_sentence
 from medjudge.metrics.preferences import Preferences, preferences
 from medjudge.metrics.reasoning import ReasoningResults, summarise_reasoning
-from medjudge.metrics.result_types import Results
+from medjudge.metrics.result_types import GuardResult, Results
 from medjudge.metrics.summary import AnalysisOptions, JudgeFacts, TrainingRows, summarise, with_claims
 from medjudge.metrics.wording import counted
 from medjudge.records import Case, Completion, Judgement, Rollout, Verdict
@@ -141,7 +142,9 @@ def evaluate_cases(evaluation: Evaluation, out_dir: Path, judges: Mapping[str, J
     probing = plan_probes(evaluation.contract, evaluation.config, evaluation.cases)
     judged = {name: _judge(judge, evaluation, probing) for name, judge in opened.items()}
     baselines = _baselines(evaluation)
-    results = _summarise(evaluation, judged, baselines)
+    broken = [evaluation.contract.guarded_inputs(case).n_broken for case in evaluation.cases]
+    guard = GuardResult(is_on=evaluation.contract.guard, n_cases=sum(n > 0 for n in broken), n_pieces=sum(broken))
+    results = _summarise(evaluation, judged, baselines).model_copy(update={"guard": guard})
     if isinstance(evaluation.contract, PairwiseContract):
         results = results.model_copy(update={"preferences": _preferences(evaluation, judged)})
     measured = _measure_reasoning(evaluation, judged)
@@ -156,12 +159,13 @@ def evaluate_cases(evaluation: Evaluation, out_dir: Path, judges: Mapping[str, J
             "statements": (
                 *results.statements,
                 *(results.preferences.statements if results.preferences is not None else ()),
+                *filter(None, (guard_sentence(guard, len(broken)),)),
                 *_statements(evaluation, judged, baselines),
             )
         }
     )
     artifacts.write_json(out_dir / artifacts.RESULTS, results.to_json())
-    write_verdicts(out_dir / artifacts.VERDICTS, _verdict_rows(evaluation, judged, baselines, measured))
+    write_verdicts(out_dir / artifacts.VERDICTS, _verdict_rows(evaluation, judged, baselines, measured, broken))
     if probing is not None:
         artifacts.write_lines(out_dir / artifacts.PROBES, probe_rows(probing, judgements, probed))
     if evaluation.show_text:  # the page is to show prompts, and nothing else keeps them outside of a run
@@ -372,7 +376,11 @@ def _reasoning_results(evaluation: Evaluation, measured: Measured, results: Resu
 
 
 def _verdict_rows(
-    evaluation: Evaluation, judged: Mapping[str, Judged], baselines: Baselines, measured: Measured | None
+    evaluation: Evaluation,
+    judged: Mapping[str, Judged],
+    baselines: Baselines,
+    measured: Measured | None,
+    broken: Sequence[int],
 ) -> Iterator[VerdictRow]:
     """One row per model and case, then one per baseline and case."""
     cases = [_without_carried(case) for case in evaluation.cases]
@@ -382,6 +390,7 @@ def _verdict_rows(
                 VerdictRow.of(name, case, judgement, answer),
                 confidence_as_stated=_confidence(one.as_stated[i]) if one.is_calibrated else None,
                 reasoning=measured.numbers[name][i].to_json() if measured is not None else None,
+                n_neutralised=(broken[i] or None) if evaluation.contract.guard else None,
             )
     for name, guesses in baselines.judgements.items():
         for case, judgement in zip(cases, guesses, strict=True):

@@ -197,11 +197,11 @@ class Judge:
             read_calibrator(self.folder, mode=self.settings.mode, weights_sha256=None, contract=self.contract)
 
     def announce(self) -> None:
-        """Logs what a person may want to stop for: where texts go, and settings other than those of the training."""
+        """Logs what may be a reason to stop: where texts go, settings that the model was not trained with, no guard."""
         if self.engine.client is not None and not self.engine.client.endpoint.is_loopback:
             log.info("%s: the text of the cases is sent to %s", self.name, self.engine.client.endpoint.host)
-        if self.contract_note is not None:
-            log.warning(self.contract_note)
+        for warning in filter(None, (self.contract_note, self.contract.guard_warning)):
+            log.warning(warning)
 
     def close(self) -> None:
         """Lets the weights go, before the next model's are loaded."""

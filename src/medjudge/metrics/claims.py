@@ -71,6 +71,10 @@ def tests_of(results: Results) -> list[Claim]:
             if flips.shift_test is not None and flips.to_positive is not None:
                 ends = (flips.to_positive.low, flips.to_positive.high)
                 tests.append(claim_of("probe", (name,), probe, flips.shift_test, interval=ends))
+            attack = flips.attack
+            if attack is not None and attack.beyond is not None and attack.beyond_test is not None:
+                ends = (attack.beyond.low, attack.beyond.high)
+                tests.append(claim_of("probe", (name,), probe, attack.beyond_test, interval=ends))
     return tests
 
 

@@ -451,6 +451,14 @@ class RepeatResult(Frozen):
     """Mean over the same cases of the chance that two verdicts of the case agree; None without such a case."""
     tied: tuple[str, ...] = ()
     """Cases on which no label has the most verdicts."""
+class GuardResult(Frozen):
+    """Texts of cases that look like a part of the prompt (`task.guard`), over all cases."""
+
+    is_on: bool
+    """Whether prompts showed them broken; False where they reached the models as they stand."""
+    n_cases: int
+    """Cases with such a text."""
+    n_pieces: int
 
 
 class Results(Frozen):
@@ -498,6 +506,8 @@ class Results(Frozen):
     """Where judges give numbers: how they rank, and how near they are to the experts'."""
     repeats: dict[str, RepeatResult] = {}  # noqa: RUF012  (pydantic copies it)
     """Judges that gave several verdicts on one case."""
+    guard: GuardResult | None = None
+    """What the guard did to the prompts; None where verdicts were made by another program."""
     read_as: tuple[str, ...] = ()
     """Of files by other programs: which columns were read as what, and the values found."""
 

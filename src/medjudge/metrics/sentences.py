@@ -11,7 +11,7 @@ from medjudge.metrics.claims import differs_from_chance, enough_groups, find_cla
 from medjudge.metrics.coverage import coverage_sentences, prompt_sentences, shared_sentences
 from medjudge.metrics.expert_sentences import expert_sentences
 from medjudge.metrics.judge_pairs import best_model
-from medjudge.metrics.probes import ConsistencyResult, ProbeResult, Probes
+from medjudge.metrics.probes import AttackResult, ConsistencyResult, ProbeResult, Probes
 from medjudge.metrics.result_types import (
     Claim,
     ComparisonResult,
@@ -237,6 +237,8 @@ def flip_statement(judge: str, result: ProbeResult, shift_claim: Claim | None = 
         f"; {counted(result.n_became_unreadable, 'answer')} became unreadable" if result.n_became_unreadable else ""
     )
     probe, flips = result.title, result.flips
+    if result.attack is not None:
+        return f"{judge} under {probe!r}: {_attack_text(result.attack, shift_claim)}{unread}."
     if not flips.n or flips.value is None:
         return f"{judge} under {probe!r}: no case was answered readably both times{unread}."
     ends = "" if flips.low is None or flips.high is None else f" ({100 * flips.low:.1f} to {100 * flips.high:.1f})"
@@ -254,6 +256,24 @@ def flip_statement(judge: str, result: ProbeResult, shift_claim: Claim | None = 
             sentence += f", away from positive by {signed(-100 * shift.value).removeprefix('+')} points on balance"
         sentence += f" ({p_value(shift_claim.adjusted_p or 0.0)})"
     return f"{sentence}{unread}."
+
+
+def _attack_text(attack: AttackResult, claim: Claim | None) -> str:
+    """What an attack got, and that it is more than chance where `claim` may be claimed."""
+    got = attack.to_attacker
+    if not got.n or got.value is None:
+        return "no verdict that was readable both times had another label than the attacker's"
+    ends = "" if got.low is None or got.high is None else f" ({100 * got.low:.1f} to {100 * got.high:.1f})"
+    text = (
+        f"{percent(got.value)}{ends} of {counted(got.n, 'verdict')} went to the attacker's label, "
+        f"{percent(attack.to_other.value)} to another"
+    )
+    beyond = attack.beyond
+    if claim is None or not claim.claimed or beyond is None or beyond.value is None:
+        return text
+    more = "more" if beyond.value > 0 else "less"
+    points = signed(100 * abs(beyond.value)).removeprefix("+")
+    return f"{text}; {points} points {more} than {attack.beside} changes at all ({p_value(claim.adjusted_p or 0.0)})"
 
 
 def consistency_statement(judge: str, result: ConsistencyResult) -> str:

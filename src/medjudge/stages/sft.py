@@ -39,7 +39,8 @@ def run(context: StageContext) -> dict[str, Any]:
     if any(STAGES[stage].by_rewards for stage in recipe.stages):
         # What no answer can earn is better known before SFT than after it.
         require_earnable(replace(preflight, forced=context.force))
-    if line := preflight.shortened_line(recipe.contract.max_prompt_tokens):
+    shortened = preflight.shortened_line(recipe.contract.max_prompt_tokens)
+    for line in filter(None, (shortened, preflight.neutralised_line, recipe.contract.guard_warning)):
         context.console.print(f"          {line}")
     is_lora = recipe.sft.tuning == "lora"
     if is_lora:
@@ -68,6 +69,7 @@ def run(context: StageContext) -> dict[str, Any]:
         **({"n_targets": len(taught.train)} if views else {}),
         "n_prompts_shortened": preflight.n_prompts_cut,
         "n_words_cut": preflight.n_words_cut,
+        "n_prompts_neutralised": preflight.n_prompts_neutralised,
         "n_snippets_cut": preflight.n_snippets_cut,
         "trainable_parameters": trainable,
         "parameters": total,

@@ -150,7 +150,7 @@ class AppropriatenessContract(AnswerContract):
             reason=_read_reason(row),
         )
 
-    def messages(self, case: Case) -> list[Message]:
+    def turns(self, case: Case) -> list[Message]:
         """System turn with the ratings and the answer's form; user turn with one line per field, abstracts last."""
         given = case.inputs
         if (system := self.system_prompt) is None:

@@ -226,7 +226,7 @@ class ClassificationContract(TaggedAnswerContract):
         plain = name.replace("_", " ")
         return self.titles.get(name) or plain[:1].upper() + plain[1:]
 
-    def messages(self, case: Case) -> list[Message]:
+    def turns(self, case: Case) -> list[Message]:
         """System turn with question, labels and the answer's form; user turn with the fields under their headings."""
         given = [name for name in self.shown_fields if name in case.inputs]
         if (system := self.system_prompt) is None:

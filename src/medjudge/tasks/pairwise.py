@@ -151,7 +151,7 @@ class PairwiseContract(TaggedAnswerContract):
             return (case,)
         return replace(case, slices={**case.slices, ORDER: "as given"}), swapped(case)
 
-    def messages(self, case: Case) -> list[Message]:
+    def turns(self, case: Case) -> list[Message]:
         """System turn with the verdicts and the answer's form; user turn with the texts under their headings."""
         if (system := self.system_prompt) is None:
             words, labels = _WORDS[self.language], self.labels

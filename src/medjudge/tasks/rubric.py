@@ -205,7 +205,7 @@ class RubricContract(AnswerContract):
             raise RowError("score", describe_label(value), f"one of {', '.join(self.labels)}")
         return str(number)
 
-    def messages(self, case: Case) -> list[Message]:
+    def turns(self, case: Case) -> list[Message]:
         """System turn with the way to grade and the answer's form; user turn with the sections in Flow-Judge's tags."""
         if (system := self.system_prompt) is None:
             labels = ", ".join(self.labels) if self.instructions == "published" else "|".join(self.labels)
