@@ -451,6 +451,8 @@ class RepeatResult(Frozen):
     """Mean over the same cases of the chance that two verdicts of the case agree; None without such a case."""
     tied: tuple[str, ...] = ()
     """Cases on which no label has the most verdicts."""
+
+
 class GuardResult(Frozen):
     """Texts of cases that look like a part of the prompt (`task.guard`), over all cases."""
 
