@@ -20,7 +20,7 @@ from medjudge.inference.endpoint import CHARACTERS_PER_TOKEN
 from medjudge.inference.replies import thoughts_statement
 from medjudge.judging.answer_store import AnswerStore
 from medjudge.judging.calibrated import apply_to, fit_on, save_calibrator
-from medjudge.judging.judge import Answers, Judge, JudgeSettings, Question, check_mode, judgement_of
+from medjudge.judging.judge import Answers, Judge, JudgeSettings, Question, judgement_of
 from medjudge.judging.probing import Probed, Probing, plan_probes, probe_rows, put_to, summarise_probes
 from medjudge.judging.reasoning import Measured, extractor_of, measure_reasoning
 from medjudge.metrics.baselines import Baselines, every_baseline
@@ -118,7 +118,6 @@ def open_judges(evaluation: Evaluation, store: AnswerStore) -> dict[str, Judge]:
                 f"`evaluate.endpoints` has settings for {name!r}, but the models are: {', '.join(evaluation.models)}. "
                 "Name one of these, or take the settings out."
             )
-    check_mode(evaluation.config.mode, evaluation.models)
     judges = {}
     for name, where in evaluation.models.items():
         settings = JudgeSettings.of(name, evaluation.model, evaluation.config, evaluation.parent)
