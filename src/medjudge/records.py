@@ -140,4 +140,5 @@ class LabelScores:
     """The part of `mass` that belongs to a label written with other case, or after a space or a line break."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "bounded", tuple(self.bounded))  # JSON gives a list back
+        """`bounded` is a tuple, also where JSON gave a list."""
+        object.__setattr__(self, "bounded", tuple(self.bounded))

@@ -130,11 +130,6 @@ def test_labels_mode_scores_the_scores_alone(tmp_path: Path, run: Any) -> None:
     assert judge["published"]["metrics"]["accuracy"] == judge["honest"]["accuracy"]["value"]
     recipe = artifacts.read_json(tmp_path / "out" / "halubench" / artifacts.RECIPE)
     assert (recipe["task"]["form"], recipe["task"]["points"]) == ("score_only", 2)
-    code, printed = run(
-        "--mode", "labels", "--data", f"halubench={rows}", "--model", "gpt=openai:judge@http://127.0.0.1:9/v1"
-    )
-    assert code == 1
-    assert "an endpoint (gpt) gives no probabilities of labels" in printed
 
 
 def test_a_cut_off_run_goes_on_and_a_finished_one_is_skipped(

@@ -43,7 +43,8 @@ CHARACTERS_PER_TOKEN = 4
 
 _REFUSAL_CODES = frozenset({"content_filter", "content_policy_violation"})
 _PARAMETER_CODES = frozenset({"unsupported_parameter", "unsupported_value", "unknown_parameter"})
-_REFUSED_REQUEST = frozenset({400, 422})
+_REFUSED_REQUEST = frozenset({400, 422, 500, 501})
+"""What servers answer to a request that they do not understand."""
 _CLIENT_LOGGERS = ("openai", "httpx", "httpx2", "httpcore", "httpcore2")
 """Loggers of the client and of what it stands on: at lower levels they hold requests, answers and headers."""
 _T = TypeVar("_T")
@@ -108,8 +109,8 @@ class EndpointClient:
 
         sample: numbers independent answers to the same prompts; each has a seed and a place in the cache of its own.
         temperature: takes the place of the settings', unless they send none. fields: further ones of the request, such
-        as `logprobs`. reasons: whether `reasoning_tokens` are added to `max_tokens`. is_probe: a server that refuses the
-        request (HTTP 400 or 422) gives a `Failure` that counts as none: it was asked what it can do.
+        as `logprobs`. reasons: whether `reasoning_tokens` are added to `max_tokens`. is_probe: a server that refuses
+        the request gives a `Failure` that is not counted: it was asked what it can do.
         Raises EndpointError if the endpoint cannot be reached at all, refuses key, model or parameters, or more calls
         fail after all retries than the settings allow. What was answered until then is on disk and is not asked for
         again.
@@ -298,7 +299,7 @@ class EndpointClient:
             return _Trouble(f"{reason}, and the server asks for a wait of {wait_words(asked_s)}")
         if asked_s is not None:
             self._pacer.pause(asked_s)
-        return _Trouble(reason, retry=True)
+        return _Trouble(reason, retry=True, refused=status in _REFUSED_REQUEST)
 
     def _fatal(self, status: int, code: str | None, parameter: str | None) -> tuple[str, str] | None:
         """(what the server says, what to do) where every other call must fail in the same way."""

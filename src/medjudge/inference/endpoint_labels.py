@@ -1,8 +1,8 @@
 """Probabilities of labels from an OpenAI-compatible endpoint: mode labels without a model of this machine.
 
-Three ways, by what the server can do. `prompt`: each label is handed over as a finished answer and the server scores its
-tokens, as `LocalEngine.label_logprobs` does (vLLM's `prompt_logprobs`). `continue`: the answer is begun for the server,
-which tells the likeliest next tokens (llama.cpp). `first`: the model writes its answer, and the likeliest tokens at the
+Three ways, by what the server can do. `prompt`: each label is handed over as a finished answer and the server scores
+its tokens, as `LocalEngine.label_logprobs` does (vLLM's `prompt_logprobs`). `continue`: the answer is begun for the
+server, which tells the likeliest next tokens (llama.cpp). `first`: the model writes its answer, and the likeliest tokens at the
 label's place are read (OpenAI). docs/endpoints.md has a table of servers.
 """
 
@@ -18,7 +18,7 @@ from medjudge.inference.label_reading import LabelTexts, Node, Walk, scored_labe
 from medjudge.inference.replies import Reply
 from medjudge.inference.token_probs import TokenProbs
 from medjudge.records import Case, Completion, LabelScores, Message
-from medjudge.tasks.contract import LabelFrame, TaskContract
+from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.thoughts import split_thoughts
 
 Way = Literal["prompt", "continue", "first"]
@@ -234,7 +234,7 @@ class EndpointLabels:
                 "cannot be scored. Set the mode to generate, or take a server that tells them (docs/endpoints.md has "
                 "a table)."
             )
-        if isinstance(reply, Failure) and reply.reason.startswith(("HTTP 400", "HTTP 422")):
+        if isinstance(reply, Failure) and reply.reason.startswith(("HTTP 400", "HTTP 403", "HTTP 422")):
             raise EndpointError(
                 f"{self.client.name} refuses a request for log-probabilities ({reply.reason}), expected it to take "
                 f"`logprobs` and `top_logprobs` = {self.client.settings.top_logprobs}. Lower `top_logprobs` (or raise "

@@ -7,8 +7,8 @@ label, are read over and counted. Pure; `inference.endpoint_labels` asks the ser
 
 from __future__ import annotations
 
+import itertools
 import math
-import os.path
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -36,9 +36,9 @@ class LabelTexts:
     def of(cls, frame: LabelFrame) -> LabelTexts:
         """The parts. Only markup is taken off: labels that share words keep them."""
         texts = list(frame.continuations.values())
-        opened = re.match(r"(?s).*[>\":{\[(]", os.path.commonprefix(texts))
+        opened = re.match(r"(?s).*[>\":{\[(]", _common_start(texts))
         n_open = len(opened[0]) if opened else 0
-        ending = os.path.commonprefix([text[n_open:][::-1] for text in texts])[::-1]
+        ending = _common_start([text[n_open:][::-1] for text in texts])[::-1]
         closed = re.search(r"(?s)[<\",}\])].*", ending)
         n_close = len(closed[0]) if closed else 0
         labels = {name: text[n_open : len(text) - n_close].encode() for name, text in frame.continuations.items()}
@@ -183,7 +183,8 @@ def scored_labels(frame: LabelFrame, rows: Mapping[str, TokenProbs]) -> LabelSco
     tails = []
     n_forced = len(b"".join(frame.forced.encode().split()))
     for row in rows.values():
-        n, tail = 0, []
+        n = 0
+        tail: list[tuple[bytes, float]] = []
         for token, log_prob in row if frame.ends else row[:-1]:
             n += len(b"".join(token.split()))
             # A token that holds the end of the frame and the beginning of the label belongs to the label.
@@ -198,3 +199,8 @@ def scored_labels(frame: LabelFrame, rows: Mapping[str, TokenProbs]) -> LabelSco
     n_after = max(0, same - 1)
     sums = [sum(log_prob for _, log_prob in tail[: len(tail) - n_after]) for tail in tails]
     return label_scores(list(rows), sums, 0)
+
+
+def _common_start(texts: Sequence[str]) -> str:
+    same = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*texts, strict=False))
+    return "".join(letters[0] for letters in same)

@@ -19,7 +19,7 @@ class Engine(Protocol):
         """The likeliest completion of each case, token by token."""
 
     def label_logprobs(self, contract: TaskContract, cases: Sequence[Case]) -> Sequence[LabelScores | Completion]:
-        """How likely each label of the contract is as the answer; of an endpoint's answer that tells it not, the answer.
+        """How likely each label of the contract is as the answer; where an endpoint does not tell, its answer.
 
         Raises ConfigError where the contract reasons before its label, or the engine gives no probabilities.
         """

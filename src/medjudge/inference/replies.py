@@ -187,7 +187,8 @@ class Usage:
         self.n_answered += 1
         self.n_from_cache += from_cache
         self.n_refused += reply.finish == "refusal"
-        self.n_truncated += reply.finish == "length"
+        # Label requests end after a token or two by design.
+        self.n_truncated += reply.finish == "length" and reply.generated is None and reply.scored is None
         is_inline, is_apart = bool(split_thoughts(reply.text).tag), bool(reply.thought)
         self.n_thoughts_inline += is_inline
         self.n_thoughts_apart += is_apart

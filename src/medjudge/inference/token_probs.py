@@ -1,8 +1,8 @@
 """Log-probabilities of tokens in a server's answer, in the shapes that servers give them.
 
-OpenAI, vLLM, Ollama and llama.cpp since December 2024 send `choices[0].logprobs.content`; older builds of llama.cpp send
-`completion_probabilities`, with probabilities in place of logarithms; llama-cpp-python and others the older form of
-completions (`tokens`, `token_logprobs`, `top_logprobs`). Of a prompt vLLM alone tells them (`prompt_logprobs`).
+OpenAI, vLLM, Ollama and llama.cpp since December 2024 send `choices[0].logprobs.content`; older builds of llama.cpp
+send `completion_probabilities`, with probabilities in place of logarithms; llama-cpp-python and others the older form
+of completions (`tokens`, `token_logprobs`, `top_logprobs`). Of a prompt vLLM alone tells them (`prompt_logprobs`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 TokenProbs = tuple[tuple[bytes, float], ...]
-"""(token, natural logarithm of its probability). Of a token that was generated: itself first, then the likeliest ones at
-its place. Bytes, since a token may hold a part of a character."""
+"""(token, natural logarithm of its probability). Of a token that was generated: itself first, then the likeliest ones
+at its place. Bytes, since a token may hold a part of a character."""
 
 FLOOR = -9000.0
 """OpenAI and vLLM write -9999 for "not known"."""

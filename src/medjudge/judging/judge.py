@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from medjudge import artifacts
 from medjudge.errors import ConfigError
@@ -315,7 +315,8 @@ def judgement_of(contract: TaskContract, case: Case, answer: Answer) -> Judgemen
         reason = "no label is among the likeliest tokens that the server told: raise `top_logprobs` if it allows more"
         return Unparsed(case.case_id, "", reason, kind="format")
     # `max` takes the first of equals: the order of the contract decides, not that of a dict.
-    label = max(contract.labels, key=lambda label: answer.probabilities[label])
+    told = [label for label in contract.labels if label not in answer.bounded]
+    label = max(told, key=lambda label: answer.probabilities[label])
     return Verdict(case.case_id, label, answer.probabilities[label])
 
 

@@ -47,11 +47,11 @@ class EndpointSettings(Settings):
     extra: Mapping[str, Any] = Field(default_factory=dict)
     """Further fields of the request: `{chat_template_kwargs = {enable_thinking = false}}` for vLLM and llama.cpp."""
     top_logprobs: int = Field(20, ge=1)
-    """In mode labels: how many of the likeliest tokens are asked for at each place. OpenAI and Ollama allow 20, vLLM what
-    its `--max-logprobs` says (20), llama.cpp any number."""
+    """In mode labels: how many of the likeliest tokens are asked for at each place. OpenAI and Ollama allow 20, vLLM
+    what its `--max-logprobs` says (20), llama.cpp any number."""
     label_scoring: Literal["auto", "prompt", "continue", "first"] = "auto"
-    """In mode labels. `prompt`: the server scores an answer that is handed to it (vLLM). `continue`: it goes on from one
-    that is begun (llama.cpp). `first`: probabilities are read where the model writes its label. `auto` finds out."""
+    """In mode labels. `prompt`: the server scores an answer that is handed to it (vLLM). `continue`: it goes on from
+    one that is begun (llama.cpp). `first`: read where the model writes its label. `auto` finds out."""
 
     limit_key: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto"
     """The request's name for the token limit; `auto`: the newer one for OpenAI's own hosts, else the older."""
