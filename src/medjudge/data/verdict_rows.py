@@ -47,7 +47,8 @@ class VerdictRow:
     label_mass_most: float | None = None
     """The most that `label_mass` can be; None, and then absent from the file, where every label was told."""
     labels_bounded: Sequence[str] | None = None
-    """Labels that an endpoint did not tell: the most that they can be stands in `label_probabilities`; absent likewise."""
+    """Labels that an endpoint did not tell: the most that they can be stands in `label_probabilities`. Absent likewise.
+    """
     n_words_cut: int | None = None
     """Words that the prompt lost so that it fits; None where it is not known."""
     slices: Mapping[str, str] = field(default_factory=dict)

@@ -2,8 +2,8 @@
 
 Three ways, by what the server can do. `prompt`: each label is handed over as a finished answer and the server scores
 its tokens, as `LocalEngine.label_logprobs` does (vLLM's `prompt_logprobs`). `continue`: the answer is begun for the
-server, which tells the likeliest next tokens (llama.cpp). `first`: the model writes its answer, and the likeliest tokens at the
-label's place are read (OpenAI). docs/endpoints.md has a table of servers.
+server, which tells the likeliest next tokens (llama.cpp). `first`: the model writes its answer, and the likeliest
+tokens at the label's place are read (OpenAI). docs/endpoints.md has a table of servers.
 """
 
 from __future__ import annotations

@@ -95,6 +95,7 @@ def _reply_tree(reply: Reply) -> dict[str, Any]:
 
 def _reply_from(tree: Any) -> Reply:
     """Raises TypeError or ValueError for anything but what `put` wrote."""
+    tree = dict(tree)
     generated, scored = tree.pop("generated", None), tree.pop("scored", None)
     reply = Reply(
         **tree,

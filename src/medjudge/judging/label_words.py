@@ -10,10 +10,10 @@ from medjudge.metrics.wording import counted
 
 _WAYS = {
     "prompt": "its server scored each label as a finished answer, token by token, as a local model is scored",
-    "continue": "its server told the {k} likeliest tokens at each place of a begun answer; what closes an answer is not "
-    "counted",
-    "first": "the {k} likeliest tokens were read where it wrote its label, so they hold given what it wrote before, and "
-    "what follows a label is not counted",
+    "continue": "its server told the {k} likeliest tokens at each place of a begun answer; what closes an answer is "
+    "not counted",
+    "first": "the {k} likeliest tokens were read where it wrote its label, so they hold given what it wrote before, "
+    "and what follows a label is not counted",
 }
 
 
