@@ -49,7 +49,7 @@ class Table:
         return b"", 20 + (len(begun) + 6 if begun else 0)
 
     def listed(self, state: bytes) -> Listed:
-        row = self.rows[state.decode()]
+        row = self.rows.get(state.decode(), {"END": 1.0})
         listed = [(END if token == "END" else token.encode(), math.log(p)) for token, p in row.items()]
         return sorted(listed, key=lambda one: -one[1])
 

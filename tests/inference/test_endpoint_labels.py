@@ -191,7 +191,7 @@ def test_a_letter_inside_json_is_read_where_the_model_writes_it(tmp_path: Path) 
 def test_a_thought_before_the_answer_is_passed_over(tmp_path: Path) -> None:
     rows = {"": {"<think>": 1.0}, "<think>": {"0 or 1?": 1.0}, "<think>0 or 1?": {"</think>": 1.0}}
     state = "<think>0 or 1?</think>"
-    rows |= {state: {"\n\n": 1.0}, f"{state}\n\n": {"0": 0.8, "1": 0.2}, f"{state}\n\n0": ANY, "1": ANY}
+    rows |= {state: {"\n\n": 1.0}, f"{state}\n\n": {"0": 0.8, "1": 0.2}, f"{state}\n\n0": ANY, "0": ANY, "1": ANY}
     found, engine, _ = ask(Table(rows), "llama", EQUIVALENCE, CASE, tmp_path, reasoning_tokens=50)
     assert scores_of(found).log_probs == pytest.approx({"0": math.log(0.8), "1": math.log(0.2)})
     assert engine.client.usage.n_thoughts_inline > 0
@@ -231,7 +231,7 @@ def test_a_server_without_log_probabilities_says_so(tmp_path: Path) -> None:
 def test_a_server_that_allows_fewer_says_so(tmp_path: Path) -> None:
     with (
         serving(Server(BINARY, "openai", most=5)) as served,
-        pytest.raises(EndpointError, match="lower `top_logprobs`"),
+        pytest.raises(EndpointError, match="Lower `top_logprobs`"),
     ):
         # Named as a value that is refused; the code is OpenAI's.
         engine_of(served, tmp_path).label_logprobs(EQUIVALENCE, [CASE])
@@ -273,7 +273,7 @@ def small() -> tuple[Any, Any]:
         EQUIVALENCE,
         AppropriatenessContract(form="answer_only", instructions="terse", max_completion_tokens=12),
         McqContract(instructions="terse", max_prompt_tokens=400),
-        RubricContract(points=5, form="feedback", instructions="terse", max_prompt_tokens=400),
+        RubricContract(points=3, form="feedback", system_prompt="Grade.", max_completion_tokens=90),
     ],
     ids=["digits", "tags", "json", "frame"],
 )

@@ -205,13 +205,14 @@ class EndpointLabels:
         if begins:
             return Node(b"", 0.0, 0), reply.generated[0]
         whole = b"".join(place[0][0] for place in reply.generated)
-        answer = split_thoughts(reply.text).answer
-        text = whole.decode("utf-8", errors="replace")
-        start = text.rfind(answer) if answer else -1
-        if start < 0:
-            return None
-        # A token may hold the space before the answer, so the place begins with that space.
-        start = len(text[:start].rstrip())
+        text, start = whole.decode("utf-8", errors="replace"), 0
+        if _has_thoughts(reply):  # which servers that send them apart list with the rest
+            answer = split_thoughts(reply.text).answer
+            start = text.rfind(answer) if answer else -1
+            if start < 0:
+                return None
+            # A token may hold the space before the answer, so the place begins with that space.
+            start = len(text[:start].rstrip())
         place = self.texts.place(text[start:])
         if place is None:
             return None
