@@ -30,7 +30,11 @@ LEAST = math.log(1e-5)
 """What is less likely is not asked for; it counts as not told."""
 
 _OPEN: Mapping[str, Any] = {"add_generation_prompt": False, "continue_final_message": True}
-_CLOSED: Mapping[str, Any] = {"add_generation_prompt": False, "continue_final_message": False, "prompt_logprobs": 0}
+_CLOSED: Mapping[str, Any] = {
+    **{"add_generation_prompt": False, "continue_final_message": False, "prompt_logprobs": 0},
+    # Not read: they mark a reply of one token as one that was meant to be so short.
+    **{"logprobs": True, "top_logprobs": 1},
+}
 
 
 class EndpointLabels:
