@@ -24,7 +24,7 @@ Listed = list[tuple[bytes, float]]
 class Brain(Protocol):
     """What predicts."""
 
-    def begin(self, messages: Sequence[Mapping[str, str]], *, continues: bool) -> tuple[Any, int]:
+    def begin(self, messages: Sequence[Mapping[str, Any]], *, continues: bool) -> tuple[Any, int]:
         """(state before the first new token, prompt tokens)."""
 
     def listed(self, state: Any) -> Listed:
@@ -32,7 +32,7 @@ class Brain(Protocol):
 
     def after(self, state: Any, token: bytes) -> Any: ...
 
-    def scored(self, messages: Sequence[Mapping[str, str]]) -> Listed:
+    def scored(self, messages: Sequence[Mapping[str, Any]]) -> Listed:
         """The tokens of a finished conversation."""
 
 
@@ -42,7 +42,7 @@ class Table:
 
     rows: Mapping[str, Mapping[str, float]]
 
-    def begin(self, messages: Sequence[Mapping[str, str]], *, continues: bool) -> tuple[Any, int]:
+    def begin(self, messages: Sequence[Mapping[str, Any]], *, continues: bool) -> tuple[Any, int]:
         begun = messages[-1]["content"] if messages[-1]["role"] == "assistant" else ""
         if continues:
             return begun.encode(), 20 + len(begun)
@@ -56,7 +56,7 @@ class Table:
     def after(self, state: bytes, token: bytes) -> bytes:
         return state + token
 
-    def scored(self, messages: Sequence[Mapping[str, str]]) -> Listed:
+    def scored(self, messages: Sequence[Mapping[str, Any]]) -> Listed:
         row: Listed = [(turn["content"].encode(), -1.0) for turn in messages[:-1]] + [(b"<|assistant|>", -0.1)]
         state, rest = b"", messages[-1]["content"].encode()
         while rest:
@@ -75,16 +75,17 @@ class Model:
         self.model, self.tokenizer = model, tokenizer
         self.vocabulary = [tokenizer.decode([i]).encode() for i in range(len(tokenizer))]
 
-    def _ids(self, messages: Sequence[Mapping[str, str]], **options: bool) -> list[int]:
+    def _ids(self, messages: Sequence[Mapping[str, Any]], **options: bool) -> list[int]:
         # Thinking is off in the contracts that are scored.
         text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, enable_thinking=False, **options)
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     @torch.no_grad()
     def _log_probs(self, ids: Sequence[int]) -> torch.Tensor:
-        return self.model(torch.tensor([list(ids)])).logits[0].double().log_softmax(-1)
+        scores: torch.Tensor = self.model(torch.tensor([list(ids)])).logits[0].double().log_softmax(-1)
+        return scores
 
-    def begin(self, messages: Sequence[Mapping[str, str]], *, continues: bool) -> tuple[Any, int]:
+    def begin(self, messages: Sequence[Mapping[str, Any]], *, continues: bool) -> tuple[Any, int]:
         ids = self._ids(
             messages, **({"continue_final_message": True} if continues else {"add_generation_prompt": True})
         )
@@ -98,7 +99,7 @@ class Model:
     def after(self, state: Sequence[int], token: bytes) -> list[int]:
         return [*state, self.vocabulary.index(token)]
 
-    def scored(self, messages: Sequence[Mapping[str, str]]) -> Listed:
+    def scored(self, messages: Sequence[Mapping[str, Any]]) -> Listed:
         ids = self._ids(messages)
         rows = self._log_probs(ids)
         return [(self.vocabulary[i], 0.0 if k == 0 else float(rows[k - 1, i])) for k, i in enumerate(ids)]
@@ -130,15 +131,16 @@ class Server:
             return 400, _error("invalid_value", "top_logprobs")
         if dialect == "vllm" and "prompt_logprobs" in body:
             row = self.brain.scored(messages)
-            places = [None if i == 0 else {str(i): _vllm_place(*one)} for i, one in enumerate(row)]
-            return 200, {**_completion("x", len(row), 1, "length"), "prompt_logprobs": places}
+            scored = [None if i == 0 else {str(i): _vllm_place(*one)} for i, one in enumerate(row)]
+            return 200, {**_completion("x", len(row), 1, "length"), "prompt_logprobs": scored}
         begun = messages[-1]["role"] == "assistant"
         continues = begun and (
             bool(body.get("continue_final_message")) if dialect.startswith("vllm") else dialect != "openai"
         )
         state, n_prompt = self.brain.begin(messages, continues=continues)
         limit = body.get("max_tokens") or body["max_completion_tokens"]
-        places, text, finish = [], b"", "length"
+        places: list[Listed] = []
+        text, finish = b"", "length"
         for _ in range(limit):
             listed = self.brain.listed(state)
             token = listed[0][0]

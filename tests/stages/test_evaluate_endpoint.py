@@ -171,7 +171,8 @@ def test_labels_of_an_endpoint_stand_beside_those_of_a_local_model(
     prices = ("--set", "evaluate.endpoint.usd_per_million_in=10", "--set", "evaluate.endpoint.usd_per_million_out=100")
     local = ("--model", f"base={save_base(tmp_path / 'base')}")
     with serving(Server(Knowing({}), "llama")) as server:
-        models = (*local, "--model", f"gpt=openai:judge@{server.url}", "--mode", "labels")
+        longer = ("--set", "task.max_completion_tokens=16")
+        models = (*local, "--model", f"gpt=openai:judge@{server.url}", "--mode", "labels", *longer)
         code, printed = evaluate(monkeypatch, capsys, rows, tmp_path / "out", *models, *prices)
         assert code == 0, printed
         n_requests = len(server.bodies)
@@ -197,9 +198,9 @@ def test_labels_of_an_endpoint_stand_beside_those_of_a_local_model(
 
 
 def test_confidences_of_an_endpoint_are_calibrated(tmp_path: Path) -> None:
-    contract = AppropriatenessContract(form="answer_only", instructions="terse", max_completion_tokens=8)
+    contract = AppropriatenessContract(form="answer_only", instructions="terse", max_completion_tokens=16)
     cases = read_source(
-        str(write_rows(tmp_path / "rows.jsonl", 4)), contract, DataConfig(map={"condition": "topic"})
+        str(write_rows(tmp_path / "rows.jsonl", 4)), contract, DataConfig(fields={"condition": "topic"})
     ).cases
     with serving(Server(Knowing({}), "openai")) as server:
         evaluation = Evaluation(

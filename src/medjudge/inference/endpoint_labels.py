@@ -9,6 +9,7 @@ tokens at the label's place are read (OpenAI). docs/endpoints.md has a table of 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -28,6 +29,9 @@ MOST_STEPS = 16
 """Tokens of a label that are asked for one by one."""
 LEAST = math.log(1e-5)
 """What is less likely is not asked for; it counts as not told."""
+
+_REFUSED = re.compile(r"HTTP (400|403|422)(?!.*(context|above_max))")
+"""Of a request, whatever its prompt: a prompt that is too long says nothing of the next."""
 
 _OPEN: Mapping[str, Any] = {"add_generation_prompt": False, "continue_final_message": True}
 _CLOSED: Mapping[str, Any] = {
@@ -239,7 +243,7 @@ class EndpointLabels:
                 "cannot be scored. Set the mode to generate, or take a server that tells them (docs/endpoints.md has "
                 "a table)."
             )
-        if isinstance(reply, Failure) and reply.reason.startswith(("HTTP 400", "HTTP 403", "HTTP 422")):
+        if isinstance(reply, Failure) and _REFUSED.match(reply.reason):
             raise EndpointError(
                 f"{self.client.name} refuses a request for log-probabilities ({reply.reason}), expected it to take "
                 f"`logprobs` and `top_logprobs` = {self.client.settings.top_logprobs}. Lower `top_logprobs` (or raise "
