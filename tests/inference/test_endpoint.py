@@ -684,6 +684,7 @@ def test_only_answer_settings_make_a_stage_stale() -> None:
     dumped = EndpointSettings(concurrency=3, seed=5).model_dump(mode="json")
     tree = {"evaluate": {"endpoint": dumped, "endpoints": {"a": dumped}, "seed": 1}, "x": [1]}
     kept = {"temperature": 0.0, "seed": 5, "reasoning_tokens": 0, "extra": {}}
+    kept |= {"top_logprobs": 20, "label_scoring": "auto"}
     assert without_transport(tree) == {
         "evaluate": {"endpoint": kept, "endpoints": {"a": kept}, "seed": 1},
         "x": [1],

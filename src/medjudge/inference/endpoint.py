@@ -30,7 +30,7 @@ from medjudge.inference.replies import Reply, ReplyCache, Usage, default_cache, 
 from medjudge.inference.server_replies import read_reply
 from medjudge.inference.server_words import known_code, known_parameter, wait_words
 from medjudge.records import Message
-from medjudge.settings.base import ANSWER_SETTINGS, EndpointSettings
+from medjudge.settings.base import ANSWER_SETTINGS, LABEL_SETTINGS, EndpointSettings
 from medjudge.settings.endpoint import Endpoint
 
 KEY_VERSION = 1
@@ -129,7 +129,8 @@ class EndpointClient:
 
     def record(self) -> dict[str, Any]:
         """What can be said of a model that lies elsewhere: names, dates, parameters. No weights are hashed."""
-        settings = self.settings.model_dump(mode="json", include=set(ANSWER_SETTINGS))
+        sent = ANSWER_SETTINGS - (LABEL_SETTINGS if self.labels_by is None else frozenset())
+        settings = self.settings.model_dump(mode="json", include=set(sent))
         return {
             "kind": "endpoint",
             "model": self.endpoint.model,

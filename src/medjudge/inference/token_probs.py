@@ -45,9 +45,9 @@ def read_scored(response: Any, body: Mapping[str, Any]) -> TokenProbs | None:
     None where the server scored no prompt, or its tokens do not spell that answer: then nothing of them is kept.
     """
     places = getattr(response, "prompt_logprobs", None)
-    answer = body["messages"][-1]
-    if not isinstance(places, list) or answer["role"] != "assistant":
+    if not isinstance(places, list) or body["messages"][-1]["role"] != "assistant":
         return None
+    answer = body["messages"][-1]
     try:
         # With `prompt_logprobs = 0` each place holds one token, the prompt's own; where it holds more, that is first.
         firsts = [next(iter(_tree(place).values())) if place else None for place in places]

@@ -91,7 +91,9 @@ class EndpointSettings(Settings):
         return value
 
 
-ANSWER_SETTINGS = frozenset({"temperature", "seed", "reasoning_tokens", "extra", "top_logprobs", "label_scoring"})
+LABEL_SETTINGS = frozenset({"top_logprobs", "label_scoring"})
+"""Endpoint settings that decide an answer in mode labels alone."""
+ANSWER_SETTINGS = frozenset({"temperature", "seed", "reasoning_tokens", "extra"}) | LABEL_SETTINGS
 """Endpoint settings that decide an answer."""
 
 
