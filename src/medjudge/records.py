@@ -131,3 +131,14 @@ class LabelScores:
     """Probability that the answer is one of the labels, in [0, 1]; small where a judge has not learned the format."""
     n_words_cut: int = 0
     """Words that were taken off the case's inputs so that the prompt fits."""
+    bounded: tuple[str, ...] = ()
+    """Labels whose probability an endpoint did not tell: what stands for them is the most that it can be. `mass` holds
+    only what was told."""
+    mass_most: float | None = None
+    """The most that `mass` can be, with those bounds; None where every label was told."""
+    mass_otherwise_written: float = 0.0
+    """The part of `mass` that belongs to a label written with other case, or after a space or a line break."""
+
+    def __post_init__(self) -> None:
+        """`bounded` is a tuple, also where JSON gave a list."""
+        object.__setattr__(self, "bounded", tuple(self.bounded))

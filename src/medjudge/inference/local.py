@@ -7,13 +7,13 @@ gives to one row at a time; models for which `prefix.why_not` has a reason are a
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 
+from medjudge.inference.label_reading import label_scores
 from medjudge.inference.labels import (
     LabelTree,
     label_log_probs,
@@ -231,19 +231,3 @@ def _generation_settings(sampling: Sampling) -> dict[str, Any]:
             "min_p": sampling.min_p,
         }
     return settings
-
-
-def label_scores(labels: Sequence[str], log_probs: Sequence[float], n_words_cut: int) -> LabelScores:
-    """Probabilities among the labels, and their sum, from the log-probability of each, in the order of `labels`."""
-    # The largest is taken out before exp: a label with log-probability -800 would otherwise underflow, and 0 / 0 is
-    # nan.
-    highest = max(log_probs)
-    weights = [math.exp(value - highest) for value in log_probs]
-    total = sum(weights)
-    return LabelScores(
-        dict(zip(labels, log_probs, strict=True)),
-        {label: weight / total for label, weight in zip(labels, weights, strict=True)},
-        # Rounding may lift a sum of probabilities above 1.
-        min(1.0, total * math.exp(highest)),
-        n_words_cut,
-    )

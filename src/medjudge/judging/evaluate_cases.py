@@ -20,7 +20,8 @@ from medjudge.inference.endpoint import CHARACTERS_PER_TOKEN
 from medjudge.inference.replies import thoughts_statement
 from medjudge.judging.answer_store import AnswerStore
 from medjudge.judging.calibrated import apply_to, fit_on, save_calibrator
-from medjudge.judging.judge import Answers, Judge, JudgeSettings, Question, check_mode, judgement_of
+from medjudge.judging.judge import Answers, Judge, JudgeSettings, Question, judgement_of
+from medjudge.judging.label_words import labels_statements
 from medjudge.judging.probing import Probed, Probing, plan_probes, probe_rows, put_to, summarise_probes
 from medjudge.judging.reasoning import Measured, extractor_of, measure_reasoning
 from medjudge.metrics.baselines import Baselines, every_baseline
@@ -28,10 +29,10 @@ from medjudge.metrics.calibrators import Calibrator
 from medjudge.metrics.coverage import guard_sentence
 from medjudge.metrics.preferences import Preferences, preferences
 from medjudge.metrics.reasoning import ReasoningResults, summarise_reasoning
-from medjudge.metrics.result_types import GuardResult, Results
+from medjudge.metrics.result_types import GuardResult, LabelsResult, Results
 from medjudge.metrics.summary import AnalysisOptions, JudgeFacts, TrainingRows, summarise, with_claims
 from medjudge.metrics.wording import counted
-from medjudge.records import Case, Completion, Judgement, Rollout, Verdict
+from medjudge.records import Case, Completion, Judgement, LabelScores, Rollout, Verdict
 from medjudge.rewards.composition import RewardContext
 from medjudge.settings.data import LeakageConfig
 from medjudge.settings.evaluate import EvaluateConfig
@@ -48,8 +49,8 @@ CARRIED_PREFIXES = tuple(f"{kind}_" for kind in CARRIED)
 
 
 LABELS_STATEMENT = (
-    "Labels were scored, no text was written: every case has a verdict, and what is said here of formats and unparsed "
-    "answers holds for this way of asking alone. Each verdict's confidence is its label's probability."
+    "Labels were scored, and no text was judged: what is said here of formats and unparsed answers holds for this way "
+    "of asking alone. Each verdict's confidence is its label's probability."
 )
 
 
@@ -119,7 +120,6 @@ def open_judges(evaluation: Evaluation, store: AnswerStore) -> dict[str, Judge]:
                 f"`evaluate.endpoints` has settings for {name!r}, but the models are: {', '.join(evaluation.models)}. "
                 "Name one of these, or take the settings out."
             )
-    check_mode(evaluation.config.mode, evaluation.models)
     judges = {}
     for name, where in evaluation.models.items():
         settings = JudgeSettings.of(name, evaluation.model, evaluation.config, evaluation.parent)
@@ -304,7 +304,24 @@ def _facts(cases: Sequence[Case], one: Judged) -> JudgeFacts:
         seconds=round(one.answers.seconds, 2),
         usage=one.usage,
         n_truncated=one.n_truncated,
+        labels=_labels_result(one),
         words_cut={case.case_id: answer.n_words_cut for case, answer in zip(cases, one.answers.first, strict=True)},
+    )
+
+
+def _labels_result(one: Judged) -> LabelsResult | None:
+    if one.judge.settings.mode != "labels":
+        return None
+    scores = [answer for answer in one.answers.first if isinstance(answer, LabelScores)]
+    most = [s.mass if s.mass_most is None else s.mass_most for s in scores]
+    n = max(1, len(scores))
+    return LabelsResult(
+        n=len(scores),
+        n_without=len(one.answers.first) - len(scores),
+        outside=1 - sum(s.mass for s in scores) / n,
+        outside_least=1 - sum(most) / n,
+        n_bounded=sum(bool(s.bounded) for s in scores),
+        otherwise_written=sum(s.mass_otherwise_written for s in scores) / n,
     )
 
 
@@ -313,6 +330,8 @@ def _statements(evaluation: Evaluation, judged: Mapping[str, Judged], baselines:
     yield from baselines.notes
     if evaluation.config.mode == "labels":
         yield LABELS_STATEMENT
+        for name, one in judged.items():
+            yield from labels_statements(name, _labels_result(one), one.judge.engine.client)
     endpoints = [name for name, one in judged.items() if one.judge.engine.client is not None]
     yield from _sent_whole(evaluation.contract, evaluation.cases, endpoints)
     usages = {name: one.usage for name, one in judged.items() if one.usage is not None}

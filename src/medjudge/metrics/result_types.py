@@ -329,6 +329,23 @@ class PromptsResult(Frozen):
     """Accuracy where words were cut off; None where no prompt lost any."""
 
 
+class LabelsResult(Frozen):
+    """How much of a judge's answer its labels are, where labels were scored, as means over all cases with scores."""
+
+    n: int
+    """Cases with scores."""
+    n_without: int
+    """Cases for which an endpoint told none."""
+    outside: float
+    """Probability of all that is no label."""
+    outside_least: float
+    """The least that it can be, with what an endpoint did not tell counted as labels."""
+    n_bounded: int
+    """Cases in which an endpoint did not tell the probability of some label, so that a bound stands for it."""
+    otherwise_written: float
+    """Probability of labels in other case, or after a space or a line break, which is counted as the label's."""
+
+
 class ModelResult(Frozen):
     """How one model or baseline did."""
 
@@ -360,6 +377,8 @@ class ModelResult(Frozen):
     """Kind of `classification.KINDS` -> cases without a verdict; empty in results of an earlier program."""
     prompts: PromptsResult | None = None
     """How many prompts lost words; None where it is not known."""
+    labels: LabelsResult | None = None
+    """None where no labels were scored."""
 
     @property
     def n_answered(self) -> int:

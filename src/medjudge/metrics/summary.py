@@ -33,6 +33,7 @@ from medjudge.metrics.result_types import (
     Claim,
     ClassResult,
     Confusion,
+    LabelsResult,
     ModelResult,
     PromptsResult,
     Results,
@@ -63,6 +64,8 @@ class JudgeFacts:
     """Answers that the token limit cut off."""
     words_cut: Mapping[str, int] | None = None
     """Case id -> words that its prompt lost to fit the token limit."""
+    labels: LabelsResult | None = None
+    """How much of the answers the labels are; None where none were scored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +323,7 @@ def _model_result(
         usage=None if facts.usage is None else _plain(facts.usage),
         unanswered=outcomes.unanswered,
         prompts=_prompts(outcomes, facts.words_cut, level),
+        labels=facts.labels,
     )
 
 
