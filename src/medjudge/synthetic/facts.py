@@ -147,10 +147,10 @@ def lint_facts(facts: Sequence[Fact]) -> list[str]:
 
     Found: ids that repeat or are not ASCII, keys that are not ASCII, empty or untrimmed fields, a subject that occurs
     twice in a relation in either language (a second fact would make the first one's answer doubtful), values that are
-    equal in one language and not in the other, a subject that runs on after a comma or hints at the value, a second spelling of one term, an
-    explanation that does not state its value word for word (answers are
-    built from it), and a value that stands whole inside another value of its relation (an answer that names the longer
-    one would also contain the shorter).
+    equal in one language and not in the other, a subject that runs on after a comma or hints at the value, a second
+    spelling of one term, an explanation that does not state its value word for word (answers are built from it), and a
+    value that stands whole inside another value of its relation (an answer that names the longer one would also contain
+    the shorter).
     """
     findings = [f"{', '.join(ids)}: id repeats" for ids in _repeats((fact.id, fact.id) for fact in facts)]
     for fact in facts:
