@@ -43,6 +43,7 @@ def test_a_name_of_two_values_is_found(tmp_path: Path, monkeypatch: pytest.Monke
     tree["inheritance"]["mitochondrial"] = {"en": ["autosomal dominant through the mother"], "fr": []}
     tree["inheritance"]["none"] = {"en": ["x"], "fr": []}
     tree["vaccine_type"].pop("toxoid")
+    tree["sign_disease"]["mitral stenosis"]["en"].append("MCA")
     path = tmp_path / "values.json"
     path.write_text(json.dumps(tree), encoding="utf-8")
     monkeypatch.setattr(wordings, "VALUES_PATH", path)
@@ -53,6 +54,7 @@ def test_a_name_of_two_values_is_found(tmp_path: Path, monkeypatch: pytest.Monke
     assert "'toxoid' has no other name" in findings
     assert "'carrier mothers, affected sons' names both" in findings
     assert "a name of 'mitochondrial', holds 'autosomal dominant'" in findings
+    assert "MCA stands for middle cerebral artery and mitral stenosis" in findings
 
 
 def test_texts_that_claim_too_much_or_have_a_singular_verb_are_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -377,6 +377,47 @@ def test_lint_table_names_what_is_wrong() -> None:
         assert part in found
 
 
+@pytest.mark.parametrize(
+    ("procedure", "situation", "repeated"),
+    [
+        ("CT chest with IV contrast", "{P}, an enlarged node on CT.", True),
+        ("CT head with IV contrast", "{P}, an enlarged node on CT of the chest.", False),
+        ("CT chest with IV contrast", "{P}, a nodule on CT without contrast medium.", False),
+        ("CT chest without IV contrast", "{P}, a nodule on unenhanced CT.", True),
+        ("CT angiography of the head and neck", "{P}, an occlusion on CT angiography.", True),
+        ("CT angiography of the head and neck", "{P}, CT shows no bleeding.", False),
+        ("CT head with IV contrast", "{P}, an occlusion on CT angiography.", False),
+        ("Ultrasonography of the abdomen", "{P}; ultrasonography was equivocal.", True),
+        ("Contrast-enhanced ultrasonography of the liver", "{P}, a mass on ultrasonography.", False),
+        ("Radiography of the wrist", "{P}, normal films yesterday.", True),
+        ("Repeat radiography of the wrist after 10 to 14 days", "{P}, normal films yesterday.", False),
+        ("MRI chest without IV contrast", "{P}, MRI is available immediately.", False),
+        ("CT pulmonary angiography", "{P}; contrast medium for CT caused a shock.", False),
+    ],
+)
+def test_an_order_repeats_a_study_whose_result_the_case_gives(procedure: str, situation: str, repeated: bool) -> None:
+    assert appropriateness.repeats(procedure, situation) is repeated
+
+
+def test_lint_table_finds_done_studies_and_principles_that_speak_of_something_else() -> None:
+    good, acceptable = "Usually Appropriate", "May Be Appropriate"
+    broken = appropriateness.Variant(
+        "late",
+        "Stroke",
+        ("a man",),
+        ("{P}, an occlusion on CT angiography.",),
+        (
+            appropriateness.Rating("CT angiography of the head and neck", good, "stroke-cta"),
+            appropriateness.Rating("Bone scintigraphy", acceptable, "tumour-ct"),
+            appropriateness.Rating("Thermography", good, "stroke-cta"),
+        ),
+    )
+    found = "\n".join(appropriateness.lint_table([broken], appropriateness.load_principles()))
+    assert "CT angiography of the head and neck: the case says that it is done" in found
+    assert "Bone scintigraphy: tumour-ct does not speak of it" in found
+    assert "Thermography: of no known kind of imaging" in found
+
+
 def test_reasons_cite_the_principle_that_stands_in_the_evidence() -> None:
     principles = appropriateness.load_principles()
     table = {(v.id, r.procedure): r for v in appropriateness.load_variants() for r in v.ratings}

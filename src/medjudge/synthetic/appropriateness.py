@@ -164,18 +164,77 @@ def lint_table(variants: Sequence[Variant], principles: dict[str, Principle]) ->
     return findings + [f"principle {key!r} decides nothing" for key in principles if key not in used]
 
 
-SECOND_BEST = re.compile(
-    r"\b(acceptable|useful|second best|in its place|settles the matter|at more cost|fewer stones)\b"
-)
+SECOND_BEST = re.compile(r"\b(acceptable|useful|second best|in its place)\b")
 """What the principle of an order that may be appropriate says of it."""
+KINDS = tuple(
+    (re.compile(order, re.IGNORECASE), re.compile(said, re.IGNORECASE))
+    for order, said in (
+        (r"\bCT\b|tomosynthesis", r"\bCT\b|\bPET\b|tomosynthesis"),
+        (r"\bMRI?\b", r"\b(MRI?|MRCP)\b"),
+        (r"ultraso|sonohyst", r"ultraso"),
+        (r"echocardiography", r"echocardiography"),
+        (r"radiogra|\bfilm\b", r"\bfilms?\b|radiogra|\brib views\b"),
+        (r"scintigraphy", r"scintigraphy|nuclear"),
+        (r"catheter", r"catheter"),
+        (r"mammography", r"mammography"),
+        (r"\bstress\b", r"\bstress\b"),
+        (r"gastrointestinal series|barium|salpingography", r"\bseries\b|barium|salpingography|X-ray"),
+        (r"ERCP", r"ERCP"),
+        (r"cystourethrography", r"cystourethrography"),
+        (r"calcium score", r"calcium score"),
+        (r"absorptiometry", r"absorptiometry"),
+        (r"\bcontrast\b|angiography|aortography|urography", r"contrast medium|enhance"),
+    )
+)
+"""Kinds of imaging: how the name of an order says them, and how a principle that decides about it does."""
+CT_SCAN = r"^(Low-dose |Multiphase )?CT (?!angiogr|perfus|myelogr|arthrogr|urogr|enterogr|venogr|pulmon)"
+STUDIES = (
+    (r"unenhanced CT|CT( scans?)? without contrast medium", CT_SCAN + r".*\bwithout IV\b"),
+    (r"CT angiography", r"CT angiography"),
+    (r"(?<!unenhanced )CT( scans?)?\b(?! angiography|( scans?)? without contrast)", CT_SCAN),
+    (r"MRI|MRCP", r"^MRI "),
+    (r"ultrasonography", r"(?<!enhanced )ultrasonography\b"),
+    (r"echocardiography", r"^Transthoracic echocardiography"),
+    (r"films?|radiographs?", r"^(?!Repeat).*radiography"),
+    (r"(perfusion )?scintigraphy", r"scintigraphy"),
+    (r"mammography", r"mammography"),
+    (r"stress test", r"^Stress "),
+)
+"""How a case names a study, and the orders that would be that study again."""
+RESULT = (
+    r"(normal|negative|positive|clear|unclear|equivocal|conclusive|inconclusive|done|without (a )?(finding|fracture)"
+    r"|shows?|showed|found|does not explain|left)"
+)
+REGIONS = {"head": "head|brain", "neck": "neck|cervical"}
+"""Where a case says of which part a study was: how orders name the part, if otherwise."""
+
+
+def repeats(procedure: str, situation: str) -> bool:
+    """Whether an order asks for a study of a part of the body whose result a case already gives."""
+    for study, order in STUDIES:
+        if not re.search(order, procedure, re.IGNORECASE):
+            continue
+        told = re.search(
+            rf"\b(on|by|two) (the |an? )?({study})\b|\b({study})\b[^,;.]*\b{RESULT}\b"
+            rf"|\b{RESULT} (\w+ ){{0,2}}({study})\b",
+            situation,
+        )
+        part = re.search(rf"\b({study}) of the (?P<part>\w+)", situation)
+        if told and (not part or re.search(REGIONS.get(part["part"], part["part"]), procedure, re.IGNORECASE)):
+            return True
+    return False
+
+
 NEEDS_CONTRAST = re.compile(r"^(MRI|MR angiography|MR venography|Cardiac MRI|CT (head|chest|abdomen|neck|pelvis))\b")
 
 
 def _lint_ratings(variant: Variant, principles: dict[str, Principle]) -> list[str]:
     """Ratings that their principle does not carry, and orders that leave open whether contrast medium is given.
 
-    Where no imaging is needed, every rating has to give that reason and not a fault of the machine; where an order may
-    be appropriate, its principle has to say that it is acceptable or useful.
+    Where no imaging is needed, every rating has to give that reason and not a fault of the machine; elsewhere a
+    principle has to name the kind of imaging that is ordered. Where an order may be appropriate, its principle has to
+    say that it is acceptable or useful. No order that is or may be appropriate repeats a study whose result the case
+    gives.
     """
     findings = []
     labels = {rating.label for rating in variant.ratings}
@@ -188,6 +247,17 @@ def _lint_ratings(variant: Variant, principles: dict[str, Principle]) -> list[st
             findings.append(f"{variant.id}: {rating.procedure}: {rating.principle} does not say that it is acceptable")
         if NEEDS_CONTRAST.match(rating.procedure) and "contrast" not in rating.procedure:
             findings.append(f"{variant.id}: {rating.procedure}: with or without contrast medium?")
+        said = [text for order, text in KINDS if order.search(rating.procedure)]
+        if not said:
+            findings.append(f"{variant.id}: {rating.procedure}: of no known kind of imaging")
+        elif principle and len(reasons) > 1 and not any(text.search(principle.text) for text in said):
+            findings.append(f"{variant.id}: {rating.procedure}: {rating.principle} does not speak of it")
+        if rating.label != "Usually Not Appropriate":
+            findings += [
+                f"{variant.id}: {rating.procedure}: the case says that it is done: {situation!r}"
+                for situation in variant.situations
+                if repeats(rating.procedure, situation)
+            ]
     return findings
 
 
