@@ -67,13 +67,12 @@ def plan_text(recipe: Recipe, width: int = 80) -> str:
     return console.export_text()
 
 
-@pytest.mark.parametrize("name", ["demo", "acr", "french_judge", "rubric_judge", "medmcqa"])
+@pytest.mark.parametrize("name", ["acr", "french_judge", "rubric_judge", "medmcqa"])
 def test_a_plan_needs_no_torch_and_little_time(name: str, tmp_path: Path) -> None:
     """Seconds of processor time, which other programs do not add to. torch and transformers' models alone take more."""
     arguments = ["run", str(RECIPES / f"{name}.toml"), "--dry-run", "--set", f"runs_dir={tmp_path}"]
-    if name != "demo":
-        rows = rows_of(name, tmp_path / "rows.jsonl")
-        arguments += ["--set", "profile=tiny", "--set", f"data.source={rows}"]
+    rows = rows_of(name, tmp_path / "rows.jsonl")
+    arguments += ["--set", "profile=tiny", "--set", f"data.source={rows}"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "medjudge", *arguments], capture_output=True, text=True
