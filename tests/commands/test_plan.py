@@ -159,19 +159,19 @@ def test_a_range_in_words(low: float, high: float, words: str) -> None:
 
 
 def test_work_of_the_demo_by_hand(tmp_path: Path) -> None:
-    recipe = demo_recipe("mcq", 42, tmp_path)
+    recipe = demo_recipe("equivalence", 42, tmp_path)
     splits = prepare_splits(recipe)
     lengths = {name: plan.Lengths(50.0, 80, 30.0, 49, 400, 0, 0, 0) for name in splits}
     shape = plan.ModelShape(5_000_000, 256, 4, 4096)
     works = {work.name: work for work in stage_works(recipe, splits, lengths, shape, recipe.stages)}
-    # 1,798 rows in steps of 32: 57 steps of 32 rows of 80 tokens.
-    assert works["sft"].trained == 57 * 32 * 80
-    # 80 steps of 16 prompts of 50 tokens, each read once, and 128 answers of 30.
-    assert works["grpo"].trained == 80 * (16 * 50 + 128 * 30)
-    assert works["grpo"].written == 80 * 128 * 30
-    # 1,000 cases for base, sft and grpo.
-    assert works["evaluate"].read == 3 * 1000 * 50
-    assert works["evaluate"].written_most == 1000 * (2 * 30 + 96)
+    # 1,200 rows in steps of 8: 150 steps of 8 rows of 80 tokens.
+    assert works["sft"].trained == 150 * 8 * 80
+    # 20 steps of 8 prompts of 50 tokens, each read once, and 64 answers of 30.
+    assert works["grpo"].trained == 20 * (8 * 50 + 64 * 30)
+    assert works["grpo"].written == 20 * 64 * 30
+    # 400 cases for base, sft and grpo; the base may write to the limit.
+    assert works["evaluate"].read == 3 * 400 * 50
+    assert works["evaluate"].written_most == 400 * (2 * 30 + 64)
 
 
 def test_a_stage_that_was_cut_off_before_a_checkpoint_claims_none(tmp_path: Path) -> None:
