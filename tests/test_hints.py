@@ -59,6 +59,7 @@ OF_OTHER_PROGRAMS = {
     "inspect log convert": "--to",
     "pip install": "--no-deps --force-reinstall",
     "llama-gguf-split": "--merge",
+    "vLLM": "--max-logprobs",
 }
 
 
