@@ -28,8 +28,9 @@ group_by = ["fact"]                                    # what belongs together s
 base = "builtin:smollm2-135m"
 
 [sft]
-max_steps = 6
+max_steps = 14
 completions_per_step = 8
+learning_rate = 2e-3
 
 [grpo]
 max_steps = 2

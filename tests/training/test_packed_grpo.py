@@ -75,3 +75,12 @@ def test_it_steps_aside_where_attention_is_named() -> None:
     ours = trainer(GroupedGrpoTrainer, "llama", "full", False)
     ours.use_packed(ModelConfig(attn_implementation="sdpa"))
     assert not ours.forwards
+
+
+def test_it_steps_aside_from_an_entropy_bonus() -> None:
+    """Its entropies carry no gradient."""
+    ours = trainer(GroupedGrpoTrainer, "llama", "full", False)
+    ours.args.entropy_coef = 0.1
+    ours.use_packed(ModelConfig())
+    ours.args.entropy_coef = 0.0
+    assert not ours.forwards

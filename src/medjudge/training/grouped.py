@@ -348,9 +348,13 @@ class GroupedGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no typ
         """
         if self._never is not None or self.args.cast_lm_head_to_fp32:
             return
+        say = partial(logging.getLogger(__name__).info, "grpo: %s")
+        if self.args.entropy_coef or self.args.use_adaptive_entropy:
+            # Its entropies carry no gradient: the bonus would be shown and do nothing.
+            say("the pass for CPUs is not used, that of transformers is: an entropy bonus is asked for.")
+            return
         ids = [(7 * i + 3) % self.model.get_input_embeddings().weight.shape[0] for i in range(40)]
         models = [self.accelerator.unwrap_model(one) for one in (self.model, self.ref_model) if one is not None]
-        say = partial(logging.getLogger(__name__).info, "grpo: %s")
         forwards = [proven_forward(model, config, self.args, [ids, ids[:20] + ids[5:]], say) for model in models]
         # All or none: a KL between two ways of rounding would not be 0 where the policies are the same.
         self.forwards = [one for one in forwards if one is not None] if None not in forwards else []
