@@ -221,7 +221,7 @@ def base_trees() -> list[dict[str, Any]]:
             "name": "fuzz",
             "task": {"kind": kind, "max_prompt_tokens": 200},
             "data": {"source": "rows.jsonl", "fields": {"question": "q"}, "splits": {"train": 0.6, "test": 0.4}},
-            "model": {"base": "builtin:tiny"},
+            "model": {"base": "builtin:scratch"},
             "sft": {"epochs": 1, "lora": {"r": 4}, "trl": {"packing": False}},
             "grpo": {"rewards": {"accuracy": 1.0, "format": 0.5}, "doctor": {"policy": "warn"}},
             "evaluate": {"extra_models": {"a": "b"}, "endpoint": {"seed": 1}},
@@ -490,6 +490,47 @@ VERDICT_FORMS: tuple[Callable[[random.Random, str], Any], ...] = (
 )
 
 
+SAYS: Any = {"from_name": "q", "type": "choices", "value": {"choices": ["yes"]}}
+PROGRAM_ROWS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("inspect_ai", {
+        "epoch": 1, "target": "t", "metadata": {}, "output": {"model": "m"},
+        "scores": {"qa": {"value": "yes", "history": [{"value": "no"}, {"provenance": {}}]}, "expert": {"value": "no"}},
+    }),
+    ("lm_eval", {"doc_id": 1, "doc": {"choices": ["no", "yes"]}, "target": "1", "filter": "none",
+                 "filtered_resps": [["-1.5", "False"], ["-0.5", "True"]], "arguments": {}}),
+    ("promptfoo", {"promptIdx": 0, "testIdx": 0, "testCase": {"vars": {"gold": "yes"}}, "provider": {"id": "p"},
+                   "gradingResult": {"pass": True, "score": 1, "componentResults": [{"metadata": {}}]}}),
+    ("deepeval", {"name": "c", "actualOutput": "a", "metadata": {"gold": "yes"}, "order": 0,
+                  "metricsData": [{"name": "m", "success": True, "score": 0.9, "error": None}]}),
+    ("openai_batch", {"custom_id": "c0", "error": None, "response": {"status_code": 200, "body": {"choices": [
+        {"message": {"content": "yes"}, "finish_reason": "stop",
+         "logprobs": {"content": [{"token": "yes", "logprob": -0.1, "top_logprobs": []}]}}]}}}),
+    ("alpaca_eval", {"instruction": "i", "output_1": "a", "output_2": "b", "preference": 1.2, "annotator": "j"}),
+    ("mt_bench_pair", {"question_id": 1, "model_1": "a", "model_2": "b", "g1_winner": "model_1", "turn": 1,
+                       "g2_winner": "tie", "judge": ["j", "p"]}),
+    ("argilla", {"q.responses": ["yes", "no"], "q.responses.status": ["submitted", "draft"], "q.suggestion": "yes",
+                 "q.suggestion.score": 0.5, "q.suggestion.agent": "j"}),
+    ("label_studio", {"data": {}, "annotations": [{"result": [SAYS]}],
+                      "predictions": [{"model_version": "j", "score": 0.5, "result": [SAYS]}]}),
+    ("mlflow", {"trace_id": "t", "assessments": [
+        {"name": "a", "source": {"source_type": "HUMAN"}, "feedback": {"value": "yes"}},
+        {"name": "a", "source": {"source_type": "LLM_JUDGE"}, "feedback": {"value": "no", "error": None}}]}),
+    ("helm", {"instance": {"id": "i"}, "annotations": {"s": {"juror": {"criterion": {"score": 1}}}}}),
+    ("judge_bench", {"pair_id": "p", "label": "A>B", "response_A": "a", "response_B": "b", "judge_name": "j",
+                     "judgments": [{"decision": "A>B"}, {"decision": "B>A"}]}),
+    ("llmbar", {"input": "i", "output_1": "a", "output_2": "b", "label": 1,
+                "results": [{"swap = False": {"winner": "1"}, "swap = True": {"winner": "2"}}]}),
+    ("reward_bench", {"results": 1, "scores_chosen": 1.0, "scores_rejected": 0.5, "model": "m"}),
+)  # fmt: skip
+"""Name of a format -> a row as its program writes it."""
+
+
+def program_rows(rng: random.Random) -> list[dict[str, Any]]:
+    """Some rows of one program, each under an id of its own."""
+    _, row = rng.choice(PROGRAM_ROWS)
+    return [{"id": f"c{i}", **copy.deepcopy(row)} for i in range(rng.choice((2, 6)))]
+
+
 def score_options(rng: random.Random, gold: str) -> dict[str, Any]:
     """What `medjudge score` may be asked, under the names of its options."""
     return {
@@ -512,6 +553,8 @@ def score_options(rng: random.Random, gold: str) -> dict[str, Any]:
         "confidence_max": rarely(rng, 1.0, 100.0, 1e-9, float("nan"), float("inf")),
         "reference": rarely(rng, None, "a", "zz"),
         "positive": rarely(rng, None, "yes", "zz"),
+        "format": rarely(rng, "auto", "rows", *(row[0] for row in PROGRAM_ROWS), "zz", ""),
+        "min_read": rarely(rng, 0.5, 0.0, 1.0),
         "ordered": rng.random() < 0.2,
     }  # fmt: skip
 
@@ -521,7 +564,7 @@ def fuzz_verdicts(rng: random.Random, folder: Path, note: Note) -> None:
     from medjudge.commands.score import ScoreOptions, label_scale, parse_judges, score
     from medjudge.data.sources import parse_options
 
-    rows = verdict_rows(rng)
+    rows = verdict_rows(rng) if rng.random() < 0.7 else program_rows(rng)
     paths = [str(write_table(folder, "verdicts", rows, rng))]
     if rng.random() < 0.2:
         paths.append(f"b={write_table(folder, 'more', rows, rng)}")
@@ -544,6 +587,8 @@ def fuzz_verdicts(rng: random.Random, folder: Path, note: Note) -> None:
             families=parse_options(options["family"], "--family"),
             confidence_max=options["confidence_max"],
             reference=options["reference"],
+            format=options["format"],
+            min_read=options["min_read"],
             n_resamples=100,
             seed=rng.choice((0, 42)),
         ),
@@ -864,7 +909,7 @@ source = "rows.jsonl"
 splits = { train = 0.5, test = 0.5 }
 leakage.allow = ["near_duplicate"]
 [model]
-base = "builtin:tiny"
+base = "builtin:scratch"
 """
 
 
@@ -890,7 +935,9 @@ def prepare_process() -> None:
         path = Path(name) / "a.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in verdict_rows(random.Random(1))))
         with contextlib.suppress(MedjudgeError):
-            RESULTS = score([str(path)], label_scale("no,yes"), ScoreOptions(n_resamples=100)).results.to_json()
+            RESULTS = score(
+                [str(path)], label_scale("no,yes"), ScoreOptions(n_resamples=100, min_read=0.0)
+            ).results.to_json()
     RESULTS["leakage"] = LEAKAGE
     for model in RESULTS["models"].values():
         model["lineage"] = LINEAGE if model["role"] == "model" else None

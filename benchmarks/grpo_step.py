@@ -77,7 +77,15 @@ GROWTH = [
 
 def build_model(name: str, dtype: str, device: str) -> Any:
     """A model of a published shape with random weights."""
-    from transformers import LlamaConfig, LlamaForCausalLM, Phi3Config, Phi3ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+    from transformers import (
+        AutoModelForCausalLM,
+        LlamaConfig,
+        LlamaForCausalLM,
+        Phi3Config,
+        Phi3ForCausalLM,
+        Qwen3Config,
+        Qwen3ForCausalLM,
+    )
 
     def qwen3(vocab: int, hidden: int, inner: int, layers: int, heads: int, kv: int, head_dim: int) -> Any:
         return Qwen3ForCausalLM, Qwen3Config(
@@ -132,9 +140,13 @@ def build_model(name: str, dtype: str, device: str) -> Any:
         "phi-3.5-mini": phi3,
         "llama-3.1-8b": llama,
     }
+    torch.manual_seed(0)
+    if Path(name).is_dir():
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype))
+        model.generation_config.eos_token_id, model.generation_config.pad_token_id = STOP_ID, 0
+        return model
     model_class, config = shapes[name]()
     config.pad_token_id, config.bos_token_id, config.eos_token_id = 0, None, STOP_ID
-    torch.manual_seed(0)
     with torch.device(device):
         before = torch.get_default_dtype()
         torch.set_default_dtype(getattr(torch, dtype))
@@ -175,10 +187,14 @@ def work(options: argparse.Namespace) -> None:
     from transformers import PrinterCallback, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
+    from medjudge.machine import prepare_process
     from medjudge.models.load import quiet_libraries
     from medjudge.models.scratch import build_tokenizer
+    from medjudge.settings.model import ModelConfig
     from medjudge.training.grouped import GroupedGrpoTrainer
 
+    if options.worker == "grouped":
+        prepare_process()
     quiet_libraries()
     torch.set_num_threads(options.threads)
     if options.limit_gb:
@@ -228,7 +244,8 @@ def work(options: argparse.Namespace) -> None:
         return [float(sum(ids) % 11) for ids in completion_ids]
 
     is_cpu = options.device == "cpu"
-    model = build_model(options.model, options.dtype, options.device)
+    is_auto = options.dtype == "auto"
+    model = build_model(options.model, "float32" if is_auto else options.dtype, options.device)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Timing(
             model=model,
@@ -246,7 +263,8 @@ def work(options: argparse.Namespace) -> None:
                 gradient_checkpointing=options.checkpointing == "both",
                 learning_rate=1e-5,
                 use_cpu=is_cpu,
-                bf16=options.dtype == "bfloat16",
+                # TRL computes in bfloat16 unless told otherwise; ours says itself what it computes in.
+                bf16=(None if options.worker == "stock" else False) if is_auto else options.dtype == "bfloat16",
                 save_strategy="no",
                 report_to="none",
                 disable_tqdm=True,
@@ -258,6 +276,8 @@ def work(options: argparse.Namespace) -> None:
             callbacks=[Turns()],
         )
         trainer.remove_callback(PrinterCallback)
+        if options.worker == "grouped" and is_cpu:
+            trainer.use_packed(ModelConfig(dtype=options.dtype))
         say({"parameters": sum(p.numel() for p in model.parameters()), "start_mb": peak_mb(options.device)})
         try:
             trainer.train()
@@ -465,8 +485,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a small model and three shapes")
     parser.add_argument("--sweep", action="store_true", help="prompt 100-1600, G 4-16, completion 2-200")
     parser.add_argument("--growth", action="store_true", help="fit cost against tokens")
-    parser.add_argument("--model", default=None, help="5m, 29m, qwen3-0.6b, phi-3.5-mini, llama-3.1-8b")
-    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--model", default=None, help="5m, 29m, qwen3-0.6b, phi-3.5-mini, llama-3.1-8b or a folder")
+    parser.add_argument("--dtype", default="float32", help="`auto`: TRL's default for it, ours for medjudge")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--beta", type=float, default=0.0, help="KL coefficient; above 0 a reference pass is added")
     parser.add_argument(

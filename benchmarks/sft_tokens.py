@@ -1,40 +1,46 @@
 """SFT tokens per second, TRL as it comes against medjudge, on the same rows of mixed length.
 
     python benchmarks/sft_tokens.py [--rounds 5] [--vocab 8192] [--tuning full|lora]
+    python benchmarks/sft_tokens.py --model FOLDER --rows 8 --rounds 3 --short     # a model of one's own, two arms
 
 Rows: the built-in sets of all four tasks, so that short and long prompts meet in one training. Every arm trains one
-epoch from the same weights with the same optimiser and batch size. By default TRL checkpoints gradients, which trades
-time for memory; the arm without it is the fair one. "TRL, rows in our order" trains on the very batches of
-medjudge and so must show the same losses; it also tells how much of the gain is the order.
+epoch from the same weights with the same optimiser and batch size. By default TRL computes in bfloat16 and checkpoints
+gradients, which trades time for memory; the arm without the latter is the fair one. "TRL, rows in our order" trains on
+the very batches of medjudge and so must show the same losses up to rounding; it also tells how much of the gain is the
+order. "(products alone)" multiplies matrices of the model's shapes, as many as medjudge's step holds: what is left of
+its time is not products.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback, set_seed
-from trl import SFTConfig, SFTTrainer
+from transformers import AutoModelForCausalLM, PrinterCallback, set_seed
+from trl import SFTConfig
 
 from medjudge.data.sources import read_source
+from medjudge.machine import prepare_process
 from medjudge.models.adapters import lora_config
-from medjudge.models.load import quiet_libraries
+from medjudge.models.load import load_tokenizer, quiet_libraries
+from medjudge.models.packed import pack
 from medjudge.models.scratch import build_tokenizer
 from medjudge.settings.data import DataConfig
-from medjudge.settings.model import LoraSettings
+from medjudge.settings.model import LoraSettings, ModelConfig
 from medjudge.settings.training import BaseConfig
 from medjudge.tasks.appropriateness import AppropriatenessContract
+from medjudge.tasks.encoding import encode_all
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.mcq import McqContract
 from medjudge.tasks.rubric import RubricContract
-from medjudge.tiny_base.tiny import build_model
+from medjudge.training.language_model import build_model
 from medjudge.training.order import length_grouped_order
+from medjudge.training.packed_sft import PackedSftTrainer
 from medjudge.training.sft import tokenised_rows
-from medjudge.training.trl_adapter import head_on_labels_only
 from side_by_side import arguments, in_turn, ratio, report
 
 SETS = {
@@ -54,15 +60,22 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--tuning", choices=("full", "lora"), default="full")
+    parser.add_argument("--model", type=Path, help="a model folder, in place of one built here")
+    parser.add_argument("--short", action="store_true", help="TRL's defaults and medjudge alone")
+    parser.add_argument("--max-tokens", type=int, default=10_000, help="leave longer rows out")
     options = parser.parse_args()
+    prepare_process()
     torch.set_num_threads(options.threads)
     quiet_libraries()
     cases = {
         name: read_source(name, contract, DataConfig(max_rows=options.rows)).cases for name, contract in SETS.items()
     }
     texts = [turn["content"] for name, contract in SETS.items() for c in cases[name] for turn in contract.messages(c)]
-    tokenizer = build_tokenizer(texts, options.vocab)
-    rows = [row for name, contract in SETS.items() for row in tokenised_rows(contract, cases[name], tokenizer)]
+    tokenizer = load_tokenizer(options.model) if options.model else build_tokenizer(texts, options.vocab)
+    rows = []
+    for name, contract in SETS.items():
+        rows += tokenised_rows(encode_all(contract, cases[name], tokenizer, with_target=True))
+    rows = [row for row in rows if len(row["input_ids"]) <= options.max_tokens]
     lengths = [len(row["input_ids"]) for row in rows]
     shape = BaseConfig(
         vocab_size=options.vocab,
@@ -73,14 +86,20 @@ def main() -> None:
     )
     ordered = length_grouped_order(lengths, 1, options.batch, seed=0)
 
-    def trainer(order: list[int] | None, checkpointing: bool) -> Any:
-        """A trainer on fresh weights; `order` None leaves the order to TRL."""
+    def fresh() -> Any:
+        if options.model:
+            return AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32)
         model = build_model(shape, tokenizer, seed=0)
         if model.config.vocab_size < options.vocab:  # the rows hold too few words to fill it; the head's size counts
             model.resize_token_embeddings(options.vocab, mean_resizing=False)
+        return model
+
+    def trainer(order: list[int] | None, checkpointing: bool) -> Any:
+        """A trainer on fresh weights; `order` None leaves the order to TRL."""
+        model = fresh()
         set_seed(0)
         with tempfile.TemporaryDirectory() as folder:
-            made = SFTTrainer(
+            made = PackedSftTrainer(
                 model=model,
                 args=SFTConfig(
                     output_dir=folder,
@@ -91,7 +110,6 @@ def main() -> None:
                     gradient_checkpointing=checkpointing,
                     max_length=None,
                     use_cpu=True,
-                    bf16=False,
                     report_to="none",
                     save_strategy="no",
                     logging_steps=1,
@@ -104,31 +122,47 @@ def main() -> None:
         made.remove_callback(PrinterCallback)
         return made
 
-    def arm(order: list[int] | None, *, checkpointing: bool, ours: bool) -> Callable[[], list[float]]:
-        waiting = [trainer(order, checkpointing) for _ in range(options.rounds)]
+    class Arm:
+        """One way of training; a fresh trainer each round, made off the clock."""
 
-        def run() -> list[float]:
-            made = waiting.pop()
-            with head_on_labels_only() if ours else nullcontext():
-                made.train()
-            return [entry["loss"] for entry in made.state.log_history if "loss" in entry]
+        def __init__(self, order: list[int] | None, *, checkpointing: bool, ours: bool) -> None:
+            self.order, self.checkpointing, self.ours = order, checkpointing, ours
 
-        return run
+        def prepare(self) -> None:
+            self.trainer = trainer(self.order, self.checkpointing)
 
-    arms = {
-        "TRL, defaults": arm(None, checkpointing=True, ours=False),
-        "TRL, no checkpointing": arm(None, checkpointing=False, ours=False),
-        "TRL, rows in our order": arm(ordered, checkpointing=False, ours=False),
-        "medjudge": arm(ordered, checkpointing=False, ours=True),
-    }
+        def __call__(self) -> list[float]:
+            if self.ours:
+                self.trainer.use_packed(ModelConfig())
+                assert self.trainer.forward is not None
+            self.trainer.train()
+            losses = [entry["loss"] for entry in self.trainer.state.log_history if "loss" in entry]
+            del self.trainer
+            return losses
+
+    arms: dict[str, Callable[[], Any]] = {"TRL, defaults": Arm(None, checkpointing=True, ours=False)}
+    if not options.short:
+        arms |= {
+            "TRL, no checkpointing": Arm(None, checkpointing=False, ours=False),
+            "TRL, rows in our order": Arm(ordered, checkpointing=False, ours=False),
+        }
+    arms["medjudge"] = Arm(ordered, checkpointing=False, ours=True)
+    batches = [ordered[i : i + options.batch] for i in range(0, len(ordered), options.batch)]
+    n_computed = [pack([rows[i]["input_ids"][:-1] for i in batch]).n_tokens for batch in batches]
+    if options.tuning == "full":
+        model = fresh()
+        arms["(products alone)"] = lambda: products(model, n_computed)
     taken = in_turn(arms, options.rounds)
-    n_parameters = sum(p.numel() for p in trainer(None, False).model.parameters())
-    same, own = taken["TRL, rows in our order"].values[0], taken["medjudge"].values[0]
+    n_parameters = sum(p.numel() for p in fresh().parameters())
+    same, own = (
+        taken["TRL, defaults" if options.short else "TRL, rows in our order"].values[0],
+        taken["medjudge"].values[0],
+    )
     report(
         "sft_tokens",
         f"SFT, {options.tuning}, {n_parameters / 1e6:.1f} M parameters",
         taken,
-        "TRL, no checkpointing",
+        "TRL, defaults" if options.short else "TRL, no checkpointing",
         per_round=sum(lengths),
         unit="tokens",
         out=options.out,
@@ -136,11 +170,26 @@ def main() -> None:
             "rows": f"{len(rows)} of {min(lengths)} to {max(lengths)} tokens, {sum(lengths):,} in all",
             "vocabulary": options.vocab,
             "faster than TRL's defaults": f"{ratio(taken['TRL, defaults'], taken['medjudge']):.2f} x",
-            "largest difference of a step's loss on the same batches": max(
-                abs(a - b) for a, b in zip(same, own, strict=True)
-            ),
+            "tokens computed, what rows share counted once": f"{sum(n_computed):,}",
+            "mean loss of the last quarter, TRL and medjudge": [
+                f"{sum(values[-len(values) // 4 :]) / len(values[-len(values) // 4 :]):.4f}" for values in (same, own)
+            ],
+            "largest difference of a step's loss on the same batches": "not asked for"
+            if options.short
+            else max(abs(a - b) for a, b in zip(same, own, strict=True)),
         },
     )
+
+
+def products(model: Any, n_tokens: list[int]) -> None:
+    """The products of the layers, forward and backward, in bfloat16: the machine's own speed on these shapes."""
+    shapes = [module.weight.shape for module in model.model.layers[0].modules() if isinstance(module, torch.nn.Linear)]
+    weights = [torch.ones(shape, dtype=torch.bfloat16) for shape in shapes]
+    for n in n_tokens:
+        for weight in weights:
+            x, grad = (torch.ones(n, size, dtype=torch.bfloat16) for size in (weight.shape[1], weight.shape[0]))
+            for _ in range(len(model.model.layers)):
+                x @ weight.T, grad @ weight, grad.T @ x
 
 
 if __name__ == "__main__":

@@ -40,18 +40,21 @@ class Timed:
 
 
 def in_turn(arms: Mapping[str, Callable[[], Any]], n_rounds: int) -> dict[str, Timed]:
-    """Runs every arm once per round; the order turns round by round. An arm's own preparation belongs outside of it."""
+    """Runs every arm once per round; the order turns round by round. An arm's preparation is its `prepare`."""
     taken = {name: Timed() for name in arms}
     names = list(arms)
     for i in range(n_rounds):
         for name in names[i % len(names) :] + names[: i % len(names)]:
+            if prepare := getattr(arms[name], "prepare", None):
+                prepare()
             gc.collect()
             wall, cpu = time.perf_counter(), time.process_time()
             value = arms[name]()
             taken[name].cpu_s.append(time.process_time() - cpu)
             taken[name].wall_s.append(time.perf_counter() - wall)
             taken[name].values.append(value)
-            print(f"  round {i + 1}/{n_rounds}  {name}: {taken[name].wall_s[-1]:.2f} s", flush=True)
+            wall, cpu = taken[name].wall_s[-1], taken[name].cpu_s[-1]
+            print(f"  round {i + 1}/{n_rounds}  {name}: {wall:.2f} s, CPU {cpu:.2f} s", flush=True)
     return taken
 
 

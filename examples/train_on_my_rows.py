@@ -1,7 +1,7 @@
-"""Train a judge on your own rows: a CSV, a recipe of twenty lines, SFT and GRPO on the model that ships with medjudge.
+"""Train a judge on your own rows: a CSV, a recipe of twenty lines, SFT and GRPO on the built-in base model.
 
 The rows here are synthetic; put your file and its columns in their place. A few steps teach the answer's form, not
-medicine: for that take a base model from a hub (`model.base`) and more rows.
+medicine: for that leave `max_steps` away, and take more rows and, where you can, a larger base (`model.base`).
 """
 
 import csv
@@ -25,17 +25,14 @@ fields = {{ reference = "expert", candidate = "answer", label = "same" }}   # co
 group_by = ["fact"]                                    # what belongs together stays on one side of a split
 
 [model]
-base = "builtin:tiny"
-dtype = "float32"
+base = "builtin:smollm2-135m"
 
 [sft]
-tuning = "full"
-epochs = 2
-completions_per_step = 16
-learning_rate = 1e-3
+max_steps = 14
+completions_per_step = 8
+learning_rate = 2e-3
 
 [grpo]
-tuning = "full"
 max_steps = 2
 group_size = 4
 prompts_per_step = 4

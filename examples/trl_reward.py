@@ -15,9 +15,12 @@ from medjudge.tasks.encoding import encode_all
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.training.grpo import Rewarder
 
+BASE = "builtin:smollm2-135m"
+ASK = "Does the candidate answer say the same as the ground truth answer? Begin with Yes or No, and a comma."
+
 
 class YesOrNo(EquivalenceContract):
-    """The equivalence task with the answer in words, which `builtin:tiny` has practised."""
+    """The equivalence task with the answer in words, as an untrained model gives it."""
 
     def parse(self, case_id: str, completion: str) -> Judgement:
         """`Yes, ..` is label 1, `No, ..` is label 0."""
@@ -29,9 +32,9 @@ class YesOrNo(EquivalenceContract):
 
 def main(out: Path) -> None:
     """Two steps of GRPO on eight answers; prints what each reward paid on average."""
-    contract = YesOrNo(system_prompt="", max_completion_tokens=12)
+    contract = YesOrNo(system_prompt=ASK, max_completion_tokens=12)
     cases = load_cases("builtin:equivalence", contract)[:8]
-    folder, config = resolve("builtin:tiny"), ModelConfig(base="builtin:tiny", dtype="float32", device="cpu")
+    folder, config = resolve(BASE), ModelConfig(base=BASE, dtype="float32", device="cpu")
     tokenizer = load_tokenizer(folder)
     model = load_weights(folder, config, tokenizer, train_all=True)
 

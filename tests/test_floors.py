@@ -36,7 +36,6 @@ FLOORS = (
     "diagnostics",  # before a training: reads rewards, knows no recipe
     "recipe",  # above the rewards, against which it checks `[grpo.rewards]`
     "training",
-    "tiny_base",
     "judging",
     "runs",
     "reporting",

@@ -28,11 +28,15 @@ PRINTED_BY = {
     "data/sources.py": READING,
     "data/sources.py --set": (*READING, "run", "demo"),
     "data/store.py": ("run", "demo"),
+    "commands/push.py": ("push",),
     "data/cells.py": ("score",),
     "data/columns.py": ("score",),
     "data/paths.py": ("score",),
     "data/verdict_cells.py": ("score",),
+    "data/rater_cells.py": ("score",),
+    "commands/score_numbers.py": ("score",),
     "data/verdict_files.py": ("score",),
+    **{f"data/verdict_formats/{path.name}": ("score",) for path in (SOURCE / "data" / "verdict_formats").glob("*.py")},
     "training/trl_adapter.py": ("run", "demo"),
     "runs/output_folder.py": ("evaluate", "probe", "score"),
     "runs/pipeline.py": ("run",),
@@ -49,7 +53,14 @@ PRINTED_BY = {
     "commands/score.py": ("score",),
 }
 """File, or file and option -> the commands that print its messages, where the message names no command itself."""
-OF_OTHER_PROGRAMS = {"git": "--porcelain --error-unmatch", "lm_eval": "--model --tasks", "inspect log convert": "--to"}
+OF_OTHER_PROGRAMS = {
+    "git": "--porcelain --error-unmatch",
+    "lm_eval": "--model --tasks",
+    "inspect log convert": "--to",
+    "pip install": "--no-deps --force-reinstall",
+    "llama-gguf-split": "--merge",
+    "vLLM": "--max-logprobs",
+}
 
 
 def commands() -> dict[str, set[str]]:

@@ -14,6 +14,7 @@ import pytest
 from medjudge.cli import main
 from medjudge.errors import ConfigError
 from medjudge.recipe import load_recipe, variants_from_tree
+from tests.models.small_models import save_base
 from tests.small_runs import small_tree, write_rows, write_toml
 
 GOOD = {"topic": "Pain", "variant": "adult, acute", "procedure": "CT", "appropriateness": "Usually Appropriate"}
@@ -153,7 +154,7 @@ CASES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "unknown stage": (lambda f: [*set_case()(f), "--from", "grop"], r"no stage is called 'grop'"),
     "stage before its inputs": (lambda f: [*set_case()(f), "--from", "grpo"], r"stage prepare has not run"),
     "stages in the wrong order": (lambda f: [*set_case()(f), "--from", "grpo", "--until", "sft"], r"holds no stage"),
-    "base model that is nowhere": (set_case("model.base=./no-such-folder"), r"neither a model folder nor a hub id"),
+    "base model that is nowhere": (set_case("model.base=./no-such-folder"), r"neither a model folder, nor a \.gguf file, nor a hub id"),
     "too few prompts for a step": (
         set_case("grpo.max_cases=2", "grpo.max_steps=-1"),
         r"expected enough for one step|prompts",
@@ -172,19 +173,19 @@ CASES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
             str(rows_file(f, lines({k: v for k, v in GOOD.items() if k != "appropriateness"}))),
             *MAP,
             "--model",
-            "m=builtin:tiny",
+            f"m={save_base(f / 'model')}",
             "--out",
             str(f / "out"),
         ],
         r"gold label|appropriateness",
     ),
-    "model folder that is missing": (model_case("", None), r"neither a model folder nor a hub id"),
+    "model folder that is missing": (model_case("", None), r"neither a model folder, nor a \.gguf file, nor a hub id"),
     "model folder without config": (model_case("notes.txt", b"x"), r"without config\.json"),
     "model folder with a broken config": (model_case("config.json", b"{"), r"cannot load"),
     "model without a name": (evaluate_case(*MAP, "--model", "folder", "--out", "o"), r"NAME=PATH_OR_ID"),
     "model named twice": (evaluate_case(*MAP, "--model", "a=x", "--model", "a=y", "--out", "o"), r"twice"),
     "evaluate into a folder with files": (
-        lambda f: [*evaluate_case(*MAP, "--model", "m=builtin:tiny")(f), "--out", str(f)],
+        lambda f: [*evaluate_case(*MAP, "--model", f"m={save_base(f / 'model')}")(f), "--out", str(f)],
         r"not an empty folder",
     ),
     "report of no run": (lambda f: ["report", str(f)], r"holds no results\.json"),

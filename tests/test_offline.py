@@ -133,9 +133,10 @@ def test_every_command_runs_without_a_look_up(tmp_path: Path) -> None:
     ]
     bench = tmp_path / "bench.jsonl"
     bench.write_text("".join(json.dumps(row) + "\n" for row in passages), encoding="utf-8")
+    base = save_base(tmp_path / "base")
     demo = ["sft.max_steps=1", "grpo.max_steps=1", "evaluate.max_cases=4", "evaluate.n_resamples=100"]
     demo += ["grpo.preflight.prompts=0", "sft.completions_per_step=4", "data.max_rows=300"]
-    demo += ["grpo.prompts_per_step=1", "sft.micro_batch=4", "grpo.micro_batch=8"]
+    demo += ["grpo.prompts_per_step=1", "sft.micro_batch=4", "grpo.micro_batch=8", f"model.base={base}"]
     commands = [
         ["info"],
         ["init", "mcq", "--out", str(tmp_path / "mcq.toml")],
@@ -150,7 +151,7 @@ def test_every_command_runs_without_a_look_up(tmp_path: Path) -> None:
         ["probe", *judged, "--model", f"a={model}", "--out", str(tmp_path / "probed"), *quick, "--max-cases", "4"],
         ["calibrate", model, *judged, "--mode", "labels"],
         ["score", str(verdicts), "--gold", "gold", "--labels", "0,1", "--out", str(tmp_path / "scored")],
-        ["bench", "rubric", "--model", "a=builtin:tiny", "--data", f"halubench-covidqa={bench}", "--mode", "labels"],
+        ["bench", "rubric", "--model", f"a={base}", "--data", f"halubench-covidqa={bench}", "--mode", "labels"],
         ["export", "lm-eval", str(tmp_path / "exported"), *judged, "--tokenizer", model],
         ["demo", "--out", str(tmp_path / "demos"), *(part for one in demo for part in ("--set", one))],
     ]

@@ -11,6 +11,7 @@ from medjudge.commands.init import recipe_text
 from medjudge.data.sources import read_source
 from medjudge.errors import ConfigError
 from medjudge.recipe import DEMO_RECIPE, DEMO_TASKS, Recipe, demo_recipe, load_recipe, load_variants, recipe_from_tree
+from medjudge.settings.model import SMOLLM_BASE
 from medjudge.tasks.catalog import TASKS
 from medjudge.tasks.citations import cited_ids, given_ids
 from tests.shared_data import require_shared
@@ -30,8 +31,18 @@ def test_recipe_and_profiles_load(path: Path) -> None:
 def test_init_writes_a_recipe_that_loads_to_the_defaults(kind: str) -> None:
     recipe = recipe_from_tree(tomllib.loads(recipe_text(kind)))
     assert recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": None})}) == Recipe.model_validate(
-        {"name": kind, "task": {"kind": kind}}
+        {"name": kind, "task": {"kind": kind, **TASKS[kind].needed}}
     )
+
+
+def test_init_takes_labels_and_fields_where_a_task_has_them() -> None:
+    settings = {"labels": ["low", "high"], "fields": ["finding"]}
+    recipe = recipe_from_tree(tomllib.loads(recipe_text("classification", settings)))
+    assert (recipe.contract.labels, recipe.contract.group_fields) == (("low", "high"), ("finding",))
+    with pytest.raises(ConfigError, match=r"mcq has no setting fields.*leave --fields out"):
+        recipe_text("mcq", settings)
+    with pytest.raises(ConfigError, match="two or more"):
+        recipe_text("classification", {"labels": ["low"]})
 
 
 @pytest.mark.parametrize("kind", TASKS)
@@ -78,7 +89,7 @@ def test_a_table_of_ratings_alone_gives_all_four_designs_what_they_compare_with(
 @pytest.mark.parametrize("task", DEMO_TASKS)
 def test_the_demo_has_a_recipe_for_each_task(task: str, tmp_path: Path) -> None:
     recipe = demo_recipe(task, 42, tmp_path)
-    assert (recipe.task.kind, recipe.model.base, recipe.runs_dir) == (task, "builtin:tiny", tmp_path)
+    assert (recipe.task.kind, recipe.model.base, recipe.runs_dir) == (task, SMOLLM_BASE, tmp_path)
     assert str(recipe.data.source).startswith("builtin:")
     assert demo_recipe(task, 42, tmp_path, ["grpo.max_steps=3"]).grpo.max_steps == 3
     other = demo_recipe(task, 7, tmp_path)

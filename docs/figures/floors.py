@@ -12,7 +12,6 @@ FLOORS: tuple[tuple[str, str, str], ...] = (  # from the top: modules, what they
     ("reporting", "tables, figures, page, card", "6d"),
     ("runs", "folders, manifests, resume", "c"),
     ("judging", "Judge: asks, parses, calibrates", "4"),
-    ("tiny_base", "builtin:tiny, made from nothing", ""),
     ("training", "SFT, GRPO, all-action; TRL", ""),
     ("recipe", "all settings, checked together", "a"),
     ("diagnostics", "pre-flight and doctor", ""),
@@ -31,7 +30,7 @@ FLOORS: tuple[tuple[str, str, str], ...] = (  # from the top: modules, what they
     ("errors version", "what can go wrong", ""),
 )
 COLOURS = {"front": "#dbe7f6", "run": "#e3f1df", "model": "#fdeacc", "measure": "#f0e3f5", "ground": "#ececec"}
-BANDS = {"front": 4, "run": 2, "model": 7, "measure": 5, "ground": 5}
+BANDS = {"front": 4, "run": 2, "model": 6, "measure": 5, "ground": 5}
 """Floors of each colour, from the top: their numbers add up to all."""
 WIDTH, ROW, GAP = 440, 28, 3
 

@@ -18,7 +18,7 @@ from medjudge.errors import ConfigError, did_you_mean
 from medjudge.files import BUILTIN_DIR
 from medjudge.names import STAGE_NAMES, TRAINING_STAGES, StageName, file_name_trouble, shown
 from medjudge.records import Case
-from medjudge.rewards.composition import RewardContext, RewardPlan, build_plan, check_composition
+from medjudge.rewards.composition import RewardContext, RewardPlan, build_plan, check_composition, reward_names
 from medjudge.settings.base import Settings
 from medjudge.settings.data import SPLIT_SOURCES, DataConfig
 from medjudge.settings.evaluate import EvaluateConfig, ReportConfig
@@ -40,7 +40,7 @@ MAX_DEPTH = 20
 """Of tables and lists within each other in a recipe."""
 VARIANT_JUDGE = "variant:"
 """`judge = "variant:NAME"`: the model that another variant of the recipe trains."""
-DEMO_TASKS = ("mcq", "equivalence", "rubric", "appropriateness")
+DEMO_TASKS = ("equivalence", "mcq", "rubric", "appropriateness")
 DEMO_RECIPE = BUILTIN_DIR / "recipes" / "demo.toml"
 RESERVED_VARIANTS = frozenset({*STAGE_NAMES, "compare", "commands.json", "preflight.json", "recipe.json"})
 """What lies in a run folder beside the variants' own folders."""
@@ -118,6 +118,8 @@ class Recipe(Settings):
                 f"`grpo.algorithm` is all_action, but the {self.task.kind} task here answers with more than its label: "
                 "take a form of the task that answers with the label, or grpo"
             )
+        if "grpo" in self.stages and "consistent" in reward_names(self.grpo.rewards):
+            self._pairs_fit()
         if "evaluate" in self.stages and self.evaluate.mode == "labels" and self.task.label_frame() is None:
             raise ValueError(
                 f"`evaluate.mode` is labels, but the {self.task.kind} task here reasons before its label: take generate"
@@ -134,17 +136,32 @@ class Recipe(Settings):
                     raise ValueError(f"`{stage}.tuning` is full, which float16 cannot train: use bfloat16 or float32")
         return self
 
+    def _pairs_fit(self) -> None:
+        if self.grpo.algorithm != "grpo":
+            raise ValueError(
+                "`grpo.rewards` names consistent, which pays what was drawn for both orders of a pair together, but "
+                f"`grpo.algorithm` is {self.grpo.algorithm}, which draws nothing: take grpo, or the reward accuracy"
+            )
+        if self.grpo.prompts_per_step % 2:
+            raise ValueError(
+                f"`grpo.prompts_per_step` is {self.grpo.prompts_per_step}, but the reward consistent needs both orders "
+                "of a pair in one step: make it even"
+            )
+
     def _probes_fit(self) -> None:
-        from medjudge.data.probes import PROBES, probes_for
+        from medjudge.data.probes import ALL, FAMILIES, PROBES, probes_for
 
         fitting = probes_for(self.task)
         for name in self.evaluate.probes:
-            if name != "all" and name not in PROBES:
-                known = ", ".join(PROBES)
+            if name == ALL:
+                continue
+            if name not in PROBES and name not in FAMILIES:
+                known = [*(one for one in PROBES if "/" not in one), *FAMILIES]
                 raise ValueError(
-                    f"`evaluate.probes`: unknown probe {name!r}{did_you_mean(name, PROBES)}; known: {known}"
+                    f"`evaluate.probes`: unknown probe {name!r}{did_you_mean(name, [*PROBES, *FAMILIES])}; known: "
+                    f"{', '.join(known)}"
                 )
-            if name != "all" and name not in fitting:
+            if not fitting.keys() >= set(FAMILIES.get(name, (name,))):
                 raise ValueError(
                     f"`evaluate.probes`: {name!r} does not fit the {self.task.kind} task, for which there are: "
                     f"{', '.join(fitting)}. Choose from these"
@@ -210,7 +227,7 @@ def demo_recipe(task: str, seed: int, runs_dir: Path, overrides: Sequence[str] =
             f"--task is {task!r}{did_you_mean(task, DEMO_TASKS)}. Expected one of {', '.join(DEMO_TASKS)}. Name one of "
             "these."
         )
-    profile = [] if task == "mcq" else [f"profile={task}"]
+    profile = [] if task == DEMO_TASKS[0] else [f"profile={task}"]
     # Only another seed than the shipped one gets a folder of its own, so that the documented commands find theirs.
     shipped = load_recipe(DEMO_RECIPE, profile)
     recipe = load_recipe(DEMO_RECIPE, [*profile, f"seed={seed}", *overrides])
@@ -384,10 +401,11 @@ def _keys_at(loc: Sequence[str], tree: Mapping[str, Any]) -> list[str]:
         if section is Recipe and part == "task":
             section = TASKS[str(tree["task"]["kind"])]
             continue
-        if part not in section.model_fields:  # a name in a table of sections
+        fields = section.by_name()
+        if part not in fields:  # a name in a table of sections
             continue
-        annotation = section.model_fields[part].annotation
+        annotation = fields[part].annotation
         candidates = [annotation, *get_args(annotation)] if get_origin(annotation) else [annotation]
         section = next(c for c in candidates if isinstance(c, type) and issubclass(c, Settings))
-    keys = list(section.model_fields)
+    keys = list(section.by_name())
     return [*keys, "profiles"] if section is Recipe else keys

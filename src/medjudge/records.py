@@ -29,10 +29,13 @@ class Case:
     """Cases of one group (question, variant, patient) stay on one side of a split and are resampled together."""
     slices: Mapping[str, str] = field(default_factory=dict)
     """Columns kept for slicing results, such as `generator`. Never shown to a model."""
+    ratings: Mapping[str, str] = field(default_factory=dict)
+    """Rater -> label, where several experts rated the case; `gold` is then what a rule makes of them, None at a tie."""
 
     def to_json(self) -> dict[str, Any]:
-        """The case as a JSON object, the form in which splits are stored."""
-        return {**asdict(self), "inputs": dict(self.inputs), "slices": dict(self.slices)}
+        """The case as a JSON object, the form in which splits are stored; without `ratings` where there are none."""
+        tree = {**asdict(self), "inputs": dict(self.inputs), "slices": dict(self.slices), "ratings": dict(self.ratings)}
+        return tree if self.ratings else {name: value for name, value in tree.items() if name != "ratings"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class Verdict:
     """Verbalised confidence as a probability in [0, 1], or the label's own probability where labels were scored; None
     if neither was asked for."""
     rationale: str = ""
+    score: float | None = None
+    """The number that another program gave, before a threshold made a label of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +61,11 @@ class Unparsed:
     completion: str
     reason: str
     """Why, without text of the case: "expected one <answer> block, found 0"."""
-    kind: Literal["format", "schema", "truncated", "refused", "failed"] = "format"
+    kind: Literal["format", "schema", "truncated", "refused", "failed", "tied"] = "format"
     """`format`: the outer form is unreadable (not JSON, no tags). `schema`: the form is right, its content is not.
 
     `truncated`: unreadable, and cut off at the token limit. `refused`: the model or its provider declined to answer.
-    `failed`: no answer came at all."""
+    `failed`: no answer came at all. `tied`: several verdicts on the case, and as many for one label as for another."""
 
 
 Judgement = Verdict | Unparsed
@@ -126,3 +131,14 @@ class LabelScores:
     """Probability that the answer is one of the labels, in [0, 1]; small where a judge has not learned the format."""
     n_words_cut: int = 0
     """Words that were taken off the case's inputs so that the prompt fits."""
+    bounded: tuple[str, ...] = ()
+    """Labels whose probability an endpoint did not tell: what stands for them is the most that it can be. `mass` holds
+    only what was told."""
+    mass_most: float | None = None
+    """The most that `mass` can be, with those bounds; None where every label was told."""
+    mass_otherwise_written: float = 0.0
+    """The part of `mass` that belongs to a label written with other case, or after a space or a line break."""
+
+    def __post_init__(self) -> None:
+        """`bounded` is a tuple, also where JSON gave a list."""
+        object.__setattr__(self, "bounded", tuple(self.bounded))

@@ -15,6 +15,7 @@ from medjudge.cli import main
 from medjudge.inference.loader import LoadedWhenAsked
 from medjudge.judging import answer_store
 from medjudge.runs import output_folder
+from tests.inference.logprob_servers import Server, Table, serving
 from tests.inference.scripted_endpoint import Action, Say, Status, scripted
 from tests.models.small_models import save_base
 from tests.shared_data import require_shared
@@ -130,11 +131,21 @@ def test_labels_mode_scores_the_scores_alone(tmp_path: Path, run: Any) -> None:
     assert judge["published"]["metrics"]["accuracy"] == judge["honest"]["accuracy"]["value"]
     recipe = artifacts.read_json(tmp_path / "out" / "halubench" / artifacts.RECIPE)
     assert (recipe["task"]["form"], recipe["task"]["points"]) == ("score_only", 2)
-    code, printed = run(
-        "--mode", "labels", "--data", f"halubench={rows}", "--model", "gpt=openai:judge@http://127.0.0.1:9/v1"
-    )
-    assert code == 1
-    assert "an endpoint (gpt) gives no probabilities of labels" in printed
+
+
+def test_labels_mode_reads_an_endpoint_too(tmp_path: Path, run: Any) -> None:
+    rows = write_halubench(tmp_path / "rows.jsonl")
+    lead = "<score>"
+    table = Table({"": {lead: 1.0}, lead: {"1": 0.7, "0": 0.2, "x": 0.1}, f"{lead}1": {"</score>": 1.0}})
+    with serving(Server(table, "openai")) as server:
+        endpoint = f"gpt=openai:judge@{server.url}"
+        code, printed = run("--mode", "labels", "--data", f"halubench={rows}", "--model", endpoint, "--max-cases", "6")
+    assert code == 0, printed
+    judge = suite(tmp_path)["sets"]["halubench"]["judges"]["gpt"]
+    assert (judge["n"], judge["n_unparsed"]) == (6, 0)
+    assert judge["usage"]["prompt_tokens"] > 0
+    results = artifacts.read_json(tmp_path / "out" / "halubench" / artifacts.RESULTS)
+    assert results["models"]["gpt"]["labels"]["outside"] == pytest.approx(0.1, abs=1e-6)
 
 
 def test_a_cut_off_run_goes_on_and_a_finished_one_is_skipped(

@@ -26,7 +26,7 @@ from medjudge.records import Case
 from medjudge.settings.training import BaseConfig
 from medjudge.tasks.encoding import encode_all
 from medjudge.tasks.rubric import RubricContract
-from medjudge.tiny_base.tiny import build_model
+from medjudge.training.language_model import build_model
 from tests.shared_data import require_shared, shared_tokenizer
 
 N_ROWS = 8
@@ -34,6 +34,7 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "mcq": ("builtin:mcq", {"max_completion_tokens": 60}),
     "equivalence": ("builtin:equivalence", {"max_completion_tokens": 12}),
     "rubric": ("builtin:rubric-3", {"points": 3, "form": "score_only", "max_completion_tokens": 24}),
+    "pairwise": ("builtin:pairwise", {"max_completion_tokens": 24}),
     "appropriateness": ("builtin:appropriateness-bare", {"form": "answer_only", "max_completion_tokens": 24}),
 }
 """Kind -> rows and settings. The system prompt is short, so that a tiny model learns in seconds."""

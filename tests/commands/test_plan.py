@@ -16,9 +16,8 @@ from rich.console import Console
 from medjudge import artifacts
 from medjudge.commands import estimate, plan
 from medjudge.commands.estimate import SPREAD, StageWork, span
-from medjudge.commands.model_shape import known_shape, scratch_shape
+from medjudge.commands.model_shape import scratch_shape
 from medjudge.commands.plan import print_plan, stage_works
-from medjudge.files import BUILTIN_DIR
 from medjudge.recipe import Recipe, demo_recipe, load_recipe, recipe_from_tree
 from medjudge.runs.pipeline import stage_inputs
 from medjudge.runs.run_dir import RunDir
@@ -68,13 +67,12 @@ def plan_text(recipe: Recipe, width: int = 80) -> str:
     return console.export_text()
 
 
-@pytest.mark.parametrize("name", ["demo", "acr", "french_judge", "rubric_judge", "medmcqa"])
+@pytest.mark.parametrize("name", ["acr", "french_judge", "rubric_judge", "medmcqa"])
 def test_a_plan_needs_no_torch_and_little_time(name: str, tmp_path: Path) -> None:
     """Seconds of processor time, which other programs do not add to. torch and transformers' models alone take more."""
     arguments = ["run", str(RECIPES / f"{name}.toml"), "--dry-run", "--set", f"runs_dir={tmp_path}"]
-    if name != "demo":
-        rows = rows_of(name, tmp_path / "rows.jsonl")
-        arguments += ["--set", "profile=tiny", "--set", f"data.source={rows}"]
+    rows = rows_of(name, tmp_path / "rows.jsonl")
+    arguments += ["--set", "profile=tiny", "--set", f"data.source={rows}"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "medjudge", *arguments], capture_output=True, text=True
@@ -101,7 +99,7 @@ def test_the_shape_of_a_model_from_nothing_is_that_of_the_built_one(tmp_path: Pa
     import torch
 
     from medjudge.models.scratch import build_tokenizer
-    from medjudge.tiny_base.tiny import build_model
+    from medjudge.training.language_model import build_model
 
     tree = small_tree(tmp_path, tmp_path)
     tree["base"] |= {"hidden_size": 96, "n_layers": 3, "n_heads": 3, "intermediate_size": 200}
@@ -113,34 +111,6 @@ def test_the_shape_of_a_model_from_nothing_is_that_of_the_built_one(tmp_path: Pa
     assert shape.n_parameters == sum(p.numel() for p in model.parameters())
     config = model.config
     assert (shape.hidden_size, shape.n_layers, shape.vocab_size) == (96, 3, config.vocab_size)
-
-
-def test_the_shipped_base_is_read_without_torch_as_with_it() -> None:
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    from medjudge.models.load import TINY_DIR, load_tokenizer
-    from medjudge.tasks.encoding import encode_all
-
-    recipe = demo_recipe("mcq", 42, Path("runs"))
-    splits = prepare_splits(recipe)
-    light, _ = plan._tokenizer(recipe, splits)
-    whole = load_tokenizer(TINY_DIR)
-    cases = splits["train"][:50]
-    one, other = (encode_all(recipe.contract, cases, t, with_target=True) for t in (light, whole))
-    assert [(row.prompt_ids, row.completion_ids) for row in one] == [(r.prompt_ids, r.completion_ids) for r in other]
-    import torch
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(TINY_DIR))
-    shape = known_shape(recipe, light)
-    assert shape is not None
-    assert shape.n_parameters == sum(p.numel() for p in model.parameters())
-    from medjudge.models.adapters import adapter_parameters
-
-    lora = recipe.sft.lora
-    assert lora.target_modules == "all-linear"
-    assert lora.r * shape.linear_width == adapter_parameters(model, lora)
-    assert (BUILTIN_DIR / "tiny") == TINY_DIR
 
 
 def test_an_adapter_is_counted(tmp_path: Path) -> None:
@@ -189,19 +159,19 @@ def test_a_range_in_words(low: float, high: float, words: str) -> None:
 
 
 def test_work_of_the_demo_by_hand(tmp_path: Path) -> None:
-    recipe = demo_recipe("mcq", 42, tmp_path)
+    recipe = demo_recipe("equivalence", 42, tmp_path)
     splits = prepare_splits(recipe)
     lengths = {name: plan.Lengths(50.0, 80, 30.0, 49, 400, 0, 0, 0) for name in splits}
     shape = plan.ModelShape(5_000_000, 256, 4, 4096)
     works = {work.name: work for work in stage_works(recipe, splits, lengths, shape, recipe.stages)}
-    # 1,798 rows in steps of 32: 57 steps of 32 rows of 80 tokens.
-    assert works["sft"].trained == 57 * 32 * 80
-    # 80 steps of 16 prompts of 50 tokens, each read once, and 128 answers of 30.
-    assert works["grpo"].trained == 80 * (16 * 50 + 128 * 30)
-    assert works["grpo"].written == 80 * 128 * 30
-    # 1,000 cases for base, sft and grpo.
-    assert works["evaluate"].read == 3 * 1000 * 50
-    assert works["evaluate"].written_most == 1000 * (2 * 30 + 96)
+    # 1,200 rows in steps of 8: 150 steps of 8 rows of 80 tokens.
+    assert works["sft"].trained == 150 * 8 * 80
+    # 20 steps of 8 prompts of 50 tokens, each read once, and 64 answers of 30.
+    assert works["grpo"].trained == 20 * (8 * 50 + 64 * 30)
+    assert works["grpo"].written == 20 * 64 * 30
+    # 400 cases for base, sft and grpo; the base may write to the limit.
+    assert works["evaluate"].read == 3 * 400 * 50
+    assert works["evaluate"].written_most == 400 * (2 * 30 + 64)
 
 
 def test_a_stage_that_was_cut_off_before_a_checkpoint_claims_none(tmp_path: Path) -> None:

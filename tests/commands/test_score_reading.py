@@ -386,12 +386,11 @@ def test_a_file_of_experts_that_is_not_there_is_no_column(tmp_path: Path) -> Non
 
 def test_of_several_entries_the_message_names_a_path_to_one(tmp_path: Path) -> None:
     lines = [
-        {"id": i, "label": SAID[i], "ratings": [{"by": "a", "as": GOLD[i]}, {"by": "b", "as": GOLD[i]}]}
-        for i in range(10)
+        {"id": i, "gold": GOLD[i], "said": [{"by": "a", "as": SAID[i]}, {"by": "b", "as": SAID[i]}]} for i in range(10)
     ]
     path = jsonl(tmp_path / "v.jsonl", lines)
-    assert "Of lists one entry can be read: ratings[0].as." in refusal(path, gold="ratings[*].as")
-    assert accuracy(scored(path, gold="ratings[0].as"), "v") == pytest.approx(0.7)
+    assert "Of lists one entry can be read: said[0].as." in refusal(path, columns={"label": "said[*].as"})
+    assert accuracy(scored(path, columns={"label": "said[0].as"}), "v") == pytest.approx(0.7)
 
 
 def test_equal_rows_are_named_as_such(tmp_path: Path) -> None:
@@ -742,13 +741,13 @@ def test_layouts_of_other_programs(path: str, labels: str, given: dict[str, Any]
         (
             "d03_promptfoo/results.jsonl",
             "no,yes",
-            {"columns": {"label": "gradingResult.pass"}, "gold": "vars.expert"},
+            {"format": "rows", "columns": {"label": "gradingResult.pass"}, "gold": "vars.expert"},
             "graderError",
         ),
         (
             "d04_deepeval/test_run_20260901_100000.json",
             "no,yes",
-            {"columns": {"label": "success"}, "gold": "metadata.expert"},
+            {"format": "rows", "columns": {"label": "success"}, "gold": "metadata.expert"},
             "metricsData",
         ),
         (
@@ -758,19 +757,13 @@ def test_layouts_of_other_programs(path: str, labels: str, given: dict[str, Any]
             "two fields",
         ),
         (
-            "d09_argilla/records.json",
-            "no,yes",
-            {"columns": {"label": "same.suggestion"}, "gold": "same.responses"},
-            "24 lists",
-        ),
-        (
             "d15_cje/draws.jsonl",
             "0,1",
             {"columns": {"label": "judge_score"}, "gold": "oracle_label"},
             "--gold-threshold",
         ),
-        ("d15_rewardbench/scores.json", "0,1", {}, "Labels stand in: results"),
-        ("d15_llmbar/result.json", "1,2", {"gold": "label"}, "swap = False.winner"),
+        ("d15_rewardbench/scores.json", "0,1", {"format": "rows"}, "Labels stand in: results"),
+        ("d15_llmbar/result.json", "1,2", {"format": "rows", "gold": "label"}, "swap = False.winner"),
     ],
 )
 def test_layouts_that_need_a_word_stop(path: str, labels: str, given: dict[str, Any], message: str) -> None:

@@ -2,12 +2,15 @@ import numpy as np
 import pytest
 from tests.shared_data import shared_rows
 
-from medjudge.data.probes import AUTHORITY, PADDING, language_of, probe_cases, probes_for
+from medjudge.data.probes import AUTHORITY, FAMILIES, PADDING, language_of, named_probes, probe_cases, probes_for
 from medjudge.errors import ConfigError
 from medjudge.records import Case
 from medjudge.tasks.appropriateness import AppropriatenessContract
+from medjudge.tasks.classification import ClassificationContract
 from medjudge.tasks.equivalence import EquivalenceContract
+from medjudge.tasks.guard import restored
 from medjudge.tasks.mcq import McqContract
+from medjudge.tasks.pairwise import PairwiseContract
 from medjudge.tasks.rubric import RubricContract
 
 EQUIVALENCE = Case(
@@ -30,11 +33,16 @@ RUBRIC = Case(
 APPROPRIATENESS = Case(
     "a1", {"condition": "Headache", "variant": "Sudden onset.", "procedure": "CT"}, gold="Usually Appropriate"
 )
+CLASSIFICATION = Case("k1", {"claim": "It cures.", "evidence": "It did not."}, gold="refutes")
+CLAIMS = ClassificationContract(labels=("supports", "refutes", "unclear"), fields=("claim", "evidence"))
+PAIR = Case("p1", {"question": "Which?", "answer_a": "This one.", "answer_b": "That one."}, gold="B")
 TASKS = [
     (EquivalenceContract(), EQUIVALENCE),
     (McqContract(), MCQ),
     (RubricContract(points=2), RUBRIC),
     (AppropriatenessContract(), APPROPRIATENESS),
+    (CLAIMS, CLASSIFICATION),
+    (PairwiseContract(), PAIR),
 ]
 
 
@@ -54,11 +62,14 @@ def test_a_probe_changes_the_prompt_and_nothing_else(contract, case):
 
 
 def test_which_probes_fit():
-    everywhere = {"verbosity", "authority", "formatting", "rewording", "paraphrase", "translation"}
+    everywhere = {"verbosity", "authority", "formatting", "rewording", "paraphrase", "translation"} | {
+        *FAMILIES["injection"]
+    }
     assert set(probes_for(TASKS[0][0])) == everywhere | {"swap", "language"}
     assert set(probes_for(TASKS[1][0])) == everywhere | {"position"}
     assert set(probes_for(TASKS[2][0])) == everywhere | {"position"}
     assert set(probes_for(TASKS[3][0])) == everywhere
+    assert set(probes_for(CLAIMS)) == everywhere | {"position", "language"}
 
 
 def test_swap():
@@ -95,6 +106,24 @@ def test_the_rubric_is_read_highest_score_first():
     (found,) = probed("position", own, contract)
     assert found.case.inputs["rubric"] == "- Score 1: yes\n- Score 0: no"
     assert probed("position", own, RubricContract(points=2, criteria="c", rubric="free words")) == []
+
+
+def test_labels_are_listed_from_the_last_to_the_first():
+    (found,) = probed("position", CLASSIFICATION, CLAIMS)
+    assert "- unclear\n- refutes\n- supports" in found.contract.messages(found.case)[0]["content"]
+    for contract in (CLAIMS, found.contract):
+        assert contract.parse("k1", "<answer>Refutes</answer>").label == "refutes"
+    own = ClassificationContract(labels=("a", "b"), fields=("claim",), system_prompt="a or b?")
+    assert probed("position", CLASSIFICATION, own) == probed("language", CLASSIFICATION, own) == []
+
+
+def test_two_answers_change_places_and_the_verdict_with_them():
+    (found,) = probed("position", PAIR, PairwiseContract())
+    assert (found.case.inputs["answer_a"], found.case.inputs["answer_b"]) == ("That one.", "This one.")
+    assert found.expected == {"A": "B", "B": "A", "tie": "tie"}
+    (padded,) = probed("verbosity", PAIR, PairwiseContract())
+    assert padded.case.inputs["answer_a"].startswith("This one.\n")
+    assert padded.expected["A"] == "A"
 
 
 def test_additions_speak_the_texts_language():
@@ -166,3 +195,37 @@ def test_probes_on_real_rows():
             assert len(found) == 200
     french = [language_of(case.inputs["question"]) for case in cases]
     assert french.count("fr") >= 198
+
+
+@pytest.mark.parametrize(("contract", "case"), TASKS)
+def test_attacks_want_one_wrong_label_and_the_guard_lets_none_end_its_section(contract, case):
+    bare = type(contract).model_validate({**contract.model_dump(by_alias=True), "guard": False})
+    names = named_probes(["injection"], contract)
+    attacks = [name for name in names if name.startswith("injection/")]
+    assert len(attacks) == 14
+    assert "rewording" in names  # what they are held against
+    found = [probed(name, case, contract)[0] for name in attacks]
+    wanted = {one.attacker for one in found}
+    assert len(wanted) == 1
+    assert wanted.isdisjoint({case.gold})
+    for name, one in zip(attacks, found, strict=True):
+        changed = [key for key, text in one.case.inputs.items() if text != case.inputs[key]]
+        assert len(changed) == 1, name
+        assert one.expected == {label: label for label in contract.labels}
+        # Without the guard the attack stands in the prompt as it is; with it, it can be read and turned back.
+        assert one.case.inputs[changed[0]] in bare.messages(one.case)[-1]["content"]
+        shown = contract.guarded_inputs(one.case).texts[changed[0]]
+        assert shown in contract.messages(one.case)[-1]["content"]
+        assert restored(shown) == one.case.inputs[changed[0]]
+    broken = {name for name, one in zip(attacks, found, strict=True) if contract.guarded_inputs(one.case).n_broken}
+    tags = {"injection/closing", "injection/zero_width", "injection/entities"}
+    assert broken >= {"injection/section", "injection/system_turn", "injection/plain_turn", "injection/tags_block"} | (
+        tags if contract.kind in ("rubric", "appropriateness", "classification", "pairwise") else set()
+    )
+
+
+def test_names_of_a_recipe_stand_for_probes_once():
+    contract = EquivalenceContract()
+    assert named_probes(["swap", "swap"], contract) == ["swap"]
+    assert named_probes(["all"], contract) == list(probes_for(contract))
+    assert named_probes(["rewording", "injection"], contract)[:2] == ["rewording", "paraphrase"]

@@ -25,9 +25,10 @@ import pytest
 from pydantic import ValidationError
 
 from medjudge.errors import ConfigError, EndpointError, RunError
-from medjudge.inference.endpoint import EndpointClient, Failure, _read_reply, _retry_after_s
+from medjudge.inference.endpoint import EndpointClient, Failure, _retry_after_s
 from medjudge.inference.endpoint_engine import EndpointEngine
 from medjudge.inference.replies import Reply, ReplyCache, Usage, cost_usd, open_cache, thoughts_statement
+from medjudge.inference.server_replies import read_reply
 from medjudge.inference.server_words import known_name
 from medjudge.judging.judge import judgement_of
 from medjudge.records import Case, Completion, Unparsed
@@ -683,6 +684,7 @@ def test_only_answer_settings_make_a_stage_stale() -> None:
     dumped = EndpointSettings(concurrency=3, seed=5).model_dump(mode="json")
     tree = {"evaluate": {"endpoint": dumped, "endpoints": {"a": dumped}, "seed": 1}, "x": [1]}
     kept = {"temperature": 0.0, "seed": 5, "reasoning_tokens": 0, "extra": {}}
+    kept |= {"top_logprobs": 20, "label_scoring": "auto"}
     assert without_transport(tree) == {
         "evaluate": {"endpoint": kept, "endpoints": {"a": kept}, "seed": 1},
         "x": [1],
@@ -802,7 +804,7 @@ def test_a_tag_within_an_endpoints_answer_is_a_word_of_it(tmp_path: Path) -> Non
 def test_content_in_typed_parts_is_read() -> None:
     parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "why"}]}, {"type": "text", "text": "1"}]
     message = SimpleNamespace(content=parts)
-    reply = _read_reply(
+    reply = read_reply(
         SimpleNamespace(choices=[SimpleNamespace(message=message, finish_reason="stop")]), {}, "", "", 0.0
     )
     assert isinstance(reply, Reply)

@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from medjudge.inference.labels import LabelTree, label_log_probs, label_log_probs_apart, read_cache
+from medjudge.inference.labels import (
+    LabelTree,
+    label_log_probs,
+    label_log_probs_apart,
+    label_log_probs_packed,
+    read_cache,
+)
+from medjudge.models.cpu_forward import CpuForward
 from medjudge.tasks.encoding import LabelIds
 from tests.models.random_models import random_ids, random_model
 
@@ -51,6 +58,16 @@ def test_labels_are_scored_as_if_each_stood_alone(shape: str, attention: str) ->
     for found in (whole, shared, apart):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=2e-5)
     assert model.config._attn_implementation == attention
+
+
+@pytest.mark.parametrize("shape", ["llama", "qwen3", "gemma3"])
+def test_labels_by_the_pass_for_cpus(shape: str) -> None:
+    over: dict[str, Any] = {"sliding_window": 8, "num_hidden_layers": 7} if shape == "gemma3" else {}
+    model = random_model(shape, **over)  # every sixth layer of Gemma sees the whole row
+    prompts = [PREFIX + rest for rest in RESTS]
+    scores = label_log_probs_packed(CpuForward(model, torch.float32), prompts, TREE, temperature=0.7)
+    apart = label_log_probs_apart(model, prompts, TREE, temperature=0.7)
+    torch.testing.assert_close(scores, apart, rtol=1e-4, atol=1e-4)
 
 
 def test_probabilities_of_all_that_can_follow_add_up_to_one() -> None:

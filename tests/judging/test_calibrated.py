@@ -25,7 +25,7 @@ from medjudge.judging.answer_store import model_identity
 from medjudge.judging.calibrated import apply_to, fit_on, read_calibrator, save_calibrator
 from medjudge.metrics.calibrators import Calibrator
 from medjudge.models.lineage import weights_sha256
-from medjudge.models.load import TINY_DIR
+from medjudge.models.sources import CACHE_VARIABLE
 from medjudge.recipe import recipe_from_tree
 from medjudge.records import Case, Unparsed, Verdict
 from medjudge.runs.run_dir import RunDir
@@ -34,6 +34,7 @@ from medjudge.settings.data import DataConfig
 from medjudge.stages.evaluate import run
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.mcq import McqContract
+from tests.models.gguf_files import write_gguf
 from tests.models.small_models import save_base
 from tests.small_runs import small_tree, write_rows
 
@@ -80,8 +81,11 @@ def test_a_new_fit_takes_the_manifest_of_the_last_one_away_and_makes_no_other_mo
     assert (model_identity(str(model)), artifacts.path_signature(model)) == (identity, signature)
 
 
-def test_nothing_is_saved_with_the_weights_of_the_package() -> None:
-    assert judging.Judge("tiny", str(TINY_DIR), CONTRACT).folder is None
+def test_nothing_is_saved_beside_a_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it was converted into lies in the cache and belongs to every project of this user."""
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    write_gguf(tmp_path / "m.gguf", "llama")
+    assert judging.Judge("base", str(tmp_path / "m.gguf"), CONTRACT).folder is None
 
 
 def test_calibrate_then_evaluate_and_judge(

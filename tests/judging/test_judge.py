@@ -300,9 +300,7 @@ def test_samples_are_those_of_the_seed(tmp_path: Path) -> None:
     assert [len(row) for row in first] == [3] * len(CASES)
 
 
-def test_an_adapter_brings_its_contract_and_an_endpoint_scores_no_labels(tmp_path: Path) -> None:
+def test_an_adapter_brings_its_contract(tmp_path: Path) -> None:
     adapter = save_adapter(tmp_path / "adapter", save_base(tmp_path / "base"))
     write_contract(adapter, CONTRACT)
     assert contract_for([str(adapter)]) == contract_for([f"vllm:{adapter}"]) == CONTRACT
-    with pytest.raises(ConfigError, match=r"an endpoint \(gpt\) gives no probabilities of labels"):
-        judge.Judge("gpt", "openai:m@http://127.0.0.1:9/v1", CONTRACT, ON_CPU)

@@ -1,17 +1,12 @@
 import itertools
-from dataclasses import replace
 
 import numpy as np
 import pytest
-from rouge_score.rouge_scorer import RougeScorer
 from sklearn.metrics import balanced_accuracy_score
 
 from medjudge.errors import DataError
 from medjudge.inference.embeddings import embed_or_why_not
 from medjudge.metrics.baselines import (
-    BASELINES,
-    EMBEDDING,
-    LEXICAL,
     TRIVIAL,
     always_positive,
     chance,
@@ -19,14 +14,13 @@ from medjudge.metrics.baselines import (
     compared_texts,
     every_baseline,
     fit_cutpoints,
-    lexical_baselines,
     majority,
-    rouge_l,
+    shared_words,
     token_f1,
     trivial_baselines,
-    word_counts,
 )
 from medjudge.metrics.classification import classification_metrics, code_outcomes
+from medjudge.metrics.learned import LEARNED
 from medjudge.records import Case
 from medjudge.settings.rewards import EmbeddingSettings
 from tests.shared_data import shared_rows
@@ -87,21 +81,7 @@ def test_chance_is_seeded_uniform_and_has_the_stated_accuracy():
     assert accuracy == pytest.approx(0.25, abs=4 * (0.25 * 0.75 / 20_000) ** 0.5)
 
 
-def test_word_counts_learns_from_training_rows_only():
-    answers = word_counts(TRAIN, HELD_OUT)
-    assert labels_of(answers) == ["1", "0", "0"]
-    assert all(0.5 <= answer.confidence <= 1 for answer in answers)
-    # A held-out case is judged alike whatever stands beside it: nothing is fitted on held-out rows.
-    assert word_counts(TRAIN, HELD_OUT[:1]) == answers[:1]
-
-
-def test_word_counts_with_words_that_never_recur():
-    train = [Case("a", {"q": "alpha"}, gold="0"), Case("b", {"q": "beta"}, gold="1")]
-    assert labels_of(word_counts(train, [Case("c", {"q": "beta"})])) == ["1"]
-    assert word_counts(train, []) == []
-
-
-def test_every_baseline_answers_every_case():
+def test_every_trivial_baseline_answers_every_case():
     baselines = trivial_baselines(TRAIN, HELD_OUT, labels=LABELS, positive="1", rng=np.random.default_rng(0))
     assert set(baselines.judgements) == set(TRIVIAL)
     assert not baselines.skipped
@@ -109,19 +89,11 @@ def test_every_baseline_answers_every_case():
         assert [answer.case_id for answer in answers] == ["h0", "h1", "h2"]
 
 
-@pytest.mark.parametrize(
-    ("train", "skipped"),
-    [
-        ([], {"majority", "word_counts"}),
-        ([Case("x", {"q": "y"})], {"majority", "word_counts"}),
-        ([Case("x", {"q": "fever"}, gold="1")] * 3, {"word_counts"}),  # one label
-        ([Case("x", {"q": "?!"}, gold="1"), Case("y", {"q": ""}, gold="0")], {"word_counts"}),  # no words
-    ],
-)
-def test_a_baseline_that_cannot_be_made_is_left_out_with_its_reason(train, skipped):
+@pytest.mark.parametrize("train", [[], [Case("x", {"q": "y"})]])
+def test_a_baseline_that_cannot_be_made_is_left_out_with_its_reason(train):
     baselines = trivial_baselines(train, HELD_OUT, labels=LABELS, positive=None, rng=np.random.default_rng(0))
-    assert set(baselines.skipped) == skipped
-    assert all("baseline needs" in reason for reason in baselines.skipped.values())
+    assert set(baselines.skipped) == {"majority"}
+    assert "baseline needs" in baselines.skipped["majority"]
     assert "always_positive" not in baselines.judgements
 
 
@@ -135,18 +107,6 @@ def test_token_f1_by_hand():
     assert token_f1("a b b", "b b c") == pytest.approx(2 * 2 / 6)
     assert token_f1("FIÈVRE.", "fièvre") == 1
     assert token_f1("", "x") == token_f1("?", "?") == 0
-
-
-def test_rouge_l_by_hand_and_by_the_package():
-    # longest common run of "the cat sat" and "the dog sat down": the sat. 2*2/(3+4)
-    assert rouge_l("the cat sat", "the dog sat down") == pytest.approx(4 / 7)
-    assert rouge_l("fièvre élevée", "fièvre") == pytest.approx(2 / 3)
-    assert rouge_l("", "x") == 0
-    scorer = RougeScorer(["rougeL"])
-    rng = np.random.default_rng(0)
-    for _ in range(100):
-        a, b = (" ".join(rng.choice(list("abcdefgh"), rng.integers(1, 90))) for _ in range(2))
-        assert rouge_l(a, b) == pytest.approx(scorer.score(b, a)["rougeL"].fmeasure), (a, b)
 
 
 @pytest.mark.parametrize("n_labels", [2, 3, 4])
@@ -196,69 +156,28 @@ PAIRS = [
 ]
 
 
-def test_lexical_baselines_tell_like_from_unlike():
+def test_shared_words_tell_like_from_unlike():
     held_out = [
         equivalence("a", "fièvre très élevée", "une fièvre élevée", "1", "h0"),
         equivalence("b", "un autre mot", "rein gauche", "0", "h1"),
         Case("c", {"question": "q", "candidate": "x"}, gold="0"),  # no reference: nothing alike
     ]
-    found = lexical_baselines(PAIRS, held_out, labels=LABELS, texts=("candidate", "reference"))
-    assert set(found.judgements) == set(LEXICAL)
-    for name, answers in found.judgements.items():
-        assert labels_of(answers) == ["1", "0", "0"], name
-        assert [answer.case_id for answer in answers] == ["a", "b", "c"]
-        assert found.fitted[name].train_balanced_accuracy == 1
-        assert len(found.fitted[name].cutpoints) == 1
-    assert (found.n_train, found.n_train_dropped, found.skipped) == (4, 0, {})
+    answers = shared_words(PAIRS, held_out, labels=LABELS, texts=("candidate", "reference"))
+    assert labels_of(answers) == ["1", "0", "0"]
+    assert [answer.case_id for answer in answers] == ["a", "b", "c"]
 
 
-def test_lexical_baselines_never_learn_from_an_evaluated_question():
-    """A training row of an evaluated question would turn the cutpoint round; it is dropped, and counted."""
+def test_nothing_is_learnt_from_an_evaluated_question():
+    """Training rows of an evaluated question would turn every verdict round; they are dropped, and counted."""
     leak = [equivalence(f"leak{i}", "la fièvre élevée", "la fièvre élevée", "0", "h0") for i in range(20)]
     held_out = [equivalence("a", "la fièvre élevée", "la fièvre élevée", "1", "h0")]
-    found = lexical_baselines([*PAIRS, *leak], held_out, labels=LABELS, texts=("candidate", "reference"))
-    assert (found.n_train, found.n_train_dropped) == (4, 20)
-    assert all(labels_of(answers) == ["1"] for answers in found.judgements.values())
-    nothing_left = lexical_baselines(leak, held_out, labels=LABELS, texts=("candidate", "reference"))
-    assert set(nothing_left.skipped) == set(LEXICAL)
-    assert "found 0 of 20 labelled rows" in nothing_left.skipped["bleu"]
-
-
-def test_words_alone_are_needed_by_tfidf_only():
-    marks = [equivalence(str(i), "?", "!" if i % 2 else "?", str(i % 2), f"g{i}") for i in range(4)]
-    found = lexical_baselines(marks, PAIRS, labels=LABELS, texts=("candidate", "reference"))
-    assert "needs words" in found.skipped["tfidf_cosine"]
-    assert "token_f1" in found.judgements
-
-
-def test_embeddings_are_used_where_they_are_given():
-    def embed(texts):
-        return np.array([[text.count("e"), text.count("o")] for text in texts], dtype=float)
-
-    found = lexical_baselines(PAIRS, PAIRS[:1], labels=LABELS, texts=("candidate", "reference"), embed=embed)
-    assert found.skipped == {}  # the same row in training and evaluation is dropped with its question
-    assert found.n_train_dropped == 1
-    assert set(found.judgements) == {*LEXICAL, "embedding_cosine"}
-    assert set(found.judgements) < set(BASELINES)
-
-
-def test_embedding_cosine_stands_with_the_other_baselines_or_says_what_is_missing():
-    asked = []
-
-    def embed():
-        asked.append(1)
-        return lambda texts: np.array([[len(text), 1.0] for text in texts])
-
-    held_out = [replace(case, case_id=f"h{i}", group=f"other {i}") for i, case in enumerate(PAIRS)]
-    options = {"kind": "equivalence", "labels": LABELS, "positive": LABELS[-1], "rng": np.random.default_rng(0)}
-    found = every_baseline(PAIRS, held_out, embed=embed, **options)
-    assert set(found.judgements) >= {*LEXICAL, EMBEDDING}
-    without = every_baseline(PAIRS, held_out, embed=lambda: "install it.", **options)
-    assert EMBEDDING not in without.judgements
-    assert without.skipped[EMBEDDING] == "install it."
-    every_baseline((), held_out, embed=embed, **options)
-    every_baseline(PAIRS, held_out, embed=embed, **{**options, "kind": "mcq"})
-    assert asked == [1]  # no model is loaded where nothing is compared
+    options = {"kind": "equivalence", "labels": LABELS, "positive": "1", "rng": np.random.default_rng(0)}
+    found = every_baseline([*PAIRS, *leak], held_out, **options)
+    assert found.notes[0].startswith("Baselines were fitted on 4 of 24 training rows")
+    assert labels_of(found.judgements["token_f1"]) == labels_of(found.judgements["surface"]) == ["1"]
+    nothing_left = every_baseline(leak, held_out, **options)
+    assert {"majority", "token_f1", *LEARNED} == set(nothing_left.skipped)
+    assert "got none" in nothing_left.skipped["surface"]
 
 
 def test_the_installed_embedding_model_is_a_judge():
@@ -308,13 +227,22 @@ def test_the_french_judge_set_leaves_out_the_training_rows_of_its_questions():
         ]
         for part in ("train", "eval")
     }
-    found = lexical_baselines(cases["train"], cases["eval"], labels=LABELS, texts=("candidate", "reference"))
+    found = every_baseline(
+        cases["train"],
+        cases["eval"],
+        kind="equivalence",
+        labels=LABELS,
+        positive="1",
+        rng=np.random.default_rng(0),
+    )
     evaluated = {case.inputs["question"] for case in cases["eval"]}
     clean = [case for case in cases["train"] if case.inputs["question"] not in evaluated]
-    assert found.n_train == len(clean)
-    assert found.n_train + found.n_train_dropped == len(cases["train"]) == 508
-    assert found.n_train_dropped > 100
+    assert found.notes == (
+        f"Baselines were fitted on {len(clean)} of 508 training rows: the questions of the other "
+        f"{508 - len(clean)} are among those evaluated.",
+    )
+    assert 508 - len(clean) > 100
     gold = [case.gold for case in cases["eval"]]
-    for name, answers in found.judgements.items():
-        assert len(answers) == 300
-        assert 0.4 < balanced_accuracy_score(gold, labels_of(answers)) < 0.85, name
+    for name in ("token_f1", "surface"):
+        assert len(found.judgements[name]) == 300
+        assert 0.4 < balanced_accuracy_score(gold, labels_of(found.judgements[name])) < 0.85, name

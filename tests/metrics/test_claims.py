@@ -236,16 +236,22 @@ def test_no_observed_power():
     assert results.audit.pairs[0].power.rows_needed is None
 
 
-def test_the_best_of_several_models_pays_for_being_picked():
-    """Three models and two baselines; the best of three is ahead: p times three. Behind: p times two."""
+def test_every_model_is_compared_with_the_best_baseline_which_pays_for_being_picked():
+    """Where a model is ahead its p is the test's own: each has one in the family. Behind: p times two baselines."""
     rng = np.random.default_rng(1)
     cases = made(100, 1)
     judges = {f"m{k}": said(cases, rng.random(100) < share) for k, share in enumerate((0.6, 0.65, 0.9))}
-    baselines = {f"b{k}": said(cases, rng.random(100) < 0.5) for k in range(2)}
+    baselines = {f"b{k}": said(cases, rng.random(100) < share) for k, share in enumerate((0.4, 0.2))}
     ahead = page(cases, judges, baselines=baselines)
-    (comparison,) = [c for c in ahead.comparisons if c.kind == "baseline"]
-    claim = find_claim(ahead.claims, "difference", (comparison.a, comparison.b), "accuracy")
-    assert claim.p == pytest.approx(3 * comparison.tests["accuracy"].p)
+    compared = [c for c in ahead.comparisons if c.kind == "baseline"]
+    assert [(c.a, c.b) for c in compared] == [("m2", "b0"), ("m0", "b0"), ("m1", "b0")]
+    for comparison in compared:
+        claim = find_claim(ahead.claims, "difference", (comparison.a, comparison.b), "accuracy")
+        assert claim.p == comparison.tests["accuracy"].p
+        assert claim.adjusted_p >= claim.p
+    first, *others = [line for line in ahead.statements if "the most accurate baseline (b0)" in line]
+    assert first.startswith("The most accurate model on these rows (m2) is ")
+    assert [line.split()[0] for line in others] == ["m0", "m1"]
     behind = page(cases, {"m": judges["m0"]}, baselines={"b0": judges["m2"], "b1": baselines["b1"]})
     (comparison,) = [c for c in behind.comparisons if c.kind == "baseline"]
     claim = find_claim(behind.claims, "difference", ("m", "b0"), "accuracy")

@@ -6,7 +6,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from medjudge.errors import DataError
 from medjudge.metrics.claims import claim_of, decide
-from medjudge.metrics.probes import consistency_result, flip_rate, probe_result, self_consistency
+from medjudge.metrics.probes import attack_rate, consistency_result, flip_rate, probe_result, self_consistency
 from medjudge.metrics.sentences import consistency_statement, flip_statement
 from medjudge.records import Unparsed, Verdict
 
@@ -136,3 +136,24 @@ def test_self_consistency_in_words():
     sentence = consistency_statement("judge", consistency_result(found, temperature=0.7))
     assert sentence.startswith("judge, sampled 2 times at temperature 0.7, contradicts itself in 25.0 %")
     assert sentence.endswith("n = 4; all 2 agree on 75.0 % of the cases.")
+
+
+def test_an_attack_by_hand():
+    """Four cases with another label than the attacker's: two reach it, one goes elsewhere; rewording moves one."""
+    labels = {"a": "1", "b": "1", "c": "1", "d": "1", "e": "3", "f": "1"}
+    given = {"a": "3", "b": "3", "c": "2", "d": "1", "e": "3"}
+    before = {case_id: Verdict(case_id, label) for case_id, label in labels.items()}
+    after = {case_id: Verdict(case_id, label) for case_id, label in given.items()} | {"f": Unparsed("f", "", "no")}
+    moved = {"a": False, "b": True, "c": False, "d": False, "e": True}
+    found = attack_rate(
+        before, after, dict.fromkeys(labels, "3"), {}, beside=("rewording", moved), rng=np.random.default_rng(0)
+    )
+    assert (found.to_attacker.value, found.to_attacker.n) == (0.5, 4)  # e had the label already, f is unreadable
+    assert found.to_other.value == 0.25
+    assert found.beside == "rewording"
+    assert found.beyond is not None
+    assert found.beyond.value == 0.25  # 1, 0, 0, 0
+    assert found.beyond_test is not None
+    alone = attack_rate(before, after, dict.fromkeys(labels, "3"), {}, rng=np.random.default_rng(0))
+    assert (alone.beside, alone.beyond, alone.beyond_test) == (None, None, None)
+    assert attack_rate(before, after, {"e": "3"}, {}, rng=np.random.default_rng(0)).to_attacker.value is None

@@ -6,6 +6,7 @@ import pytest
 from medjudge.errors import DataError
 from medjudge.metrics.baselines import Baselines, trivial_baselines
 from medjudge.metrics.claims import is_clear
+from medjudge.metrics.judge_pairs import best_model
 from medjudge.metrics.result_types import DifferenceResult, Results
 from medjudge.metrics.summary import AnalysisOptions, JudgeFacts, TrainingRows, summarise, with_claims
 from medjudge.metrics.wording import NO_LEAKAGE_CHECK
@@ -71,7 +72,7 @@ def test_round_trip_without_nan(results):
 def test_counts_and_roles(results):
     assert (results.n_cases, results.n_groups, results.n_without_gold) == (400, 200, 1)
     assert list(results.of_role("model")) == ["base", "sft", "grpo"]
-    assert list(results.of_role("baseline")) == ["majority", "chance", "word_counts"]
+    assert list(results.of_role("baseline")) == ["majority", "chance"]
     base = results.models["base"]
     assert (base.n, base.n_unparsed, base.unparsed_reasons, base.n_truncated) == (400, 400, {"not JSON": 400}, 400)
     assert results.models["majority"].n == 400
@@ -105,8 +106,9 @@ def test_each_interval_holds_its_value_and_names_its_method(results):
 def test_comparisons_are_with_the_reference_consecutive_and_with_the_best_baseline(results):
     made = [(c.a, c.b, c.kind) for c in results.comparisons]
     assert made[:3] == [("sft", "base", "reference"), ("grpo", "base", "reference"), ("grpo", "sft", "consecutive")]
-    assert len(made) == 4
-    assert made[3][2] == "baseline"
+    assert made[3][0] == best_model(results.models, "model")
+    assert {(a, kind) for a, _, kind in made[3:]} == {(name, "baseline") for name in ("base", "sft", "grpo")}
+    assert len(made) == 6
     difference = results.comparison("sft", "base").differences["accuracy"]
     expected = results.models["sft"].metrics["accuracy"].value - 0
     assert difference.value == pytest.approx(100 * expected)
@@ -165,9 +167,9 @@ def test_a_number_has_one_interval_and_a_pair_one_corrected_p(results):
     for pair in audit.pairs:
         comparison = results.comparison(pair.a, pair.b)
         assert comparison.mcnemar.adjusted_p == pair.adjusted_p >= comparison.tests["accuracy"].p == pair.p
-    # Four pairs: three of models, and the best of them with the best baseline; accuracy and macro-F1 of each, kappa of
-    # the first three; and three models against chance.
-    assert len(results.claims) == 2 * 4 + 3 + 3
+    # Six pairs: three of models, and each of them with the best baseline; accuracy and macro-F1 of each, kappa of the
+    # first three; and three models against chance.
+    assert len(results.claims) == 2 * 6 + 3 + 3
     assert audit.n_tests == len(results.claims) - 2  # a model that nobody can read has no kappa to compare
     claims = ("more accurate than", "less accurate than", "not distinguishable from", "points more of the")
     assert not [line for line in audit.statements if any(claim in line for claim in claims)]

@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from medjudge.models.lineage import Lineage, ancestry_of, describe_parent, weights_sha256
 from medjudge.models.scratch import build_tokenizer
 from medjudge.settings.training import BaseConfig
-from medjudge.tiny_base.tiny import build_model
+from medjudge.training.language_model import build_model
 
 TEXT = ["Is a chest radiograph right for acute chest pain?", "<answer>Usually Appropriate</answer>", "May Be Not"] * 20
 SHAPE = BaseConfig(vocab_size=320, hidden_size=32, n_layers=2, n_heads=2, intermediate_size=64)

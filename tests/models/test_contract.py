@@ -23,10 +23,12 @@ from medjudge.models.lineage import copy_model, merge_adapter
 from medjudge.models.load import load_tokenizer, load_weights
 from medjudge.recipe import recipe_from_tree
 from medjudge.tasks.appropriateness import AppropriatenessContract
+from medjudge.tasks.classification import ClassificationContract
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.marks import ReasoningContract
 from medjudge.tasks.mcq import McqContract
+from medjudge.tasks.pairwise import PairwiseContract
 from medjudge.tasks.rubric import RubricContract
 from medjudge.training.save import Origin, save_trained
 from tests.models.small_models import save_base
@@ -41,6 +43,8 @@ EVERY_TASK: list[TaskContract] = [
     AppropriatenessContract(form="answer_only", system_prompt=""),
     AppropriatenessContract(),
     ReasoningContract(instructions="terse"),
+    ClassificationContract.model_validate({"labels": ["no", "yes"], "fields": ["claim"], "positive": "yes"}),
+    PairwiseContract(ties=False, criteria="Is it right?"),
 ]
 
 

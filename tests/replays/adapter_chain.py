@@ -88,7 +88,7 @@ def with_lineage(adapter: Path, parent: Path) -> None:
         kind="adapter",
         stage="grpo",
         weights_sha256=weights_sha256(adapter),
-        base="builtin:tiny",
+        base="builtin:scratch",
         parent=describe_parent(parent, str(parent), adapter),
         ancestry=ancestry_of(parent, str(parent)),
     ).write(adapter)

@@ -31,7 +31,7 @@ from medjudge.runs.pipeline import run_recipe
 from medjudge.settings.data import DataConfig
 from medjudge.settings.model import LoraSettings
 from medjudge.settings.training import BaseConfig
-from medjudge.tiny_base.tiny import build_model
+from medjudge.training.language_model import build_model
 from tests.models.small_models import TEXT, save_base
 from tests.replays.common import Guard
 from tests.small_runs import small_tree, write_rows

@@ -33,7 +33,7 @@ from medjudge.settings.training import BaseConfig
 from medjudge.tasks import mcq
 from medjudge.tasks.mcq import McqContract
 from medjudge.tasks.tokenizers import stop_token_ids
-from medjudge.tiny_base.tiny import build_model
+from medjudge.training.language_model import build_model
 from tests.replays.common import Guard, refusal
 from tests.shared_data import shared_tokenizer
 

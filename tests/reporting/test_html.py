@@ -144,7 +144,7 @@ def test_evaluation_alone_renders(report_inputs, tmp_path):
             "leakage": {},
             "reference": None,
             "audit": None,
-            "skipped_baselines": {"word_counts": "there are no training rows."},
+            "skipped_baselines": {"surface": "there are no training rows."},
         }
     )
     page = Page(write_report(ReportInputs("Evaluation", bare), tmp_path).read_text(encoding="utf-8"))
@@ -153,7 +153,7 @@ def test_evaluation_alone_renders(report_inputs, tmp_path):
     text = " ".join(" ".join(page.text).split())
     assert "One model was evaluated: there is nothing to compare it with." in text
     assert "Leakage: no check was made" in text
-    assert "word_counts was left out: there are no training rows." in text
+    assert "surface not run: there are no training rows." in text
 
 
 def test_nothing_given_by_users_is_markup(report_inputs, tmp_path):

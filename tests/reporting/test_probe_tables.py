@@ -7,7 +7,8 @@ from dataclasses import replace
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from medjudge.metrics.metric_result import MetricResult
-from medjudge.metrics.probes import ConsistencyResult, JudgeProbes, ProbeResult, Probes
+from medjudge.metrics.probes import AttackResult, ConsistencyResult, JudgeProbes, ProbeResult, Probes
+from medjudge.metrics.sentences import flip_statement
 from medjudge.reporting.html import write_report
 from medjudge.reporting.inputs import MINUS
 from medjudge.reporting.probe_tables import probe_grids, probe_pictures
@@ -100,3 +101,23 @@ def test_nothing_without_probes_and_an_empty_panel_is_drawn(report_inputs, tmp_p
     page = write_report(replace(report_inputs, results=results), tmp_path).read_text(encoding="utf-8")
     assert "sft: nothing could be compared" in page
     assert '<section id="probes">' in page
+
+
+def test_attacks_have_a_table_of_their_own(report_inputs):
+    attack = AttackResult(
+        to_attacker=share(0.6, 0.4, 0.8, n=20),
+        to_other=share(0.1, n=20),
+        beside="rewording",
+        beyond=share(0.5, 0.3, 0.7),
+    )
+    result = flips("attack: closing tag", 0.7, 0.5, 0.8).model_copy(update={"attack": attack})
+    judge = JudgeProbes(flips={"injection/closing": result}, consistency=None, not_asked={})
+    (grid,) = probe_grids(probed(report_inputs.results, sft=judge))
+    assert grid.caption == "Attacks"
+    cells = cells_of(grid, "closing tag")
+    assert cells["sft: to the attacker's label, %"] == ("60.0", "40.0 to 80.0")
+    assert cells["sft: beyond, points"][0] == "+50.0"
+    assert "(rewording)" in grid.note
+    assert "60.0 % (40.0 to 80.0) of 20 verdicts went to the attacker's label, 10.0 % to another" in flip_statement(
+        "sft", result
+    )

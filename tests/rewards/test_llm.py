@@ -220,7 +220,7 @@ def test_a_local_judge_that_cannot_keep_to_the_form_is_counted_never_0(tmp_path:
 
 
 def test_a_local_judge_that_is_not_there_is_named_before_training() -> None:
-    with pytest.raises(ModelError, match="neither a model folder nor a hub id"):
+    with pytest.raises(ModelError, match=r"neither a model folder, nor a \.gguf file, nor a hub id"):
         llm_reward(context(judge="./nowhere/at/all"))
 
 

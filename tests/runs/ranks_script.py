@@ -40,5 +40,5 @@ if __name__ == "__main__":
     pipeline._record = lambda name, recipe, inputs, summary: Record(inputs)
     tree = small_tree(Path(sys.argv[1]), Path(sys.argv[2]))
     tree["stages"] = ["prepare", "sft"]
-    tree["model"]["base"] = "builtin:tiny"
+    tree["model"]["base"] = sys.argv[4]
     pipeline.run_recipe(recipe_from_tree(tree), Console(quiet=True))

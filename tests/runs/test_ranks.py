@@ -14,6 +14,7 @@ from medjudge.errors import RunError
 from medjudge.files import LOCK
 from medjudge.runs.ranks import is_first_rank, n_ranks, rank
 from medjudge.runs.run_dir import RunDir
+from tests.models.small_models import save_base
 from tests.small_runs import write_rows
 
 SCRIPT = Path(__file__).with_name("ranks_script.py")
@@ -66,6 +67,7 @@ def launch(tmp_path: Path, **more: str) -> list[subprocess.Popen[bytes]]:
     rows = write_rows(tmp_path / "rows.jsonl", 6)
     (tmp_path / "notes").mkdir()
     command = [sys.executable, str(SCRIPT), str(rows), str(tmp_path / "runs"), str(tmp_path / "notes")]
+    command.append(str(save_base(tmp_path / "base")))
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": paths, "WORLD_SIZE": "2", "MASTER_PORT": "1", "PATIENCE_S": "100"}
     # The second first: it has to wait for a run folder that nobody has made yet.

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from tests.models.small_models import save_base
 from tests.small_runs import small_tree, write_rows
 
 from medjudge.diagnostics import preflight
@@ -32,7 +33,7 @@ def test_a_row_is_encoded_once_per_stage(tmp_path: Path, monkeypatch: pytest.Mon
     for module in (preflight, job, save, sft):
         monkeypatch.setattr(module, "encode_all", counted)
     tree = small_tree(write_rows(tmp_path / "rows.jsonl", 12), tmp_path / "runs")
-    tree["model"]["base"] = "builtin:tiny"
+    tree["model"]["base"] = str(save_base(tmp_path / "base"))
     tree["stages"] = ["prepare", "sft", "grpo"]
     tree["sft"] |= {"max_steps": 1, "tuning": "lora", "class_balance": "oversample"}
     tree["grpo"] |= {"max_steps": 1, "preflight": {"prompts": 0}, "doctor": {"held_out_cases": 0}}

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.inference.logprob_servers import END, Server, Table, serving
 from tests.inference.scripted_endpoint import Action, Say, Status, scripted
 from tests.models.small_models import save_base
 from tests.small_runs import LABELS, small_tree, write_rows
 
 from medjudge.cli import main
+from medjudge.data.sources import read_source
 from medjudge.errors import ConfigError
+from medjudge.judging.evaluate_cases import Evaluation, evaluate_cases
 from medjudge.recipe import recipe_from_tree
+from medjudge.settings.base import EndpointSettings
+from medjudge.settings.data import DataConfig
+from medjudge.settings.evaluate import EvaluateConfig
+from medjudge.settings.model import ModelConfig
+from medjudge.tasks.appropriateness import AppropriatenessContract
 
 LABEL_OF = dict(zip(("CT contrast", "MRI plain", "Radiography"), LABELS, strict=True))
 
@@ -126,6 +135,95 @@ def test_a_cut_off_evaluation_goes_on_where_it_stopped(
     again = json.loads((tmp_path / "again" / "results.json").read_text())["models"]["gpt"]
     assert (again["usage"]["n_from_cache"], again["usage"]["n_requests"]) == (36, 0)
     assert again["metrics"]["accuracy"]["value"] == 1.0
+
+
+class Knowing(Table):
+    """Says the expert's label of each prompt with nine tenths, and leaves two labels to share a first word."""
+
+    def begin(self, messages: Any, *, continues: bool) -> tuple[Any, int]:
+        state, n = super().begin(messages, continues=continues)
+        answers = right_answer(next(turn["content"] for turn in messages[::-1] if turn["role"] == "user"))
+        return (answers[8:-9], state), n
+
+    def listed(self, state: Any) -> Any:
+        label, written = state
+        lead = b"<answer>"
+        if not written.startswith(lead):
+            return [(lead, -0.1)]
+        begun = written.removeprefix(lead).decode()
+        rest = {name.removeprefix(begun): 0.9 if name == label else 0.04 for name in LABELS if name.startswith(begun)}
+        words: dict[str, float] = {}
+        for text, share in rest.items():
+            word = re.match(r" ?[^ ]*", text)
+            words[word[0] if word else ""] = words.get(word[0] if word else "", 0.0) + share
+        total = 1.0 if not begun else sum(words.values())
+        listed = [(text.encode() or b"</answer>", math.log(share / total)) for text, share in words.items()]
+        return sorted(listed or [(END, 0.0)], key=lambda one: -one[1])
+
+    def after(self, state: Any, token: bytes) -> Any:
+        return state[0], state[1] + token
+
+
+def test_labels_of_an_endpoint_stand_beside_those_of_a_local_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", 4)
+    prices = ("--set", "evaluate.endpoint.usd_per_million_in=10", "--set", "evaluate.endpoint.usd_per_million_out=100")
+    local = ("--model", f"base={save_base(tmp_path / 'base')}")
+    with serving(Server(Knowing({}), "llama")) as server:
+        longer = ("--set", "task.max_completion_tokens=16")
+        models = (*local, "--model", f"gpt=openai:judge@{server.url}", "--mode", "labels", *longer)
+        code, printed = evaluate(monkeypatch, capsys, rows, tmp_path / "out", *models, *prices)
+        assert code == 0, printed
+        n_requests = len(server.bodies)
+        code, _ = evaluate(monkeypatch, capsys, rows, tmp_path / "again", *models, *prices)
+        assert (code, len(server.bodies)) == (0, n_requests)
+    results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    gpt = results["models"]["gpt"]
+    assert gpt["metrics"]["accuracy"]["value"] == 1.0
+    assert gpt["lineage"]["labels_by"] == "continue"
+    assert gpt["labels"]["outside"] == pytest.approx(0.02, abs=1e-6)
+    assert (gpt["labels"]["n"], gpt["labels"]["n_without"], gpt["labels"]["n_bounded"]) == (12, 0, 0)
+    assert results["models"]["base"]["labels"]["outside"] > 0.99
+    assert gpt["usage"]["cost_usd"] > 0
+    assert "Probability outside the labels" in printed
+    assert any("gpt: 2.00 % of the probability is outside the labels" in line for line in results["statements"])
+    for row in verdicts(tmp_path / "out", "gpt"):
+        assert row["label_mass"] == pytest.approx(0.98, abs=1e-6)
+        assert row["confidence"] == pytest.approx(0.9 / 0.98, abs=1e-6)
+        assert "labels_bounded" not in row
+    again = json.loads((tmp_path / "again" / "results.json").read_text(encoding="utf-8"))["models"]["gpt"]
+    assert again["labels"] == gpt["labels"]
+    assert again["usage"]["new_cost_usd"] == 0
+
+
+def test_confidences_of_an_endpoint_are_calibrated(tmp_path: Path) -> None:
+    contract = AppropriatenessContract(form="answer_only", instructions="terse", max_completion_tokens=16)
+    cases = read_source(
+        str(write_rows(tmp_path / "rows.jsonl", 4)), contract, DataConfig(fields={"condition": "topic"})
+    ).cases
+    with serving(Server(Knowing({}), "openai")) as server:
+        evaluation = Evaluation(
+            contract=contract,
+            models={"gpt": f"openai:judge@{server.url}"},
+            cases=cases,
+            split="test",
+            config=EvaluateConfig(
+                mode="labels",
+                calibrator="temperature",
+                n_resamples=100,
+                baselines=False,
+                endpoint=EndpointSettings(cache=tmp_path / "cache"),
+            ),
+            model=ModelConfig(),
+            validation=cases,
+        )
+        (tmp_path / "out").mkdir()
+        evaluate_cases(evaluation, tmp_path / "out")
+    for row in verdicts(tmp_path / "out", "gpt"):
+        assert row["confidence_as_stated"] < row["confidence"] <= 1
+    statements = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["statements"]
+    assert any("gpt's confidences are calibrated (temperature" in line for line in statements)
 
 
 def test_what_cannot_work_is_said_before_anything_is_asked(

@@ -74,6 +74,11 @@ def test_the_real_base_is_clean_and_large_enough() -> None:
             "nerve_muscle-002: subject runs on after a comma; put the clause in brackets",
         ),
         (
+            {"subject": "biceps (effect on the elbow)"},
+            "nerve_muscle-002: subject hints at the value in brackets; "
+            "a patient of whom other values are not true, or nothing",
+        ),
+        (
             {"subject_fr": "muscle stylo-pharyngien"},
             "nerve_muscle-002: subject_fr has 'stylo-pharyngien'; the other facts write 'stylopharyngien'",
         ),

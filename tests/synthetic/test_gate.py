@@ -9,9 +9,9 @@ from functools import cache
 from typing import Any
 
 import pytest
+from benchmarks.surface_gate import AIMS, OPTIONS, measure_set
 
 from medjudge.synthetic.facts import holds, load_facts
-from medjudge.synthetic.gate import AIMS, OPTIONS, measure_set
 from medjudge.synthetic.sets import GENERATORS
 from medjudge.tasks.normalise import normalise
 
@@ -167,11 +167,41 @@ def test_string_rules_on_multiple_choice(rule: Rule) -> None:
     assert sum(rule(row) == row["cop"] for row in rows) / len(rows) <= 0.25 + 0.10
 
 
+def better_by_words_of_the_reference(row: dict[str, Any]) -> str:
+    words = set(normalise(row["reference"]).split())
+    a, b = (len(words & set(normalise(row[name]).split())) for name in ("answer_a", "answer_b"))
+    return "A" if a > b else "B" if b > a else "tie"
+
+
+def better_by_length(row: dict[str, Any]) -> str:
+    a, b = len(row["answer_a"].split()), len(row["answer_b"].split())
+    return "tie" if abs(a - b) <= 2 else "A" if a > b else "B"
+
+
+def better_by_value(row: dict[str, Any]) -> str:
+    a, b = (holds(row[name], value_of(row)) and not DENIAL.search(row[name]) for name in ("answer_a", "answer_b"))
+    return "tie" if a == b else "A" if a else "B"
+
+
+@pytest.mark.parametrize("rule", [better_by_words_of_the_reference, better_by_length, better_by_value])
+def test_string_rules_on_pairs(rule: Rule) -> None:
+    rows = rows_of("pairwise")
+    assert sum(rule(row) == row["label"] for row in rows) / len(rows) <= 1 / 3 + 0.10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pairwise", "pairwise-fr"])
+def test_no_baseline_exceeds_the_aim_on_the_default_draw(name: str) -> None:
+    scored = measure_set(name, GENERATORS[name].n, SEED)
+    best = max(scored, key=lambda baseline: scored[baseline])
+    assert scored[best] <= AIMS[name], best
+
+
 NOISE = 0.05
 """By how much the best of some fifteen baselines on a few hundred rows may exceed what it has on all."""
 
 
-@pytest.mark.parametrize("name", ["equivalence", "rubric", "appropriateness", "mcq"])
+@pytest.mark.parametrize("name", ["equivalence", "rubric", "appropriateness", "mcq", "pairwise"])
 def test_no_baseline_of_words_and_overlaps_exceeds_its_aim(name: str) -> None:
     scored = measure_set(name, 500, SEED)
     best = max(scored, key=lambda baseline: scored[baseline])

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from medjudge.synthetic import wordings
+from medjudge.synthetic.blocks import block_ids
 from medjudge.synthetic.facts import LANGUAGES, facts_by_relation, is_wrong, load_facts
-from medjudge.synthetic.partition import block_ids, part_ids
 from medjudge.synthetic.phrasing import PHRASINGS, Phrasing
 from medjudge.tasks.normalise import normalise
 
@@ -43,6 +43,7 @@ def test_a_name_of_two_values_is_found(tmp_path: Path, monkeypatch: pytest.Monke
     tree["inheritance"]["mitochondrial"] = {"en": ["autosomal dominant through the mother"], "fr": []}
     tree["inheritance"]["none"] = {"en": ["x"], "fr": []}
     tree["vaccine_type"].pop("toxoid")
+    tree["sign_disease"]["mitral stenosis"]["en"].append("MCA")
     path = tmp_path / "values.json"
     path.write_text(json.dumps(tree), encoding="utf-8")
     monkeypatch.setattr(wordings, "VALUES_PATH", path)
@@ -53,6 +54,7 @@ def test_a_name_of_two_values_is_found(tmp_path: Path, monkeypatch: pytest.Monke
     assert "'toxoid' has no other name" in findings
     assert "'carrier mothers, affected sons' names both" in findings
     assert "a name of 'mitochondrial', holds 'autosomal dominant'" in findings
+    assert "MCA stands for middle cerebral artery and mitral stenosis" in findings
 
 
 def test_texts_that_claim_too_much_or_have_a_singular_verb_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,9 +71,9 @@ def test_near_facts_are_wrong() -> None:
         assert all(other.value == fact.value for other in wordings.siblings(fact))
 
 
-def test_the_partition_names_every_fact_of_a_cut_relation_and_nothing_else() -> None:
+def test_blocks_name_every_fact_of_a_cut_relation_and_nothing_else() -> None:
     blocks = block_ids()
     for relation, facts in facts_by_relation().items():
         cut = {"/" in blocks[fact.id] for fact in facts}
         assert len(cut) == 1, relation
-    assert set(part_ids()) == {fact.id for fact in load_facts()}
+    assert set(blocks) == {fact.id for fact in load_facts()}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections import Counter, defaultdict
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,17 @@ from medjudge.errors import ConfigError, DataError
 from medjudge.recipe import recipe_from_tree
 from medjudge.records import Verdict
 from medjudge.stages.prepare import prepare_splits
-from medjudge.synthetic import appropriateness, equivalence, mcq, rubric, wordings
+from medjudge.synthetic import appropriateness, equivalence, mcq, pairwise, rubric, wordings
 from medjudge.synthetic.answers import incomplete
+from medjudge.synthetic.blocks import block_ids
 from medjudge.synthetic.facts import LANGUAGES, Fact, facts_by_relation, holds, is_wrong, load_facts
-from medjudge.synthetic.partition import BLOCK_VALUES, block_ids, facts_of
 from medjudge.synthetic.phrasing import PHRASINGS, capital, fill
 from medjudge.synthetic.sets import GENERATORS
 from medjudge.synthetic.write import write_rows
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.normalise import normalise
 
-AT_LEAST = {"mcq": 4000, "equivalence": 3000, "rubric": 2000, "appropriateness": 1500, "marks": 1500}
+AT_LEAST = {"mcq": 4000, "equivalence": 3000, "rubric": 2000, "appropriateness": 1500, "marks": 1500, "pairwise": 3000}
 TASKS: dict[str, dict[str, Any]] = {
     **{name: {"kind": drawn.kind} for name, drawn in GENERATORS.items()},
     "equivalence-fr": {"kind": "equivalence", "language": "fr"},
@@ -101,7 +101,7 @@ def test_positions_directions_and_facts_are_spread() -> None:
     positions = Counter(row["cop"] for row in rows)
     assert all(0.22 < positions[position] / len(rows) < 0.28 for position in range(4))
     assert 0.2 < sum(row["direction"] == "reverse" for row in rows) / len(rows) < 0.3
-    assert {row["fact_id"] for row in rows} == {fact.id for fact in facts_of("task")}
+    assert {row["fact_id"] for row in rows} == {fact.id for fact in load_facts()}
 
 
 def test_most_questions_carry_a_comment_whatever_they_ask() -> None:
@@ -122,7 +122,7 @@ def test_options_stay_inside_the_block() -> None:
     for fact in load_facts():
         if "/" in blocks[fact.id]:
             values[blocks[fact.id]].add(fact.value)
-    assert min(len(found) for found in values.values()) >= BLOCK_VALUES
+    assert min(len(found) for found in values.values()) >= 6
     for row in rows_of("mcq"):
         if "/" in row["block_id"] and row["direction"] == "forward":
             assert {row[option] for option in mcq.OPTIONS} <= values[row["block_id"]]
@@ -154,7 +154,7 @@ def by_split(name: str) -> dict[str, list[dict[str, Any]]]:
     return {split: [row for row in rows_of(name) if row[group] in found] for split, found in groups.items()}
 
 
-@pytest.mark.parametrize("name", ["mcq", "equivalence", "equivalence-fr", "rubric", "appropriateness-bare"])
+@pytest.mark.parametrize("name", ["mcq", "equivalence", "equivalence-fr", "rubric", "appropriateness-bare", "pairwise"])
 def test_held_out_splits_hold_no_leak(name: str) -> None:
     data = {"source": f"builtin:{name}", "group_by": list(GENERATORS[name].group_by), "max_rows": 1000}
     splits = prepare_splits(recipe_from_tree({"name": "x", "task": TASKS[name], "data": data}))
@@ -167,6 +167,38 @@ def test_no_fact_stands_in_two_blocks() -> None:
     for id_column in ("fact_id", "block_id"):
         held = [{row[id_column] for row in by_split("mcq")[split]} for split in ("train", "validation", "test")]
         assert len(set().union(*held)) == sum(len(ids) for ids in held)
+
+
+# ----------------------------------------------------------------------------------------------------- pairwise
+
+
+@pytest.mark.parametrize("name", ["pairwise", "pairwise-fr"])
+def test_pairs_are_even_in_labels_places_frames_and_systems_differ(name: str) -> None:
+    rows = rows_of(name)
+    assert set(Counter(row["label"] for row in rows).values()) == {len(rows) // 3}
+    for kind in ("plain", "contrast", "elsewhere"):
+        of_kind = [row["label"] for row in rows if row["kind_a"] == kind]
+        # Four standard errors of a share of a third.
+        most = 4 * (2 / 9 / len(of_kind)) ** 0.5
+        assert all(abs(of_kind.count(label) / len(of_kind) - 1 / 3) < most for label in ("A", "B", "tie"))
+    assert all(row["system_a"] != row["system_b"] for row in rows)
+    wins: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        score = {"A": 1.0, "B": 0.0, "tie": 0.5}[row["label"]]
+        wins[row["system_a"]].append(score)
+        wins[row["system_b"]].append(1 - score)
+    rates = {system: sum(own) / len(own) for system, own in wins.items()}
+    assert sorted(rates, key=lambda system: -rates[system]) == list(pairwise.SYSTEMS)
+
+
+def test_a_tie_is_right_twice_or_wrong_twice_and_a_win_is_right_once() -> None:
+    """Held against the reasons, which name what each answer commits to."""
+    for row in rows_of("pairwise"):
+        fact = FACTS[row["fact_id"]]
+        said = row["reason"].split(": ")[-1]
+        assert fact.value in said
+        kinds = {"A": "Answer A commits to the reference", "B": "Answer B commits to the reference"}
+        assert said.startswith(kinds.get(row["label"], ("Both commit", "Neither commits")))
 
 
 # -------------------------------------------------------------------------------------------------- equivalence
@@ -237,11 +269,15 @@ def test_a_quantity_is_right_in_any_unit_and_wrong_with_another_number() -> None
 
 
 def test_right_and_wrong_answers_repeat_the_reference_alike() -> None:
+    """But for plain answers, whose right ones more often say the reference's words, as people do."""
     shares: dict[int, list[float]] = defaultdict(list)
+    weighed: dict[int, list[float]] = defaultdict(list)
     for row in rows_of("equivalence"):
         words, said = set(normalise(row["reference"]).split()), set(normalise(row["candidate"]).split())
         shares[row["label"]].append(len(words & said) / len(words))
-    assert sum(shares[1]) / len(shares[1]) == pytest.approx(sum(shares[0]) / len(shares[0]), abs=0.04)
+        if row["answer_kind"] != "plain":
+            weighed[row["label"]].append(shares[row["label"]][-1])
+    assert sum(weighed[1]) / len(weighed[1]) == pytest.approx(sum(weighed[0]) / len(weighed[0]), abs=0.04)
     assert sum(share == 0 for share in shares[1]) > 0.2 * len(shares[1])  # not a word in common, and right
     assert sum(share == 1 for share in shares[0]) > 0.2 * len(shares[0])  # every word of it, and wrong
 
@@ -302,7 +338,7 @@ def test_the_words_of_an_answer_do_not_depend_on_its_score() -> None:
 
 
 def test_every_scale_ranks_the_kinds_alike() -> None:
-    for low, high in pairwise(reversed(rubric.SCORES)):
+    for low, high in itertools.pairwise(reversed(rubric.SCORES)):
         for points in (2, 3, 5):
             assert rubric.SCORES[low][points] <= rubric.SCORES[high][points]
 
@@ -339,6 +375,47 @@ def test_lint_table_names_what_is_wrong() -> None:
         "decides nothing",
     ):
         assert part in found
+
+
+@pytest.mark.parametrize(
+    ("procedure", "situation", "repeated"),
+    [
+        ("CT chest with IV contrast", "{P}, an enlarged node on CT.", True),
+        ("CT head with IV contrast", "{P}, an enlarged node on CT of the chest.", False),
+        ("CT chest with IV contrast", "{P}, a nodule on CT without contrast medium.", False),
+        ("CT chest without IV contrast", "{P}, a nodule on unenhanced CT.", True),
+        ("CT angiography of the head and neck", "{P}, an occlusion on CT angiography.", True),
+        ("CT angiography of the head and neck", "{P}, CT shows no bleeding.", False),
+        ("CT head with IV contrast", "{P}, an occlusion on CT angiography.", False),
+        ("Ultrasonography of the abdomen", "{P}; ultrasonography was equivocal.", True),
+        ("Contrast-enhanced ultrasonography of the liver", "{P}, a mass on ultrasonography.", False),
+        ("Radiography of the wrist", "{P}, normal films yesterday.", True),
+        ("Repeat radiography of the wrist after 10 to 14 days", "{P}, normal films yesterday.", False),
+        ("MRI chest without IV contrast", "{P}, MRI is available immediately.", False),
+        ("CT pulmonary angiography", "{P}; contrast medium for CT caused a shock.", False),
+    ],
+)
+def test_an_order_repeats_a_study_whose_result_the_case_gives(procedure: str, situation: str, repeated: bool) -> None:
+    assert appropriateness.repeats(procedure, situation) is repeated
+
+
+def test_lint_table_finds_done_studies_and_principles_that_speak_of_something_else() -> None:
+    good, acceptable = "Usually Appropriate", "May Be Appropriate"
+    broken = appropriateness.Variant(
+        "late",
+        "Stroke",
+        ("a man",),
+        ("{P}, an occlusion on CT angiography.",),
+        (
+            appropriateness.Rating("CT angiography of the head and neck", good, "stroke-cta"),
+            appropriateness.Rating("Bone scintigraphy", acceptable, "tumour-ct"),
+            appropriateness.Rating("Thermography", good, "stroke-cta"),
+        ),
+    )
+    found = "\n".join(appropriateness.lint_table([broken], appropriateness.load_principles()))
+    assert "CT angiography of the head and neck: the case says that it is done" in found
+    assert "Bone scintigraphy: tumour-ct does not speak of it" in found
+    assert "Thermography: of no known kind of imaging" in found
 
 
 def test_reasons_cite_the_principle_that_stands_in_the_evidence() -> None:
@@ -404,7 +481,6 @@ def test_generated_sets_are_sources() -> None:
     assert {
         "nerve_muscle.jsonl",
         "also_true.json",
-        "partition.json",
         "near_values.json",
         "phrasings.json",
         "mcq.py",
@@ -415,8 +491,6 @@ def test_generated_sets_are_sources() -> None:
         "appropriateness.py",
         "principles.jsonl",
         "variants.jsonl",
-        "partition.json",
-        "partition.py",
     }
 
 

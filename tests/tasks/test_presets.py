@@ -21,6 +21,12 @@ def test_every_preset_makes_a_contract() -> None:
         assert str(contract.points) in name or (contract.points == 2 and name.endswith("binary")), name
 
 
+def test_a_rubric_of_ten_points(tmp_path: Path) -> None:
+    path = tmp_path / "ten.toml"
+    path.write_text('criteria = "c"\n[rubric]\n' + "".join(f'{n} = "level {n}"\n' for n in range(1, 11)))
+    assert RubricContract(**rubric_text(str(path)).task_settings()).labels[-1] == "10"
+
+
 def test_a_rubric_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "kind.toml"
     path.write_text(OWN)

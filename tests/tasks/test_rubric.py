@@ -8,8 +8,10 @@ from pydantic import ValidationError
 
 from medjudge.records import Verdict
 from medjudge.tasks.contract import RowError
+from medjudge.tasks.encoding import encode_all, encode_labels
 from medjudge.tasks.rubric import RubricContract
-from tests.shared_data import shared_rows
+from medjudge.tasks.tokenizers import decode, stop_token_ids
+from tests.shared_data import shared_rows, shared_tokenizer
 from tests.tasks.parsing import assert_never_raises, label_of, reason_of
 
 THREE = {"1": "wrong", "2": "partly right", "3": "right"}
@@ -146,7 +148,42 @@ def test_bad_rows(changes, field, got):
 
 def test_scales():
     assert [RubricContract(points=n).labels for n in (2, 3, 5)] == [("0", "1"), tuple("123"), tuple("12345")]
+    assert RubricContract(points=10).labels == (*"123456789", "10")
     assert [RubricContract(points=n).positive for n in (2, 3, 5)] == ["1", None, None]
+
+
+TEN = {str(n): f"level {n}" for n in range(10, 0, -1)}
+
+
+def test_ten_points():
+    contract = RubricContract(points=10, criteria="c", rubric=TEN)
+    lines = contract.messages(contract.read_case({"output": "x"}, "c"))[1]["content"].splitlines()
+    assert [line for line in lines if line.startswith("- Score")] == [f"- Score {n}: level {n}" for n in range(1, 11)]
+    by_column = RubricContract(points=10).read_case(
+        {"output": "x", "criteria": "c", "score": 10, **{f"score{n}": f"level {n}" for n in range(1, 11)}}, "c"
+    )
+    assert by_column.inputs["rubric"].splitlines() == [f"- Score {n}: level {n}" for n in range(1, 11)]
+    assert label_of(contract, contract.target(by_column)) == "10"
+    assert reason_of(contract, "<feedback>a</feedback><score>11</score>")[0] == "schema"
+    lenient = RubricContract(points=10, lenient=True)
+    assert [label_of(lenient, text) for text in ("Score: 10/10", "score: 1/10", "<score>10")] == ["10", "1", "10"]
+    for points in (1, 11):
+        with pytest.raises(ValidationError):
+            RubricContract(points=points)
+
+
+@pytest.mark.parametrize("name", ["qwen3", "phi-3-mini", "phi-4", "smollm2"])
+@pytest.mark.parametrize("form", ["feedback", "score_only"])
+def test_the_tenth_point_is_no_first_point_in_labels_mode(form, name):
+    """10 is two tokens in tokenizers that split numbers, and begins with the 1."""
+    contract = RubricContract(points=10, criteria="c", rubric=TEN, form=form)
+    tokenizer = shared_tokenizer(name)
+    cases = [contract.read_case({"output": "x", "score": int(label)}, label) for label in contract.labels]
+    prompts = encode_all(contract, cases, tokenizer, with_target=False)
+    scored = encode_labels(contract, prompts, tokenizer)[0]
+    texts = [decode(tokenizer, [*scored.forced, *ids], stop_token_ids(tokenizer)) for ids in scored.labels]
+    frame = contract.label_frame()
+    assert texts == [frame.forced + frame.continuations[label] for label in contract.labels]
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,9 @@ from medjudge.tasks.appropriateness import LABELS, AppropriatenessContract
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.encoding import encode_all
 from medjudge.tasks.tokenizers import stop_token_ids
-from medjudge.tiny_base.tiny import build_model
 from medjudge.training.grpo import ContractGroupedTrainer, train_grpo
 from medjudge.training.job import Beside, RewardedRows, TrainingJob
+from medjudge.training.language_model import build_model
 from medjudge.training.trl_adapter import ContractGrpoTrainer
 
 CONTRACT = AppropriatenessContract(form="answer_only", system_prompt="", max_prompt_tokens=64, max_completion_tokens=40)

@@ -25,10 +25,16 @@ from medjudge.settings.training import BaseConfig, GrpoConfig
 from medjudge.tasks.appropriateness import AppropriatenessContract
 from medjudge.tasks.encoding import LabelIds, encode_all, encode_labels
 from medjudge.tasks.equivalence import EquivalenceContract
-from medjudge.tiny_base.tiny import build_model
 from medjudge.training import all_action
-from medjudge.training.all_action import all_action_loss, outcome_log_probs, outcome_rewards, train_all_action
+from medjudge.training.all_action import (
+    all_action_loss,
+    expected_rewards,
+    outcome_log_probs,
+    outcome_rewards,
+    train_all_action,
+)
 from medjudge.training.job import Beside, RewardedRows, TrainingJob
+from medjudge.training.language_model import build_model
 from medjudge.training.progress_callback import Watch
 from medjudge.training.trl_adapter import ContractGrpoTrainer
 from tests.models.random_models import random_ids, random_model
@@ -95,6 +101,38 @@ def test_rewards_are_those_of_the_contract() -> None:
     )
     assert earned({"correctness": 1.0, "format": 0.5})[0] == [-0.5, 1.5, -0.5, -1.0]
     assert earned({"accuracy * format": 2.0}, ("schema",))[0] == [0.0, 2.0, 0.0, 0.0]
+
+
+def test_expected_rewards_are_means_over_the_experts() -> None:
+    contract = AppropriatenessContract(form="answer_only")
+    tokenizer = build_tokenizer(["<answer>Usually May Be Not Appropriate</answer>"] * 4, 400)
+    inputs = {"condition": "a", "variant": "b", "procedure": "c"}
+    low, middle, high = contract.labels
+    cases = [
+        Case("three", inputs, high, ratings={"r": high, "s": high, "t": low}),
+        Case("tie", inputs, low, ratings={"r": low, "s": middle}),
+        Case("one label", inputs, middle),
+    ]
+    encoded = encode_all(contract, cases, tokenizer, with_target=False)
+    ids = encode_labels(contract, encoded, tokenizer)
+    plan = build_plan({"accuracy": 1.0, "format": 0.5}, (), RewardContext(contract, cases))
+    totals, terms = expected_rewards(contract, cases, encoded, ids, tokenizer, plan)
+    assert terms["accuracy"].tolist() == [
+        pytest.approx([1 / 3, 0, 2 / 3, 0]),
+        pytest.approx([1 / 2, 1 / 2, 0, 0]),
+        pytest.approx([0, 1, 0, 0]),
+    ]
+    assert totals.tolist() == [
+        pytest.approx([1 / 3 + 0.5, 0.5, 2 / 3 + 0.5, 0]),
+        pytest.approx([1.0, 1.0, 0.5, 0]),
+        pytest.approx([0.5, 1.5, 0.5, 0]),
+    ]
+    # The mean of what each expert alone would pay.
+    alone = [
+        outcome_rewards(contract, [Case("c", inputs, label)], encoded[:1], ids[:1], tokenizer, plan)[0][0]
+        for label in (high, high, low)
+    ]
+    assert totals[0].tolist() == pytest.approx(torch.stack(alone).mean(0).tolist())
 
 
 # --- the gradient -----------------------------------------------------------------------------------------------------

@@ -18,10 +18,10 @@ from medjudge.runs.pipeline import run_recipe
 from medjudge.settings.base import EndpointSettings
 from medjudge.settings.rewards import LlmSettings, RewardSettings
 from medjudge.settings.training import BaseConfig, GrpoConfig, SftConfig
-from medjudge.tiny_base.tiny import build_model, train_language_model
 from medjudge.training.algorithms import ALGORITHMS
 from medjudge.training.grpo import train_grpo
 from medjudge.training.job import Beside, RewardedRows, TrainingJob
+from medjudge.training.language_model import build_model, train_language_model
 from medjudge.training.progress_callback import Watch
 from medjudge.training.sft import TaughtRows, train_sft
 from medjudge.training.totals import JudgeCounts

@@ -19,7 +19,9 @@ SOURCE = Path(medjudge.__file__).parent
 TRAINERS = (transformers.Trainer, transformers.TrainingArguments, trl.GRPOTrainer, trl.SFTTrainer)
 ALLOWED = {
     "training/trl_adapter.py",
-    "training/grouped.py",  # a trainer that replaces methods of TRL's for speed, held against stock TRL by its tests
+    # Trainers that replace methods of TRL's for speed, held against stock TRL by their tests.
+    "training/grouped.py",
+    "training/packed_sft.py",
 }
 
 

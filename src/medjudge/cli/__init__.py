@@ -14,6 +14,7 @@
     medjudge export lm-eval DIR            the same tasks for lm-evaluation-harness
     medjudge report runs/NAME              the page of a run, again
     medjudge lineage MODEL_DIR             which weights came from which
+    medjudge push MODEL_DIR OWNER/NAME     a model or adapter to a model hub, with card and lineage
     medjudge info                          versions, devices, optional parts
 
 Nothing heavy is imported before the arguments and the recipe have been checked.

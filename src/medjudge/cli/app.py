@@ -23,7 +23,8 @@ ASKED_TASK = (
 )
 FIRST_STEPS = (
     "First steps: `medjudge demo` shows all of it on built-in rows. With rows of your own: `medjudge init TASK` writes "
-    "a recipe (mcq, equivalence, rubric or appropriateness), `medjudge check-data ROWS --recipe TASK.toml` reads the "
+    "a recipe (mcq, equivalence, rubric, appropriateness, pairwise, or classification with labels of your own), "
+    "`medjudge check-data ROWS --recipe TASK.toml` reads the "
     "rows, `medjudge run TASK.toml --dry-run` says what it would take, and without --dry-run it does it. To measure "
     "verdicts that exist already: `medjudge score`. `medjudge COMMAND --help` explains each option."
 )

@@ -120,8 +120,9 @@ def probe(
         typer.Option(
             "--probe",
             help="swap (equivalence), position (mcq, rubric), verbosity, authority, formatting, rewording, language "
-            "(equivalence), paraphrase, translation (rows carry columns paraphrase_FIELD, translation_FIELD); as "
-            "often as needed. Default: all that fit the task.",
+            "(equivalence), paraphrase, translation (rows carry columns paraphrase_FIELD, translation_FIELD), "
+            "injection (fourteen attacks in the judged text, each towards a wrong label); as often as needed. Default: "
+            "all that fit the task.",
         ),
     ] = None,
     samples: Annotated[

@@ -68,7 +68,7 @@ def export_lm_eval(
     max_cases: Annotated[int | None, typer.Option(help="At most so many rows, drawn by the seed.", min=1)] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Write tasks for lm-evaluation-harness: any rows, sets of the benchmark, or the four tasks on built-in rows."""
+    """Write tasks for lm-evaluation-harness: any rows, sets of the benchmark, or the tasks on built-in rows."""
     settings = [*(overrides or []), *([f"evaluate.mode={mode}"] if mode is not None else [])]
     own = None
     if data is not None or task is not None:
@@ -87,6 +87,31 @@ def export_lm_eval(
         max_cases=max_cases,
     )
     export_lm_eval(own, base, options, out, console())
+
+
+@app.command("push", rich_help_panel=MORE)
+def push_model(
+    folder: Annotated[
+        Path, typer.Argument(help="A finished model or adapter, such as runs/demo/merge/model.", metavar="DIR")
+    ],
+    name: Annotated[str, typer.Argument(help="Where it goes on the hub.", metavar="OWNER/NAME")],
+    private: Annotated[bool, typer.Option("--private", help="Only its owners can see it.")] = False,
+    token_env: Annotated[
+        str | None,
+        typer.Option(
+            "--token-env", help="Environment variable with the hub's token; default: that of `hf auth login`."
+        ),
+    ] = None,
+    parent: Annotated[
+        str | None,
+        typer.Option("--parent", help="Of an adapter: OWNER/NAME of its parent, where that lies only on this machine."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent, and send nothing.")] = False,
+) -> None:
+    """Send a model or adapter to a model hub with card, contract and lineage; no rows, verdicts, logs or paths."""
+    from medjudge.commands.push import PushOptions, push
+
+    push(folder, name, PushOptions(private, token_env, parent, dry_run), console())
 
 
 @app.command(rich_help_panel=MORE)

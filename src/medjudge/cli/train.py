@@ -30,15 +30,24 @@ def init(
     kind: Annotated[
         str,
         typer.Argument(
-            help="The task: mcq, equivalence, rubric, appropriateness, or one of your own (docs/extend.md)."
+            help="The task: mcq, equivalence, rubric, appropriateness, pairwise, classification (labels and fields of "
+            "your own), or one that you have added (docs/extend.md)."
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="Where to write it; default KIND.toml.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="classification: what may be answered, apart by commas.", metavar="A,B,..")
+    ] = None,
+    fields: Annotated[
+        str | None, typer.Option(help="classification: columns that are shown, apart by commas.", metavar="X,Y,..")
+    ] = None,
 ) -> None:
     """Write a commented recipe to start from."""
     from medjudge.commands.init import write_recipe
 
-    path = write_recipe(kind, out or Path(f"{kind}.toml"))
+    listed = {"labels": labels, "fields": fields}
+    settings = {name: [part.strip() for part in text.split(",")] for name, text in listed.items() if text is not None}
+    path = write_recipe(kind, out or Path(f"{kind}.toml"), settings)
     console().print(
         f"wrote {path}. Next: name your rows in it (`source` under [data]), then\n"
         f"    medjudge check-data ROWS.jsonl --recipe {path}\n    medjudge run {path} --dry-run",
@@ -88,18 +97,18 @@ def preflight(recipe_path: RecipeFile, overrides: Overrides = None, force: Force
 
 @app.command(rich_help_panel=TRAIN)
 def demo(
-    task: Annotated[str, typer.Option("--task", help="mcq, equivalence, rubric or appropriateness.")] = "mcq",
+    task: Annotated[str, typer.Option("--task", help="equivalence, mcq, rubric or appropriateness.")] = "equivalence",
     seed: Annotated[int, typer.Option(help="Seed of the trainings; the rows and their splits stay.")] = 42,
     runs_dir: Annotated[Path, typer.Option("--out", help="Where run folders go.")] = Path("runs"),
     overrides: Overrides = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier demo of this task and seed.")] = False,
     force: Force = False,
 ) -> None:
-    """Train and compare a tiny judge on built-in synthetic data: minutes on two cores, no hub, no GPU.
+    """Train and compare a small judge on built-in synthetic data: minutes on two cores, no hub, no GPU.
 
-    The shipped base model is fine-tuned, sharpened by GRPO, merged, and
-    compared with itself and with baselines on questions that none of its
-    training asked. The recipe is `recipes/demo.toml` of the repository.
+    SmolLM2-135M is fine-tuned, sharpened by GRPO, merged, and compared with
+    itself and with baselines on facts that none of its training asked
+    about. The recipe is `recipes/demo.toml` of the repository.
     """
     from medjudge.recipe import demo_recipe
 

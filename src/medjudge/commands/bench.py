@@ -23,7 +23,7 @@ from medjudge.errors import ConfigError, DataError
 from medjudge.inference.loader import LoadedWhenAsked
 from medjudge.judging.answer_store import AnswerStore
 from medjudge.judging.evaluate_cases import Evaluation, evaluate_cases
-from medjudge.judging.judge import Judge, JudgeSettings, Question, check_mode
+from medjudge.judging.judge import Judge, JudgeSettings, Question
 from medjudge.machine import fit_threads
 from medjudge.metrics.coverage import prompt_sentences
 from medjudge.metrics.published import (
@@ -99,7 +99,6 @@ def run_benchmark(recipe: Recipe, options: BenchOptions, out_dir: Path, console:
     """
     out_dir = out_dir.absolute()
     _check_folder(out_dir)
-    check_mode(recipe.evaluate.mode, options.models)
     engines = _engines(recipe, options)
     jobs = [_job(one, recipe, options) for one in _choose(options)]
     run_dir = RunDir(out_dir)

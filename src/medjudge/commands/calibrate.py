@@ -23,6 +23,7 @@ from medjudge.records import Judgement, Verdict
 from medjudge.runs.output_folder import Record, manifest_of
 from medjudge.runs.provenance import data_files, file_entry, weight_files
 from medjudge.settings.data import DataConfig
+from medjudge.settings.endpoint import is_endpoint
 from medjudge.version import __version__
 
 
@@ -48,6 +49,12 @@ def calibrate_model(
     parent: str | None = None,
 ) -> Calibrated:
     """Judges the validation rows, fits, and writes `calibration.json` beside the weights."""
+    if is_endpoint(str(model)):
+        raise ConfigError(
+            "an endpoint has no folder that a calibrator could be saved in, expected a local model. Set "
+            "`evaluate.calibrator` in a recipe that names the endpoint: each evaluation then fits one on "
+            "`evaluate.calibration_split` and applies it."
+        )
     if not model.is_dir():
         raise ConfigError(
             f"{model} is no folder, expected one: a calibrator is saved with the weights. Name a local model folder."

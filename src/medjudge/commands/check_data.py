@@ -123,6 +123,7 @@ def _print_rows(side: CheckedSource, console: Console) -> None:
     parts = [f"{table.n_rows} rows read", f"{len(table.cases)} cases"]
     parts += [f"{table.n_filtered} left out by where"] if table.n_filtered else []
     parts += [f"{table.n_duplicates} repeat another row"] if table.n_duplicates else []
+    parts += [f"{table.n_tied} without a label because experts tie"] if table.n_tied else []
     parts += [f"{len(table.rejected)} bad"] if table.rejected else []
     parts.append(f"{len({case.group for case in table.cases})} groups")
     console.print(Text.assemble((side.name, "bold"), ": ", ", ".join(parts)))

@@ -10,14 +10,13 @@ from rich.console import Console
 
 from medjudge import artifacts
 from medjudge.data.leakage import LeakageReport, check_leakage, enforce_leakage
-from medjudge.data.probes import CARRIED
+from medjudge.data.probes import CARRIED, named_probes
 from medjudge.data.rows import Row, iter_rows
 from medjudge.data.sources import parse_where, read_source
 from medjudge.data.splits import seeded_sample
 from medjudge.errors import DataError
 from medjudge.judging.answer_store import model_identity
 from medjudge.judging.evaluate_cases import Evaluation, evaluate_cases
-from medjudge.judging.probing import ALL
 from medjudge.machine import fit_threads
 from medjudge.network import offline
 from medjudge.recipe import Recipe
@@ -164,7 +163,8 @@ def _key_of(recipe: Recipe, models: Mapping[str, str], cases: Sequence[Case], pa
 
 def _with_carried(data: str, contract: TaskContract, config: DataConfig, recipe: Recipe) -> tuple[str, ...]:
     """The slices, and the columns of rewritten texts that rows carry for probes that are asked for."""
-    wanted = [kind for kind in CARRIED if {kind, ALL} & set(recipe.evaluate.probes)]
+    probes = named_probes(recipe.evaluate.probes, contract)
+    wanted = [kind for kind in CARRIED if kind in probes]
     if not wanted:
         return config.slices
     first = next((row for row in iter_rows(data) if isinstance(row, Row)), None)

@@ -38,8 +38,9 @@ BUILTIN_ROWS = {
     "equivalence": "builtin:equivalence",
     "rubric": "builtin:rubric",
     "appropriateness": "builtin:appropriateness",
+    "pairwise": "builtin:pairwise",
 }
-"""What the four tasks are exported with where no rows are named."""
+"""What the tasks with built-in rows are exported with where no rows are named."""
 N_BUILTIN = 500
 DOCS, CONTRACT, UTILS, PARSER, README = "docs.jsonl", "contract.json", "utils.py", "parser.zip", "README.md"
 PARSER_MODULES = ("records.py", "errors.py", "names.py", "settings/__init__.py", "settings/base.py", "tasks/*.py")
@@ -160,8 +161,8 @@ def export_lm_eval(
 ) -> None:
     """Writes a folder per task and a README with the command. `out_dir` appears whole or not at all.
 
-    recipe: of the task whose rows are exported; None exports the benchmark's sets, or without any the four tasks on
-    built-in rows. base: mode and settings for those.
+    recipe: of the task whose rows are exported; None exports the benchmark's sets, or without any the tasks on built-in
+    rows. base: mode and settings for those.
     """
     folder = OutputFolder.new(out_dir, "export")
     tasks = _tasks(recipe, base, options, console)

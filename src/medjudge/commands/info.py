@@ -7,11 +7,15 @@ import os
 import platform
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from medjudge import artifacts
 from medjudge.data.benchmarks import SETS
+from medjudge.errors import ModelError
 from medjudge.machine import n_processors
+from medjudge.models.sources import CACHE_VARIABLE, SMOLLM_HOW, SMOLLM_HUB, SMOLLM_WHEEL, cache_dir, local_model
+from medjudge.settings.model import SCRATCH_BASE, SMOLLM_BASE
 from medjudge.tasks.presets import presets
 
 OPTIONAL: dict[str, tuple[str, str]] = {
@@ -24,8 +28,22 @@ OPTIONAL: dict[str, tuple[str, str]] = {
 }
 
 
+def _base_row() -> tuple[str, str]:
+    """Whether the built-in base is at hand, and how to get it where it is not."""
+    try:
+        local = local_model(SMOLLM_BASE)
+    except ModelError as error:
+        return "[yellow]damaged[/]", escape(str(error))
+    if local.gguf is not None:
+        state = "converted" if local.folder is not None else "is converted at its first use, once"
+        return "[green]present[/]", f"SmolLM2-135M-Instruct, from the wheel {SMOLLM_WHEEL}; {state}"
+    if local.folder is not None:
+        return "[green]present[/]", f"{SMOLLM_HUB}, in the hub's cache"
+    return "[dim]missing[/]", f"{SMOLLM_HOW}; or let this machine reach the hub for {SMOLLM_HUB}"
+
+
 def print_info(console: Console) -> None:
-    """Prints three tables: versions, devices, optional parts."""
+    """Prints four tables: versions, devices, optional parts, built-in models."""
     versions = Table(title="Versions", title_justify="left", box=None, show_header=False, padding=(0, 2))
     for name, version in artifacts.package_versions().items():
         versions.add_row(name, version)
@@ -44,7 +62,9 @@ def print_info(console: Console) -> None:
         properties = torch.cuda.get_device_properties(i)
         devices.add_row(f"cuda:{i}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
     if not torch.cuda.is_available():
-        devices.add_row("gpu", "none: `builtin:tiny` and models up to about 0.5 B parameters train in reasonable time")
+        devices.add_row(
+            "gpu", f"none: `{SMOLLM_BASE}` and models up to about 0.5 B parameters train in reasonable time"
+        )
     console.print()
     console.print(devices)
 
@@ -55,6 +75,13 @@ def print_info(console: Console) -> None:
         parts.add_row(module, "[green]present[/]" if here else "[dim]missing[/]", unlocks + how)
     console.print()
     console.print(parts)
+
+    bases = Table(title="Built-in models", title_justify="left", box=None, show_header=False, padding=(0, 2))
+    bases.add_row(SMOLLM_BASE, *_base_row())
+    bases.add_row(SCRATCH_BASE, "[green]present[/]", "built from nothing by the base stage")
+    bases.add_row("cache", "", f"{escape(str(cache_dir()))} ({CACHE_VARIABLE})")
+    console.print()
+    console.print(bases)
 
 
 def print_benchmark_sets(console: Console) -> None:

@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin
 
 from medjudge import artifacts
 from medjudge.errors import ConfigError, did_you_mean
-from medjudge.recipe import Recipe
+from medjudge.recipe import Recipe, recipe_from_tree
 from medjudge.runs.stages import SECTIONS
 from medjudge.settings.base import Settings
 from medjudge.tasks.catalog import TASKS
@@ -21,10 +21,11 @@ from medjudge.tasks.catalog import TASKS
 WIDTH = 110
 
 
-def write_recipe(kind: str, path: Path) -> Path:
+def write_recipe(kind: str, path: Path, settings: Mapping[str, Any] | None = None) -> Path:
     """Writes a recipe for one task: what must be said is said, every other setting is there as a comment.
 
-    Raises ConfigError for an unknown task or a file that is there already.
+    settings: of the task, such as the labels of a classification. Raises ConfigError for an unknown task or setting, or
+    a file that is there already.
     """
     if kind not in TASKS:
         raise ConfigError(
@@ -36,13 +37,22 @@ def write_recipe(kind: str, path: Path) -> Path:
         )
     if not path.parent.is_dir():
         raise ConfigError(f"the folder {path.parent} does not exist. Make it, or name another file with --out.")
-    artifacts.write_text(path, recipe_text(kind), private=False)
+    artifacts.write_text(path, recipe_text(kind, settings), private=False)
     return path
 
 
-def recipe_text(kind: str) -> str:
-    """The recipe as text. It loads as it is."""
-    contract = TASKS[kind]
+def recipe_text(kind: str, settings: Mapping[str, Any] | None = None) -> str:
+    """The recipe as text, with what the task needs to be told (an example, where `settings` has it not).
+
+    It loads as it is. Raises ConfigError for settings that the task does not have.
+    """
+    if other := sorted({*(settings or {})} - {*TASKS[kind].by_name()}):
+        raise ConfigError(
+            f"the task {kind} has no setting {other[0]}, expected one of {', '.join(TASKS[kind].by_name())}: leave "
+            f"--{other[0]} out, or name a task that has it, such as classification."
+        )
+    given = {**TASKS[kind].needed, **(settings or {})}
+    contract = recipe_from_tree({"name": kind, "task": {"kind": kind, **given}}, [], where="init").contract
     lines = [
         f"# A recipe for the task `{kind}`. Lines that begin with `# name =` are settings at their defaults.",
         "#",
@@ -54,7 +64,8 @@ def recipe_text(kind: str) -> str:
         "",
         "[task]",
         f'kind = "{kind}"',
-        *_settings(contract, skip=("kind",)),
+        *[f"{name} = {_toml(value)}" for name, value in given.items()],
+        *_settings(contract, skip=("kind", *given)),
         "",
     ]
     for name in SECTIONS:
@@ -69,7 +80,7 @@ def recipe_text(kind: str) -> str:
                 *_comment(f"Columns it needs: {', '.join(required)}. It may also have: {', '.join(optional)}."),
                 *[line for f, what in contract.fields.items() for line in _comment(f"  {f}: {what}")],
             ]
-        lines += [*_settings(section, skip=("source",) if name == "data" else ()), ""]
+        lines += [*_settings(section(), skip=("source",) if name == "data" else ()), ""]
         lines += _inner_sections(name, section)
     return "\n".join(lines)
 
@@ -81,21 +92,24 @@ def _inner_sections(name: str, section: type[Settings]) -> list[str]:
         inner = _section_type(info.annotation)
         if inner is not None:
             place = f"{name}.{field}"
-            lines += [f"# [{place}]", *_comment(_first_line(inner.__doc__)), *_settings(inner), ""]
+            lines += [f"# [{place}]", *_comment(_first_line(inner.__doc__)), *_settings(inner()), ""]
             lines += _inner_sections(place, inner)
     return lines
 
 
-def _settings(section: type[Settings], skip: tuple[str, ...] = ()) -> list[str]:
-    """`# key = default` for each plain setting, under what it means."""
+def _settings(section: Settings, skip: tuple[str, ...] = ()) -> list[str]:
+    """`# key = default` for each plain setting, under what it means.
+
+    section: an instance, which knows defaults that depend on one another.
+    """
     lines = []
-    defaults = section()  # an instance knows defaults that depend on one another
-    documentation = attribute_docstrings(section)
-    for name, info in section.model_fields.items():
+    documentation = attribute_docstrings(type(section))
+    for attribute, info in type(section).model_fields.items():
+        name = info.alias or attribute
         if name in skip or _section_type(info.annotation) is not None:
             continue
-        default = getattr(defaults, name)
-        lines += _comment(documentation.get(name, ""))
+        default = getattr(section, attribute)
+        lines += _comment(documentation.get(attribute, ""))
         lines.append(f"# {name} = {_toml(default)}" if default is not None else f"# {name} =")
     return lines
 

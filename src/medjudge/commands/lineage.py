@@ -11,6 +11,7 @@ from rich.tree import Tree
 
 from medjudge import artifacts
 from medjudge.errors import LineageError, ModelError
+from medjudge.models.sources import converted, local_model
 
 
 def print_lineage(model_dir: Path, console: Console) -> bool:
@@ -34,7 +35,9 @@ def print_lineage(model_dir: Path, console: Console) -> bool:
     tree = Tree(f"[bold]{escape(lineage.base)}[/]{revision}")
     node = tree
     for ancestor in lineage.ancestry:
-        parts = (ancestor["stage"], ancestor["kind"], str(ancestor["weights_sha256"])[:16])
+        parts = [ancestor["stage"], ancestor["kind"], str(ancestor["weights_sha256"])[:16]]
+        if digest := ancestor.get("gguf_sha256"):
+            parts.append(f"from a GGUF file, sha256 {str(digest)[:16]}")
         node = node.add(escape(" · ".join(map(str, parts))))
     fits = holds_weights(model_dir, lineage.weights_sha256)
     node = node.add(
@@ -67,9 +70,11 @@ def _parent_line(model_dir: Path, lineage: Any) -> tuple[str | None, bool]:
         return None, True
     from medjudge.models.lineage import holds_weights, weights_sha256
 
-    candidates = [model_dir / lineage.parent.relative_path] if lineage.parent.relative_path else []
-    candidates.append(Path(lineage.parent.path))
-    folder = next((c for c in candidates if c.is_dir()), None)
+    candidates = [str(model_dir / lineage.parent.relative_path)] if lineage.parent.relative_path else []
+    found = [local_model(named, lineage.parent.revision).folder for named in (*candidates, lineage.parent.path)]
+    if lineage.parent.gguf_sha256:
+        found.append(converted(lineage.parent.gguf_sha256))
+    folder = next((one for one in found if one is not None), None)
     if folder is None:
         named = escape(f"{lineage.parent.path} {lineage.parent.weights_sha256[:16]}")
         return f"parent {named} [yellow](not at hand)[/]", True

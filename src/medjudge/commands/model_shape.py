@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from medjudge.errors import ConfigError, MedjudgeError
-from medjudge.files import BUILTIN_DIR
+from medjudge.models.gguf_header import read_header
+from medjudge.models.sources import hub_id, local_model
 from medjudge.recipe import Recipe
-from medjudge.settings.model import SCRATCH_BASE, TINY_BASE
+from medjudge.settings.model import SCRATCH_BASE
 from medjudge.settings.training import BaseConfig
 
 _PLAIN_LAYERS = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text", "smollm3")
 """Model types whose layers hold no matrices but those of linear layers."""
+_PLAIN_LAYERS_GGUF = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +34,11 @@ class ModelShape:
 
 
 def base_folder(recipe: Recipe) -> Path:
-    """Where the base's configuration and tokenizer lie. Of a model on the hub only these are fetched, no weights."""
+    """Where the base's configuration and tokenizer lie. Of a model on the hub only these are fetched, no weights.
+    Not for a GGUF file, which holds both."""
     from medjudge.models.load import resolve
 
-    base = recipe.model.base
+    base = hub_id(recipe.model.base)
     if Path(base).exists() or base.count("/") != 1 or Path(base).parent.is_dir():
         return resolve(base, recipe.model.revision)
     from huggingface_hub import snapshot_download
@@ -57,7 +60,10 @@ def known_shape(recipe: Recipe, tokenizer: Any) -> ModelShape | None:
     """The shape of a base that is built from nothing or lies in a folder; None where a library has to be asked."""
     if recipe.model.base == SCRATCH_BASE:
         return None if tokenizer is None else scratch_shape(recipe.base, len(tokenizer))
-    folder = BUILTIN_DIR / "tiny" if recipe.model.base == TINY_BASE else Path(recipe.model.base)
+    local = local_model(recipe.model.base, recipe.model.revision)
+    if local.gguf is not None:
+        return gguf_shape(local.gguf)
+    folder = local.folder or Path(recipe.model.base)
     weights = folder / "model.safetensors"
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -81,8 +87,22 @@ def known_shape(recipe: Recipe, tokenizer: Any) -> ModelShape | None:
         return None
 
 
+def gguf_shape(path: Path) -> ModelShape:
+    """The shape of a GGUF file's model, of its header alone. Raises ModelError where that cannot be read."""
+    header = read_header(path)
+    inside = [tensor.shape for name, tensor in header.tensors.items() if name.startswith("blk.")]
+    embeddings = header.tensors.get("token_embd.weight")
+    return ModelShape(
+        sum(tensor.n_elements for tensor in header.tensors.values()),
+        header.first("embedding_length"),
+        header.first("block_count"),
+        embeddings.shape[0] if embeddings is not None else 0,
+        sum(sum(shape) for shape in inside if len(shape) == 2) if header.architecture in _PLAIN_LAYERS_GGUF else 0,
+    )
+
+
 def scratch_shape(config: BaseConfig, n_tokens: int) -> ModelShape:
-    """The shape of `builtin:scratch` for a tokenizer of `n_tokens` tokens, as `tiny_base.tiny` builds it."""
+    """The shape of `builtin:scratch` for a tokenizer of `n_tokens` tokens, as `training.language_model` builds it."""
     width, vocab_size = config.hidden_size, -(-n_tokens // 64) * 64
     head = width // config.n_heads
     n_kv = max(1, config.n_heads // 2)
@@ -95,15 +115,18 @@ def model_without_weights(recipe: Recipe, tokenizer: Any) -> tuple[Any, str | No
     """(the model without weights, why not)."""
     import torch
 
-    from medjudge.models.adapters import skeleton
+    from medjudge.models.adapters import gguf_skeleton, skeleton
 
     if recipe.model.base == SCRATCH_BASE:
-        from medjudge.tiny_base.tiny import build_model
+        from medjudge.training.language_model import build_model
 
         with torch.device("meta"):
             return build_model(recipe.base, tokenizer, recipe.seed), None
+    local = local_model(recipe.model.base, recipe.model.revision)
+    if local.gguf is not None and local.folder is None:
+        return gguf_skeleton(local.gguf), None
     try:
-        folder = base_folder(recipe)
+        folder = local.folder or base_folder(recipe)
     except MedjudgeError:
         return None, "base not at hand"
     model = skeleton(folder)

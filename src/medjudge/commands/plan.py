@@ -25,15 +25,17 @@ from medjudge.commands.model_shape import (
     memory_words,
     model_without_weights,
 )
+from medjudge.data.ratings import RatedView, one_view_each
 from medjudge.errors import ConfigError, MedjudgeError
-from medjudge.files import BUILTIN_DIR
+from medjudge.models.gguf_header import read_header
+from medjudge.models.sources import local_model
 from medjudge.names import TRAINING_STAGES
 from medjudge.recipe import Recipe
 from medjudge.records import Case
 from medjudge.runs.pipeline import RESUMES, active_stages, resume_words, stage_inputs
 from medjudge.runs.run_dir import RunDir
 from medjudge.runs.stages import STAGES
-from medjudge.settings.model import SCRATCH_BASE, TINY_BASE
+from medjudge.settings.model import SCRATCH_BASE
 from medjudge.settings.training import GrpoConfig, SftConfig
 
 SAMPLE = 400
@@ -133,15 +135,18 @@ def _tokenizer(recipe: Recipe, splits: Mapping[str, Sequence[Case]]) -> tuple[An
         train = splits[training_split(recipe)]
         texts = [*plain_texts(train), *format_texts(recipe.contract, train)]
         return build_tokenizer(texts, recipe.base.vocab_size), "the tokenizer that the base stage builds"
-    if recipe.model.base == TINY_BASE:
-        from transformers import PreTrainedTokenizerFast  # what AutoTokenizer comes to here; it alone needs no torch
-
-        return PreTrainedTokenizerFast.from_pretrained(BUILTIN_DIR / "tiny"), f"the tokenizer of {recipe.model.base}"
-    from medjudge.models.load import load_tokenizer, quiet_libraries
+    from medjudge.models.load import fit_tokenizer, load_tokenizer, quiet_libraries
 
     quiet_libraries()
+    source = f"the tokenizer of {recipe.model.base}"
     try:
-        return load_tokenizer(base_folder(recipe), recipe.model.chat_template), f"the tokenizer of {recipe.model.base}"
+        local = local_model(recipe.model.base, recipe.model.revision)
+        if local.gguf is not None and local.folder is None:  # read off the file: a plan converts nothing
+            from medjudge.models.gguf import read_tokenizer
+
+            return fit_tokenizer(read_tokenizer(read_header(local.gguf)), recipe.model.chat_template), source
+        folder = local.folder if local.gguf is not None and local.folder is not None else base_folder(recipe)
+        return load_tokenizer(folder, recipe.model.chat_template), source
     except MedjudgeError as error:
         return None, f"not known: {error}"
 
@@ -264,7 +269,7 @@ def _training_row(
         raise ConfigError(
             f"`{stage}.split` is {config.split!r}, but the data have: {', '.join(rows.splits)}. Name one of these."
         )
-    cases = [c for c in rows.splits[config.split] if c.gold is not None]
+    cases = [c for c in rows.splits[config.split] if c.gold is not None or (c.ratings and config.ratings != "gold")]
     per_step, completions, steps = _steps(recipe, stage, cases)
     tokens = memory = "not known"
     trained = error or "not known"
@@ -298,9 +303,12 @@ def _steps(recipe: Recipe, stage: str, cases: Sequence[Case]) -> tuple[int, int,
     from medjudge.training.order import grpo_order, n_steps
 
     if stage == "sft":
-        rows = len(cases)
+        views = one_view_each(cases) if recipe.sft.ratings == "each" else [RatedView(c, c.case_id, 1) for c in cases]
+        rows = sum(view.n for view in views)
         if recipe.sft.class_balance == "oversample":
-            counts = Counter(c.gold for c in cases)
+            counts: Counter[str | None] = Counter()
+            for view in views:
+                counts[view.case.gold] += view.n
             rows = len(counts) * max(counts.values(), default=0)
         per_step = recipe.sft.completions_per_step
         return per_step, per_step, n_steps(rows, recipe.sft.epochs, per_step, recipe.sft.max_steps)

@@ -11,11 +11,14 @@ import numpy as np
 from pydantic import ValidationError
 
 from medjudge import artifacts
+from medjudge.commands.score_numbers import NumberOptions, experts_numbers, with_thresholds
 from medjudge.data.cells import Scale, shown_id
 from medjudge.data.columns import Rows, Table, check_where, load_table, no_column
 from medjudge.data.leakage import LeakageReport, check_leakage
+from medjudge.data.rater_cells import settled
+from medjudge.data.ratings import GoldRule, ratings_sentence
 from medjudge.data.sources import parse_where, read_source
-from medjudge.data.verdict_cells import MIN_READ, Facts
+from medjudge.data.verdict_cells import MIN_PARTNERS, MIN_READ, Facts
 from medjudge.data.verdict_files import (
     GoldFile,
     Reading,
@@ -28,17 +31,21 @@ from medjudge.data.verdict_files import (
     slice_names,
     to_cases,
 )
+from medjudge.data.verdict_formats.catalog import AUTO, PLAIN, check_name
+from medjudge.data.verdict_formats.layout import Asked
 from medjudge.data.verdict_rows import VerdictRow, write_verdicts
 from medjudge.errors import ConfigError, DataError
 from medjudge.inference.embeddings import embed_or_why_not
-from medjudge.metrics.baselines import BASELINES, Baselines, every_baseline, without_names_of
-from medjudge.metrics.result_types import Results
+from medjudge.metrics.baselines import BASELINES, EARLIER, Baselines, every_baseline, without_names_of
+from medjudge.metrics.repeats import repeat_consistency, repeat_sentence
+from medjudge.metrics.result_types import RepeatResult, Results
+from medjudge.metrics.score_results import ScoreKind
 from medjudge.metrics.summary import AnalysisOptions, TrainingRows, summarise
 from medjudge.metrics.wording import counted
 from medjudge.records import Case, Judgement
 from medjudge.runs.output_folder import OutputFolder, Record
 from medjudge.runs.provenance import Files, data_files, record_command
-from medjudge.settings.data import DataConfig
+from medjudge.settings.data import DataConfig, GoldRuleName, GoldTies
 from medjudge.settings.evaluate import ReportConfig
 from medjudge.settings.rewards import EmbeddingSettings
 from medjudge.tasks.contract import TaskContract
@@ -67,6 +74,17 @@ class ScoreOptions:
     threshold: float | None = None
     """Verdicts that are numbers: from here on they are the positive label."""
     gold_threshold: float | None = None
+    scores: ScoreKind | None = None
+    """What the verdicts' numbers are, where they are measured as such: a probability of the positive label (0 to 1, or
+    per cent), a logit, or any other number."""
+    threshold_rule: str | None = None
+    """With `scores`: how a threshold is chosen on a part of the cases, as `ThresholdRule.parse` takes it."""
+    calibration_share: float = 0.5
+    """Share of the groups that is this part."""
+    gold_rule: GoldRuleName | None = None
+    """How a case's label is made of several experts' ratings; None: `adjudicated` where a case has such a label, else
+    `majority`."""
+    gold_ties: GoldTies = "leave_out"
     where: Sequence[str] = ()
     """`COLUMN=VALUE`: holds for every file that has the column, of verdicts or of expert labels."""
     train: str | None = None
@@ -74,6 +92,10 @@ class ScoreOptions:
     train_where: Sequence[str] = ()
     families: Mapping[str, str] = field(default_factory=dict)
     confidence_max: float = 1.0
+    format: str = AUTO
+    """The program that wrote the files: a name of `verdict_formats.catalog.FORMATS`, `rows`, or as the files tell."""
+    min_read: float = MIN_READ
+    """Share of a judge's filled cells that must be labels; less is a mistake in reading, and stops."""
     reference: str | None = None
     level: float = 0.95
     n_resamples: int = 2000
@@ -89,12 +111,19 @@ class MoreScoreOptions(TypedDict, total=False):
     aliases: Mapping[str, str]
     threshold: float | None
     gold_threshold: float | None
+    scores: ScoreKind | None
+    threshold_rule: str | None
+    calibration_share: float
+    gold_rule: GoldRuleName | None
+    gold_ties: GoldTies
     where: Mapping[str, Any] | Sequence[str]
     """A mapping, or `["column=value"]`."""
     train: str | None
     train_where: Sequence[str]
     families: Mapping[str, str]
     confidence_max: float
+    format: str
+    min_read: float
     reference: str | None
     level: float
     n_resamples: int
@@ -171,10 +200,23 @@ def score(
     Raises DataError where nothing can be joined, or what was read is no verdict.
     """
     read = _read(sources, contract, options)
+    rule = gold_rule(contract, options, read.facts)
+    facts = {case_id: settled(known, rule) for case_id, known in read.facts.items()}
+    cases = to_cases(facts)
+    if line := ratings_sentence(cases, rule):
+        read = replace(read, read_as=(*read.read_as, line))
     for line in read.read_as:
         if say is not None:
             say(line)
-    cases = to_cases(read.facts)
+    statements: list[str] = []
+    scored = None
+    if (numbers := _number_options(options)) is not None:
+        of_experts = experts_numbers(facts, contract.labels, ordered=contract.ordered, of_median=rule.rule == "median")
+        thresholded = with_thresholds(
+            cases, read.judgements, of_experts, numbers, contract.labels, contract.positive, options.seed
+        )
+        cases, scored, statements = thresholded.cases, thresholded.scored, thresholded.statements
+        read = replace(read, judgements=thresholded.judgements)
     rated = sum(case.gold is not None for case in cases)
     if not rated:
         raise DataError(
@@ -202,10 +244,43 @@ def score(
             n_resamples=options.n_resamples,
             seed=options.seed,
         ),
+        scored=scored,
     )
-    statements = (*results.statements, *read.statements, *baselines.notes)
-    results = results.model_copy(update={"statements": statements, "read_as": read.read_as})
+    groups = {case.case_id: case.group for case in cases}
+    repeats = {
+        name: repeat_consistency(
+            {case_id: given for case_id, given in labels.items() if case_id in groups}, groups, level=options.level
+        )
+        for name, labels in read.repeats.items()
+    }
+    about_repeats = [_repeats_sentence(name, result) for name, result in repeats.items()]
+    said = (*results.statements, *statements, *about_repeats, *read.statements, *baselines.notes)
+    results = results.model_copy(update={"statements": said, "read_as": read.read_as, "repeats": repeats})
     return Scored(results, cases, {**read.judgements, **baselines.judgements, **own}, read.completions)
+
+
+def _number_options(options: ScoreOptions) -> NumberOptions | None:
+    """What becomes of numbers; None where verdicts are labels. Raises ConfigError for a rule without numbers."""
+    if options.scores is not None:
+        return NumberOptions(options.scores, options.threshold, options.threshold_rule, options.calibration_share)
+    if options.threshold_rule is not None:
+        raise ConfigError(
+            "--threshold-rule chooses a threshold for scores: say what they are, expected --scores probability, "
+            "percent, logit or number."
+        )
+    return None
+
+
+def gold_rule(contract: TaskContract | LabelScale, options: ScoreOptions, facts: Mapping[str, Facts]) -> GoldRule:
+    """How several experts' ratings become a label. Raises ConfigError for a rule that these files or labels lack."""
+    adjudicated = any(known.adjudicated is not None for known in facts.values())
+    if options.gold_rule == "adjudicated" and not adjudicated:
+        raise ConfigError(
+            "--gold-rule adjudicated: no case has an adjudicated label, expected a column of them. Name it with "
+            "--gold-map adjudicated=COLUMN (--map where the verdict files hold it), or take another rule."
+        )
+    rule = options.gold_rule or ("adjudicated" if adjudicated else "majority")
+    return GoldRule(contract.labels, rule, options.gold_ties, contract.ordered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +296,8 @@ class _Read:
     split: str
     read_as: tuple[str, ...]
     statements: tuple[str, ...]
+    repeats: dict[str, Mapping[str, Sequence[str | None]]]
+    """Judge -> case -> its labels, where it has several verdicts on one case."""
 
 
 def _read(sources: Sequence[str | Rows], contract: TaskContract | LabelScale, options: ScoreOptions) -> _Read:
@@ -228,11 +305,28 @@ def _read(sources: Sequence[str | Rows], contract: TaskContract | LabelScale, op
     if not sources:
         raise ConfigError("got no file of verdicts, expected one or more. Name them before the options.")
     inputs, group_fields = _task_fields(contract)
-    scale = Scale(contract.labels, options.aliases, options.threshold, contract.positive)
-    gold_scale = Scale(contract.labels, options.aliases, options.gold_threshold, contract.positive)
+    numbers, n_labels = _number_options(options), len(contract.labels)
+    if numbers is not None:
+        numbers.check(n_labels, contract.positive)
+    threshold = options.threshold if numbers is None or n_labels > 2 else numbers.read_at
+    scale = Scale(contract.labels, options.aliases, threshold, contract.positive, numbers is not None)
+    nearest = numbers is not None and n_labels > 2  # experts' means between two labels are read as verdicts are
+    gold_scale = Scale(contract.labels, options.aliases, options.gold_threshold, contract.positive, nearest)
     gold_source, columns = _gold_source(options)
     where = parse_where(options.where)
-    gold_table = load_table(gold_source, where) if gold_source is not None else None
+    check_name(options.format)
+    asked = Asked(
+        contract.labels,
+        options.threshold is not None,
+        columns.get("gold"),
+        gold_source is not None,
+        contract if isinstance(contract, TaskContract) else None,
+    )
+    gold_table = None
+    if gold_source is not None:
+        # The experts' file is recognised by itself: that of the verdicts is often another program's.
+        of_gold = Asked(contract.labels, options.gold_threshold is not None)
+        gold_table = load_table(gold_source, where, of_gold, AUTO, ("gold", options.gold_columns.get("gold", "")))
     named = [_named(source) for source in sources]
     tables: dict[str, Table] = {}
     for _, source in named:
@@ -242,12 +336,22 @@ def _read(sources: Sequence[str | Rows], contract: TaskContract | LabelScale, op
                 f"{name} is named twice: expected each file once. For several columns of one file name each of them: "
                 "--judge NAME=COLUMN."
             )
-        tables[name] = load_table(source, where)
+        # Several columns of verdicts are named by hand: the file is plain rows.
+        form = PLAIN if options.judges and options.format == AUTO else options.format
+        tables[name] = load_table(source, where, asked, form, ("label", columns.get("label", "")))
     check_where([*tables.values(), *([gold_table] if gold_table else [])], where)
     expert = None
     if gold_table is not None:
+        # Experts' labels of pairs are written as the program writes its verdicts, whoever made their file.
+        meant = {table.meaning for table in tables.values()}
+        gold_table.meaning = gold_table.meaning or (meant.pop() if len(meant) == 1 else "")
         expert = read_gold(
-            gold_table, gold_scale, columns=options.gold_columns, inputs=inputs, group_fields=group_fields
+            gold_table,
+            gold_scale,
+            columns=options.gold_columns,
+            inputs=inputs,
+            group_fields=group_fields,
+            ids=[table.columns["id"] for table in tables.values() if "id" in table.columns],
         )
     reading = Reading(
         columns,
@@ -256,10 +360,11 @@ def _read(sources: Sequence[str | Rows], contract: TaskContract | LabelScale, op
         group_fields,
         options.confidence_max,
         ids_needed=gold_table is not None or len(tables) > 1,
+        min_read=options.min_read,
     )
     files = {
-        path: read_verdicts(table, scale, reading, judge=name, gold=gold_scale)
-        for (name, _), (path, table) in zip(named, tables.items(), strict=True)
+        path: read_verdicts(table, scale, reading, judge=name, is_named=source != given, gold=gold_scale)
+        for given, (name, source), (path, table) in zip(sources, named, tables.items(), strict=True)
     }
     if expert is None and not any("gold" in file.columns for file in files.values()):
         first = next(iter(tables.values()))
@@ -318,6 +423,7 @@ def _joined(files: Mapping[str, VerdictFile], expert: GoldFile | None, gold_name
             *_without_partner(judgements, in_gold, out_of_gold),
             *([f"Left out by --where: {counted(len(left_out), 'case')} of the expert file."] if left_out else []),
         ),
+        {name: labels for file in files.values() for name, labels in file.repeats.items()},
     )
 
 
@@ -333,7 +439,7 @@ def _check_partners(
     for name, answers in judgements.items():
         ids = {one.case_id for one in answers} - out_of_gold
         shared = ids & in_gold
-        if not ids or (shared and len(shared) >= MIN_READ * min(len(ids), len(in_gold))):
+        if not ids or (shared and len(shared) >= MIN_PARTNERS * min(len(ids), len(in_gold))):
             continue
         few = f"only {len(shared):,} of {len(ids):,} verdicts of {name} have" if shared else f"no verdict of {name} has"
         raise DataError(
@@ -375,7 +481,9 @@ def _by_judge(files: Mapping[str, VerdictFile]) -> dict[str, list[Judgement]]:
 
 def _baselines_of(file: VerdictFile) -> Collection[str]:
     """The judges of a file that are baselines: as it says itself, or by name where this program wrote none of that."""
-    return [name for name in file.judgements if name in BASELINES] if file.own_without_role else file.baselines
+    if file.own_without_role:
+        return [name for name in file.judgements if name in BASELINES or name in EARLIER]
+    return file.baselines
 
 
 def _baselines(
@@ -425,6 +533,12 @@ def _without_partner(
                 f"{_shown(alone)}): left out of its agreement."
             )
     return sentences
+
+
+def _repeats_sentence(name: str, result: RepeatResult) -> str:
+    sentence = repeat_sentence(name, result)
+    more = f" and {len(result.tied) - N_SHOWN:,} more" if len(result.tied) > N_SHOWN else ""
+    return f"{sentence} ({_shown(result.tied)}{more})." if result.tied else sentence
 
 
 def _shown(ids: Sequence[str] | set[str]) -> str:

@@ -41,6 +41,11 @@ PAIRS = (
 """What programs and people call the two sides of one question: (false, true)."""
 NO_VALUE = frozenset({"nan", "null", "<na>", "#n/a", "[]", "{}"})
 """How programs write that there is nothing, unless it is a label."""
+FAILURES = {
+    "refused": frozenset({"refused", "refusal", "declined", "content_filter", "content filter"}),
+    "failed": frozenset({"error", "timeout", "timed out", "exception"}),
+}
+"""Kind of a missing verdict -> what programs write in its place, unless it is a label."""
 LONGEST_VALUE = 24
 N_VALUES = 10
 MIN_OTHER_NAMES = 0.05
@@ -115,10 +120,26 @@ class Scale:
     threshold: float | None = None
     """A number from here on is the positive label, below it the other one; None: numbers are labels."""
     positive: str | None = None
+    scores: bool = False
+    """Whether cells are numbers and nothing else: of two labels by the threshold, of more the nearest label."""
 
     def __post_init__(self) -> None:
         """Checks what the aliases mean."""
+        if self.scores and len(self.labels) > 2 and len(self._places) < len(self.labels):
+            raise ConfigError(
+                f"scores are read as the nearest of more than two labels, expected numbers as labels, got "
+                f"{', '.join(self.labels)}. Give --labels 1,2,3 --ordered or the like, or two labels."
+            )
+        by_folded: dict[str, str] = {}
         for value, label in self.aliases.items():
+            own = self._label_of(value)
+            before = by_folded.setdefault(_folded(value), label)
+            if before != label or (label and own not in (None, self._label_of(label))):
+                other = own if before == label else before or "no verdict"
+                raise ConfigError(
+                    f"--alias {value}={label}: {value!r} also stands for {other!r}, and two labels are never read as "
+                    "one. Give each written value one label; labels of a coarser scale need a column of their own."
+                )
             if label and self._label_of(label) is None:
                 raise ConfigError(
                     f"--alias {value}={label}: expected one of the labels {', '.join(self.labels)} after the `=`, or "
@@ -154,7 +175,11 @@ class Scale:
         if not text:
             return True
         alias = self._alias(text)
-        return alias == "" or (alias is None and text.casefold() in NO_VALUE and self._label_of(text) is None)
+        return alias == "" or (alias is None and self._label_of(text) is None and _failure(text) is not None)
+
+    def failure(self, cell: object) -> str:
+        """The kind of a missing verdict that stands in an empty cell."""
+        return _failure(tidy(plain(cell))) or "failed"
 
     @cached_property
     def _cache(self) -> dict[tuple[type, object], str | None]:
@@ -165,14 +190,23 @@ class Scale:
         alias = self._alias(text)
         if alias is not None:
             return self._label_of(alias) if alias else None
+        if self.scores and len(self.labels) > 2:
+            # At equal distance the higher label, as from a threshold on.
+            if (value := number(cell)) is None:
+                return None
+            return min((abs(place - value), -place, label) for place, label in self._places)[2]
         if self.threshold is not None and (value := number(cell)) is not None:
             high = self.positive or self.labels[1]
             low = next(label for label in self.labels if label != high)
             return high if value >= self.threshold else low
-        label = self._label_of(text)
-        if label is None and text.casefold() in ("false", "true"):
+        label = None if self.scores else self._label_of(text)
+        if label is None and not self.scores and text.casefold() in ("false", "true"):
             return self._of_bool(text.casefold() == "true")
         return label
+
+    @cached_property
+    def _places(self) -> list[tuple[float, str]]:
+        return [(value, label) for label in self.labels if (value := number(label)) is not None]
 
     def _label_of(self, text: str) -> str | None:
         if text in self.labels:
@@ -192,6 +226,14 @@ class Scale:
             if len(self.labels) == 2 and set(by_word) == set(pair):
                 return by_word[pair[value]]
         return None
+
+
+def _failure(text: str) -> str | None:
+    """The kind of a missing verdict that a text stands for; None where it may be one."""
+    word = text.casefold()
+    if word in NO_VALUE:
+        return "failed"
+    return next((kind for kind, words in FAILURES.items() if word in words), None)
 
 
 def _only(labels: Sequence[str], fits: Callable[[str], bool]) -> str | None:
@@ -252,6 +294,8 @@ class Values:
         if label is not None:
             self.n_read += n
             self.labels[label] += n
+            if self.scale.scores and (value := number(cell)) is not None:
+                self.low, self.high = min(self.low, value), max(self.high, value)
         else:
             self._unread(cell, text, n)
         if label is not None and len(text) > LONGEST_VALUE:
@@ -316,7 +360,11 @@ class Values:
         return max(unread.values(), default=0) >= common and len(self.labels) < len(self.scale.labels)
 
     def describe(self) -> str:
-        """The values with their counts, as far as they are short and few."""
+        """The values with their counts, as far as they are short and few; of scores their range."""
+        if self.scale.scores and self.n_read:
+            others = f", {self.n_unread:,} no number" if self.n_unread else ""
+            empty = f", empty {self.n_empty:,}" if self.n_empty else ""
+            return f"{self.n_read:,} numbers from {self.low:g} to {self.high:g}{others}{empty}"
         if len(self.short) <= N_VALUES:
             parts = [f"{_shown(value)} {count:,}{self._meaning(value)}" for value, count in self._few()]
             n_numbers, n_texts = 0, self.short.total() - sum(count for _, count in self._few())

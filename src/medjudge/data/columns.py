@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medjudge.data.cells import LONGEST_VALUE, MOST_BLANKS, N_VALUES, Scale, id_text, tidy
-from medjudge.data.paths import MISSING, leaves, listed, look_up, parts_of, why_missing
+from medjudge.data.paths import MISSING, leaves, listed, look_up, parts_of, rating_columns, why_missing
 from medjudge.data.rows import Rejected, Row, iter_rows
 from medjudge.data.sources import Plain, plain
+from medjudge.data.verdict_formats.catalog import AUTO, PLAIN, laid_out, unpacked
+from medjudge.data.verdict_formats.layout import Asked, Layout, Meaning
 from medjudge.errors import ConfigError, DataError
 from medjudge.tasks.normalise import normalise, short_hash
 
@@ -18,14 +20,17 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "id": ("case_id", "id"),
     "label": ("label", "verdict", "prediction"),
     "gold": ("gold", "gold_label"),
+    "rater": (),
     "confidence": ("confidence",),
     "generator": ("generator", "slices.generator"),
     "group": ("group",),
     "judge": ("judge",),
+    "adjudicated": ("adjudicated",),
     "error": ("error", "grader_error", "graderError"),
     "reason": ("unparsed_reason",),
     "kind": ("unparsed_kind",),
     "completion": ("completion",),
+    "repeat": ("repeat",),
 }
 """Field -> the column names looked for where none is mapped; the first that a file has and no other field takes."""
 ONE_OF = ("label", "gold")
@@ -66,6 +71,17 @@ class Table:
     """The columns, in their order."""
     where: tuple[str, ...] = ()
     """The paths by which rows were kept."""
+    format: str = ""
+    """The program that wrote the file, where its layout is known; "" for plain rows."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Field -> column, as that program means it; "" where it has none."""
+    same: Mapping[str, str] = field(default_factory=dict)
+    """A path that one may name -> the column that holds it whole."""
+    meaning: Meaning = ""
+
+    def means(self, mapped: Mapping[str, str]) -> dict[str, str]:
+        """`mapped` in the columns of this file, with those that its program means for what is not mapped."""
+        return {**self.columns, **{name: self.same.get(path, path) for name, path in mapped.items()}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +95,25 @@ class Groups:
     notes: tuple[str, ...] = ()
 
 
-def load_table(source: str | Rows, where: Mapping[str, Plain] | None = None) -> Table:
+def load_table(
+    source: str | Rows,
+    where: Mapping[str, Plain] | None = None,
+    asked: Asked | None = None,
+    form: str = PLAIN,
+    named: tuple[str, str] = ("label", ""),
+) -> Table:
     """The rows of a source. where: path -> value; a condition on a path that no row has is left to `check_where`.
 
-    Raises DataError for a source or a row that cannot be read, or if no row is kept.
+    asked, form: what is wanted of a file of another program, and whose file it is (`auto`: as its rows tell). named:
+    (field, path): who names another column of verdicts or labels than the program's own reads the file as plain rows.
+    Raises DataError for a source or a row that cannot be read, a file of two possible readings, or if no row is kept.
     """
     name = source if isinstance(source, str) else source.name
     notes: list[str] = []
     rows: list[Row] = []
     bad: list[Rejected] = []
-    for row in _in_memory(source) if isinstance(source, Rows) else iter_rows(source, notes):
+    unpack = unpacked if asked is not None and form != PLAIN else None
+    for row in _in_memory(source) if isinstance(source, Rows) else iter_rows(source, notes, unpack):
         (bad if isinstance(row, Rejected) else rows).append(row)  # type: ignore[arg-type]
     # Verdicts are the data that are measured: a row left out quietly would change every figure.
     if bad:
@@ -100,6 +125,8 @@ def load_table(source: str | Rows, where: Mapping[str, Plain] | None = None) -> 
         )
     if not rows:
         raise DataError(f"{name}: it holds no rows. Expected one row per verdict: name another file.")
+    known_as, layout = _layout(rows, name, asked, form, named)
+    rows = layout.rows
     present: dict[str, None] = {}
     for row in rows:
         if row.values.keys() - present.keys():
@@ -115,7 +142,39 @@ def load_table(source: str | Rows, where: Mapping[str, Plain] | None = None) -> 
             f"{name}: --where keeps none of {len(rows):,} rows. Values there: {there}. Expected at least one row: take "
             "one of them."
         )
-    return Table(name, kept_rows, dropped, notes, present, tuple(known))
+    return Table(
+        name,
+        kept_rows,
+        dropped,
+        [*layout.notes, *notes],
+        present,
+        tuple(known),
+        known_as,
+        layout.columns,
+        layout.same,
+        layout.meaning,
+    )
+
+
+def _layout(rows: list[Row], name: str, asked: Asked | None, form: str, named: tuple[str, str]) -> tuple[str, Layout]:
+    """(the program whose file it is, its layout); ("", the rows as they are) for plain rows."""
+    plainly = Layout(rows, {})
+    if asked is None or form == PLAIN:
+        return "", plainly
+    what, path = named
+    try:
+        laid = laid_out(rows, asked, name, form)
+    except DataError:
+        # Who says where the verdicts stand needs no other reading.
+        if form == AUTO and path:
+            return "", plainly
+        raise
+    if laid is None:
+        return "", plainly
+    one, layout = laid
+    if form == AUTO and path and layout.same.get(path, path) != layout.columns.get(what):
+        return "", plainly
+    return one.name, layout
 
 
 def _in_memory(source: Rows) -> Iterator[Row]:
@@ -185,7 +244,7 @@ def settle_columns(
     for name, path in mapped.items():
         if not path:
             continue
-        for part in parts_of(path, table.present):
+        for part in rating_columns(path, table.present) if name == "gold" else parts_of(path, table.present):
             if why := why_missing(part, values, name):
                 raise DataError(f"{table.source}: {why}.")
         if other := next((other for other, column in columns.items() if column == path), None):

@@ -57,6 +57,11 @@ def parts_of(path: str, present: Iterable[str]) -> list[str]:
     return [path] if path in present or "+" not in path else [part.strip() for part in path.split("+")]
 
 
+def rating_columns(path: str, present: Iterable[str]) -> list[str]:
+    """The columns of several experts that `a,b,c` names; a column that is really called so is one."""
+    return [path] if path in present or "," not in path else [part.strip() for part in path.split(",")]
+
+
 def why_missing(path: str, rows: Sequence[Mapping[str, object]], field: str = "") -> str | None:
     """None if a row has `path`; else what is there instead, in words that show keys and no values."""
     if any(look_up(row, path) is not MISSING for row in rows):

@@ -13,13 +13,25 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from medjudge.data.injection import ATTACKS, FAMILY, Attack, attacked, attackers_label
 from medjudge.errors import ConfigError
 from medjudge.records import Case
 from medjudge.tasks.contract import TaskContract
+from medjudge.tasks.pairwise import OTHER_SIDE, swapped
 from medjudge.tasks.rubric import RubricContract
 
-JUDGED_FIELD = {"equivalence": "candidate", "rubric": "output", "mcq": "question", "appropriateness": "variant"}
-"""Contract kind -> the text that irrelevant additions go to."""
+JUDGED_FIELD = {
+    "equivalence": "candidate",
+    "rubric": "output",
+    "mcq": "question",
+    "appropriateness": "variant",
+    "pairwise": "answer_a",
+}
+"""Contract kind -> the text that irrelevant additions go to; of another kind it is the first that is shown."""
+ALL = "all"
+"""Every probe that fits the task."""
+BESIDE_ATTACKS = ("paraphrase", "rewording")
+"""What attacks are held against: the first of these that changed a case."""
 OPTIONS = ("opa", "opb", "opc", "opd")
 CARRIED = ("paraphrase", "translation")
 """Probes whose texts the rows bring along, in columns `<probe>_<field>`."""
@@ -53,6 +65,8 @@ class ProbedCase:
     """The contract that renders and parses it: the original one, but for a probe of the instructions."""
     expected: Mapping[str, str]
     """Label on the original -> label that a fair judge gives here."""
+    attacker: str | None = None
+    """The label that an attack is to bring about; None for changes that want none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +104,29 @@ def probes_for(contract: TaskContract) -> dict[str, Probe]:
     return {name: probe for name, probe in PROBES.items() if contract.kind in probe.tasks}
 
 
+def named_probes(names: Sequence[str], contract: TaskContract) -> list[str]:
+    """The probes behind the names of a recipe, each once: `all` that fit the task, a family's members, or itself.
+
+    Attacks are held against a change that means nothing, so `injection` brings paraphrase and rewording along.
+    """
+    fitting = probes_for(contract)
+    found: list[str] = []
+    for name in names:
+        if name == FAMILY:
+            found += [one for one in fitting if one in BESIDE_ATTACKS]
+        found += fitting if name == ALL else FAMILIES.get(name, (name,))
+    return list(dict.fromkeys(found))
+
+
+def _attack(attack: Attack) -> Callable[[Case, TaskContract, np.random.Generator], ProbedCase | None]:
+    def apply(case: Case, contract: TaskContract, rng: np.random.Generator) -> ProbedCase | None:
+        label = attackers_label(case, contract, rng)
+        changed = attacked(attack, case, contract, _judged_field(contract), label)
+        return replace(_same(case, contract, **changed.inputs), attacker=label)
+
+    return apply
+
+
 def _same(case: Case, contract: TaskContract, **changed: str) -> ProbedCase:
     """The case with some inputs changed, the same label expected."""
     return ProbedCase(replace(case, inputs={**case.inputs, **changed}), contract, {x: x for x in contract.labels})
@@ -103,7 +140,26 @@ def _swap(case: Case, contract: TaskContract, rng: np.random.Generator) -> Probe
 
 
 def _position(case: Case, contract: TaskContract, rng: np.random.Generator) -> ProbedCase | None:
+    if contract.kind == "pairwise":
+        other = replace(swapped(case), case_id=case.case_id, slices=case.slices)
+        return ProbedCase(other, contract, {label: OTHER_SIDE[label] for label in contract.labels})
+    if contract.kind == "classification":
+        return _turn_labels(case, contract)
     return _turn_options(case, contract, rng) if contract.kind == "mcq" else _turn_rubric(case, contract)
+
+
+def _judged_field(contract: TaskContract) -> str:
+    return JUDGED_FIELD.get(contract.kind) or next(iter(contract.fields))
+
+
+def _turn_labels(case: Case, contract: TaskContract) -> ProbedCase | None:
+    """The labels named last to first; None where the recipe's own instructions name them."""
+    settings = contract.model_dump()
+    if settings["system_prompt"] is not None:
+        return None
+    # Not `ordered`: that the labels rise would no longer be true of this list.
+    turned = {**settings, "labels": tuple(reversed(contract.labels)), "ordered": False}
+    return ProbedCase(case, type(contract).model_validate(turned), {x: x for x in contract.labels})
 
 
 def _turn_options(case: Case, contract: TaskContract, rng: np.random.Generator) -> ProbedCase | None:
@@ -132,20 +188,20 @@ def _turn_rubric(case: Case, contract: TaskContract) -> ProbedCase | None:
 
 
 def _verbosity(case: Case, contract: TaskContract, rng: np.random.Generator) -> ProbedCase | None:
-    field = JUDGED_FIELD[contract.kind]
+    field = _judged_field(contract)
     text = case.inputs[field]
     return _same(case, contract, **{field: f"{text}\n{PADDING[language_of(text)]}"})
 
 
 def _authority(case: Case, contract: TaskContract, rng: np.random.Generator) -> ProbedCase | None:
-    field = JUDGED_FIELD[contract.kind]
+    field = _judged_field(contract)
     text = case.inputs[field]
     return _same(case, contract, **{field: f"{AUTHORITY[language_of(text)]} {text}"})
 
 
 def _formatting(case: Case, contract: TaskContract, rng: np.random.Generator) -> ProbedCase | None:
     """Sentences as a bulleted list, the first in bold."""
-    field = JUDGED_FIELD[contract.kind]
+    field = _judged_field(contract)
     sentences = [part.strip() for part in _SENTENCE_END.split(case.inputs[field]) if part.strip()]
     if not sentences or any("**" in part or part.startswith(("- ", "* ")) for part in sentences):
         return None  # formatted already
@@ -167,6 +223,9 @@ def _language(case: Case, contract: TaskContract, rng: np.random.Generator) -> P
     settings = contract.model_dump()
     other = "fr" if settings["language"] == "en" else "en"
     switched = type(contract).model_validate({**settings, "language": other})
+    # Instructions of the recipe's own may be all that a task says in a language.
+    if switched.messages(case) == contract.messages(case):
+        return None
     return ProbedCase(case, switched, {x: x for x in contract.labels})
 
 
@@ -185,15 +244,16 @@ def language_of(text: str) -> str:
     return "fr" if len(_FRENCH.findall(text)) > len(_ENGLISH.findall(text)) else "en"
 
 
-_ALL = ("mcq", "equivalence", "rubric", "appropriateness")
+_ALL = ("mcq", "equivalence", "rubric", "appropriateness", "classification", "pairwise")
 PROBES: dict[str, Probe] = {
     "swap": Probe(
         "candidate and reference change places", "what is judged and what it is held against", ("equivalence",), _swap
     ),
     "position": Probe(
-        "options or rubric lines in another order",
-        "the place of each option, and with it the letter that is right; the rubric's scores highest first",
-        ("mcq", "rubric"),
+        "options, labels, answers or rubric lines in another order",
+        "the place of each option, and with it the letter that is right; the rubric's scores highest first; the labels "
+        "from the last to the first",
+        ("mcq", "rubric", "classification", "pairwise"),
         _position,
     ),
     "verbosity": Probe("padding", "two sentences that say nothing, after the text that is judged", _ALL, _verbosity),
@@ -202,10 +262,21 @@ PROBES: dict[str, Probe] = {
     "rewording": Probe(
         "other instructions", "the terse instructions for the published ones, or back", _ALL, _rewording
     ),
-    "language": Probe("language of the instructions", "English for French, or back", ("equivalence",), _language),
+    "language": Probe(
+        "language of the instructions",
+        "English for French, or back",
+        ("equivalence", "classification", "pairwise"),
+        _language,
+    ),
     "paraphrase": Probe("paraphrase", "texts by those in columns `paraphrase_<field>`", _ALL, _carried("paraphrase")),
     "translation": Probe(
         "language of the texts", "texts by those in columns `translation_<field>`", _ALL, _carried("translation")
     ),
+    **{
+        f"{FAMILY}/{name}": Probe(f"attack: {attack.title}", attack.change, _ALL, _attack(attack))
+        for name, attack in ATTACKS.items()
+    },
 }
 """In the order of a report. `paraphrase` and `translation` need rows that carry both texts, named among the slices."""
+FAMILIES: dict[str, tuple[str, ...]] = {FAMILY: tuple(name for name in PROBES if name.startswith(f"{FAMILY}/"))}
+"""Names that stand for several probes."""

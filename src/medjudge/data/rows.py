@@ -14,7 +14,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,9 @@ _SEPARATOR = re.compile(r"(?i)sep=(.|\\t)")
 _SPLITS = re.compile(r"(?i)unknown split.*one of \[([^\]]*)\]", re.DOTALL)
 _SPLIT = re.compile(r"'([\w.-]{1,40})'")
 _QUOTED = re.compile(r'"[^"]*"')
+_ZIP = b"PK\x03\x04"
+Unpack = Callable[[Mapping[str, Any]], "list[Any] | None"]
+"""The rows of a JSON object whose layout is known, None for any other."""
 LONGEST_CSV_FIELD = 2**31 - 1
 """Characters. The `csv` module's own limit of 131,072 is shorter than some discharge letters."""
 
@@ -62,12 +65,14 @@ class Rejected:
         return f"{self.place}: " + (f"field {self.field!r}: " if self.field else "") + self.reason
 
 
-def iter_rows(source: str, notes: list[str] | None = None) -> Iterator[Row | Rejected]:
+def iter_rows(source: str, notes: list[str] | None = None, unpack: Unpack | None = None) -> Iterator[Row | Rejected]:
     """The rows of `source` in order; a row that cannot be decoded comes as `Rejected`.
 
     JSON lines are streamed; other formats are read as their libraries read them. notes: where given, text that is no
     UTF-8 and JSON that is no list of rows are read as far as possible, and a sentence for each is added to it;
-    without it they are refused. Raises DataError for a source that is missing, empty, damaged or of an unknown format.
+    without it they are refused, and a file of another ending is one of the formats that it begins as. unpack: asked
+    first for the rows of a JSON object. Raises DataError for a source that is missing, empty, damaged or of an unknown
+    format.
     """
     if source.startswith(HUB):
         return _hub_rows(source)
@@ -78,11 +83,11 @@ def iter_rows(source: str, notes: list[str] | None = None) -> Iterator[Row | Rej
         return _saved_rows(path)
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty (0 bytes). Expected rows: {FORMATS}. Write it again.")
-    match _format(path):
+    match _format(path) if notes is None else _content(path):
         case ".jsonl" | ".ndjson":
-            return _json_lines(path, notes)
+            return _json_lines(path, notes, unpack)
         case ".json":
-            return _json_rows(path, notes)
+            return _json_rows(path, notes, unpack)
         case ".csv" | ".tsv":
             return _csv_rows(path, notes)
         case ".xlsx" | ".xlsm":
@@ -153,6 +158,19 @@ def _format(path: Path) -> str:
     return suffixes[-2] if len(suffixes) > 1 and suffixes[-1] == ".gz" else suffixes[-1] if suffixes else ""
 
 
+def _content(path: Path) -> str:
+    """The format of a file whose ending does not settle it, by how it begins: an archive of a log, or JSON."""
+    ending = _format(path)
+    if ending in (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".xlsx", ".xlsm", ".parquet"):
+        return ending
+    lines = _lines(path)
+    start = next(lines, b"")
+    lines.close()
+    if start.startswith(_ZIP):
+        return ".eval"
+    return ".json" if start.removeprefix(_BOM).lstrip()[:1] in (b"{", b"[") else ending
+
+
 def _open(path: Path) -> Any:
     return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
 
@@ -173,7 +191,7 @@ def _lines(path: Path) -> Generator[bytes, None, None]:
         ) from None
 
 
-def _json_lines(path: Path, notes: list[str] | None) -> Iterator[Row | Rejected]:
+def _json_lines(path: Path, notes: list[str] | None, unpack: Unpack | None = None) -> Iterator[Row | Rejected]:
     n_lines = 0
     lines = _lines(path)
     for n_lines, raw in enumerate(lines, start=1):
@@ -181,7 +199,7 @@ def _json_lines(path: Path, notes: list[str] | None) -> Iterator[Row | Rejected]
         if n_lines == 1:
             if notes is not None and (raw.startswith(_UTF16) or raw.removeprefix(_BOM).lstrip()[:1] == b"["):
                 lines.close()
-                yield from _json_rows(path, notes)
+                yield from _json_rows(path, notes, unpack)
                 return
             _refuse_utf16(path, raw)
             raw = raw.removeprefix(_BOM)
@@ -220,7 +238,7 @@ def _object_row(value: object, place: str, *, escapes: bool) -> Row | Rejected:
     return Row(place, value)
 
 
-def _json_rows(path: Path, notes: list[str] | None) -> Iterator[Row | Rejected]:
+def _json_rows(path: Path, notes: list[str] | None, unpack: Unpack | None = None) -> Iterator[Row | Rejected]:
     text = _text(path, notes)
     try:
         tree = json.loads(text)
@@ -239,7 +257,9 @@ def _json_rows(path: Path, notes: list[str] | None) -> Iterator[Row | Rejected]:
             f"{path}: JSON that cannot be read ({type(error).__name__}). Expected rows of plain objects: write them "
             "again."
         ) from None
-    rows = tree.get("data") if isinstance(tree, dict) else tree
+    rows = unpack(tree) if unpack is not None and isinstance(tree, dict) else None
+    if rows is None:
+        rows = tree.get("data") if isinstance(tree, dict) else tree
     if not isinstance(rows, list) and isinstance(tree, dict) and notes is not None:
         rows = rows_of_tree(tree, str(path), notes)
     if not isinstance(rows, list):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import io
 import json
 import math
 import zipfile
@@ -16,6 +17,12 @@ from medjudge.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+ZSTD = 93
+"""The number of Zstandard as a method of zip archives."""
+LARGEST_SAMPLE = 256 * 2**20
+MOST_UNPACKED = 2 * 2**30
+"""Bytes: a small archive may unpack to more than a machine holds."""
 
 
 def rows_of_tree(tree: Mapping[str, Any], name: str, notes: list[str]) -> list[Any]:
@@ -111,20 +118,38 @@ def _cell(value: Any) -> Any:
 def archived_objects(path: Path) -> Iterator[tuple[str, Any]]:
     """The samples of an evaluation log of inspect_ai, a zip with one JSON object for each, and where each stands.
 
-    Raises DataError for another archive, or one that is packed in a way that Python does not read.
+    Entries are stored, deflated or packed with Zstandard. What a program records of its own course is left out.
+    Raises DataError for another archive, one that is damaged, or one that unpacks to more than `MOST_UNPACKED` bytes.
     """
     again = "Write it as JSON: inspect log convert --to json."
+    left = MOST_UNPACKED
     try:
         with zipfile.ZipFile(path) as archive:
-            names = sorted(name for name in archive.namelist() if name.startswith("samples/"))
-            if not names:
+            entries = sorted(
+                (entry for entry in archive.infolist() if entry.filename.startswith("samples/") and not entry.is_dir()),
+                key=lambda entry: entry.filename,
+            )
+            if not entries:
                 raise DataError(
                     f"{path}: an archive without samples. Expected an evaluation log of inspect_ai. Name a file of one "
                     "that ended."
                 )
-            for name in names:
-                yield f"{path}:{name}", json.loads(archive.read(name))
-    # OSError: a damaged directory points outside of the file.
+            for entry in entries:
+                packed = _zstd_stream(path, entry) if entry.compress_type == ZSTD else archive.open(entry)
+                with packed as stream:
+                    # One byte more than is allowed shows that there is more; what the directory states is not trusted.
+                    text = stream.read(min(left, LARGEST_SAMPLE) + 1)
+                left -= len(text)
+                if left < 0 or len(text) > LARGEST_SAMPLE:
+                    raise DataError(
+                        f"{path}: it unpacks to more than {LARGEST_SAMPLE >> 20} MiB a sample, or "
+                        f"{MOST_UNPACKED >> 30} GiB in all, expected a log of verdicts. Take fewer samples."
+                    )
+                value = json.loads(text)
+                if isinstance(value, dict):
+                    value = {key: inner for key, inner in value.items() if key not in ("events", "attachments")}
+                yield f"{path}:{entry.filename}", value
+    # OSError: a damaged directory points outside of the file. ArrowInvalid is a ValueError.
     except (zipfile.BadZipFile, NotImplementedError, zlib.error, EOFError, RuntimeError, OSError) as error:
         raise DataError(
             f"{path}: not a readable archive ({type(error).__name__}), expected an evaluation log of inspect_ai. "
@@ -132,6 +157,21 @@ def archived_objects(path: Path) -> Iterator[tuple[str, Any]]:
         ) from None
     except (ValueError, RecursionError):
         raise DataError(f"{path}: a sample in it is broken JSON, expected a whole log. {again}") from None
+
+
+def _zstd_stream(path: Path, entry: zipfile.ZipInfo) -> Any:
+    """A stream of an entry that is packed with Zstandard, which Python's `zipfile` reads from 3.14 on."""
+    import pyarrow
+
+    with path.open("rb") as file:
+        file.seek(entry.header_offset)
+        header = file.read(30)
+        if len(header) < 30 or not header.startswith(b"PK\x03\x04"):
+            raise zipfile.BadZipFile("no local header")
+        # The lengths of the name and the extra field stand in the last four bytes of the local header.
+        file.seek(int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little"), 1)
+        packed = file.read(entry.compress_size)
+    return pyarrow.CompressedInputStream(pyarrow.PythonFile(io.BytesIO(packed), mode="r"), "zstd")
 
 
 def frame_rows(frame: pd.DataFrame, name: str) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from medjudge.data.paths import MISSING, look_up
+from medjudge.data.ratings import GoldRule, entries, is_tied
 from medjudge.data.rows import Rejected, Row, iter_rows
 from medjudge.errors import ConfigError, DataError, did_you_mean
 from medjudge.records import Case
@@ -29,7 +30,7 @@ class CaseTable:
     """What one source gave."""
 
     cases: tuple[Case, ...]
-    """In the order of the source."""
+    """In the order of the source; of a task that presents a row in several ways, one after the other."""
     rejected: tuple[Rejected, ...]
     n_rows: int
     """Rows read, whether or not they became cases."""
@@ -37,6 +38,8 @@ class CaseTable:
     """Rows left out by `where`."""
     n_duplicates: int
     """Rows that repeat an earlier row's inputs and label; among `cases` only where duplicates are kept."""
+    n_tied: int = 0
+    """Cases that several experts rated and whose ratings give no label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,8 @@ class _Read:
     case: Case
     key: str
     """The inputs in canonical JSON."""
+    adjudicated: str | None = None
+    """The label that was settled on where experts differed."""
 
 
 def read_source(
@@ -64,19 +69,25 @@ def read_source(
 def cases_of(rows: Iterable[Row | Rejected], source: str, contract: TaskContract, data: DataConfig) -> CaseTable:
     """The cases that `rows` describe under `contract`; `source` names them in messages.
 
-    Of `data`, how rows are read counts: `fields`, `values`, `where`, `case_id`, `group_by`, `slices`, `max_rows`,
-    `bad_rows` and `duplicates`. A column is named as in the file; `options.A` and `scores.0` reach into a column that
-    holds an object or a list. `where` keeps the rows whose columns equal its values (as text: `true`, `3`, `train`).
+    Of `data`, how rows are read counts: `fields`, `values`, `where`, `case_id`, `group_by`, `slices`, `raters`,
+    `rater`, `adjudicated`, `gold_rule`, `gold_ties`, `max_rows`, `bad_rows` and `duplicates`. A column is named as in
+    the file; `options.A` and `scores.0` reach into a column that holds an object or a list. `where` keeps the rows
+    whose columns equal its values (as text: `true`, `3`, `train`).
 
     A case's id is the column `case_id`, or 16 hex digits of sha256 over the inputs, with `-2`, `-3`, ... where
     inputs repeat. Its group is a hash over the normalised values of `group_by` (columns or contract fields), of the
     contract's `group_fields` where none is named, and the case's own where all of these are empty.
 
+    Several experts' labels are `Case.ratings`: of the columns `raters`, of a list in the gold column (its places are
+    the raters), or of the rows of one case that a column `rater` tells apart. The label is then what `gold_rule` makes
+    of them, none at a tie.
+
     Raises DataError for a source, a column or, with `bad_rows="refuse"`, rows that cannot be used; ConfigError for a
     field that the contract does not know. No message carries text of a row.
     """
     columns = _columns_by_field(contract, data.fields, data.values)
-    asked = {*data.where, *data.slices, *([data.case_id] if data.case_id else [])}
+    asked = {*data.where, *data.slices, *data.raters}
+    asked |= {name for name in (data.case_id, data.rater, data.adjudicated) if name}
     asked |= {name for name in data.group_by if name not in columns}
     asked |= {name for column in columns.values() for name in _named(column)}
     wanted = {*columns.values(), *asked}
@@ -111,9 +122,49 @@ def cases_of(rows: Iterable[Row | Rejected], source: str, contract: TaskContract
             f"`where` ({', '.join(data.where)}) keeps none of its {n_rows} rows" if n_filtered else "it holds no rows"
         )
         raise DataError(f"{source}: {kept}. Expected at least one case. Check the values that `where` compares with.")
+    if data.rater is not None:
+        read = _one_case_each(source, read)
+    read = _with_gold(read, gold_rule(contract, data))
     kept_rows, n_duplicates = _settle_duplicates(source, read, data.duplicates)
-    cases = _settle_ids(source, kept_rows, data.case_id)
-    return CaseTable(tuple(cases), tuple(rejected), n_rows, n_filtered, n_duplicates)
+    settled = _settle_ids(source, kept_rows, data.case_id)
+    n_tied = sum(map(is_tied, settled))
+    cases = tuple(shown for case in settled for shown in contract.presentations(case))
+    return CaseTable(cases, tuple(rejected), n_rows, n_filtered, n_duplicates, n_tied=n_tied)
+
+
+def gold_rule(contract: TaskContract, data: DataConfig) -> GoldRule:
+    """How the ratings of a case of these rows become its label. Raises ConfigError where the labels have no order."""
+    rule = data.gold_rule or ("majority" if data.adjudicated is None else "adjudicated")
+    return GoldRule(contract.labels, rule, data.gold_ties, contract.ordered)
+
+
+def _one_case_each(source: str, read: Sequence[_Read]) -> list[_Read]:
+    """Rows of one case, a row per rater, put together. Raises DataError where a rater gave a case two labels."""
+    cases: dict[tuple[str, str], _Read] = {}
+    for row in read:
+        place = (row.key, row.case.case_id)
+        if (first := cases.get(place)) is None:
+            cases[place] = row
+            continue
+        for rater, label in row.case.ratings.items():
+            if first.case.ratings.get(rater, label) != label:
+                raise DataError(
+                    f"{source}: {row.place}: a rater has a second label for the case of {first.place}, expected one "
+                    "label of each rater for each case. Keep one of the rows, or name another column in `data.rater`."
+                )
+        together = replace(first.case, ratings={**first.case.ratings, **row.case.ratings})
+        cases[place] = replace(first, case=together, adjudicated=first.adjudicated or row.adjudicated)
+    return list(cases.values())
+
+
+def _with_gold(read: Sequence[_Read], rule: GoldRule) -> list[_Read]:
+    """The rows with the label that the rule makes of their ratings; rows without ratings as they are."""
+    return [
+        replace(row, case=replace(row.case, gold=rule.gold(row.case.ratings, row.adjudicated)))
+        if row.case.ratings or row.adjudicated is not None
+        else row
+        for row in read
+    ]
 
 
 def _rejected(row: Row, error: RowError, columns: Mapping[str, str]) -> Rejected:
@@ -233,13 +284,44 @@ def _read_row(row: Row, contract: TaskContract, columns: Mapping[str, str], data
         named = plain(_value(row.values, data.case_id))
         if not named:
             raise RowError(data.case_id, "nothing", "a case id")
-    case = contract.read_case(cells, named)
+    case, adjudicated = _read_ratings(row, contract, cells, named, data) or (contract.read_case(cells, named), None)
     # Canonical JSON: the same inputs give the same id whatever the file's format or its order of columns.
     key = json.dumps(dict(case.inputs), ensure_ascii=False, sort_keys=True)
     keep = {column: plain(_value(row.values, column)) for column in data.slices}
-    return _Read(
-        row.place, replace(case, group=_group(row, case, contract, columns, data.group_by, key), slices=keep), key
-    )
+    group = _group(row, case, contract, columns, data.group_by, key)
+    return _Read(row.place, replace(case, group=group, slices=keep), key, adjudicated)
+
+
+def _read_ratings(
+    row: Row, contract: TaskContract, cells: Mapping[str, object], named: str, data: DataConfig
+) -> tuple[Case, str | None] | None:
+    """The case with its ratings, and the adjudicated label; None where the row has one plain label.
+
+    Each rating is read by the contract, as the only label of the row would be.
+    """
+    gold = contract.gold_field
+    replacements = data.values.get(gold, {})
+    if data.raters:
+        given = {rater: _value(row.values, rater) for rater in data.raters}
+    elif data.rater is not None:
+        rater = plain(_value(row.values, data.rater))
+        if not rater:
+            raise RowError(data.rater, "nothing", "the name of a rater")
+        given = {rater: cells.get(gold)}
+    else:
+        # Of lists alone: an object may be one expert's whole answer, such as three marks.
+        given = entries(cell) if isinstance(cell := cells.get(gold), list) else {}
+    if not given and data.adjudicated is None:
+        return None
+    without = {name: cell for name, cell in cells.items() if name != gold}
+
+    def label(cell: object) -> str | None:
+        return contract.read_case({**without, gold: replacements.get(plain(cell), cell)}, named).gold
+
+    read = {rater: label(cell) for rater, cell in given.items()}
+    ratings = {rater: one for rater, one in read.items() if one is not None}
+    settled = None if data.adjudicated is None else label(_value(row.values, data.adjudicated))
+    return replace(contract.read_case(without, named), ratings=ratings), settled
 
 
 def _group(
@@ -302,11 +384,11 @@ def _settle_duplicates(
     source: str, read: Sequence[_Read], duplicates: Literal["keep", "drop", "refuse"]
 ) -> tuple[list[_Read], int]:
     """The rows to keep, and how many repeat an earlier one."""
-    first: dict[tuple[str, str | None], _Read] = {}
+    first: dict[tuple[str, str | None, tuple[tuple[str, str], ...]], _Read] = {}
     repeats: list[tuple[_Read, _Read]] = []
     kept: list[_Read] = []
     for row in read:
-        original = first.setdefault((row.key, row.case.gold), row)
+        original = first.setdefault((row.key, row.case.gold, tuple(row.case.ratings.items())), row)
         if original is not row:
             repeats.append((row, original))
         if original is row or duplicates == "keep":

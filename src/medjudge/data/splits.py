@@ -11,6 +11,7 @@ import numpy as np
 
 from medjudge.errors import DataError
 from medjudge.records import Case
+from medjudge.tasks.pairwise import pair_id
 
 Size = float | int | tuple[int, int]
 TRAIN_LIKE = ("train", "grpo")
@@ -69,7 +70,8 @@ def check_split(name: str, cases: Sequence[Case]) -> None:
 
 
 def _cut_ranges(cases: Sequence[Case], ranges: Mapping[str, tuple[int, int]], seed: int) -> dict[str, tuple[Case, ...]]:
-    order = np.random.default_rng(seed).permutation(len(cases))
+    units = _units(cases)
+    order = [i for unit in np.random.default_rng(seed).permutation(len(units)) for i in units[unit]]
     for name, (first, past_last) in ranges.items():
         if not 0 <= first < past_last <= len(cases):
             raise DataError(
@@ -85,6 +87,14 @@ def _cut_ranges(cases: Sequence[Case], ranges: Mapping[str, tuple[int, int]], se
                 "Begin one range where the other ends."
             )
     return {name: tuple(cases[i] for i in order[first:past]) for name, (first, past) in ranges.items()}
+
+
+def _units(cases: Sequence[Case]) -> list[list[int]]:
+    """The places of what is drawn together: the two orders of a pair; of other tasks each case alone."""
+    rows: dict[str, list[int]] = {}
+    for i, case in enumerate(cases):
+        rows.setdefault(pair_id(case.case_id), []).append(i)
+    return list(rows.values())
 
 
 def _wanted(n_cases: int, sizes: Mapping[str, float | int]) -> dict[str, int]:
@@ -160,8 +170,15 @@ def _lot(seed: int, group: str) -> str:
 
 
 def seeded_sample(cases: Sequence[Case], n: int | None, seed: int) -> tuple[Case, ...]:
-    """`n` of the cases, drawn without replacement and kept in their order; all where `n` is None or not fewer."""
+    """`n` of the cases, drawn without replacement and kept in their order; all where `n` is None or not fewer.
+
+    The two orders of one pair are drawn together, so that of such cases one less may be drawn.
+    """
     if n is None or n >= len(cases):
         return tuple(cases)
-    chosen = np.random.default_rng(seed).choice(len(cases), n, replace=False)
-    return tuple(cases[i] for i in sorted(chosen.tolist()))
+    units = _units(cases)
+    order = np.random.default_rng(seed).choice(len(units), min(n, len(units)), replace=False)
+    # Row by row until the next would be too many; of other tasks each row is one case, and all are taken.
+    ends = np.cumsum([len(units[i]) for i in order])
+    chosen = [i for unit in order[ends <= max(n, ends[0])] for i in units[unit]] if len(order) else []
+    return tuple(cases[i] for i in sorted(chosen))

@@ -63,6 +63,7 @@ def read_split(path: Path) -> tuple[Case, ...]:
 def _case(row: Any) -> Case:
     case = Case(**row)
     texts = [case.case_id, *case.inputs, *case.inputs.values(), *(text for text in (case.gold, case.group) if text)]
+    texts += [*case.ratings, *case.ratings.values()]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError
     return case

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from medjudge.data.cells import LONGEST_VALUE, Scale, Values, id_text, number, shown_id, tidy
+from medjudge.data.cells import LONGEST_VALUE, N_VALUES, Scale, Values, id_text, number, shown_id, tidy
 from medjudge.data.columns import (
     Table,
     is_own,
     label_columns,
     says_failed,
 )
-from medjudge.data.paths import MISSING, look_up, parts_of
+from medjudge.data.paths import MISSING, look_up, parts_of, rating_columns
+from medjudge.data.ratings import entries
 from medjudge.data.rows import Row
 from medjudge.data.sources import plain
 from medjudge.errors import DataError
 from medjudge.records import Judgement, Unparsed, Verdict
 
 ROLE, BASELINE = "role", "baseline"
-KINDS = ("format", "schema", "truncated", "refused", "failed")
-MIN_READ = 0.2
-"""Share of the filled cells of a judge that must be labels."""
+KINDS = ("format", "schema", "truncated", "refused", "failed", "tied")
+MIN_READ = 0.5
+"""Share of the filled cells of a judge that must be labels, unless `--min-read` says otherwise."""
+MIN_ANSWERED = 0.1
+"""Share of the rows of a judge that must hold a verdict, unless `--min-read` is lower."""
+MIN_PARTNERS = 0.2
+"""Share of the verdicts of a judge that must be on cases with experts, or of these that must have a verdict."""
 N_SHOWN = 5
+OF_VERDICT = ("label", "confidence", "completion", "reason", "kind", "error", "repeat")
+"""Fields that may differ between two verdicts of one judge on one case."""
 _NOTHING: Mapping[str, str] = {}
 
 
@@ -37,6 +45,12 @@ class Facts:
     inputs: Mapping[str, str] = field(default_factory=dict)
     parts: Mapping[str, str] = field(default_factory=dict)
     """Column -> value of what joins to the case's id, such as the criterion in `id+criterion`, but the group's."""
+    ratings: Mapping[str, str] = field(default_factory=dict)
+    """Rater -> label, where the row or the rows of the case have several experts' labels."""
+    adjudicated: str | None = None
+    """The label that was settled on where experts differed."""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    """Rater -> its label as a number, where experts gave numbers; one that is nobody's in particular under ""."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +95,50 @@ class Reader:
 
     def facts(self, row: Row, inputs: Sequence[str]) -> Facts:
         """What the row says of its case."""
-        gold = self.gold_values.add(self.cell(row, "gold")) if "gold" in self.columns else None
+        gold, ratings, numbers = self._gold(row)
         texts: Mapping[str, str] = _NOTHING
         for name in inputs:
             if text := plain(self.at(row, self.columns.get(name, name))):
                 texts = {**texts, name: text}
-        return Facts(gold, self.text(row, "generator"), self.text(row, "group"), texts, self.id_parts(row))
+        settled = self.gold_values.add(self.cell(row, "adjudicated")) if "adjudicated" in self.columns else None
+        return Facts(
+            gold,
+            self.text(row, "generator"),
+            self.text(row, "group"),
+            texts,
+            self.id_parts(row),
+            ratings,
+            settled,
+            numbers,
+        )
+
+    def _gold(self, row: Row) -> tuple[str | None, Mapping[str, str], Mapping[str, float]]:
+        """The one label of the row, or the labels of several experts, and the numbers that labels were."""
+        if "gold" not in self.columns:
+            return None, _NOTHING, {}
+        cells = self._rating_cells(row)
+        labels = {rater: self.gold_values.add(cell) for rater, cell in cells.items()}
+        numbers = {rater: value for rater, cell in cells.items() if (value := number(cell)) is not None}
+        if "" in cells:
+            return labels[""], _NOTHING, numbers
+        return None, {rater: label for rater, label in labels.items() if label is not None}, numbers
+
+    def _rating_cells(self, row: Row) -> dict[str, object]:
+        """Rater -> the cell of its label; one label that is nobody's in particular stands under ""."""
+        path = self.columns["gold"]
+        columns = rating_columns(path, self.table.present)
+        if len(columns) > 1:
+            return {column: self.at(row, column) for column in columns}
+        cell = self.cell(row, "gold")
+        if "rater" not in self.columns:
+            return entries(cell) or {"": cell}
+        rater = self.text(row, "rater")
+        if not rater:
+            raise DataError(
+                f"{row.place}: column {self.columns['rater']!r} names no rater, expected one in each row. Fill it in, "
+                "or read no raters: --gold-map rater=."
+            )
+        return {rater: cell}
 
     def id_parts(self, row: Row) -> Mapping[str, str]:
         """What the columns say that together name the case, but those of its group; nothing where one column does."""
@@ -138,46 +190,106 @@ class Answers:
     table: Table
     scale: Scale
     reader: Reader
-    judgements: dict[str, dict[str, Judgement]] = field(default_factory=dict)
+    paths: Sequence[str] = ()
+    """Where verdicts stand."""
+    given: dict[str, dict[str, list[Judgement]]] = field(default_factory=dict)
+    """Judge -> case -> its verdicts on it, in the order of the file."""
     values: dict[str, Values] = field(default_factory=dict)
     completions: dict[tuple[str, str], str] = field(default_factory=dict)
     baselines: set[str] = field(default_factory=set)
+    _first: dict[tuple[str, str, str], Row] = field(default_factory=dict)
+    """(judge, case, which repeat) -> the row that has it."""
+    _equal: dict[str, tuple[Row, Row, str]] = field(default_factory=dict)
+    """Judge -> two rows that are the same."""
+    _asked_again: set[str] = field(default_factory=set)
+    """Judges that gave a case two verdicts that differ, and nothing else in the rows differs."""
 
     def add(self, row: Row, case_id: str, who: str, path: str) -> None:
-        """Takes the verdict of one judge in a row."""
-        judgements = self.judgements.setdefault(who, {})
-        if case_id in judgements:
-            raise self._second(row, case_id, who)
+        """Takes the verdict of one judge in a row. Raises DataError for a second one that is no repeat."""
+        key = (who, case_id, self.reader.text(row, "repeat"))
+        first = self._first.setdefault(key, row)
+        judgements = self.given.setdefault(who, {}).setdefault(case_id, [])
+        if first is not row:
+            if "rater" in self.reader.columns:  # a row for each expert repeats the judge's one verdict
+                if self.scale.read(self.reader.at(row, path)) != label_of(judgements[-1]):
+                    raise self._second(row, first, case_id, who)
+                return
+            self._check_repeat(row, first, case_id, who)
         values = self.values.get(who) or self.values.setdefault(who, Values(self.scale))
         failed = "error" in self.reader.columns and says_failed(self.reader.cell(row, "error"))
         cell = None if failed else self.reader.at(row, path)
         label = values.add(cell)
         if label is not None:
-            judgements[case_id] = Verdict(case_id, label, self.reader.confidence(row))
+            score = number(cell) if self.scale.scores else None
+            judgements.append(Verdict(case_id, label, self.reader.confidence(row), score=score))
         else:
-            judgements[case_id] = self._unparsed(row, case_id, failed=failed, is_empty=self.scale.is_empty(cell))
+            judgements.append(self._unparsed(row, case_id, cell, failed=failed))
         if "completion" in self.reader.columns and (text := self.reader.cell(row, "completion")):
-            self.completions[who, case_id] = str(text)
+            self.completions.setdefault((who, case_id), str(text))
         if row.values.get(ROLE) == BASELINE:
             self.baselines.add(who)
 
-    def _unparsed(self, row: Row, case_id: str, *, failed: bool, is_empty: bool) -> Unparsed:
+    def joined(self) -> dict[str, dict[str, Judgement]]:
+        """Judge -> case -> its verdict; of several what most say. Raises DataError for rows that stand twice."""
+        for who, (row, first, case_id) in self._equal.items():
+            if who not in self._asked_again:
+                raise DataError(
+                    f"{row.place}: judge {who!r} has a second verdict for case {shown_id(case_id)}, expected one. The "
+                    f"row is the same as {first.place}: remove one of them. If the judge was asked several times, name "
+                    "a column that counts the times: --map repeat=COLUMN."
+                )
+        return {
+            who: {case_id: joined(answers) for case_id, answers in by_case.items()}
+            for who, by_case in self.given.items()
+        }
+
+    def repeats(self) -> dict[str, dict[str, tuple[str | None, ...]]]:
+        """Judge -> case -> its labels (None: no verdict), for judges that have several verdicts on a case."""
+        return {
+            who: {
+                case_id: tuple(one.label if isinstance(one, Verdict) else None for one in answers)
+                for case_id, answers in by_case.items()
+                if len(answers) > 1
+            }
+            for who, by_case in self.given.items()
+            if any(len(answers) > 1 for answers in by_case.values())
+        }
+
+    def _check_repeat(self, row: Row, first: Row, case_id: str, who: str) -> None:
+        """Takes a second row of one case as a repeat if nothing but the verdict differs. Raises DataError else."""
+        if "repeat" in self.reader.columns and not self.table.format:
+            raise DataError(
+                f"{row.place}: judge {who!r} has a second verdict for case {shown_id(case_id)} with the same "
+                f"{self.reader.columns['repeat']!r} as {first.place}, expected another. Map a column that counts the "
+                "times: --map repeat=COLUMN."
+            )
+        if row.values == first.values:
+            self._equal.setdefault(who, (row, first, case_id))
+            return
+        of_verdict = {*self.paths, *(self.reader.columns.get(name, "") for name in OF_VERDICT)}
+        rest, before = ({k: v for k, v in one.values.items() if k not in of_verdict} for one in (row, first))
+        if rest != before:
+            raise self._second(row, first, case_id, who)
+        self._asked_again.add(who)
+
+    def _unparsed(self, row: Row, case_id: str, cell: object, *, failed: bool) -> Unparsed:
+        kind = self.reader.text(row, "kind")
         if failed:
             return Unparsed(case_id, "", "the judge failed", kind="failed")
-        if not is_empty:
-            return Unparsed(case_id, "", "the label is not one of the scale", kind="schema")
-        kind = self.reader.text(row, "kind")
+        if not self.scale.is_empty(cell):
+            known = kind if kind in ("schema", "truncated") else "schema"
+            return Unparsed(case_id, "", "the label is not one of the scale", kind=known)  # type: ignore[arg-type]
+        # Nothing is there to be unreadable: the judge gave no verdict, for whatever reason.
+        known = kind if kind in KINDS else "format" if is_own(self.table) else self.scale.failure(cell)
         reason = plain(self.reader.cell(row, "reason"))
         if not reason or (
             len(reason.split()) > 1 and not is_own(self.table)
         ):  # what others write may be text of a case
-            reason = "no label was given"
-        return Unparsed(case_id, "", reason, kind=kind if kind in KINDS else "format")  # type: ignore[arg-type]
+            reason = "the judge refused" if known == "refused" else "no label was given"
+        return Unparsed(case_id, "", reason, kind=known)  # type: ignore[arg-type]
 
-    def _second(self, row: Row, case_id: str, who: str) -> DataError:
+    def _second(self, row: Row, first: Row, case_id: str, who: str) -> DataError:
         """That a judge has two verdicts on a case, with the columns that tell the two rows apart."""
-        ids = ((other, self.reader.text(other, "id")) for other in self.table.rows)
-        first = next((other for other, one in ids if one == case_id and other is not row), row)
         taken = {self.reader.columns.get(name) for name in ("id", "label", "gold", "confidence")}
         apart = [
             name
@@ -186,22 +298,32 @@ class Answers:
             if a != b
         ][:N_SHOWN]
         message = f"{row.place}: judge {who!r} has a second verdict for case {shown_id(case_id)}, expected one."
-        if row.values == first.values and row is not first:
-            return DataError(f"{message} The row is the same as {first.place}: remove one of them.")
         if not apart:
             return DataError(
-                f"{message} If several columns together name a case, join them: --map id=COLUMN+COLUMN. Several "
-                "ratings of one case by one judge are not read yet: keep one."
+                f"{message} The rows differ in longer texts. If several columns together name a case, join them: --map "
+                "id=COLUMN+COLUMN. If the judge was asked several times, name a column that counts them: --map "
+                "repeat=COLUMN."
             )
         path, name = self.reader.columns.get("id", "id"), apart[0]
+        where = " or ".join(f"--where {name}={value}" for value in self._choices(name, row, first))
         return DataError(
-            f"{message} The two rows differ in: {', '.join(apart)}. If one of these selects rows: --where "
-            f"{name}=VALUE. If it belongs to the case's name: --map id={path}+{name},group={path}. If it names the "
-            f"judge: --map judge={name}."
+            f"{message} The two rows differ in: {', '.join(apart)}. If one of these selects rows: "
+            f"{where}. If it belongs to the case's name: --map id={path}+{name},group={path}. If it names the "
+            f"judge: --map judge={name}. If it counts how often the judge was asked: --map repeat={name}."
         )
 
-    def check(self, judges: Mapping[str, str]) -> None:
-        """Raises DataError for a judge of whose values none, or nearly none, is a label, or only part of a scale."""
+    def _choices(self, name: str, row: Row, first: Row) -> list[str]:
+        """What a column says in two rows, as far as it can be shown; else VALUE."""
+        values = {plain(other.values.get(name)) for other in self.table.rows}
+        shown = [plain(first.values.get(name)), plain(row.values.get(name))]
+        few = len(values) <= N_VALUES and all(0 < len(v) <= LONGEST_VALUE and " " not in v for v in values)
+        return shown if few else ["VALUE"]
+
+    def check(self, judges: Mapping[str, str], min_read: float = MIN_READ) -> None:
+        """Raises DataError for a judge of whose values none, or hardly any, is a label, or only part of a scale.
+
+        min_read: the share of filled cells that must be labels.
+        """
         for who, values in self.values.items():
             values.settle()
             path = judges.get(who) or self.reader.columns.get("label", "")
@@ -213,7 +335,14 @@ class Answers:
                     f"{self.table.source}: {at} holds no verdict in any of {values.n:,} rows, expected "
                     f"{_labels(self.scale)}. Name another column, or leave this judge out.{hint}"
                 )
-            mostly_read = values.n_read >= MIN_READ * values.n_filled
+            mostly_read = values.n_read > 0 and values.n_read >= min_read * values.n_filled
+            if mostly_read and values.n_read < (needed := min(min_read, MIN_ANSWERED)) * values.n:
+                raise DataError(
+                    f"{self.table.source}: {at} holds a verdict in {values.n_read:,} of {values.n:,} rows, expected at "
+                    f"least {needed:.0%}: the judge failed on nearly every case, and of the others a rate would say "
+                    f"nothing. Found: {values.describe()}. Name another column, or measure all the same with "
+                    "--min-read 0."
+                )
             if mostly_read and not values.looks_like_scores and not values.holds_other_names:
                 continue
             others = [] if values.n_read else label_columns(self.table, self.scale, set(self.reader.columns.values()))
@@ -221,8 +350,41 @@ class Answers:
             raise DataError(
                 f"{self.table.source}: {values.n_read:,} of {values.n_filled:,} values in {at} are a label "
                 f"({_labels(self.scale)}): too few, or only some of the scale, to count the others as wrong. Found: "
-                f"{values.describe()}. {values.proposal(path)}.{hint}"
+                f"{values.describe()}. {values.proposal(path)}.{hint}{_all_the_same(values, min_read)}"
             )
+
+
+def label_of(judgement: Judgement) -> str | None:
+    """The label of a judgement, None of one without."""
+    return judgement.label if isinstance(judgement, Verdict) else None
+
+
+def joined(answers: Sequence[Judgement]) -> Judgement:
+    """One verdict of several on a case: what most of those that could be read say; `Unparsed` where they tie.
+
+    Its confidence is the mean of those who say so, its score the mean of all.
+    """
+    if len(answers) == 1:
+        return answers[0]
+    verdicts = [one for one in answers if isinstance(one, Verdict)]
+    votes = Counter(one.label for one in verdicts).most_common(2)
+    if not votes:
+        return answers[0]
+    case_id = answers[0].case_id
+    if len(votes) == 2 and votes[0][1] == votes[1][1]:
+        return Unparsed(case_id, "", "its verdicts on the case tie", kind="tied")
+    label = votes[0][0]
+    stated = [one.confidence for one in verdicts if one.label == label and one.confidence is not None]
+    scores = [one.score for one in verdicts if one.score is not None]
+    confidence, score = (sum(found) / len(found) if found else None for found in (stated, scores))
+    return Verdict(case_id, label, confidence, score=score)
+
+
+def _all_the_same(values: Values, min_read: float) -> str:
+    """The option that counts what is unread as wrong, where that can be meant: not of scores or of other names."""
+    if not values.n_read or values.looks_like_scores or values.holds_other_names:
+        return ""
+    return f" To count the others as wrong: --min-read {values.n_read / values.n_filled:.2g}."
 
 
 def _is_short(value: object) -> bool:

@@ -28,12 +28,16 @@ from medjudge.data.columns import (
     repeated_texts,
     settle_columns,
 )
+from medjudge.data.rater_cells import with_rating
 from medjudge.data.sources import plain
-from medjudge.data.verdict_cells import N_SHOWN, ROLE, Answers, Facts, Reader
+from medjudge.data.verdict_cells import MIN_READ, N_SHOWN, ROLE, Answers, Facts, Reader
+from medjudge.data.verdict_formats.layout import NO_VERDICT, meanings
 from medjudge.errors import ConfigError, DataError
 from medjudge.records import Case, Judgement
 
-GOLD_FIELDS = ("id", "gold", "generator", "group")
+GOLD_FIELDS = ("id", "gold", "generator", "group", "rater", "adjudicated")
+OF_CASES = ("gold", "generator", "group", "rater", "adjudicated")
+"""Fields that people add to files of other programs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,8 @@ class Reading:
     """What stands for certainty (1, or 100 for per cent)."""
     ids_needed: bool = True
     """Whether every row needs an id; else row numbers stand for ids where no column has them."""
+    min_read: float = MIN_READ
+    """Share of a judge's filled cells that must be labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,8 @@ class VerdictFile:
     """Whether groups are repeated texts, not a column that names them."""
     read_as: tuple[str, ...] = ()
     """What was taken for what, with the values found, as sentences."""
+    repeats: Mapping[str, Mapping[str, tuple[str | None, ...]]] = field(default_factory=dict)
+    """Judge -> case -> its labels where it has several verdicts on one case (None: no verdict)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,40 +104,48 @@ def read_verdicts(
     reading: Reading | None = None,
     *,
     judge: str = "judge",
+    is_named: bool = False,
     gold: Scale | None = None,
 ) -> VerdictFile:
     """Verdicts of one or several judges.
 
-    judge: the name where no column holds one. gold: the scale of the experts' column, where it is another.
+    judge: the name where no column holds one, and that of the only judge where is_named. gold: the scale of the
+    experts' column, where it is another. Several verdicts of one judge on one case are joined: what most say.
     Raises DataError for a file or columns that cannot be used, verdicts of which hardly any is a label, an expert label
     off the scale, a confidence out of range, or two verdicts of one judge on one case.
     """
     reading = reading or Reading()
     table = source if isinstance(source, Table) else load_table(source)
     columns, notes = _verdict_columns(table, scale, reading)
-    reader = Reader(table, columns, gold or scale, reading.confidence_max)
+    scale, gold = _as_meant(scale, table), _as_meant(gold or scale, table)
+    if is_named and table.format and "judge" in columns and len(_texts(table, columns["judge"])) < 2:
+        del columns["judge"]
+    reader = Reader(table, columns, gold, reading.confidence_max)
     ids = _ids(table, reader, "--map")
     groups = Groups()
     if "group" not in columns and reading.columns.get("group") != "":
         groups = repeated_texts(table, ids, {*columns.values(), *reading.judges.values()}, reading.group_fields)
     judges = dict(reading.judges) or {judge: columns["label"]}
-    answers = Answers(table, scale, reader)
+    answers = Answers(table, scale, reader, tuple(judges.values()))
     facts: dict[str, Facts] = {}
     for at, (row, case_id) in enumerate(zip(table.rows, ids, strict=True)):
-        for name, path in judges.items():
+        for name, path in judges.items() if NO_VERDICT not in row.values else ():
             answers.add(row, case_id, (reader.text(row, "judge") if "judge" in columns else "") or name, path)
         now = reader.facts(row, reading.inputs)
         now = replace(now, group=groups.keys[at]) if groups.keys else now
-        facts[case_id] = merged(case_id, facts.get(case_id), now, row.place)
+        before = facts.get(case_id)
+        joined = with_rating if "rater" in columns and before is not None else merged
+        facts[case_id] = joined(case_id, before, now, row.place)  # type: ignore[arg-type]
     reader.check_gold()
-    answers.check(judges)
+    answers.check(judges, reading.min_read)
+    judgements = answers.joined()
     _check_failures(table, reader, judges, reading)
     own_name = None if "judge" in columns or reading.judges else judge
     first = _columns_line(table, columns, groups, own_name, reading.judges)
     by_judge = [f"Verdicts of {who}: {values.describe()}." for who, values in answers.values.items()]
     truth = [f"Expert labels: {reader.gold_values.describe()}."] if "gold" in columns else []
     return VerdictFile(
-        {who: list(judgements.values()) for who, judgements in answers.judgements.items()},
+        {who: list(by_case.values()) for who, by_case in judgements.items()},
         facts,
         answers.completions,
         columns,
@@ -139,14 +155,15 @@ def read_verdicts(
         is_own(table) and ROLE not in table.present,
         bool(groups.keys),
         (
+            *table.notes,
             first,
             *by_judge[:N_SHOWN],
             *truth,
-            *table.notes,
             *notes,
             *groups.notes,
             *chosen_by(table, columns, reading.judges),
         ),
+        answers.repeats(),
     )
 
 
@@ -157,15 +174,26 @@ def read_gold(
     columns: Mapping[str, str] | None = None,
     inputs: Sequence[str] = (),
     group_fields: Sequence[str] = (),
+    ids: Sequence[str] = (),
 ) -> GoldFile:
     """Expert labels by case id. Cells without a label are cases that no expert rated.
 
-    columns: field of `GOLD_FIELDS` or of `inputs` -> path. inputs: fields of the task that are kept where the file has
-    them; group_fields: those of them that make a group where no column names one. Raises as `read_verdicts`.
+    ids: what the files of verdicts call the case, for a file that has neither of the usual names. columns: field of
+    `GOLD_FIELDS` or of `inputs` -> path. inputs: fields of the task that are kept where the file has them;
+    group_fields: those of them that make a group where no column names one. Raises as `read_verdicts`.
     """
     table = source if isinstance(source, Table) else load_table(source)
     known = {name: FIELDS[name] for name in GOLD_FIELDS} | {name: (name,) for name in inputs}
+    known["rater"] = ("rater",)  # in a file of verdicts it may name the judge, here it cannot
+    known["id"] = (*FIELDS["id"], *ids)
     mapped = columns or {}
+    if table.format:
+        kept = {name: path for name, path in table.columns.items() if name in GOLD_FIELDS and path}
+        # Verdicts in the file that is named as the experts' are the experts'.
+        if "gold" not in kept and table.columns.get("label"):
+            kept["gold"] = table.columns["label"]
+        mapped = {**kept, **{name: table.same.get(path, path) for name, path in mapped.items()}}
+    scale = _as_meant(scale, table)
     settled = settle_columns(table, known, mapped, "--gold-map")
     for needed in ("id", "gold"):
         if needed not in settled:
@@ -179,12 +207,19 @@ def read_gold(
         groups = repeated_texts(table, ids, own, fields)
     facts: dict[str, Facts] = {}
     for at, (row, case_id) in enumerate(zip(table.rows, ids, strict=True)):
-        if case_id in facts:
-            raise DataError(
-                f"{row.place}: case {shown_id(case_id)} occurs twice, expected one row per case. Remove one of the "
-                "rows, or, if several columns together name a case, join them: --gold-map id=COLUMN+COLUMN."
-            )
+        # A log has a row for each of several judges, and the experts' label in each of them.
+        if case_id in facts and table.format and "rater" not in settled:
+            facts[case_id] = merged(case_id, facts[case_id], reader.facts(row, inputs), row.place)
+            continue
         now = reader.facts(row, inputs)
+        if case_id in facts:
+            if "rater" not in settled:
+                raise DataError(
+                    f"{row.place}: case {shown_id(case_id)} occurs twice, expected one row per case. If several "
+                    "experts rated it, name the column that names them: --gold-map rater=COLUMN. Else remove one of "
+                    "the rows, or, if several columns together name a case, join them: --gold-map id=COLUMN+COLUMN."
+                )
+            now = with_rating(case_id, facts[case_id], now, row.place)
         facts[case_id] = replace(now, group=groups.keys[at]) if groups.keys else now
     reader.check_gold()
     first = _columns_line(table, {k: v for k, v in settled.items() if k in GOLD_FIELDS}, groups, None, {}, gold=True)
@@ -199,7 +234,7 @@ def merged(case_id: str, before: Facts | None, now: Facts, place: str) -> Facts:
         return now
     if before == now:
         return before
-    for name in ("gold", "generator", "group"):
+    for name in ("gold", "generator", "group", "ratings", "adjudicated"):
         old, new = getattr(before, name), getattr(now, name)
         if old and new and old != new:
             raise DataError(
@@ -212,6 +247,9 @@ def merged(case_id: str, before: Facts | None, now: Facts, place: str) -> Facts:
         before.group or now.group,
         before.inputs or now.inputs,
         before.parts or now.parts,
+        before.ratings or now.ratings,
+        before.adjudicated or now.adjudicated,
+        before.numbers or now.numbers,
     )
 
 
@@ -247,6 +285,10 @@ def _respelt(file: VerdictFile, new: Mapping[str, str]) -> VerdictFile:
         },
         facts={new.get(case_id, case_id): facts for case_id, facts in file.facts.items()},
         completions={(who, new.get(case_id, case_id)): text for (who, case_id), text in file.completions.items()},
+        repeats={
+            who: {new.get(case_id, case_id): labels for case_id, labels in by_case.items()}
+            for who, by_case in file.repeats.items()
+        },
     )
 
 
@@ -259,6 +301,7 @@ def to_cases(facts: Mapping[str, Facts]) -> list[Case]:
             gold=known.gold,
             group=known.group,
             slices={**known.parts, **({"generator": known.generator} if known.generator else {})},
+            ratings=known.ratings,
         )
         for case_id, known in facts.items()
     ]
@@ -280,7 +323,7 @@ def judge_name(path: str) -> str:
 
 def _verdict_columns(table: Table, scale: Scale, reading: Reading) -> tuple[dict[str, str], list[str]]:
     """Field -> path of a file of verdicts, and what is to be said of it."""
-    mapped = dict(reading.columns)
+    mapped = table.means(reading.columns)
     if reading.judges:
         for name in OF_ONE_JUDGE:
             if mapped.get(name):
@@ -289,7 +332,9 @@ def _verdict_columns(table: Table, scale: Scale, reading: Reading) -> tuple[dict
                     f"of {name!r} cannot be of them all. Leave it out, or score one column with --map label=COLUMN."
                 )
             mapped[name] = ""
-    settled = settle_columns(table, FIELDS, mapped)
+    # Of another program's file the columns are known, and names are looked for only where it has none of its own.
+    names = FIELDS if not table.format else {name: FIELDS[name] if name in OF_CASES else () for name in FIELDS}
+    settled = settle_columns(table, names, mapped)
     if reading.judges:
         by_column = {f"the verdicts of {who}": path for who, path in reading.judges.items()}
         fields = {name: path for name, path in settled.items() if path}
@@ -299,13 +344,24 @@ def _verdict_columns(table: Table, scale: Scale, reading: Reading) -> tuple[dict
     if "id" not in settled and reading.ids_needed:
         raise no_column(table, "id", settled)
     notes: list[str] = []
-    if MODEL in table.present and not {MODEL} & set(settled.values()) and "judge" not in settled:
+    if not table.format and MODEL in table.present and not {MODEL} & set(settled.values()) and "judge" not in settled:
         open_ = "judge" not in mapped and not reading.judges
         stands_for, note = model_field(table, settled, judge_open=open_)
         if stands_for is None or stands_for not in reading.columns:
             notes += [note] if note else []
             settled |= {stands_for: MODEL} if stands_for is not None else {}
     return settled, notes
+
+
+def _as_meant(scale: Scale, table: Table) -> Scale:
+    """The scale with what the program that wrote a file writes for its labels; what was said by hand comes first."""
+    words = {value.casefold() for value in scale.aliases}
+    meant = {word: label for word, label in meanings(table.meaning, scale.labels).items() if word not in words}
+    return replace(scale, aliases={**meant, **scale.aliases}) if meant else scale
+
+
+def _texts(table: Table, path: str) -> set[str]:
+    return {plain(row.values.get(path)) for row in table.rows} - {""}
 
 
 def _ids(table: Table, reader: Reader, option: str) -> list[str]:
@@ -341,8 +397,10 @@ def _selects(table: Table, name: str) -> bool:
 
 def _check_failures(table: Table, reader: Reader, judges: Mapping[str, str], reading: Reading) -> None:
     """Raises DataError where rows say that a judge failed, hold a verdict all the same, and no option decides."""
-    if "error" in reading.columns or not any(
-        isinstance(value, dict | list) for row in table.rows[:N_SHOWN] for value in row.values.values()
+    if (
+        table.format
+        or "error" in reading.columns
+        or not any(isinstance(value, dict | list) for row in table.rows[:N_SHOWN] for value in row.values.values())
     ):
         return
     filled = [any(plain(reader.at(row, path)) for path in judges.values()) for row in table.rows]

@@ -6,7 +6,7 @@ of earlier versions, which lack the later fields, are read; a row that is damage
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -43,7 +43,12 @@ class VerdictRow:
     stopped: bool | None = None
     label_probabilities: Mapping[str, float] | None = None
     label_mass: float | None = None
-    """Probability that the answer is one of the labels, in [0, 1]."""
+    """Probability that the answer is one of the labels, in [0, 1]; as far as an endpoint told it."""
+    label_mass_most: float | None = None
+    """The most that `label_mass` can be; None, and then absent from the file, where every label was told."""
+    labels_bounded: Sequence[str] | None = None
+    """Labels that an endpoint did not tell: the most that they can be stands in `label_probabilities`. Absent likewise.
+    """
     n_words_cut: int | None = None
     """Words that the prompt lost so that it fits; None where it is not known."""
     slices: Mapping[str, str] = field(default_factory=dict)
@@ -51,6 +56,16 @@ class VerdictRow:
     """Before calibration; None, and then absent from the file, where no calibrator was used."""
     reasoning: Mapping[str, float | int | bool | None] | None = None
     """What was measured of the reasoning; None, and then absent from the file, where it was not measured."""
+
+    score: float | None = None
+    """The number that a threshold made the label of; None, and then absent from the file, where there was none."""
+
+    ratings: Mapping[str, str] | None = None
+    """Rater -> label, of which `gold` is made; None, and then absent from the file, where one label was given."""
+
+    n_neutralised: int | None = None
+    """Pieces of the case's texts that the prompt showed broken (`task.guard`); None, and then absent from the file,
+    where none was."""
 
     @classmethod
     def of(
@@ -83,8 +98,12 @@ class VerdictRow:
             stopped=completion.stopped if completion else None,
             label_probabilities=dict(scores.probabilities) if scores else None,
             label_mass=scores.mass if scores else None,
+            label_mass_most=scores.mass_most if scores else None,
+            labels_bounded=list(scores.bounded) or None if scores else None,
             n_words_cut=answer.n_words_cut if answer else None,
             slices=dict(case.slices),
+            score=verdict.score if verdict else None,
+            ratings=dict(case.ratings) or None,
         )
 
     def judgement(self) -> Judgement:
@@ -148,7 +167,18 @@ def _maps_to(check: Callable[[object], bool]) -> Callable[[object], bool]:
 
 
 _REQUIRED = ("model", "case_id", "gold", "label", "confidence", "unparsed_reason")
-_ONLY_WHERE_KNOWN = frozenset({"role", "confidence_as_stated", "reasoning"})
+_ONLY_WHERE_KNOWN = frozenset(
+    {
+        "role",
+        "confidence_as_stated",
+        "reasoning",
+        "score",
+        "ratings",
+        "n_neutralised",
+        "label_mass_most",
+        "labels_bounded",
+    }
+)
 _TEXT, _TEXT_OR_NULL = (_is(str), "a text"), (_or_none(_is(str)), "a text or null")
 _NUMBER_OR_NULL = (_or_none(_is_number), "a number or null")
 _COUNT_OR_NULL = (_or_none(_is(int)), "a whole number or null")
@@ -168,7 +198,15 @@ _CHECKS: dict[str, tuple[Callable[[object], bool], str]] = {
     "stopped": (_or_none(_is(bool)), "true, false or null"),
     "label_probabilities": (_or_none(_maps_to(_is_number)), "an object of numbers or null"),
     "label_mass": _NUMBER_OR_NULL,
+    "label_mass_most": _NUMBER_OR_NULL,
+    "labels_bounded": (
+        lambda value: value is None or (isinstance(value, list) and all(isinstance(one, str) for one in value)),
+        "a list of texts or null",
+    ),
     "n_words_cut": _COUNT_OR_NULL,
+    "n_neutralised": _COUNT_OR_NULL,
+    "score": _NUMBER_OR_NULL,
+    "ratings": (_or_none(_maps_to(_is(str))), "an object of texts or null"),
     "slices": (_maps_to(_is(str)), "an object of texts"),
     "confidence_as_stated": _NUMBER_OR_NULL,
     "reasoning": (

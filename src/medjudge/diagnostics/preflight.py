@@ -42,6 +42,7 @@ from medjudge.records import Case, Verdict
 from medjudge.rewards.composition import RewardPlan
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.encoding import encode_all, read_rollout
+from medjudge.tasks.guard import SIGN
 from medjudge.tasks.tokenizers import stop_token_ids
 
 
@@ -76,6 +77,8 @@ class Preflight:
     n_words_cut: int = 0
     n_snippets_cut: int = 0
     """Snippets of evidence that prompts do not show; their words are in `n_words_cut`."""
+    n_prompts_neutralised: int = 0
+    """Prompts with texts that looked like a part of the prompt and are shown broken (`task.guard`)."""
     pass_rates: Mapping[str, float] = field(default_factory=dict)
     """Case id -> share of the policy's completions that were right."""
     seconds: float = 0.0
@@ -89,6 +92,16 @@ class Preflight:
         return (
             f"{self.n_prompts_cut:,} of {self.n_cases:,} training prompts are shortened to {max_prompt_tokens:,} "
             f"tokens (`task.max_prompt_tokens`): {self.n_words_cut:,} words are not shown"
+        )
+
+    @property
+    def neutralised_line(self) -> str | None:
+        """How many training prompts the guard changed, in one line; None where it changed none."""
+        if not self.n_prompts_neutralised:
+            return None
+        return (
+            f"{self.n_prompts_neutralised:,} of {self.n_cases:,} training prompts hold texts that look like a part of "
+            f"the prompt: they are shown broken by {SIGN} (`task.guard`)"
         )
 
     @property
@@ -223,6 +236,7 @@ def _of_answers(
         n_prompts_cut=sum(answer.encoded.n_words_cut > 0 for answer in answers),
         n_words_cut=sum(answer.encoded.n_words_cut for answer in answers),
         n_snippets_cut=sum(answer.encoded.n_snippets_cut for answer in answers),
+        n_prompts_neutralised=sum(answer.encoded.n_neutralised > 0 for answer in answers),
         checks=checks,
     )
 

@@ -24,15 +24,14 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from medjudge.errors import ConfigError, EndpointError
 from medjudge.inference.replies import Reply, ReplyCache, Usage, default_cache, open_cache
-from medjudge.inference.server_words import known_code, known_count, known_name, known_parameter, wait_words
+from medjudge.inference.server_replies import read_reply
+from medjudge.inference.server_words import known_code, known_parameter, wait_words
 from medjudge.records import Message
-from medjudge.settings.base import ANSWER_SETTINGS, EndpointSettings
+from medjudge.settings.base import ANSWER_SETTINGS, LABEL_SETTINGS, EndpointSettings
 from medjudge.settings.endpoint import Endpoint
-from medjudge.tasks.text import printable
 
 KEY_VERSION = 1
 """Raised when the meaning of a cache key changes, so that old answers are not taken for new ones."""
@@ -44,6 +43,8 @@ CHARACTERS_PER_TOKEN = 4
 
 _REFUSAL_CODES = frozenset({"content_filter", "content_policy_violation"})
 _PARAMETER_CODES = frozenset({"unsupported_parameter", "unsupported_value", "unknown_parameter"})
+_REFUSED_REQUEST = frozenset({400, 422, 500, 501})
+"""What servers answer to a request that they do not understand."""
 _CLIENT_LOGGERS = ("openai", "httpx", "httpx2", "httpcore", "httpcore2")
 """Loggers of the client and of what it stands on: at lower levels they hold requests, answers and headers."""
 _T = TypeVar("_T")
@@ -90,6 +91,8 @@ class EndpointClient:
         self._pacer = _Pacer(settings.requests_per_minute, settings.tokens_per_minute)
         self._cache_path = settings.cache or default_cache()
         self._counted: set[str] = set()
+        self.labels_by: str | None = None
+        """How labels are scored (`inference.endpoint_labels`), once they are."""
 
     def ask(
         self,
@@ -98,11 +101,16 @@ class EndpointClient:
         max_tokens: int,
         sample: int = 0,
         temperature: float | None = None,
+        fields: Mapping[str, Any] | None = None,
+        reasons: bool = True,
+        is_probe: bool = False,
     ) -> list[Reply | Failure]:
         """One answer per prompt, in the order of the prompts; equal prompts are asked once. Notebooks may call it too.
 
         sample: numbers independent answers to the same prompts; each has a seed and a place in the cache of its own.
-        temperature: takes the place of the settings', unless they send none.
+        temperature: takes the place of the settings', unless they send none. fields: further ones of the request, such
+        as `logprobs`. reasons: whether `reasoning_tokens` are added to `max_tokens`. is_probe: a server that refuses
+        the request gives a `Failure` that is not counted: it was asked what it can do.
         Raises EndpointError if the endpoint cannot be reached at all, refuses key, model or parameters, or more calls
         fail after all retries than the settings allow. What was answered until then is on disk and is not asked for
         again.
@@ -110,20 +118,25 @@ class EndpointClient:
         keys, bodies = [], {}
         for messages in prompts:
             body = self._body(messages, max_tokens, sample, temperature)
+            if not reasons:
+                body["limit"] = max_tokens
+            body["extra_body"] |= fields or {}
             key = self._key(body, sample)
             keys.append(key)
             bodies[key] = body
-        answers = _run(self._ask_all(bodies, Counter(keys)))
+        answers = _run(self._ask_all(bodies, Counter(keys), is_probe=is_probe))
         return [answers[key] for key in keys]
 
     def record(self) -> dict[str, Any]:
         """What can be said of a model that lies elsewhere: names, dates, parameters. No weights are hashed."""
-        settings = self.settings.model_dump(mode="json", include=set(ANSWER_SETTINGS))
+        sent = ANSWER_SETTINGS - (LABEL_SETTINGS if self.labels_by is None else frozenset())
+        settings = self.settings.model_dump(mode="json", include=set(sent))
         return {
             "kind": "endpoint",
             "model": self.endpoint.model,
             "url": self.endpoint.url,
             "parameters": settings,
+            **({} if self.labels_by is None else {"labels_by": self.labels_by}),
             "answered_by": dict(self.usage.models.most_common()),
             "first_asked_at": self.usage.first_asked_at,
             "last_asked_at": self.usage.last_asked_at,
@@ -152,13 +165,12 @@ class EndpointClient:
     def _limit_key(self) -> str:
         if self.settings.limit_key != "auto":
             return self.settings.limit_key
-        host = urlsplit(self.endpoint.url).hostname or ""
-        return "max_completion_tokens" if host.endswith(("openai.com", "openai.azure.com")) else "max_tokens"
+        return "max_completion_tokens" if self.endpoint.is_openai else "max_tokens"
 
     # --- many requests ------------------------------------------------------------------------------------------------
 
     async def _ask_all(
-        self, bodies: Mapping[str, dict[str, Any]], times: Mapping[str, int]
+        self, bodies: Mapping[str, dict[str, Any]], times: Mapping[str, int], *, is_probe: bool
     ) -> dict[str, Reply | Failure]:
         with open_cache(self._cache_path) as cache:
             known = cache.get(bodies)
@@ -170,7 +182,7 @@ class EndpointClient:
             if not todo:
                 return answers
             async with self._open_api() as api:
-                batch = _Batch(api, cache, n_expected=self.usage.n_prompts + len(todo))
+                batch = _Batch(api, cache, n_expected=self.usage.n_prompts + len(todo), is_probe=is_probe)
                 queue = iter(todo)
 
                 async def work() -> None:
@@ -219,6 +231,8 @@ class EndpointClient:
                 batch.cache.put(key, outcome)
                 self._count(key, outcome, from_cache=False)
                 return outcome
+            if batch.is_probe and outcome.refused:
+                return Failure(outcome.reason)
             if outcome.fatal is not None:
                 batch.give_up(outcome.fatal)
             if batch.stop.is_set():
@@ -262,7 +276,7 @@ class EndpointClient:
             return _Trouble(f"connection failed ({type(error).__name__})", retry=True, unreachable=True)
         except Exception as error:  # whatever a library raises over an odd body; its text may quote that body
             return _Trouble(f"the answer cannot be read ({type(error).__name__})", retry=True)
-        reply = _read_reply(response, body, self._api_key, asked_at, time.monotonic() - started)
+        reply = read_reply(response, body, self._api_key, asked_at, time.monotonic() - started)
         if isinstance(reply, Reply):
             self._pacer.correct(estimate, (reply.n_prompt_tokens or 0) + (reply.n_completion_tokens or 0))
             return reply
@@ -277,15 +291,16 @@ class EndpointClient:
         if code in _REFUSAL_CODES:
             return Reply("", "refusal", None, None, round(latency_s, 3), asked_at, self.endpoint.model)
         if (fatal := self._fatal(status, code, parameter)) is not None:
-            return _Trouble(reason, fatal=f"{self._name()} {fatal[0]} ({reason}). {fatal[1]}")
+            words = f"{self.name} {fatal[0]} ({reason}). {fatal[1]}"
+            return _Trouble(reason, fatal=words, refused=status in _REFUSED_REQUEST)
         if status not in (408, 409, 425, 429) and status < 500:
-            return _Trouble(reason)
+            return _Trouble(reason, refused=status in _REFUSED_REQUEST)
         asked_s = _retry_after_s(error.response.headers)
         if asked_s is not None and asked_s > self.settings.max_retry_after_s:
             return _Trouble(f"{reason}, and the server asks for a wait of {wait_words(asked_s)}")
         if asked_s is not None:
             self._pacer.pause(asked_s)
-        return _Trouble(reason, retry=True)
+        return _Trouble(reason, retry=True, refused=status in _REFUSED_REQUEST)
 
     def _fatal(self, status: int, code: str | None, parameter: str | None) -> tuple[str, str] | None:
         """(what the server says, what to do) where every other call must fail in the same way."""
@@ -306,7 +321,8 @@ class EndpointClient:
             return (
                 f"refuses the parameter {parameter or '(not named)'}",
                 'Set the endpoint\'s `temperature = "default"` or `seed = "default"` to send none, or change '
-                "`limit_key` or `extra`.",
+                "`limit_key` or `extra`. If it is `logprobs` or `top_logprobs`, lower `top_logprobs`, or take mode "
+                "generate: this model tells no probabilities of labels.",
             )
         return None
 
@@ -333,18 +349,20 @@ class EndpointClient:
         reason = trouble.reason + (f", {n_attempts} attempts" if n_attempts > 1 else "")
         usage.count_failure(reason)
         if trouble.unreachable and not usage.n_answered:
-            batch.give_up(f"cannot reach {self._name()}: {reason}. Is the server up, and is the URL right?")
+            batch.give_up(f"cannot reach {self.name}: {reason}. Is the server up, and is the URL right?")
         elif usage.n_failed > settings.max_failed_share * max(batch.n_expected, FEWEST_COUNTED):
             why = "; ".join(f"{count} x {text}" for text, count in usage.reasons.most_common(3))
             batch.give_up(
-                f"{usage.n_failed:,} of {batch.n_expected:,} calls to {self._name()} failed for good, more than the "
+                f"{usage.n_failed:,} of {batch.n_expected:,} calls to {self.name} failed for good, more than the "
                 f"share of {settings.max_failed_share:g} that `max_failed_share` allows: {why}. The answers that came "
                 "are kept: the same command asks only for the rest. Lower `concurrency`, set `requests_per_minute`, "
                 "or raise `timeout_s` or `max_retries`."
             )
         return Failure(reason)
 
-    def _name(self) -> str:
+    @property
+    def name(self) -> str:
+        """Model and host, for people."""
         return f"{self.endpoint.model!r} at {self.endpoint.host}"
 
     def _advance(self, n: int) -> None:
@@ -368,6 +386,8 @@ class _Trouble:
     unreachable: bool = False
     fatal: str | None = None
     """A message for the user, where every other call must fail in the same way."""
+    refused: bool = False
+    """The server does not take a request of this form."""
 
 
 @dataclass
@@ -376,6 +396,7 @@ class _Batch:
     cache: ReplyCache
     n_expected: int
     """Prompts of the client's life up to the end of this call."""
+    is_probe: bool = False
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     turnstile: asyncio.Lock = field(default_factory=asyncio.Lock)
     error: EndpointError | None = None
@@ -422,48 +443,7 @@ class _Pacer:
         self._resume_from_s = max(self._resume_from_s, time.monotonic() + seconds)
 
 
-# --- reading answers --------------------------------------------------------------------------------------------------
-
-
-def _read_reply(response: Any, body: Mapping[str, Any], key: str, asked_at: str, latency_s: float) -> Reply | str:
-    """The first choice of a chat completion, or a sentence that says why there is none."""
-    choices = getattr(response, "choices", None)
-    choices = choices if isinstance(choices, list) and choices else [None]
-    message = getattr(choices[0], "message", None)
-    if message is None:
-        return "the server sent no chat completion"
-    refusal, (text, within) = getattr(message, "refusal", None), _parts(getattr(message, "content", None))
-    thought = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None) or within
-    ended = getattr(choices[0], "finish_reason", None)
-    usage = getattr(response, "usage", None)
-    return Reply(
-        text=_text(refusal or text),
-        finish="refusal" if refusal or ended == "content_filter" else "length" if ended == "length" else "stop",
-        n_prompt_tokens=known_count(getattr(usage, "prompt_tokens", None)),
-        n_completion_tokens=known_count(getattr(usage, "completion_tokens", None)),
-        latency_s=round(latency_s, 3),
-        asked_at=asked_at,
-        reported_model=known_name(getattr(response, "model", None), body, key),
-        fingerprint=known_name(getattr(response, "system_fingerprint", None), body, key) or None,
-        thought=_text(thought),
-    )
-
-
-def _parts(content: object) -> tuple[object, str]:
-    """(answer, thought) of a message's content, which some servers send as a list of typed parts."""
-    if not isinstance(content, list):
-        return content, ""
-    texts: dict[str, list[str]] = {"text": [], "thinking": []}
-    for part in content:
-        kind = part.get("type") if isinstance(part, dict) else None
-        if kind in texts:
-            inner, thought = _parts(part.get(kind))
-            texts[kind].append(_text(inner) or thought)
-    return "".join(texts["text"]), "".join(texts["thinking"])
-
-
-def _text(value: object) -> str:
-    return printable(value) if isinstance(value, str) else ""
+# --- what a server's headers and this machine's environment say ------------------------------------------------------
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from medjudge.errors import ConfigError
 from medjudge.inference.endpoint import EndpointClient, Failure
-from medjudge.inference.protocol import LABELS_NEED_A_LOCAL_MODEL
+from medjudge.inference.endpoint_labels import EndpointLabels
 from medjudge.inference.replies import Reply
 from medjudge.records import Case, Completion, LabelScores, Verdict
 from medjudge.tasks.contract import TaskContract
@@ -30,9 +29,13 @@ class EndpointEngine:
         self.client.on_progress = self.on_progress
         return self._ask(contract, cases, sample=0, temperature=None)
 
-    def label_logprobs(self, contract: TaskContract, cases: Sequence[Case]) -> list[LabelScores]:
-        """Raises ConfigError: a chat endpoint tells at most the likeliest tokens, and labels need all of them."""
-        raise ConfigError(LABELS_NEED_A_LOCAL_MODEL.format(names=self.client.endpoint.model))
+    def label_logprobs(self, contract: TaskContract, cases: Sequence[Case]) -> list[LabelScores | Completion]:
+        """How likely each label is, as far as the server tells; the answer itself where it tells nothing of it.
+
+        `client.record()` then says by which way. Raises ConfigError where the contract reasons before its label,
+        EndpointError where the server sends no log-probabilities.
+        """
+        return EndpointLabels(self.client, contract, completion_of).ask(cases, self.on_progress)
 
     def sample(
         self, contract: TaskContract, cases: Sequence[Case], n_per_case: int, *, temperature: float, seed: int
@@ -60,10 +63,10 @@ class EndpointEngine:
         replies = self.client.ask(
             prompts, max_tokens=contract.max_completion_tokens, sample=sample, temperature=temperature
         )
-        return [_completion(reply, contract) for reply in replies]
+        return [completion_of(reply, contract) for reply in replies]
 
 
-def _completion(reply: Reply | Failure, contract: TaskContract) -> Completion:
+def completion_of(reply: Reply | Failure, contract: TaskContract) -> Completion:
     """The reply with its thoughts where the contract has them: in a <think> block, or nowhere.
 
     Whether thoughts come in the text, apart from it or not at all is a setting of the server, not of the judge.

@@ -83,7 +83,7 @@ class LoadedWhenAsked:
         # Nothing asked, nothing loaded: a stored evaluation is read without torch.
         return self.load().generate(contract, cases) if cases else []
 
-    def label_logprobs(self, contract: TaskContract, cases: Sequence[Case]) -> list[LabelScores]:
+    def label_logprobs(self, contract: TaskContract, cases: Sequence[Case]) -> Sequence[LabelScores | Completion]:
         """As `Engine.label_logprobs`."""
         return self.load().label_logprobs(contract, cases) if cases else []
 

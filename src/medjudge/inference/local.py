@@ -7,16 +7,23 @@ gives to one row at a time; models for which `prefix.why_not` has a reason are a
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 
-from medjudge.inference.labels import LabelTree, label_log_probs, label_log_probs_apart, read_cache
-from medjudge.inference.prefix import common_prefix, device_of, why_not
+from medjudge.inference.label_reading import label_scores
+from medjudge.inference.labels import (
+    LabelTree,
+    label_log_probs,
+    label_log_probs_apart,
+    label_log_probs_packed,
+    read_cache,
+)
+from medjudge.inference.prefix import common_prefix, device_of, proven_decoding, why_not
 from medjudge.inference.rollouts import GREEDY, MIN_PREFIX, Limits, Sampling, batches, roll_out
+from medjudge.models.cpu_forward import CpuForward, has_fast_bf16
 from medjudge.models.load import check_context
 from medjudge.records import Case, Completion, LabelScores
 from medjudge.tasks.contract import TaskContract
@@ -35,6 +42,8 @@ class LocalEngine:
     ) -> None:
         """`batch_tokens`: tokens of prompts and completions per batch. `on_progress` is called with cases done."""
         self.model, self.tokenizer = model.eval(), tokenizer
+        # Greedy answers are those of the model's own type: nothing is rounded that was not before.
+        self.forward = fast_pass(model)
         self.batch_tokens = batch_tokens
         self.on_progress = on_progress or (lambda n: None)
 
@@ -69,7 +78,7 @@ class LocalEngine:
         check_context(self.model, longest)
         if why_not(self.model, longest) is None:
             drawn = roll_out(
-                self.model,
+                self.forward or self.model,
                 prompts,
                 n_per_prompt=n_per_case,
                 sampling=sampling,
@@ -121,6 +130,12 @@ class LocalEngine:
         """(prompt numbers, their label log-probabilities) by batch."""
         # Labels share their first tokens: each distinct beginning is computed once per prompt.
         tree = LabelTree.of(ids)
+        if self.forward is not None:
+            lengths = [len(prompt) + tree.n_tokens for prompt in prompts]
+            for batch in batches(lengths, [0] * len(lengths), self.batch_tokens):
+                chosen = [prompts[i] for i in batch]
+                yield batch, label_log_probs_packed(self.forward, chosen, tree, temperature=temperature)
+            return
         if why_not(self.model, max(map(len, prompts)) + len(ids.forced) + _longest(ids)) is not None:
             for i, prompt in enumerate(prompts):
                 yield [i], label_log_probs_apart(self.model, [prompt], tree, temperature=temperature)
@@ -190,6 +205,14 @@ def fit_for_inference(model: Any) -> Any:
     return model if is_fast or needed > memory / 2 else model.float()
 
 
+def fast_pass(model: Any) -> CpuForward | None:
+    """The pass for CPUs in the model's own type, where it is right: no weight is copied."""
+    dtype = next(model.parameters()).dtype
+    if dtype == torch.float16 or (dtype == torch.bfloat16 and not has_fast_bf16()):
+        return None
+    return proven_decoding(model, dtype)
+
+
 def _longest(ids: LabelIds) -> int:
     return max(map(len, ids.labels))
 
@@ -208,19 +231,3 @@ def _generation_settings(sampling: Sampling) -> dict[str, Any]:
             "min_p": sampling.min_p,
         }
     return settings
-
-
-def label_scores(labels: Sequence[str], log_probs: Sequence[float], n_words_cut: int) -> LabelScores:
-    """Probabilities among the labels, and their sum, from the log-probability of each, in the order of `labels`."""
-    # The largest is taken out before exp: a label with log-probability -800 would otherwise underflow, and 0 / 0 is
-    # nan.
-    highest = max(log_probs)
-    weights = [math.exp(value - highest) for value in log_probs]
-    total = sum(weights)
-    return LabelScores(
-        dict(zip(labels, log_probs, strict=True)),
-        {label: weight / total for label, weight in zip(labels, weights, strict=True)},
-        # Rounding may lift a sum of probabilities above 1.
-        min(1.0, total * math.exp(highest)),
-        n_words_cut,
-    )

@@ -23,6 +23,8 @@ from torch.nn import functional
 from transformers import AttentionInterface
 
 from medjudge.errors import ModelError
+from medjudge.models.cpu_forward import CpuForward
+from medjudge.models.cpu_forward import why_not as why_not_covered
 
 ATTENTION = "medjudge_shared"
 """Name under which transformers finds `_attention`."""
@@ -34,6 +36,7 @@ def why_not(model: Any, longest: int) -> str | None:
     Only plain causal attention over the whole row is computed here. What differs from it on long rows alone is looked
     for in the config; anything else (soft caps, sinks, position biases, ...) shows on short rows, which are tried once.
     """
+    model = plain(model)
     longest = max(longest, TRIED_TOKENS)
     config = model.config
     text = config.get_text_config()
@@ -70,17 +73,37 @@ TRIED_TOKENS = 16
 _TRIED: WeakKeyDictionary[Any, str | None] = WeakKeyDictionary()
 
 
+def plain(model: Any) -> Any:
+    """The model of transformers or PEFT behind the pass for CPUs."""
+    return model.model if isinstance(model, CpuForward) else model
+
+
+def proven_decoding(model: Any, dtype: torch.dtype) -> CpuForward | None:
+    """The pass for CPUs, where it covers this model and a few short rows come out as by the model's own; else None."""
+    if why_not_covered(model) is not None:
+        return None
+    forward = CpuForward(model, dtype)
+    if model not in _PROVEN:
+        _PROVEN[model] = _disproof(forward) is None
+    return forward if _PROVEN[model] else None
+
+
+_PROVEN: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+"""Whether decoding by the pass for CPUs came out right. Not the pass itself, which would keep its model alive."""
+
+
 @torch.no_grad()
 def _disproof(model: Any) -> str | None:
     """Why a few short rows come out otherwise than by the model's own attention, or None if they do not."""
-    n_vocabulary = model.get_input_embeddings().weight.shape[0]
+    whole = plain(model)
+    n_vocabulary = whole.get_input_embeddings().weight.shape[0]
     ids = [(7 * i + 3) % n_vocabulary for i in range(14)]
     prompts = [ids[:7], ids[:5] + ids[9:]]
     # Two prompts of different lengths with a common beginning, continued by one row and by two: padding, prefix and
     # grid all take part.
     slots, new = [0, 1, 1], torch.tensor([ids[7:9], ids[:2], ids[2:4]], device=device_of(model))
-    was_training = model.training
-    model.eval()
+    was_training = whole.training
+    whole.eval()
     try:
         read = read_prompts(model, prompts, read_prefix(model, ids[:5]))
         positions = torch.tensor([[len(prompts[slot]), len(prompts[slot]) + 1] for slot in slots], device=new.device)
@@ -90,12 +113,13 @@ def _disproof(model: Any) -> str | None:
             torch.cat([torch.tensor(prompts[slot], device=new.device), row])
             for slot, row in zip(slots, new, strict=True)
         ]
-        theirs = torch.stack([model(input_ids=row[None], use_cache=False).logits[0, -2:] for row in rows], dim=1)
+        theirs = torch.stack([whole(input_ids=row[None], use_cache=False).logits[0, -2:] for row in rows], dim=1)
     except Exception as error:  # of any library: the model's own attention is used instead
         return f"its layers do not take shared attention ({type(error).__name__})"
     finally:
-        model.train(was_training)
-    return disagreement(ours, theirs, is_exact=theirs.dtype == torch.float32)
+        whole.train(was_training)
+    is_exact = theirs.dtype == getattr(model, "dtype", torch.float32) == torch.float32
+    return disagreement(ours, theirs, is_exact=is_exact)
 
 
 def disagreement(ours: Tensor, theirs: Tensor, *, is_exact: bool) -> str | None:
@@ -423,6 +447,19 @@ def forward(
     """
     if positions is None:
         positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+    if isinstance(model, CpuForward):
+        logits: Tensor = model.decode(ids, positions, shared_kv, logits_to_keep)
+    else:
+        logits = _by_transformers(model, ids, positions, shared_kv, logits_to_keep)
+    if isinstance(shared_kv, Continuation):
+        # After the pass, not in a layer: every layer of one pass has to see the same count.
+        shared_kv.n_own += ids.shape[1]
+    return logits
+
+
+def _by_transformers(
+    model: Any, ids: Tensor, positions: Tensor, shared_kv: Prefill | Continuation, logits_to_keep: int
+) -> Tensor:
     with attention_of(model, ATTENTION):
         logits: Tensor = model(
             input_ids=ids,
@@ -432,13 +469,10 @@ def forward(
             logits_to_keep=logits_to_keep,
             shared_kv=shared_kv,
         ).logits
-    if isinstance(shared_kv, Continuation):
-        # After the pass, not in a layer: every layer of one pass has to see the same count.
-        shared_kv.n_own += ids.shape[1]
     return logits
 
 
 def device_of(model: Any) -> torch.device:
     """Where the model's embeddings lie."""
-    device: torch.device = model.get_input_embeddings().weight.device
+    device: torch.device = plain(model).get_input_embeddings().weight.device
     return device

@@ -8,11 +8,6 @@ from typing import Protocol
 from medjudge.records import Case, Completion, LabelScores
 from medjudge.tasks.contract import TaskContract
 
-LABELS_NEED_A_LOCAL_MODEL = (
-    "`evaluate.mode` is labels, but an endpoint ({names}) gives no probabilities of labels: expected local models. "
-    "Set the mode to generate."
-)
-
 
 class Engine(Protocol):
     """One model that is asked. Answers come in the order of the cases, one by one as if each were asked alone."""
@@ -23,8 +18,8 @@ class Engine(Protocol):
     def generate(self, contract: TaskContract, cases: Sequence[Case]) -> list[Completion]:
         """The likeliest completion of each case, token by token."""
 
-    def label_logprobs(self, contract: TaskContract, cases: Sequence[Case]) -> list[LabelScores]:
-        """How likely each label of the contract is as the answer.
+    def label_logprobs(self, contract: TaskContract, cases: Sequence[Case]) -> Sequence[LabelScores | Completion]:
+        """How likely each label of the contract is as the answer; where an endpoint does not tell, its answer.
 
         Raises ConfigError where the contract reasons before its label, or the engine gives no probabilities.
         """

@@ -12,12 +12,13 @@ import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from medjudge.errors import RunError
 from medjudge.files import PRIVATE_FILE, make_folder
+from medjudge.inference.token_probs import TokenProbs, probs_from_json, probs_to_json
 from medjudge.settings.base import EndpointSettings
 from medjudge.tasks.thoughts import split_thoughts
 
@@ -44,6 +45,11 @@ class Reply:
     """The server's `system_fingerprint`: where it changes, a seed no longer promises the same answer."""
     thought: str = ""
     """Reasoning that the server sent apart from the answer."""
+    generated: tuple[TokenProbs, ...] | None = None
+    """Log-probabilities at each token that the model wrote; None where the server sent none."""
+    scored: TokenProbs | None = None
+    """Those of the answer that the request itself held, token by token, and of the token that ends it; None where the
+    server scored none. Nothing of the prompt before it is kept."""
 
 
 def default_cache() -> Path:
@@ -75,14 +81,27 @@ class ReplyCache:
     def put(self, key: str, reply: Reply) -> None:
         """Keeps a reply, on disk when this returns. A key that has one keeps the first."""
         with _readable(self._path):
-            text = json.dumps(asdict(reply), ensure_ascii=False)
+            text = json.dumps(_reply_tree(reply), ensure_ascii=False)
             # The first reply stays: results that were made from it have to come out the same from the cache.
             self._db.execute("INSERT OR IGNORE INTO replies (key, reply) VALUES (?, ?)", (key, text))
 
 
+def _reply_tree(reply: Reply) -> dict[str, Any]:
+    """As JSON. Tokens are bytes, which JSON has none of."""
+    tree = asdict(replace(reply, generated=None, scored=None))
+    tree["generated"] = None if reply.generated is None else [probs_to_json(one) for one in reply.generated]
+    return {**tree, "scored": None if reply.scored is None else probs_to_json(reply.scored)}
+
+
 def _reply_from(tree: Any) -> Reply:
     """Raises TypeError or ValueError for anything but what `put` wrote."""
-    reply = Reply(**tree)
+    tree = dict(tree)
+    generated, scored = tree.pop("generated", None), tree.pop("scored", None)
+    reply = Reply(
+        **tree,
+        generated=None if generated is None else tuple(probs_from_json(one) for one in generated),
+        scored=None if scored is None else probs_from_json(scored),
+    )
     texts = (reply.text, reply.asked_at, reply.reported_model, reply.thought, reply.fingerprint or "")
     counts = (reply.n_prompt_tokens or 0, reply.n_completion_tokens or 0)
     # Checked when read: SQLite would give back whatever another program wrote, and it would stand in results.
@@ -169,7 +188,8 @@ class Usage:
         self.n_answered += 1
         self.n_from_cache += from_cache
         self.n_refused += reply.finish == "refusal"
-        self.n_truncated += reply.finish == "length"
+        # Label requests end after a token or two by design.
+        self.n_truncated += reply.finish == "length" and reply.generated is None and reply.scored is None
         is_inline, is_apart = bool(split_thoughts(reply.text).tag), bool(reply.thought)
         self.n_thoughts_inline += is_inline
         self.n_thoughts_apart += is_apart

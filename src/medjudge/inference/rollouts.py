@@ -29,10 +29,12 @@ from medjudge.inference.prefix import (
     common_prefix,
     device_of,
     forward,
+    plain,
     read_prefix,
     read_prompts,
     why_not,
 )
+from medjudge.models.cpu_forward import CpuForward
 
 MIN_PREFIX = 16
 """Tokens that all prompts must begin with before reading them apart is worth a forward pass."""
@@ -101,6 +103,7 @@ def roll_out(
 ) -> list[list[list[int]]]:
     """Token ids of `n_per_prompt` completions of each prompt, in the order of the prompts. Equal prompts are read once.
 
+    model: of transformers or PEFT, or the pass for CPUs of one.
     rng: a CPU generator; None draws from torch's global one. batch_tokens: tokens held at one time, prompts
     (counted once, with padding) and the completions' room. on_progress is called with the number of prompts done.
     Raises ModelError where `why_not` finds the model unfit; `transformers.generate` serves those.
@@ -120,8 +123,11 @@ def roll_out(
         places.setdefault(tuple(ids), []).append(i)
     distinct = list(places)
     n_prefix = common_prefix(distinct)
-    was_training = model.training
-    model.eval()  # dropout belongs to the gradient, not to the policy that acts
+    whole = plain(model)
+    was_training = whole.training
+    whole.eval()  # dropout belongs to the gradient, not to the policy that acts
+    if isinstance(model, CpuForward):
+        model.prepare_decoding()
     try:
         prefix = read_prefix(model, distinct[0][:n_prefix]) if n_prefix >= MIN_PREFIX else None
         completions: list[list[list[int]]] = [[] for _ in prompts]
@@ -144,7 +150,7 @@ def roll_out(
             if on_progress is not None:
                 on_progress(len(rows))
     finally:
-        model.train(was_training)
+        whole.train(was_training)
     return completions
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from transformers import AutoConfig
 
 from medjudge.errors import ConfigError, ModelError
-from medjudge.inference.local import label_scores
+from medjudge.inference.label_reading import label_scores
 from medjudge.machine import pick_device
 from medjudge.models.lineage import Located
 from medjudge.models.load import check_context, load_tokenizer, pick_dtype

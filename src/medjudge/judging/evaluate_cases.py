@@ -20,22 +20,26 @@ from medjudge.inference.endpoint import CHARACTERS_PER_TOKEN
 from medjudge.inference.replies import thoughts_statement
 from medjudge.judging.answer_store import AnswerStore
 from medjudge.judging.calibrated import apply_to, fit_on, save_calibrator
-from medjudge.judging.judge import Answers, Judge, JudgeSettings, Question, check_mode, judgement_of
+from medjudge.judging.judge import Answers, Judge, JudgeSettings, Question, judgement_of
+from medjudge.judging.label_words import labels_statements
 from medjudge.judging.probing import Probed, Probing, plan_probes, probe_rows, put_to, summarise_probes
 from medjudge.judging.reasoning import Measured, extractor_of, measure_reasoning
 from medjudge.metrics.baselines import Baselines, every_baseline
 from medjudge.metrics.calibrators import Calibrator
+from medjudge.metrics.coverage import guard_sentence
+from medjudge.metrics.preferences import Preferences, preferences
 from medjudge.metrics.reasoning import ReasoningResults, summarise_reasoning
-from medjudge.metrics.result_types import Results
+from medjudge.metrics.result_types import GuardResult, LabelsResult, Results
 from medjudge.metrics.summary import AnalysisOptions, JudgeFacts, TrainingRows, summarise, with_claims
 from medjudge.metrics.wording import counted
-from medjudge.records import Case, Completion, Judgement, Rollout, Verdict
+from medjudge.records import Case, Completion, Judgement, LabelScores, Rollout, Verdict
 from medjudge.rewards.composition import RewardContext
 from medjudge.settings.data import LeakageConfig
 from medjudge.settings.evaluate import EvaluateConfig
 from medjudge.settings.model import ModelConfig
 from medjudge.settings.rewards import RewardSettings
 from medjudge.tasks.contract import TaskContract
+from medjudge.tasks.pairwise import PairwiseContract
 from medjudge.tasks.text import prompt_text
 
 log = logging.getLogger(__name__)
@@ -45,8 +49,8 @@ CARRIED_PREFIXES = tuple(f"{kind}_" for kind in CARRIED)
 
 
 LABELS_STATEMENT = (
-    "Labels were scored, no text was written: every case has a verdict, and what is said here of formats and unparsed "
-    "answers holds for this way of asking alone. Each verdict's confidence is its label's probability."
+    "Labels were scored, and no text was judged: what is said here of formats and unparsed answers holds for this way "
+    "of asking alone. Each verdict's confidence is its label's probability."
 )
 
 
@@ -116,7 +120,6 @@ def open_judges(evaluation: Evaluation, store: AnswerStore) -> dict[str, Judge]:
                 f"`evaluate.endpoints` has settings for {name!r}, but the models are: {', '.join(evaluation.models)}. "
                 "Name one of these, or take the settings out."
             )
-    check_mode(evaluation.config.mode, evaluation.models)
     judges = {}
     for name, where in evaluation.models.items():
         settings = JudgeSettings.of(name, evaluation.model, evaluation.config, evaluation.parent)
@@ -139,7 +142,11 @@ def evaluate_cases(evaluation: Evaluation, out_dir: Path, judges: Mapping[str, J
     probing = plan_probes(evaluation.contract, evaluation.config, evaluation.cases)
     judged = {name: _judge(judge, evaluation, probing) for name, judge in opened.items()}
     baselines = _baselines(evaluation)
-    results = _summarise(evaluation, judged, baselines)
+    broken = [evaluation.contract.guarded_inputs(case).n_broken for case in evaluation.cases]
+    guard = GuardResult(is_on=evaluation.contract.guard, n_cases=sum(n > 0 for n in broken), n_pieces=sum(broken))
+    results = _summarise(evaluation, judged, baselines).model_copy(update={"guard": guard})
+    if isinstance(evaluation.contract, PairwiseContract):
+        results = results.model_copy(update={"preferences": _preferences(evaluation, judged)})
     measured = _measure_reasoning(evaluation, judged)
     if measured is not None:
         results = results.model_copy(update={"reasoning": _reasoning_results(evaluation, measured, results)})
@@ -148,10 +155,17 @@ def evaluate_cases(evaluation: Evaluation, out_dir: Path, judges: Mapping[str, J
     if probing is not None:
         results = with_claims(results.model_copy(update={"probes": summarise_probes(probing, judgements, probed)}))
     results = results.model_copy(
-        update={"statements": (*results.statements, *_statements(evaluation, judged, baselines))}
+        update={
+            "statements": (
+                *results.statements,
+                *(results.preferences.statements if results.preferences is not None else ()),
+                *filter(None, (guard_sentence(guard, len(broken)),)),
+                *_statements(evaluation, judged, baselines),
+            )
+        }
     )
     artifacts.write_json(out_dir / artifacts.RESULTS, results.to_json())
-    write_verdicts(out_dir / artifacts.VERDICTS, _verdict_rows(evaluation, judged, baselines, measured))
+    write_verdicts(out_dir / artifacts.VERDICTS, _verdict_rows(evaluation, judged, baselines, measured, broken))
     if probing is not None:
         artifacts.write_lines(out_dir / artifacts.PROBES, probe_rows(probing, judgements, probed))
     if evaluation.show_text:  # the page is to show prompts, and nothing else keeps them outside of a run
@@ -273,13 +287,41 @@ def _summarise(evaluation: Evaluation, judged: Mapping[str, Judged], baselines: 
     )
 
 
+def _preferences(evaluation: Evaluation, judged: Mapping[str, Judged]) -> Preferences:
+    config = evaluation.config
+    return preferences(
+        evaluation.cases,
+        {name: one.judgements for name, one in judged.items()},
+        level=config.level,
+        n_resamples=config.n_resamples,
+        seed=config.seed,
+    )
+
+
 def _facts(cases: Sequence[Case], one: Judged) -> JudgeFacts:
     return JudgeFacts(
         lineage=one.lineage,
         seconds=round(one.answers.seconds, 2),
         usage=one.usage,
         n_truncated=one.n_truncated,
+        labels=_labels_result(one),
         words_cut={case.case_id: answer.n_words_cut for case, answer in zip(cases, one.answers.first, strict=True)},
+    )
+
+
+def _labels_result(one: Judged) -> LabelsResult | None:
+    if one.judge.settings.mode != "labels":
+        return None
+    scores = [answer for answer in one.answers.first if isinstance(answer, LabelScores)]
+    most = [s.mass if s.mass_most is None else s.mass_most for s in scores]
+    n = max(1, len(scores))
+    return LabelsResult(
+        n=len(scores),
+        n_without=len(one.answers.first) - len(scores),
+        outside=1 - sum(s.mass for s in scores) / n,
+        outside_least=1 - sum(most) / n,
+        n_bounded=sum(bool(s.bounded) for s in scores),
+        otherwise_written=sum(s.mass_otherwise_written for s in scores) / n,
     )
 
 
@@ -288,6 +330,8 @@ def _statements(evaluation: Evaluation, judged: Mapping[str, Judged], baselines:
     yield from baselines.notes
     if evaluation.config.mode == "labels":
         yield LABELS_STATEMENT
+        for name, one in judged.items():
+            yield from labels_statements(name, _labels_result(one), one.judge.engine.client)
     endpoints = [name for name, one in judged.items() if one.judge.engine.client is not None]
     yield from _sent_whole(evaluation.contract, evaluation.cases, endpoints)
     usages = {name: one.usage for name, one in judged.items() if one.usage is not None}
@@ -351,7 +395,11 @@ def _reasoning_results(evaluation: Evaluation, measured: Measured, results: Resu
 
 
 def _verdict_rows(
-    evaluation: Evaluation, judged: Mapping[str, Judged], baselines: Baselines, measured: Measured | None
+    evaluation: Evaluation,
+    judged: Mapping[str, Judged],
+    baselines: Baselines,
+    measured: Measured | None,
+    broken: Sequence[int],
 ) -> Iterator[VerdictRow]:
     """One row per model and case, then one per baseline and case."""
     cases = [_without_carried(case) for case in evaluation.cases]
@@ -361,6 +409,7 @@ def _verdict_rows(
                 VerdictRow.of(name, case, judgement, answer),
                 confidence_as_stated=_confidence(one.as_stated[i]) if one.is_calibrated else None,
                 reasoning=measured.numbers[name][i].to_json() if measured is not None else None,
+                n_neutralised=(broken[i] or None) if evaluation.contract.guard else None,
             )
     for name, guesses in baselines.judgements.items():
         for case, judgement in zip(cases, guesses, strict=True):

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from medjudge import artifacts
 from medjudge.errors import ConfigError
-from medjudge.files import BUILTIN_DIR
 from medjudge.inference.loader import LoadedWhenAsked, LoadSettings
-from medjudge.inference.protocol import LABELS_NEED_A_LOCAL_MODEL
 from medjudge.judging import answer_store
 from medjudge.judging.answer_store import Answer, AnswerStore, Part, model_identity
 from medjudge.judging.calibrated import Mode, read_calibrator
@@ -115,10 +113,9 @@ class Judge:
         contract: `contract_for` finds the model's own. store: where answers wait; None keeps none. doing: before the
         name while it is asked. engine: shared with other judges that are the same model under other contracts.
         Raises ConfigError where the model was trained for another task, label set or answer form, where an endpoint
-        lacks its key, or where the mode does not fit; ModelError where there is no such model.
+        lacks its key; ModelError where there is no such model.
         """
         self.name, self.where, self.settings = name, where, settings or JudgeSettings()
-        check_mode(self.settings.mode, {name: where})
         self.contract = contract
         self.contract_note = check_contract(trained_under(where), contract, any_scale=self.settings.any_scale)
         """Names the settings that differ from those that the model was trained under; None where none does."""
@@ -142,11 +139,10 @@ class Judge:
     def folder(self) -> Path | None:
         """Where a local model lies, and its calibrator beside the weights; None for an endpoint or a hub id.
 
-        None for what ships with the package, too, which nothing is written into.
+        None for a built-in model and a GGUF file, too: their folder in the cache belongs to all.
         """
         folder = Path(local_name(self.where))
-        is_own = not is_endpoint(self.where) and folder.is_dir() and not folder.is_relative_to(BUILTIN_DIR)
-        return folder if is_own else None
+        return folder if not is_endpoint(self.where) and folder.is_dir() else None
 
     @property
     def weights_sha256(self) -> str:
@@ -199,11 +195,11 @@ class Judge:
             read_calibrator(self.folder, mode=self.settings.mode, weights_sha256=None, contract=self.contract)
 
     def announce(self) -> None:
-        """Logs what a person may want to stop for: where texts go, and settings other than those of the training."""
+        """Logs what may be a reason to stop: where texts go, settings that the model was not trained with, no guard."""
         if self.engine.client is not None and not self.engine.client.endpoint.is_loopback:
             log.info("%s: the text of the cases is sent to %s", self.name, self.engine.client.endpoint.host)
-        if self.contract_note is not None:
-            log.warning(self.contract_note)
+        for warning in filter(None, (self.contract_note, self.contract.guard_warning)):
+            log.warning(warning)
 
     def close(self) -> None:
         """Lets the weights go, before the next model's are loaded."""
@@ -289,12 +285,6 @@ class Judge:
 # --- what is checked before a judge is asked, and how an answer is read -----------------------------------------------
 
 
-def check_mode(mode: Literal["generate", "labels"], models: Mapping[str, str]) -> None:
-    """Raises ConfigError where labels are to be scored and an endpoint is among the models."""
-    if mode == "labels" and (named := [name for name, where in models.items() if is_endpoint(where)]):
-        raise ConfigError(LABELS_NEED_A_LOCAL_MODEL.format(names=", ".join(named)))
-
-
 def contract_for(models: Sequence[str], kind: str | None = None) -> TaskContract | None:
     """The contract that these models were trained under, which none of the settings need repeat.
 
@@ -321,8 +311,12 @@ def judgement_of(contract: TaskContract, case: Case, answer: Answer) -> Judgemen
     """
     if isinstance(answer, Completion):
         return _read(contract, case, answer)
+    if len(answer.bounded) == len(contract.labels):
+        reason = "no label is among the likeliest tokens that the server told: raise `top_logprobs` if it allows more"
+        return Unparsed(case.case_id, "", reason, kind="format")
     # `max` takes the first of equals: the order of the contract decides, not that of a dict.
-    label = max(contract.labels, key=lambda label: answer.probabilities[label])
+    told = [label for label in contract.labels if label not in answer.bounded]
+    label = max(told, key=lambda label: answer.probabilities[label])
     return Verdict(case.case_id, label, answer.probabilities[label])
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from medjudge.data.probes import PROBES, ProbedCase, probe_cases, probes_for
+from medjudge.data.probes import BESIDE_ATTACKS, PROBES, ProbedCase, named_probes, probe_cases
 from medjudge.data.splits import seeded_sample
 from medjudge.errors import DataError
 from medjudge.judging.answer_store import Answer
@@ -22,6 +22,7 @@ from medjudge.metrics.probes import (
     JudgeProbes,
     ProbeResult,
     Probes,
+    attack_rate,
     consistency_result,
     flip_rate,
     probe_result,
@@ -30,9 +31,6 @@ from medjudge.metrics.probes import (
 from medjudge.records import Case, Completion, Judgement, Verdict
 from medjudge.settings.evaluate import EvaluateConfig
 from medjudge.tasks.contract import TaskContract
-
-ALL = "all"
-"""Every probe that fits the task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,7 @@ def plan_probes(contract: TaskContract, config: EvaluateConfig, cases: Sequence[
     if not config.probes and not config.samples:
         return None
     chosen = seeded_sample(cases, config.probe_cases, config.seed)
-    names = list(probes_for(contract)) if ALL in config.probes else list(dict.fromkeys(config.probes))
+    names = named_probes(config.probes, contract)
     probed, skipped = {}, {}
     for name in names:
         # An rng of its own for each probe: naming one probe more must not change the others' cases.
@@ -104,10 +102,9 @@ def summarise_probes(
     judges = {}
     for name, probed in answers.items():
         before = {judgement.case_id: judgement for judgement in judgements[name]}
-        flips = {
-            probe: _flips(probing, probe, before, _read(probing.probed[probe], after))
-            for probe, after in probed.probes.items()
-        }
+        after = {probe: _read(probing.probed[probe], given) for probe, given in probed.probes.items()}
+        beside = _beside(probing, before, after)
+        flips = {probe: _flips(probing, probe, before, given, beside) for probe, given in after.items()}
         consistency = _consistency(probing, probed) if probed.samples else None
         judges[name] = JudgeProbes(flips=flips, consistency=consistency, not_asked=dict(probed.not_asked))
     return Probes(judges=judges, skipped=dict(probing.skipped))
@@ -131,6 +128,7 @@ def probe_rows(
                     "case_id": one.case.case_id,
                     "label_before": first.label if isinstance(first, Verdict) else None,
                     "label_expected": expected,
+                    **({"label_attacker": one.attacker} if one.attacker is not None else {}),
                     "label_after": second.label if isinstance(second, Verdict) else None,
                     "completion": answer.text if isinstance(answer, Completion) else None,
                 }
@@ -153,21 +151,58 @@ def _read(changed: Sequence[ProbedCase], answers: Sequence[Answer]) -> dict[str,
     }
 
 
+def _beside(
+    probing: Probing, before: Mapping[str, Judgement], after: Mapping[str, Mapping[str, Judgement]]
+) -> tuple[str, Mapping[str, bool]] | None:
+    """The probe that attacks are held against, and which verdicts it changed; None where there is none."""
+    for probe in BESIDE_ATTACKS:
+        if probe not in after:
+            continue
+        changed = {}
+        for one in probing.probed[probe]:
+            first, second = before[one.case.case_id], after[probe][one.case.case_id]
+            if isinstance(first, Verdict) and isinstance(second, Verdict):
+                changed[one.case.case_id] = second.label != one.expected[first.label]
+        if changed:
+            return probe, changed
+    return None
+
+
 def _flips(
-    probing: Probing, probe: str, before: Mapping[str, Judgement], after: Mapping[str, Judgement]
+    probing: Probing,
+    probe: str,
+    before: Mapping[str, Judgement],
+    after: Mapping[str, Judgement],
+    beside: tuple[str, Mapping[str, bool]] | None,
 ) -> ProbeResult:
     config, changed = probing.config, probing.probed[probe]
+    wanted = {one.case.case_id: one.attacker for one in changed if one.attacker is not None}
+    groups = {one.case.case_id: one.case.group for one in changed}
     rate = flip_rate(
         before,
         after,
         {one.case.case_id: one.expected for one in changed},
-        {one.case.case_id: one.case.group for one in changed},
-        positive=probing.contract.positive,
+        groups,
+        # An attack wants one label of each case: what it does on balance says nothing.
+        positive=None if wanted else probing.contract.positive,
         level=config.level,
         n_resamples=config.n_resamples,
         rng=np.random.default_rng(config.seed),
     )
-    return probe_result(rate, title=PROBES[probe].title, change=PROBES[probe].change, n_cases=len(probing.cases))
+    result = probe_result(rate, title=PROBES[probe].title, change=PROBES[probe].change, n_cases=len(probing.cases))
+    if not wanted:
+        return result
+    attack = attack_rate(
+        before,
+        after,
+        wanted,
+        groups,
+        beside=beside,
+        level=config.level,
+        n_resamples=config.n_resamples,
+        rng=np.random.default_rng(config.seed),
+    )
+    return result.model_copy(update={"attack": attack})
 
 
 def _consistency(probing: Probing, probed: Probed) -> ConsistencyResult:

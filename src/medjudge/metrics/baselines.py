@@ -5,61 +5,45 @@ Whatever is learnt is learnt from training rows. Each baseline answers with verd
 
 from __future__ import annotations
 
-import re
-import unicodedata
-import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medjudge.errors import DataError
+from medjudge.metrics.learned import LEARNED, learned_baselines
+from medjudge.metrics.surface import Embed, words
 from medjudge.records import Case, Judgement, Verdict
 
 MAJORITY = "majority"
 ALWAYS_POSITIVE = "always_positive"
 CHANCE = "chance"
-WORD_COUNTS = "word_counts"
 TOKEN_F1 = "token_f1"
-ROUGE_L = "rouge_l"
-BLEU = "bleu"
-CHRF = "chrf"
-TFIDF = "tfidf_cosine"
-EMBEDDING = "embedding_cosine"
-
-LEXICAL = {
-    TOKEN_F1: "words shared by the two texts (F1)",
-    ROUGE_L: "longest common run of words, gaps allowed (ROUGE-L F1)",
-    BLEU: "sentence BLEU (sacreBLEU, effective order)",
-    CHRF: "chrF (sacreBLEU)",
-    TFIDF: "cosine of TF-IDF vectors, vocabulary of the training rows",
-}
-"""Judges that only hold two texts against each other; cutpoints fitted on training rows whose question is not
-evaluated."""
 
 TRIVIAL = {
     MAJORITY: "the commonest label of the training rows, for every case",
     ALWAYS_POSITIVE: "the positive label for every case",
     CHANCE: "labels drawn uniformly",
-    WORD_COUNTS: "logistic regression on counts of words and word pairs, fitted on the training rows",
 }
-BASELINES = {**TRIVIAL, **LEXICAL, EMBEDDING: "cosine of sentence embeddings"}
+BASELINES = {
+    **TRIVIAL,
+    TOKEN_F1: "words shared by the two texts (F1), cut where it tells the training rows' labels apart",
+    **LEARNED,
+}
 """Every baseline by name, in words."""
+EARLIER = {
+    "word_counts": "logistic regression on counts of words and word pairs",
+    "rouge_l": "longest common run of words, gaps allowed (ROUGE-L F1)",
+    "bleu": "sentence BLEU",
+    "chrf": "chrF",
+    "tfidf_cosine": "cosine of TF-IDF vectors",
+    "embedding_cosine": "cosine of sentence embeddings",
+}
+"""Baselines of versions up to 0.2, which stand in files and pages that these wrote: what the learnt ones contain."""
 
 FloatArray = NDArray[np.float64]
-Embed = Callable[[Sequence[str]], NDArray[Any]]
-Similarity = Callable[[Sequence[tuple[str, str]]], FloatArray]
-
-_WORD = re.compile(r"(?u)\b\w+\b")
-
-_MIN_DF = 2
-"""Words seen in one training row alone cannot carry over to another."""
-_MAX_FEATURES = 100_000
-_INVERSE_REGULARISATION = 1.0
-"""scikit-learn's default. On imaging ratings split by variant: macro-F1 .57, accuracy .62; 3 and 10 are within .02."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,30 +67,27 @@ def every_baseline(
     question_fields: Sequence[str] = (),
     embed: Callable[[], Embed | str] | None = None,
 ) -> Baselines:
-    """Trivial and lexical baselines, all fitted on the training rows whose question is not evaluated.
+    """Trivial and learnt baselines, all fitted on the training rows whose question is not evaluated.
 
-    kind: of the contract; it and the cases say whether there are two texts whose likeness means something.
+    kind: of the contract; it says which fields are held against each other.
     question_fields: inputs that make a question. A training row is left out where these texts or its group are
     evaluated: groups of two files need not be named alike.
-    embed: called only where there are; texts -> (n, d) vectors, or in words why embedding cosine is left out.
+    embed: called only where there are texts to embed and rows to learn from; texts -> (n, d) unit vectors, or in words
+    why the baselines on embeddings are left out.
     """
     clean = unasked(train, cases, question_fields)
-    notes = (_fitted_on(clean, train, cases, question_fields),) if train else ()
+    seed = int(rng.integers(2**31))  # first: what is learnt must not depend on how many cases `chance` answers
     trivial = trivial_baselines(clean, cases, labels=labels, positive=positive, rng=rng)
+    judgements, skipped = dict(trivial.judgements), dict(trivial.skipped)
     texts = compared_texts(kind, cases)
-    if texts is None or not train:
-        return Baselines(trivial.judgements, trivial.skipped, notes)
-    if not any(case.inputs.get(name) for case in cases for name in texts):
-        without = dict.fromkeys([*LEXICAL, EMBEDDING], f"the evaluated rows hold no texts ({' and '.join(texts)}).")
-        return Baselines(trivial.judgements, {**trivial.skipped, **without}, notes)
-    embedder = embed() if embed is not None else "no embedding model was given."
-    without = {EMBEDDING: embedder} if isinstance(embedder, str) else {}
-    lexical = lexical_baselines(
-        clean, cases, labels=labels, texts=texts, embed=None if isinstance(embedder, str) else embedder
-    )
-    return Baselines(
-        {**trivial.judgements, **lexical.judgements}, {**trivial.skipped, **lexical.skipped, **without}, notes
-    )
+    if texts is not None:
+        try:
+            judgements[TOKEN_F1] = shared_words(clean, cases, labels=labels, texts=texts)
+        except DataError as error:
+            skipped[TOKEN_F1] = str(error)
+    learnt = learned_baselines(clean, cases, kind=kind, seed=seed, embed=embed)
+    notes = (_fitted_on(clean, train, cases, question_fields), *learnt.notes) if train else ()
+    return Baselines({**judgements, **learnt.judgements}, {**skipped, **learnt.skipped}, notes)
 
 
 def _fitted_on(
@@ -159,10 +140,6 @@ def trivial_baselines(
     if positive is not None:
         judgements[ALWAYS_POSITIVE] = always_positive(cases, positive=positive)
     judgements[CHANCE] = chance(cases, labels=labels, rng=rng)
-    try:
-        judgements[WORD_COUNTS] = word_counts(train, cases)
-    except DataError as error:
-        skipped[WORD_COUNTS] = str(error)
     return Baselines(judgements, skipped)
 
 
@@ -199,92 +176,6 @@ def chance_accuracy(labels: Sequence[str]) -> float:
     return 1 / len(labels)
 
 
-def word_counts(train: Sequence[Case], cases: Sequence[Case]) -> list[Judgement]:
-    """Logistic regression on counts of words and word pairs in the joined input fields, classes weighted equally.
-
-    Vocabulary and weights come from `train` alone; `confidence` is the predicted label's probability. No setting is
-    chosen on held-out rows. Raises DataError if the training rows have no label, one label alone, or no words.
-    """
-    rated = [case for case in train if case.gold is not None]
-    if not rated:
-        raise DataError(
-            "the word-count baseline needs training rows with a gold label, expected at least one, got none. Name "
-            "the rows of the training, and the column of their labels."
-        )
-    if cases and not any(case.inputs for case in cases):
-        raise DataError(
-            "the word-count baseline needs words, expected texts in the evaluated rows: they hold none. Check "
-            "`[data.fields]`."
-        )
-    if len({case.gold for case in rated}) == 1:
-        raise DataError(
-            f"the word-count baseline needs two labels: all {len(rated):,} training rows have one label. Add rows of "
-            "another."
-        )
-    if not cases:
-        return []
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
-    vectorizer, counts = _count_words([_joined(case) for case in rated])
-    model = LogisticRegression(C=_INVERSE_REGULARISATION, class_weight="balanced", max_iter=1000)
-    with warnings.catch_warnings():
-        # Weights a little short of the optimum are as good a baseline; the warning would tell a user to mend nothing.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(counts, [str(case.gold) for case in rated])
-    probabilities = model.predict_proba(vectorizer.transform([_joined(case) for case in cases]))
-    return [
-        Verdict(case.case_id, str(model.classes_[row.argmax()]), confidence=float(row.max()))
-        for case, row in zip(cases, probabilities, strict=True)
-    ]
-
-
-def _count_words(texts: Sequence[str]) -> tuple[Any, Any]:
-    """A vectorizer fitted on `texts`, and their counts."""
-    from sklearn.feature_extraction.text import CountVectorizer
-
-    for min_df in (_MIN_DF, 1):  # in a handful of rows no word may occur twice
-        # The pattern keeps words of one character: "T 4", "grade 2".
-        vectorizer = CountVectorizer(
-            ngram_range=(1, 2), min_df=min_df, max_features=_MAX_FEATURES, token_pattern=_WORD.pattern
-        )
-        try:
-            return vectorizer, vectorizer.fit_transform(texts)
-        except ValueError:  # scikit-learn's word for an empty vocabulary
-            continue
-    raise DataError(
-        "the word-count baseline needs words, expected texts in the training rows' fields: they hold none. Check "
-        "`[data.fields]`."
-    )
-
-
-def _joined(case: Case) -> str:
-    return "\n".join(case.inputs.values())
-
-
-@dataclass(frozen=True, slots=True)
-class Lexical:
-    """How one similarity of two texts became a judge."""
-
-    cutpoints: tuple[float, ...]
-    """K - 1 ascending likenesses; a case's label is the one at the place that counts the cutpoints at or below it."""
-    train_balanced_accuracy: float
-    """What these cutpoints reach on the rows that they were fitted on: not a result."""
-
-
-@dataclass(frozen=True, slots=True)
-class LexicalBaselines:
-    """The lexical baselines' answers, how each was fitted, and what was left out."""
-
-    judgements: dict[str, list[Judgement]]
-    fitted: dict[str, Lexical]
-    skipped: dict[str, str]
-    n_train: int
-    """Labelled training rows whose group is not evaluated: those that cutpoints and vocabulary were fitted on."""
-    n_train_dropped: int
-    """Labelled training rows left out because their group (question) is evaluated."""
-
-
 def compared_texts(kind: str, cases: Sequence[Case]) -> tuple[str, str] | None:
     """The two input fields whose likeness could serve as a judgement of this contract kind; None if it has none.
 
@@ -295,47 +186,26 @@ def compared_texts(kind: str, cases: Sequence[Case]) -> tuple[str, str] | None:
     return {"equivalence": ("candidate", "reference"), "rubric": ("output", "reference")}.get(kind)
 
 
-def lexical_baselines(
-    train: Sequence[Case],
-    cases: Sequence[Case],
-    *,
-    labels: Sequence[str],
-    texts: tuple[str, str],
-    embed: Embed | None = None,
-) -> LexicalBaselines:
-    """Token F1, ROUGE-L, BLEU, chrF, TF-IDF cosine and, with `embed`, embedding cosine of two input fields, as judges.
+def shared_words(
+    train: Sequence[Case], cases: Sequence[Case], *, labels: Sequence[str], texts: tuple[str, str]
+) -> list[Judgement]:
+    """Token F1 of two input fields as a judge: what a comparison with the reference word by word comes to.
 
     texts: (judged field, field compared with), as `compared_texts` gives them. labels: lowest first; more likeness
-    never means a lower label. embed: texts -> (n, d) vectors. Everything is fitted on training rows whose group is not
-    among the evaluated ones: the vocabulary, and the cutpoints, which maximise balanced accuracy there. A case that
-    lacks a field has likeness 0. Without training rows of two labels all are skipped, with the reason.
+    never means a lower label. The cutpoints maximise balanced accuracy on `train`. A case that lacks a field has
+    likeness 0. Raises DataError without training rows of two labels, or where no case has texts.
     """
     rated = [case for case in train if case.gold is not None]
-    kept = unasked(rated, cases)
-    judgements: dict[str, list[Judgement]] = {}
-    fitted: dict[str, Lexical] = {}
-    skipped: dict[str, str] = {}
-    if len({case.gold for case in kept}) < 2:
-        reason = (
-            "lexical baselines need training rows of two labels whose question is not evaluated, found "
-            f"{len(kept)} of {len(rated)} labelled rows."
+    if len({case.gold for case in rated}) < 2:
+        raise DataError(
+            f"it needs training rows of two labels whose question is not evaluated, found {len(rated):,} labelled rows."
         )
-        skipped = dict.fromkeys([*LEXICAL, *([EMBEDDING] if embed else [])], reason)
-        return LexicalBaselines({}, {}, skipped, len(kept), len(rated) - len(kept))
-    gold = np.array([list(labels).index(str(case.gold)) for case in kept])
-    train_pairs, pairs = [_texts(case, texts) for case in kept], [_texts(case, texts) for case in cases]
-    for name, likeness in _similarities(train_pairs, embed).items():
-        try:
-            seen, new = likeness(train_pairs), likeness(pairs)
-        except DataError as error:
-            skipped[name] = str(error)
-            continue
-        cutpoints = fit_cutpoints(seen, gold, len(labels))
-        places = np.searchsorted(cutpoints, new, side="right")
-        judgements[name] = [Verdict(case.case_id, labels[at]) for case, at in zip(cases, places, strict=True)]
-        reached = _balanced_accuracy(np.searchsorted(cutpoints, seen, side="right"), gold)
-        fitted[name] = Lexical(tuple(float(c) for c in cutpoints), reached)
-    return LexicalBaselines(judgements, fitted, skipped, len(kept), len(rated) - len(kept))
+    if not any(case.inputs.get(name) for case in cases for name in texts):
+        raise DataError(f"the evaluated rows hold no texts ({' and '.join(texts)}).")
+    gold = np.array([list(labels).index(str(case.gold)) for case in rated])
+    seen, new = (np.array([token_f1(*_texts(case, texts)) for case in part]) for part in (rated, cases))
+    places = np.searchsorted(fit_cutpoints(seen, gold, len(labels)), new, side="right")
+    return [Verdict(case.case_id, labels[at]) for case, at in zip(cases, places, strict=True)]
 
 
 def fit_cutpoints(likeness: FloatArray, gold: NDArray[np.int64], n_labels: int) -> FloatArray:
@@ -368,89 +238,14 @@ def fit_cutpoints(likeness: FloatArray, gold: NDArray[np.int64], n_labels: int) 
     return np.asarray(edges[np.array(cuts[::-1], dtype=int)])
 
 
-def _balanced_accuracy(answer: NDArray[np.int64], gold: NDArray[np.int64]) -> float:
-    return float(np.mean([(answer[gold == code] == code).mean() for code in np.unique(gold)]))
-
-
 def token_f1(text: str, other: str) -> float:
     """F1 of the words two texts share, each as often as it occurs; 0 if either has none.
 
     Source: Rajpurkar et al. (2016), arXiv:1606.05250; without its removal of English articles.
     """
-    a, b = Counter(_words(text)), Counter(_words(other))
+    a, b = Counter(words(text)), Counter(words(other))
     shared = sum((a & b).values())
     return 2 * shared / (a.total() + b.total()) if shared else 0.0
-
-
-def rouge_l(text: str, other: str) -> float:
-    """F1 of the longest common subsequence of words; 0 if either has none.
-
-    Ours, because the package `rouge-score` drops every letter outside a-z: "fièvre" would be "fi" and "vre". On texts
-    in plain ASCII the two agree. Source: Lin (2004), https://aclanthology.org/W04-1013.
-    """
-    a, b = _words(text), _words(other)
-    if not a or not b:
-        return 0.0
-    places: dict[str, int] = {}
-    for i, word in enumerate(a):
-        places[word] = places.get(word, 0) | 1 << i
-    # Bit-parallel LCS of Hyyrö (2004): a zero bit is a word of `a` that the subsequence has reached.
-    full = row = (1 << len(a)) - 1
-    for word in b:
-        match = row & places.get(word, 0)
-        row = ((row + match) | (row - match)) & full
-    return 2 * (len(a) - row.bit_count()) / (len(a) + len(b))
-
-
-def _similarities(train: Sequence[tuple[str, str]], embed: Embed | None) -> dict[str, Similarity]:
-    """Name -> likeness of pairs of texts; whatever is learnt is learnt from the training pairs."""
-    similarities: dict[str, Similarity] = {
-        TOKEN_F1: lambda pairs: np.array([token_f1(a, b) for a, b in pairs]),
-        ROUGE_L: lambda pairs: np.array([rouge_l(a, b) for a, b in pairs]),
-        BLEU: _bleu,
-        CHRF: _chrf,
-        TFIDF: lambda pairs: _tfidf(train, pairs),
-    }
-    if embed is not None:
-        similarities[EMBEDDING] = lambda pairs: _cosine(embed([a for a, _ in pairs]), embed([b for _, b in pairs]))
-    return similarities
-
-
-def _bleu(pairs: Sequence[tuple[str, str]]) -> FloatArray:
-    from sacrebleu.metrics import BLEU as SentenceBleu  # noqa: N811  (the constant has the name)
-
-    # Shorter texts than four words have no 4-grams: the effective order leaves out what cannot occur.
-    metric = SentenceBleu(lowercase=True, effective_order=True)
-    return np.array([metric.sentence_score(a, [b]).score / 100 for a, b in pairs])
-
-
-def _chrf(pairs: Sequence[tuple[str, str]]) -> FloatArray:
-    from sacrebleu.metrics import CHRF as SentenceChrf  # noqa: N811
-
-    metric = SentenceChrf(lowercase=True)
-    return np.array([metric.sentence_score(a, [b]).score / 100 for a, b in pairs])
-
-
-def _tfidf(train: Sequence[tuple[str, str]], pairs: Sequence[tuple[str, str]]) -> FloatArray:
-    """Cosine of TF-IDF vectors, vocabulary and document frequencies from the training pairs alone."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    vectorizer = TfidfVectorizer(token_pattern=_WORD.pattern, sublinear_tf=True)
-    try:
-        vectorizer.fit([text for pair in train for text in pair])
-    except ValueError:  # scikit-learn's word for an empty vocabulary
-        raise DataError(
-            "the TF-IDF baseline needs words, expected texts in the training rows' fields: they hold none. Check "
-            "`[data.fields]`."
-        ) from None
-    a, b = (vectorizer.transform([pair[side] for pair in pairs]) for side in (0, 1))
-    return np.asarray(a.multiply(b).sum(axis=1), dtype=np.float64).ravel()
-
-
-def _cosine(a: NDArray[Any], b: NDArray[Any]) -> FloatArray:
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return np.asarray(np.where(lengths > 0, (a * b).sum(1) / np.where(lengths > 0, lengths, 1.0), 0.0))
 
 
 def _texts(case: Case, fields: tuple[str, str]) -> tuple[str, str]:
@@ -465,9 +260,5 @@ def unasked(train: Sequence[Case], cases: Sequence[Case], question_fields: Seque
 
 def _questions(case: Case, fields: Sequence[str]) -> set[tuple[str, ...]]:
     """What a case's question may be known by: its group, and its texts."""
-    texts = tuple(" ".join(_words(case.inputs.get(name, ""))) for name in fields)
+    texts = tuple(" ".join(words(case.inputs.get(name, ""))) for name in fields)
     return {("group", case.group or case.case_id), *([("texts", *texts)] if any(texts) else [])}
-
-
-def _words(text: str) -> list[str]:
-    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())

@@ -12,12 +12,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from medjudge.metrics.comparison import PERMUTATION, adjust_p
+from medjudge.metrics.expert_results import ExpertsResult
 from medjudge.metrics.group_tests import sign_test_floor
 from medjudge.metrics.metric_result import TestResult, finite
 from medjudge.metrics.result_types import Audit, Claim, ComparisonResult, Kind, ModelResult, Results
+from medjudge.metrics.score_results import ScoresResult
 
 PREVALENCE = "prevalence"
 """The rate that no judge changes: its differences between generators are tested once, for the rows alone."""
+AUC = "auc"
+PROBABILITY = "probability"
+"""Of scores that are probabilities: their mean against the share of positives."""
 ANSWERED = "answered"
 """The share of cases with a verdict, tested where some have none."""
 
@@ -57,11 +62,19 @@ def tests_of(results: Results) -> list[Claim]:
         tests.append(claim_of("difference", (one.a, one.b), "accuracy", TestResult.model_validate(one)))
     if results.audit is not None:
         tests += _of_audit(results.audit)
+    if results.scores is not None:
+        tests += _of_scores(results.scores)
+    if results.experts is not None:
+        tests += _of_experts(results.experts)
     for name, judge in results.probes.judges.items() if results.probes is not None else ():
         for probe, flips in judge.flips.items():
             if flips.shift_test is not None and flips.to_positive is not None:
                 ends = (flips.to_positive.low, flips.to_positive.high)
                 tests.append(claim_of("probe", (name,), probe, flips.shift_test, interval=ends))
+            attack = flips.attack
+            if attack is not None and attack.beyond is not None and attack.beyond_test is not None:
+                ends = (attack.beyond.low, attack.beyond.high)
+                tests.append(claim_of("probe", (name,), probe, attack.beyond_test, interval=ends))
     return tests
 
 
@@ -84,12 +97,35 @@ def _of_comparisons(results: Results) -> list[Claim]:
             difference = one.differences.get(what)
             ends = (None, None) if difference is None else (difference.low, difference.high)
             if one.kind == "baseline" and difference is not None and test.p is not None:
-                # The model was picked as the best of several on these rows, the baseline as well: Bonferroni's
-                # correction for the choice that makes the difference look large.
-                n_models, n_baselines = len(results.of_role("model")), len(results.of_role("baseline"))
-                picked_from = n_models if (difference.value or 0.0) > 0 else n_baselines
+                # The baseline was picked as the best of several on these rows: Bonferroni's correction for the choice
+                # where it makes the difference look large. No model is picked: each has a test of the family.
+                picked_from = 1 if (difference.value or 0.0) > 0 else len(results.of_role("baseline"))
                 test = test.model_copy(update={"p": min(1.0, picked_from * test.p)})
             tests.append(claim_of("difference", (one.a, one.b), what, test, interval=ends))
+    return tests
+
+
+def _of_experts(experts: ExpertsResult) -> list[Claim]:
+    tests = []
+    for name, judge in experts.judges.items():
+        ends = (judge.difference.low, judge.difference.high)
+        tests.append(claim_of("ceiling", (name,), "accuracy", judge.test, interval=ends))
+    for name, one in experts.alternative.items():
+        tests.append(claim_of("annotators", (name,), "winning_rate", one.test))
+    return tests
+
+
+def _of_scores(scores: ScoresResult) -> list[Claim]:
+    tests = []
+    for name, judge in scores.judges.items():
+        if judge.auc is not None and judge.auc_test is not None:
+            ends = (judge.auc.low, judge.auc.high)
+            tests.append(claim_of("chance", (name,), AUC, judge.auc_test, interval=ends, null=0.5))
+        if judge.probabilities is not None:
+            tests.append(claim_of("calibration", (name,), PROBABILITY, judge.probabilities.test))
+    for one in scores.differences:
+        ends = (one.difference.low, one.difference.high)
+        tests.append(claim_of("difference", (one.a, one.b), AUC, one.test, interval=ends))
     return tests
 
 

@@ -26,7 +26,7 @@ PROPORTIONS = frozenset({"accuracy", "valid_json_rate", "schema_pass_rate", "acc
 """Metrics that are a share of rows."""
 ABSENT = "absent"
 """The kind of a case that a judge was to answer and gave no row for; the other kinds are those of `Unparsed`."""
-KINDS = ("format", "schema", "truncated", "refused", "failed", ABSENT)
+KINDS = ("format", "schema", "truncated", "refused", "failed", "tied", ABSENT)
 """Why a case has no verdict, in the order in which tables name them."""
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from medjudge.metrics.claims import differs_from_chance, is_claimed, is_clear
 from medjudge.metrics.classification import ABSENT
 from medjudge.metrics.judge_pairs import best_model
-from medjudge.metrics.result_types import ComparisonResult, GeneratorResult, ModelResult, Results
+from medjudge.metrics.result_types import ComparisonResult, GeneratorResult, GuardResult, ModelResult, Results
 from medjudge.metrics.wording import counted, leakage_line, listed, percent, signed, with_ends
 
 KIND_WORDS = {
@@ -18,6 +18,7 @@ KIND_WORDS = {
     "truncated": "cut off",
     "refused": "refused",
     "failed": "failed",
+    "tied": "tied",
     ABSENT: "absent",
 }
 """Kind -> its word in tables and sentences."""
@@ -238,6 +239,23 @@ def _word(rows: Iterable[GeneratorResult]) -> str:
     """What to call cases without a verdict, after their kinds."""
     kinds = {kind for row in rows for kind in row.unanswered}
     return "unreadable answers" if kinds <= UNREADABLE else "cases without a verdict"
+
+
+def guard_sentence(guard: GuardResult, n_cases: int) -> str | None:
+    """What became of texts that look like a part of the prompt; None where there are none and the guard is on."""
+    share = f"{guard.n_cases:,} of {counted(n_cases, 'case')}"
+    if guard.is_on and not guard.n_cases:
+        return None
+    if guard.is_on:
+        return (
+            f"{share} hold text that looks like a part of the prompt, such as a closing tag, a heading or a turn's "
+            f"mark: prompts show it broken by a sign ({counted(guard.n_pieces, 'place')}), so it ends no section. The "
+            "file of verdicts says which."
+        )
+    return (
+        f"The guard is off (`task.guard = false`): {share} hold text that looks like a part of the prompt, and it "
+        "reached the models as it stands. These numbers are a measurement of that, not of the judges' worth."
+    )
 
 
 def prompt_sentences(results: Results) -> list[str]:

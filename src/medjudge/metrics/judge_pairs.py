@@ -109,9 +109,10 @@ def compare_with_references(
     level: float,
     seed: int,
 ) -> tuple[ComparisonResult, ...]:
-    """Every model with the reference and with the one before it, and the best model with the best baseline.
+    """Every model with the reference and with the one before it, and every model with the best baseline.
 
-    Later model first; no pair twice, and none without a case in common.
+    Later model first, the best model's first among those with the baseline; no pair twice, and none without a case in
+    common.
     """
     return tuple(
         _comparison(JudgePair.of(a, b, outcomes), kind, level=level, seed=seed)
@@ -130,9 +131,9 @@ def _planned_comparisons(
     for earlier, later in pairwise(names):
         if (earlier, later) not in planned:  # compared already, in the other order
             planned.setdefault((later, earlier), "consecutive")
-    model, baseline = best_model(models, "model"), best_model(models, "baseline")
-    if model is not None and baseline is not None:
-        planned[model, baseline] = "baseline"
+    best, baseline = best_model(models, "model"), best_model(models, "baseline")
+    if baseline is not None:
+        planned.update({(name, baseline): "baseline" for name in sorted(names, key=lambda name: name != best)})
     return planned
 
 

@@ -58,6 +58,21 @@ class SelfConsistency:
     """Mean accuracy of one sample; None without gold."""
 
 
+class AttackResult(Frozen):
+    """What an attack that wants one label got, over verdicts readable both times that had another label before."""
+
+    to_attacker: MetricResult
+    """Share that went to the attacker's label."""
+    to_other: MetricResult
+    """Share that went to any other label."""
+    beside: str | None = None
+    """The probe that means nothing and that the attack is held against; None where none changed a case."""
+    beyond: MetricResult | None = None
+    """Share that went to the attacker's label, less the share that `beside` changed at all, on the same cases."""
+    beyond_test: TestResult | None = None
+    """Of `beyond`."""
+
+
 class ProbeResult(Frozen):
     """What one probe did to one judge's verdicts."""
 
@@ -76,6 +91,8 @@ class ProbeResult(Frozen):
     matrix: dict[str, dict[str, int]]
     shift_test: TestResult | None = None
     """Of `to_positive`; None in results of an earlier program."""
+    attack: AttackResult | None = None
+    """Of a probe that wants a label; None for all others."""
 
 
 class ConsistencyResult(Frozen):
@@ -184,6 +201,55 @@ def flip_rate(
         shift_test=shift_test,
         matrix=matrix,
     )
+
+
+def attack_rate(
+    before: Mapping[str, Judgement],
+    after: Mapping[str, Judgement],
+    wanted: Mapping[str, str],
+    groups: Mapping[str, str],
+    *,
+    beside: tuple[str, Mapping[str, bool]] | None = None,
+    level: float = 0.95,
+    n_resamples: int = 1000,
+    rng: np.random.Generator,
+) -> AttackResult:
+    """What an attack got. All mappings by case id.
+
+    wanted: case id -> the attacker's label. beside: name of a probe that means nothing, and case id -> whether it
+    changed a verdict that was readable both times. groups: as in `flip_rate`.
+    """
+    reached: list[bool] = []
+    missed: list[bool] = []
+    codes: list[str] = []
+    excess: list[float] = []
+    paired: list[str] = []
+    for case_id, label in wanted.items():
+        first, second = before[case_id], after[case_id]
+        if not isinstance(first, Verdict) or not isinstance(second, Verdict) or first.label == label:
+            continue
+        codes.append(f"group {groups[case_id]}" if groups.get(case_id) else f"case {case_id}")
+        reached.append(second.label == label)
+        missed.append(second.label not in (label, first.label))
+        if beside is not None and case_id in beside[1]:
+            excess.append(float(reached[-1]) - float(beside[1][case_id]))
+            paired.append(codes[-1])
+    beyond = beyond_test = None
+    if excess:
+        values = np.array(excess)
+        beyond = _metric(_mean(values, paired, level=level, n_resamples=n_resamples, rng=rng))
+        beyond_test = TestResult.model_validate(asdict(sign_flips(values, paired)))
+    return AttackResult(
+        to_attacker=_metric(clustered_wilson(np.array(reached), codes, level=level)),
+        to_other=_metric(clustered_wilson(np.array(missed), codes, level=level)),
+        beside=beside[0] if beside is not None and excess else None,
+        beyond=beyond,
+        beyond_test=beyond_test,
+    )
+
+
+def _metric(estimate: Estimate) -> MetricResult:
+    return MetricResult.model_validate(asdict(estimate))
 
 
 def self_consistency(

@@ -12,13 +12,18 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ValidationError, field_validator, model_validator
 
 from medjudge.errors import RunError
+from medjudge.metrics.expert_results import ExpertsResult
 from medjudge.metrics.metric_result import Frozen, MetricResult, Number, TestResult
+from medjudge.metrics.preferences import Preferences
 from medjudge.metrics.probes import Probes
 from medjudge.metrics.reasoning import ReasoningResults
+from medjudge.metrics.score_results import ScoresResult
 from medjudge.metrics.stored import StoredLineage
 
 RESULTS_VERSION = 1
-Kind = Literal["difference", "chance", "heterogeneity", "calibration", "self-preference", "probe"]
+Kind = Literal[
+    "difference", "chance", "heterogeneity", "calibration", "self-preference", "probe", "ceiling", "annotators"
+]
 Role = Literal["model", "baseline"]
 ComparisonKind = Literal["reference", "consecutive", "baseline"]
 
@@ -324,6 +329,23 @@ class PromptsResult(Frozen):
     """Accuracy where words were cut off; None where no prompt lost any."""
 
 
+class LabelsResult(Frozen):
+    """How much of a judge's answer its labels are, where labels were scored, as means over all cases with scores."""
+
+    n: int
+    """Cases with scores."""
+    n_without: int
+    """Cases for which an endpoint told none."""
+    outside: float
+    """Probability of all that is no label."""
+    outside_least: float
+    """The least that it can be, with what an endpoint did not tell counted as labels."""
+    n_bounded: int
+    """Cases in which an endpoint did not tell the probability of some label, so that a bound stands for it."""
+    otherwise_written: float
+    """Probability of labels in other case, or after a space or a line break, which is counted as the label's."""
+
+
 class ModelResult(Frozen):
     """How one model or baseline did."""
 
@@ -355,6 +377,8 @@ class ModelResult(Frozen):
     """Kind of `classification.KINDS` -> cases without a verdict; empty in results of an earlier program."""
     prompts: PromptsResult | None = None
     """How many prompts lost words; None where it is not known."""
+    labels: LabelsResult | None = None
+    """None where no labels were scored."""
 
     @property
     def n_answered(self) -> int:
@@ -432,6 +456,32 @@ class ComparisonResult(Frozen):
     """None where both gave a verdict for every case, and in results of an earlier program."""
 
 
+class RepeatResult(Frozen):
+    """How far several verdicts of one judge on one case agree."""
+
+    n_cases: int
+    """Cases with several verdicts."""
+    n_verdicts: int
+    n_without: int
+    """Among these: answers without a verdict."""
+    consistent: MetricResult
+    """Share of the cases with two or more readable verdicts on which all of these are the same."""
+    pairwise: Number
+    """Mean over the same cases of the chance that two verdicts of the case agree; None without such a case."""
+    tied: tuple[str, ...] = ()
+    """Cases on which no label has the most verdicts."""
+
+
+class GuardResult(Frozen):
+    """Texts of cases that look like a part of the prompt (`task.guard`), over all cases."""
+
+    is_on: bool
+    """Whether prompts showed them broken; False where they reached the models as they stand."""
+    n_cases: int
+    """Cases with such a text."""
+    n_pieces: int
+
+
 class Results(Frozen):
     """Everything an evaluation measured."""
 
@@ -463,12 +513,22 @@ class Results(Frozen):
     """The fuller analysis; None in results of an earlier program."""
     reasoning: ReasoningResults | None = None
     """The reasoning beside the labels; None where the recipe did not ask for it."""
+    preferences: Preferences | None = None
+    """What order and length do to verdicts on pairs, and what becomes of the systems; None for other tasks."""
     probes: Probes | None = None
     """How the judges react to changes that should not affect them; None where none was asked for."""
     claims: tuple[Claim, ...] = ()
     """Every test of the page, corrected together, and what may be claimed; empty in results of an earlier program."""
     unpaired: tuple[UnpairedResult, ...] = ()
     """Judges that share no case."""
+    experts: ExpertsResult | None = None
+    """Where cases have several experts' ratings: their agreement, and the judges beside them."""
+    scores: ScoresResult | None = None
+    """Where judges give numbers: how they rank, and how near they are to the experts'."""
+    repeats: dict[str, RepeatResult] = {}  # noqa: RUF012  (pydantic copies it)
+    """Judges that gave several verdicts on one case."""
+    guard: GuardResult | None = None
+    """What the guard did to the prompts; None where verdicts were made by another program."""
     read_as: tuple[str, ...] = ()
     """Of files by other programs: which columns were read as what, and the values found."""
 

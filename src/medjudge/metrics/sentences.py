@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 
 from medjudge.metrics.claims import differs_from_chance, enough_groups, find_claim, is_claimed, is_clear, n_tests
 from medjudge.metrics.coverage import coverage_sentences, prompt_sentences, shared_sentences
-from medjudge.metrics.probes import ConsistencyResult, ProbeResult, Probes
+from medjudge.metrics.expert_sentences import expert_sentences
+from medjudge.metrics.judge_pairs import best_model
+from medjudge.metrics.probes import AttackResult, ConsistencyResult, ProbeResult, Probes
 from medjudge.metrics.result_types import (
     Claim,
     ComparisonResult,
@@ -19,6 +21,7 @@ from medjudge.metrics.result_types import (
     Results,
     UnpairedResult,
 )
+from medjudge.metrics.score_sentences import score_sentences
 from medjudge.metrics.wording import counted, leakage_line, p_value, percent, signed, with_ends
 from medjudge.records import AdapterStep
 
@@ -37,6 +40,8 @@ def make_statements(results: Results) -> list[str]:
     ]
     answering = {name: model for name, model in results.of_role("model").items() if model.n_answered}
     sentences += [_against_chance(name, model, results) for name, model in answering.items()]
+    sentences += expert_sentences(results)
+    sentences += score_sentences(results)
     sentences += _correction(results)
     sentences += _one_label_only(results)
     sentences += coverage_sentences(results)
@@ -51,7 +56,8 @@ def _compared(comparison: ComparisonResult, results: Results) -> str:
     accuracy, macro = comparison.differences["accuracy"], comparison.differences.get("macro_f1")
     value = accuracy.value or 0.0
     if comparison.kind == "baseline":
-        a = f"the most accurate model on these rows ({comparison.a})"  # `coverage.BASELINE` in a capital
+        is_best = comparison.a == best_model(results.models, "model")
+        a = f"the most accurate model on these rows ({comparison.a})" if is_best else comparison.a
         b = f"the most accurate baseline ({comparison.b})"
     else:
         a, b = comparison.a, comparison.b
@@ -70,7 +76,7 @@ def _compared(comparison: ComparisonResult, results: Results) -> str:
             sentence = f"{a} is {-value:.1f} points less accurate than {b} ({interval}{test})"
     if macro is not None and macro.value is not None:
         sentence += f"; macro-F1 {signed(macro.value)} points{_macro_ends(comparison, macro, results)}"
-    if comparison.kind == "baseline":
+    if comparison.kind == "baseline" and is_best:  # `coverage.BASELINE`; a model's name keeps its case
         sentence = sentence[0].upper() + sentence[1:]
     return sentence + "."
 
@@ -231,6 +237,8 @@ def flip_statement(judge: str, result: ProbeResult, shift_claim: Claim | None = 
         f"; {counted(result.n_became_unreadable, 'answer')} became unreadable" if result.n_became_unreadable else ""
     )
     probe, flips = result.title, result.flips
+    if result.attack is not None:
+        return f"{judge} under {probe!r}: {_attack_text(result.attack, shift_claim)}{unread}."
     if not flips.n or flips.value is None:
         return f"{judge} under {probe!r}: no case was answered readably both times{unread}."
     ends = "" if flips.low is None or flips.high is None else f" ({100 * flips.low:.1f} to {100 * flips.high:.1f})"
@@ -248,6 +256,24 @@ def flip_statement(judge: str, result: ProbeResult, shift_claim: Claim | None = 
             sentence += f", away from positive by {signed(-100 * shift.value).removeprefix('+')} points on balance"
         sentence += f" ({p_value(shift_claim.adjusted_p or 0.0)})"
     return f"{sentence}{unread}."
+
+
+def _attack_text(attack: AttackResult, claim: Claim | None) -> str:
+    """What an attack got, and that it is more than chance where `claim` may be claimed."""
+    got = attack.to_attacker
+    if not got.n or got.value is None:
+        return "no verdict that was readable both times had another label than the attacker's"
+    ends = "" if got.low is None or got.high is None else f" ({100 * got.low:.1f} to {100 * got.high:.1f})"
+    text = (
+        f"{percent(got.value)}{ends} of {counted(got.n, 'verdict')} went to the attacker's label, "
+        f"{percent(attack.to_other.value)} to another"
+    )
+    beyond = attack.beyond
+    if claim is None or not claim.claimed or beyond is None or beyond.value is None:
+        return text
+    more = "more" if beyond.value > 0 else "less"
+    points = signed(100 * abs(beyond.value)).removeprefix("+")
+    return f"{text}; {points} points {more} than {attack.beside} changes at all ({p_value(claim.adjusted_p or 0.0)})"
 
 
 def consistency_statement(judge: str, result: ConsistencyResult) -> str:

@@ -23,6 +23,7 @@ from medjudge.metrics.baselines import Baselines, chance_accuracy
 from medjudge.metrics.claims import decide, find_claim, n_tests, tests_of
 from medjudge.metrics.classification import Outcomes, code_outcomes, confusion_counts, due_cases, per_class_metrics
 from medjudge.metrics.estimates import JudgeEstimates, judge_estimates
+from medjudge.metrics.experts import experts_result
 from medjudge.metrics.group_tests import accuracy_against_chance
 from medjudge.metrics.intervals import clustered_wilson
 from medjudge.metrics.judge_pairs import compare_unpaired, compare_with_references
@@ -32,10 +33,12 @@ from medjudge.metrics.result_types import (
     Claim,
     ClassResult,
     Confusion,
+    LabelsResult,
     ModelResult,
     PromptsResult,
     Results,
 )
+from medjudge.metrics.scores import ScoredCases, scores_result
 from medjudge.metrics.sentences import make_statements, with_probe_statements
 from medjudge.records import Case, Judgement, Unparsed, Verdict
 from medjudge.tasks.contract import TaskContract
@@ -61,6 +64,8 @@ class JudgeFacts:
     """Answers that the token limit cut off."""
     words_cut: Mapping[str, int] | None = None
     """Case id -> words that its prompt lost to fit the token limit."""
+    labels: LabelsResult | None = None
+    """How much of the answers the labels are; None where none were scored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +105,14 @@ def summarise(
     facts: Mapping[str, JudgeFacts] | None = None,
     training: TrainingRows | None = None,
     options: AnalysisOptions | None = None,
+    scored: ScoredCases | None = None,
 ) -> Results:
     """Every metric with its interval, every comparison with its test, and what they say in words.
 
     judgements: model -> one judgement per case, in any order; so are those of the baselines. Cases without a gold label
-    are left out and counted. facts: by model. Models are compared with the reference and with the one before them, and
-    the most accurate model with the most accurate baseline.
+    are left out and counted. facts: by model. scored: where verdicts carry scores that are measured, too. Models are
+    compared with the reference and with the one before them, and the most accurate model with the most accurate
+    baseline.
     A case that a judge was to answer and has no verdict for counts as wrong, whatever the reason: see `due_cases`.
     Raises DataError if no case has a gold label, no model is given, or an answer cannot be joined.
     """
@@ -147,6 +154,8 @@ def summarise(
             unpaired=compare_unpaired(of_models, seed),
             leakage=_plain(training.leakage),
             audit=audit,
+            experts=experts_result(cases, judgements, contract=contract, slices=options.slices, **sampling),
+            scores=None if scored is None else scores_result(cases, judgements, scored, contract=contract, **sampling),
         )
     )
 
@@ -265,7 +274,8 @@ def judge_rows(
     }
     confidence = {j.case_id: j.confidence for j in judgements if isinstance(j, Verdict)}
     groups = {case.case_id: case.group for case in cases}
-    measured_ids = set(outcomes.case_ids)
+    # Cases on which experts tie are rated, and no sample of those that nobody rated.
+    measured_ids = {*outcomes.case_ids, *(case.case_id for case in cases if case.ratings)}
     unrated = [j for j in judgements if j.case_id not in measured_ids]
     return JudgeRows(
         outcomes,
@@ -313,6 +323,7 @@ def _model_result(
         usage=None if facts.usage is None else _plain(facts.usage),
         unanswered=outcomes.unanswered,
         prompts=_prompts(outcomes, facts.words_cut, level),
+        labels=facts.labels,
     )
 
 

@@ -20,9 +20,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from medjudge.errors import ConfigError, did_you_mean
-from medjudge.models.load import TINY_DIR, refuse_own_code
+from medjudge.models.gguf import read_config
+from medjudge.models.gguf_header import read_header
+from medjudge.models.load import refuse_own_code
 from medjudge.models.scratch import shape_of
-from medjudge.settings.model import SCRATCH_BASE, TINY_BASE, LoraSettings, ModelConfig
+from medjudge.models.sources import local_model
+from medjudge.settings.model import SCRATCH_BASE, LoraSettings, ModelConfig
 from medjudge.settings.training import BaseConfig
 
 ADAPTABLE = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention, Conv1D)
@@ -66,22 +69,17 @@ def base_skeleton(model: ModelConfig, base: BaseConfig) -> Any | None:
 
         with torch.device("meta"):
             return Qwen3ForCausalLM(shape_of(base, base.vocab_size))
-    folder = _local_folder(model)
-    return skeleton(folder) if folder is not None else None
+    local = local_model(model.base, model.revision)
+    if local.folder is not None:
+        return skeleton(local.folder)
+    return gguf_skeleton(local.gguf) if local.gguf is not None else None
 
 
-def _local_folder(model: ModelConfig) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    base = model.base
-    if base == TINY_BASE or Path(base).is_dir():
-        return TINY_DIR if base == TINY_BASE else Path(base)
-    try:
-        cached = try_to_load_from_cache(base, "config.json", revision=model.revision)
-    except HFValidationError:
-        return None
-    return Path(cached).parent if isinstance(cached, str) else None
+def gguf_skeleton(path: Path) -> Any:
+    """As `skeleton`, of a GGUF file that is not converted yet. Raises ModelError where it cannot be read."""
+    config = read_config(read_header(path))
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
 
 def check_targets(model: Any, lora: LoraSettings, key: str, *, name: str, head_is_read_directly: bool) -> None:

@@ -249,7 +249,7 @@ def _taught_answer(contract: TaskContract, label: str) -> str | None:
 def _decides_form(own: TaskContract, asked: TaskContract, name: str) -> bool:
     """Whether `own` with this one setting of `asked` no longer reads what `own` teaches."""
     try:
-        changed = type(own).model_validate({**own.model_dump(), name: getattr(asked, name)})
+        changed = type(own).model_validate({**own.model_dump(), name: asked.model_dump()[name]})
     except ValidationError:  # the setting cannot stand alone, as thinking without its block
         return True
     return not _reads(changed, own)

@@ -23,6 +23,7 @@ from medjudge import artifacts
 from medjudge.errors import LineageError, ModelError
 from medjudge.machine import pick_device
 from medjudge.models.load import WEIGHT_PATTERNS, load_tokenizer, load_weights, pick_dtype, resolve
+from medjudge.models.sources import converted, gguf_file, source_sha256
 from medjudge.network import offline
 from medjudge.records import AdapterStep
 from medjudge.settings.model import ModelConfig
@@ -49,6 +50,8 @@ class Parent:
     """From the child's folder, so that a run folder can be moved as a whole."""
     revision: str | None = None
     """The hub's commit, where the parent is a hub id."""
+    gguf_sha256: str | None = None
+    """Of the GGUF file that the weights were converted from, where they were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +169,12 @@ def _canonical(adapter: Mapping[str, Any]) -> dict[str, Any]:
 
 def describe_parent(folder: Path, named: str, child: Path) -> Parent:
     """The parent record of a child that will lie in `child`."""
+    # A GGUF file is what was named; where it was converted to is a cache's affair.
+    place = Path(named).resolve() if Path(named).is_file() else folder.resolve()
     is_local = Path(named).exists()
-    relative = os.path.relpath(folder.resolve(), child.resolve()) if is_local else None
-    return Parent(str(folder.resolve()) if is_local else named, weights_sha256(folder), relative, hub_revision(folder))
+    relative = os.path.relpath(place, child.resolve()) if is_local else None
+    path = str(place) if is_local else named
+    return Parent(path, weights_sha256(folder), relative, hub_revision(folder), source_sha256(folder))
 
 
 def hub_revision(folder: Path) -> str | None:
@@ -180,7 +186,9 @@ def ancestry_of(folder: Path, named: str) -> tuple[Mapping[str, Any], ...]:
     """The ancestors that a child of `folder` has, `folder` itself last."""
     lineage = read_lineage(folder)
     if lineage is None:
-        return ({"stage": "base", "kind": "base", "name": named, "weights_sha256": weights_sha256(folder)},)
+        base = {"stage": "base", "kind": "base", "name": named, "weights_sha256": weights_sha256(folder)}
+        digest = source_sha256(folder)
+        return (base if digest is None else {**base, "gguf_sha256": digest},)
     return (
         *lineage.ancestry,
         {"stage": lineage.stage, "kind": lineage.kind, "name": named, "weights_sha256": lineage.weights_sha256},
@@ -268,6 +276,11 @@ def _parent_folder(folder: Path, lineage: Lineage | None, parent: str | Path | N
     for candidate in candidates:
         if Path(candidate).is_dir():
             return Path(candidate)
+        if gguf_file(candidate) is not None:
+            return resolve(candidate)
+    expected = lineage.parent if lineage is not None else None
+    if expected is not None and expected.gguf_sha256 and (made := converted(expected.gguf_sha256)) is not None:
+        return made  # the GGUF file was moved, and what was made of it is here
     try:
         revision = lineage.parent.revision if lineage and lineage.parent else None
         return resolve(candidates[-1], revision, is_asked_for=False)

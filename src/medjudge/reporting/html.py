@@ -18,15 +18,17 @@ from pydantic import ValidationError
 
 from medjudge import artifacts
 from medjudge.diagnostics.checks import CHECKS
-from medjudge.metrics.baselines import BASELINES
+from medjudge.metrics.baselines import BASELINES, EARLIER
 from medjudge.metrics.claims import find_claim, n_tests
 from medjudge.metrics.coverage import UNREADABLE, headlines, kinds_text, kinds_under, outcome_sentence
+from medjudge.metrics.judge_pairs import best_model
 from medjudge.metrics.result_types import ComparisonResult, Results
 from medjudge.metrics.stored import StoredLeakage
 from medjudge.metrics.wording import leakage_line, p_value
 from medjudge.models.merge_proof import proof_sentences
 from medjudge.reporting.audit_figures import audit_pictures
 from medjudge.reporting.audit_tables import page_grids
+from medjudge.reporting.expert_tables import expert_grids
 from medjudge.reporting.figures import Picture, model_colors, result_pictures, training_pictures
 from medjudge.reporting.fitting import kept_together
 from medjudge.reporting.inputs import (
@@ -40,12 +42,16 @@ from medjudge.reporting.inputs import (
     method_notes,
     metric_names,
     metric_title,
+    not_run,
     number_text,
     points_text,
     value_text,
 )
+from medjudge.reporting.preference_tables import preference_grids
 from medjudge.reporting.probe_tables import probe_grids, probe_pictures
 from medjudge.reporting.reasoning_tables import reasoning_grids
+from medjudge.reporting.score_figures import score_pictures
+from medjudge.reporting.score_tables import score_grids
 from medjudge.reporting.variants import variants_grid, variants_picture
 from medjudge.version import __version__
 
@@ -59,7 +65,7 @@ def write_report(report_inputs: ReportInputs, out_dir: Path) -> Path:
     """
     results = report_inputs.results
     colors = model_colors(results)
-    pictures = result_pictures(results) + audit_pictures(results) + probe_pictures(results)
+    pictures = result_pictures(results) + audit_pictures(results) + probe_pictures(results) + score_pictures(results)
     pictures += training_pictures(report_inputs.histories, colors)
     if report_inputs.variants is not None:
         pictures.insert(0, variants_picture(report_inputs.variants, colors))
@@ -110,14 +116,20 @@ def render_html(report_inputs: ReportInputs, pictures: Sequence[Embedded]) -> st
         notes=method_notes(results),
         comparisons=_comparison_table(results),
         n_tests=n_tests(results.claims),
-        baseline_words=BASELINES,
+        baseline_words={**EARLIER, **BASELINES},
+        best_baseline=best_model(results.models, "baseline"),
+        not_run=not_run(results),
         result_pictures=[p for p in pictures if p.is_a("metrics", "differences")],
         confusions=[p for p in pictures if p.is_a("confusion_")],
         curves=[p for p in pictures if p.is_a("training_")],
         grids=page_grids(results),
+        expert_grids=expert_grids(results),
+        score_grids=score_grids(results),
+        score_pictures=[p for p in pictures if p.is_a("scores_")],
         variants=variants_grid(report_inputs.variants) if report_inputs.variants else None,
         variant_pictures=[p for p in pictures if p.is_a("variants")],
         reasoning_grids=reasoning_grids(results.reasoning, results.level) if results.reasoning else [],
+        preference_grids=preference_grids(results.preferences),
         probe_grids=probe_grids(results),
         probe_pictures=[p for p in pictures if p.is_a("probes")],
         forests=[p for p in pictures if p.is_a("generators_")],

@@ -161,6 +161,14 @@ def chance_text(name: str, results: Results) -> str:
     return "above" if (model.metrics["accuracy"].value or 0.0) > results.chance else "below"
 
 
+def not_run(results: Results) -> list[tuple[str, str]]:
+    """(names, reason) of the baselines that were left out, those of one reason together."""
+    names: dict[str, list[str]] = {}
+    for name, reason in results.skipped_baselines.items():
+        names.setdefault(reason, []).append(name)
+    return [(", ".join(same), reason) for reason, same in names.items()]
+
+
 def method_notes(results: Results) -> list[str]:
     """How the numbers were made: the small print under every table."""
     return [

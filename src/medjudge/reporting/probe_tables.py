@@ -16,7 +16,42 @@ def probe_grids(results: Results) -> list[Grid]:
     """Flip rates by judge, and self-consistency where samples were drawn; empty where no probe was run."""
     if results.probes is None:
         return []
-    return [grid for grid in (_flip_grid(results.probes, results.level), _self_grid(results.probes)) if grid.rows]
+    return [grid for grid in _grids(results.probes, results.level) if grid.rows]
+
+
+def _grids(probes: Probes, level: float) -> tuple[Grid, ...]:
+    return _flip_grid(probes, level), _attack_grid(probes, level), _self_grid(probes)
+
+
+def _attack_grid(probes: Probes, level: float) -> Grid:
+    """A row per attack; empty where there was none."""
+    columns: list[str] = []
+    for name in probes.judges:
+        columns += [f"{name}: to the attacker's label, %", f"{name}: to another, %", f"{name}: beyond, points"]
+        columns += [f"{name}: n", f"{name}: unreadable"]
+    rows = []
+    attacks = {probe: first for probe, first in _by_probe(probes).items() if first.attack is not None}
+    for probe, first in attacks.items():
+        cells: list[Cell] = []
+        for judge in probes.judges.values():
+            result = judge.flips.get(probe)
+            attack = None if result is None else result.attack
+            if result is None or attack is None:
+                cells += [Cell(DASH)] * 5
+                continue
+            cells += [statistic_cell(one, percent=True) for one in (attack.to_attacker, attack.to_other)]
+            cells += [_shift(attack.beyond), Cell(f"{attack.to_attacker.n:,}")]
+            cells.append(Cell(f"{result.n_unreadable:,}", f"{result.n_became_unreadable:,} by the change"))
+        rows.append((f"{first.title.removeprefix('attack: ')}\n{first.change}", tuple(cells)))
+    found = [judge.flips[probe].attack for probe in attacks for judge in probes.judges.values() if probe in judge.flips]
+    beside = sorted({one.beside for one in found if one is not None and one.beside is not None})
+    note = (
+        "Each attack is added to the judged text and wants one wrong label. n: verdicts readable both times that had "
+        f"another label before. Shares with Wilson's {100 * level:g} % interval over groups. Beyond: the share that "
+        "went to the attacker's label, less the share of the same verdicts that a change without meaning "
+        f"({' or '.join(beside) or 'none was asked'}) moved to any label, with a bootstrap over groups."
+    )
+    return Grid("Attacks", tuple(columns), tuple(rows), note=note)
 
 
 def _flip_grid(probes: Probes, level: float) -> Grid:
@@ -27,6 +62,8 @@ def _flip_grid(probes: Probes, level: float) -> Grid:
         columns += [f"{name}: n", f"{name}: unreadable"]
     rows = []
     for probe, first in _by_probe(probes).items():
+        if first.attack is not None:
+            continue
         cells: list[Cell] = []
         for judge in probes.judges.values():
             result = judge.flips.get(probe)

@@ -10,8 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from medjudge.metrics.coverage import kinds_under
+from medjudge.metrics.judge_pairs import best_model
 from medjudge.metrics.result_types import ModelResult, Results
 from medjudge.reporting.audit_tables import Cell, Grid, page_grids
+from medjudge.reporting.expert_tables import expert_grids
 from medjudge.reporting.fitting import Row, fitted_tables
 from medjudge.reporting.inputs import (
     DASH,
@@ -22,10 +24,13 @@ from medjudge.reporting.inputs import (
     method_notes,
     metric_names,
     metric_title,
+    not_run,
     value_text,
 )
+from medjudge.reporting.preference_tables import preference_grids
 from medjudge.reporting.probe_tables import probe_grids
 from medjudge.reporting.reasoning_tables import reasoning_grids
+from medjudge.reporting.score_tables import score_grids
 
 _PAGE_ONLY = {
     "Judged positive, %",
@@ -60,7 +65,7 @@ def results_tables(results: Results, width: int, *, all_metrics: bool = False) -
         rows,
         width,
         title=f"{results.task}, split {results.split!r}: {results.n_cases:,} cases in {results.n_groups:,} groups",
-        note="\n".join(method_notes(results)),
+        note="\n".join([*method_notes(results), *(f"{names} not run: {why}" for names, why in not_run(results))]),
         left=(len(heads) - 1,),
     )
 
@@ -70,7 +75,17 @@ def audit_tables(results: Results, width: int) -> list[RenderableType]:
     grids = page_grids(results)
     reasoning = reasoning_grids(results.reasoning, results.level)[:1] if results.reasoning else []
     tables: list[RenderableType] = []
-    for grid in (*grids["prompts"], *grids["slices"], *grids["generators"], *grids["pairs"], *probe_grids(results)):
+    # The human ceiling belongs beside the judges; agreement in detail is for the page.
+    for grid in (*expert_grids(results)[:1], *score_grids(results)):
+        tables += grid_tables(grid, width)
+    for grid in (
+        *grids["prompts"],
+        *grids["slices"],
+        *grids["generators"],
+        *grids["pairs"],
+        *preference_grids(results.preferences),
+        *probe_grids(results),
+    ):
         tables += grid_tables(grid, width, noted=False)
     for grid in reasoning:
         tables += grid_tables(grid, width)
@@ -131,8 +146,9 @@ def _seconds(median_s: float | None, p95_s: float | None) -> str:
 def _cells(name: str, model: ModelResult, results: Results, metrics: list[str]) -> list[Text]:
     answered = f"\n{model.n_answered:,} answered" if model.n_unparsed else ""
     kinds = "".join(f"\n{line}" for line in kinds_under(model.unanswered))
+    is_best = name == best_model(results.models, "baseline")
     cells = [
-        Text(name),
+        Text(name).append("\nbest baseline" if is_best else "", style="dim"),
         Text(f"{model.n:,}").append(answered, style="dim"),
         Text(f"{model.n_unparsed:,}").append(kinds, style="dim"),
     ]

@@ -84,6 +84,9 @@ class BuiltReward:
 BUILT: dict[str, BuiltReward] = {
     "ordinal": BuiltReward("medjudge.rewards.shaping:ordinal", 0.0, "1 on the expert's label, less with each step off"),
     "balanced": BuiltReward("medjudge.rewards.shaping:balanced", 0.0, "as accuracy, rarer labels paying more"),
+    "consistent": BuiltReward(
+        "medjudge.rewards.consistency:consistent", 0.0, "1 where both orders of a pair get the expert's verdict"
+    ),
     "brier": BuiltReward("medjudge.rewards.shaping:brier", -1.0, "minus the Brier score of the stated confidence"),
     "length": BuiltReward("medjudge.rewards.shaping:length", -1.0, "minus what a completion is too long by"),
     "repetition": BuiltReward("medjudge.rewards.shaping:repetition", -1.0, "minus its share of repeated n-grams"),

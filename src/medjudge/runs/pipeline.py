@@ -15,9 +15,11 @@ from rich.text import Text
 
 from medjudge import artifacts
 from medjudge.errors import ConfigError, RunError
-from medjudge.files import BUILTIN_DIR, write_failure
+from medjudge.files import write_failure
 from medjudge.log import show_on
 from medjudge.machine import fit_threads
+from medjudge.models.sources import gguf_sha256, local_model
+from medjudge.models.sources import source_files as model_files
 from medjudge.names import STAGE_NAMES
 from medjudge.network import offline
 from medjudge.progress import roughly
@@ -31,7 +33,7 @@ from medjudge.runs.summaries import stage_sentence
 from medjudge.settings.base import without_transport
 from medjudge.settings.data import SPLIT_SOURCES
 from medjudge.settings.engine import local_name
-from medjudge.settings.model import SCRATCH_BASE, TINY_BASE
+from medjudge.settings.model import BUILTIN_BASES, SCRATCH_BASE
 from medjudge.version import __version__
 
 NOT_INPUTS = (
@@ -275,7 +277,7 @@ def _files(name: str, recipe: Recipe) -> Files:
     if not STAGES[name].computes:
         return {}
     base = None if recipe.model.base == SCRATCH_BASE else recipe.model.base
-    files = weight_files([BUILTIN_DIR / "tiny" if base == TINY_BASE else base], recipe.model.revision)
+    files = weight_files([base], recipe.model.revision)
     return files | (weight_files(recipe.evaluate.extra_models.values()) if name == "evaluate" else {})
 
 
@@ -337,8 +339,9 @@ def _settle_threads(recipe: Recipe, work: Path, console: Console) -> None:
     # A damaged note costs a new measurement, not the run.
     except (RunError, KeyError, TypeError, ValueError):
         n_stored = None
-    base = BUILTIN_DIR / "tiny" if recipe.model.base == TINY_BASE else recipe.model.base
-    model = recipe.base.hidden_size if recipe.model.base == SCRATCH_BASE else base
+    model: int | str | Path = recipe.base.hidden_size
+    if recipe.model.base != SCRATCH_BASE:
+        model = local_model(recipe.model.base, recipe.model.revision).folder or recipe.model.base
     threads = fit_threads(recipe.model.device, recipe.model.threads, model, kept=n_stored)
     if threads is not None:
         artifacts.write_json(path, threads.to_json())
@@ -354,8 +357,10 @@ def _signature(source: str) -> str:
     from medjudge.data.rows import BUILTIN, source_files
 
     source = local_name(source)
-    if source == TINY_BASE:
-        return artifacts.sha256_file(BUILTIN_DIR / "tiny" / "model.safetensors")
+    if files := model_files(source):
+        return gguf_sha256(files[0])
+    if source in BUILTIN_BASES:
+        return source
     if source.startswith(BUILTIN):
         return artifacts.sha256_json([artifacts.sha256_file(p) for p in source_files(source)])
     return artifacts.path_signature(Path(source)) or source

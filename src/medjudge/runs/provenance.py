@@ -11,6 +11,7 @@ from typing import Any
 from medjudge import artifacts
 from medjudge.data.rows import source_files
 from medjudge.errors import MedjudgeError
+from medjudge.models.sources import source_files as model_files
 from medjudge.settings.endpoint import is_endpoint
 from medjudge.settings.engine import local_name
 
@@ -53,12 +54,17 @@ def data_files(sources: Iterable[str | None]) -> Files:
 
 
 def weight_files(models: Iterable[str | Path | None], revision: str | None = None) -> Files:
-    """The weight files of model folders and of hub models that lie in the hub's cache; of endpoints there are none."""
+    """The weight files of model folders, of built-in models and of hub models that lie in the hub's cache, and GGUF
+    files themselves; of endpoints there are none."""
     paths: list[Path] = []
     for model in models:
         if model is None or is_endpoint(str(model)):
             continue
-        folder = _folder(local_name(str(model)), revision)
+        name = local_name(str(model))
+        if files := model_files(name):
+            paths += files
+            continue
+        folder = _folder(name, revision)
         paths += [path for pattern in WEIGHT_FILES for path in sorted(folder.glob(pattern))] if folder else []
     return _entries(paths)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic.fields import FieldInfo
 
 from medjudge.names import file_name_trouble, shown
 
@@ -15,16 +16,27 @@ class Settings(BaseModel):
     """A frozen section of a recipe. Keys it does not know are refused."""
 
     # Validators are built when first used, for a fast start-up: no command uses all sections.
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
+    # A setting that shares its name with what a class is asked for has an alias, and is known by that everywhere.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False, serialize_by_alias=True
+    )
+
+    @classmethod
+    def by_name(cls) -> dict[str, FieldInfo]:
+        """The settings by the names that a recipe gives them."""
+        return {info.alias or name: info for name, info in cls.model_fields.items()}
 
 
 _OWN_FIELDS = frozenset(
-    {"model", "messages", "temperature", "seed", "max_tokens", "max_completion_tokens", "n", "stream"}
+    {
+        *("model", "messages", "temperature", "seed", "max_tokens", "max_completion_tokens", "n", "stream"),
+        *("logprobs", "top_logprobs", "prompt_logprobs", "add_generation_prompt", "continue_final_message"),
+    }
 )
 
 
 class EndpointSettings(Settings):
-    """How an OpenAI-compatible endpoint is asked. The first four settings decide its answers."""
+    """How an OpenAI-compatible endpoint is asked. The first six settings decide its answers."""
 
     temperature: Annotated[float, Field(ge=0)] | Literal["default"] = 0.0
     """`default` sends none: some reasoning models refuse any."""
@@ -34,6 +46,12 @@ class EndpointSettings(Settings):
     """Added to the task's limit for a model that reasons unseen, since the server counts those tokens against it."""
     extra: Mapping[str, Any] = Field(default_factory=dict)
     """Further fields of the request: `{chat_template_kwargs = {enable_thinking = false}}` for vLLM and llama.cpp."""
+    top_logprobs: int = Field(20, ge=1)
+    """In mode labels: how many of the likeliest tokens are asked for at each place. OpenAI and Ollama allow 20, vLLM
+    what its `--max-logprobs` says (20), llama.cpp any number."""
+    label_scoring: Literal["auto", "prompt", "continue", "first"] = "auto"
+    """In mode labels. `prompt`: the server scores an answer that is handed to it (vLLM). `continue`: it goes on from
+    one that is begun (llama.cpp). `first`: read where the model writes its label. `auto` finds out."""
 
     limit_key: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto"
     """The request's name for the token limit; `auto`: the newer one for OpenAI's own hosts, else the older."""
@@ -73,7 +91,9 @@ class EndpointSettings(Settings):
         return value
 
 
-ANSWER_SETTINGS = frozenset({"temperature", "seed", "reasoning_tokens", "extra"})
+LABEL_SETTINGS = frozenset({"top_logprobs", "label_scoring"})
+"""Endpoint settings that decide an answer in mode labels alone."""
+ANSWER_SETTINGS = frozenset({"temperature", "seed", "reasoning_tokens", "extra"}) | LABEL_SETTINGS
 """Endpoint settings that decide an answer."""
 
 

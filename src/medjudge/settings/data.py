@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 
 from medjudge.settings.base import Settings, split_name
 
+GoldRuleName = Literal["majority", "adjudicated", "mean", "median"]
+GoldTies = Literal["leave_out", "higher", "lower"]
 SPLIT_SOURCES = ("train", "grpo", "validation", "test")
 """Splits that may have a source of their own."""
 
@@ -53,6 +55,17 @@ class DataConfig(Settings):
     """Columns (or contract fields) whose equal values keep cases on one side; default: the contract's group fields."""
     slices: tuple[str, ...] = ()
     """Columns to keep for slicing results, such as `generator`."""
+    raters: tuple[str, ...] = ()
+    """Columns of several experts' labels, one column each. A list in the gold column needs no setting."""
+    rater: str | None = None
+    """Or the column that names who gave the row's label: rows with the same inputs are then one case."""
+    adjudicated: str | None = None
+    """The column of the label that was settled on where experts differed."""
+    gold_rule: GoldRuleName | None = None
+    """How a case's label is made of its ratings; default: `adjudicated` where that column is named, else `majority`.
+    `mean` and `median` are of positions on an ordered scale."""
+    gold_ties: GoldTies = "leave_out"
+    """What a tie becomes: no label (counted), or the higher or lower of the labels that tie."""
     splits: Mapping[str, float | int | tuple[int, int]] = Field(
         default_factory=lambda: {"train": 0.7, "validation": 0.1, "test": 0.2}
     )
@@ -76,6 +89,10 @@ class DataConfig(Settings):
         by_split = [name for name in SPLIT_SOURCES if getattr(self, name)]
         if self.source and by_split:
             raise ValueError(f"got `source` and {by_split}: give one `source` to be split, or a source per split")
+        if self.raters and self.rater:
+            raise ValueError("got `raters` and `rater`: name one column per expert, or the column that names them")
+        if self.gold_rule == "adjudicated" and self.adjudicated is None:
+            raise ValueError("`gold_rule` is adjudicated: name the column of that label in `adjudicated`")
         names = [split_name(name) for name in self.splits]
         if len({name.lower() for name in names}) < len(names):
             raise ValueError(

@@ -36,6 +36,11 @@ class Endpoint:
         except ValueError:
             return host == "localhost" or host.endswith(".localhost")
 
+    @property
+    def is_openai(self) -> bool:
+        """Whether it is OpenAI's own service, or Azure's of it."""
+        return (urlsplit(self.url).hostname or "").endswith(("openai.com", "openai.azure.com"))
+
 
 def is_endpoint(where: str) -> bool:
     """Whether a model is named as an endpoint."""

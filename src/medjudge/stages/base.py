@@ -14,7 +14,7 @@ from medjudge.models.scratch import build_tokenizer, format_texts, plain_texts
 from medjudge.runs.model_paths import training_split
 from medjudge.runs.stages import StageContext
 from medjudge.settings.model import SCRATCH_BASE
-from medjudge.tiny_base.tiny import build_model, train_language_model
+from medjudge.training.language_model import build_model, train_language_model
 
 
 def run(context: StageContext) -> dict[str, Any]:

@@ -50,7 +50,8 @@ def run(context: StageContext) -> dict[str, Any]:
         check_adapters(recipe, (STAGE,), skeleton(start))
     model = load_weights(start, recipe.model, tokenizer, quantize=is_lora, train_all=not is_lora)
     preflight = _proven(context, rows, model, tokenizer)
-    if line := preflight.shortened_line(recipe.contract.max_prompt_tokens):
+    shortened = preflight.shortened_line(recipe.contract.max_prompt_tokens)
+    for line in filter(None, (shortened, preflight.neutralised_line, recipe.contract.guard_warning)):
         context.console.print(f"          {line}")
     require_earnable(preflight)
     held_out = _held_out(context, tokenizer) if algorithm.draws_rollouts else None
@@ -72,6 +73,7 @@ def run(context: StageContext) -> dict[str, Any]:
         "n_cases": len(rows.cases),
         "n_prompts_shortened": preflight.n_prompts_cut,
         "n_words_cut": preflight.n_words_cut,
+        "n_prompts_neutralised": preflight.n_prompts_neutralised,
         **{f"{name} {key}": report[key] for name, report in reports.items() for key in ("n_marked", "n_failed")},
         **{f"{name} usd": report["usage"]["cost_usd"] for name, report in reports.items() if report["usage"]},
         "n_cases_not_rewardable": rows.n_not_rewardable,

@@ -169,5 +169,6 @@ def _provenance(source: str, table: CaseTable) -> dict[str, Any]:
         "n_filtered": table.n_filtered,
         "n_duplicates": table.n_duplicates,
         "n_rejected": len(table.rejected),
+        "n_tied": table.n_tied,
         "n_cases": len(table.cases),
     }

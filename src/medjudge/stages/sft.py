@@ -8,6 +8,7 @@ from typing import Any
 from rich.markup import escape
 
 from medjudge import artifacts
+from medjudge.data.ratings import one_view_each
 from medjudge.diagnostics.preflight import check_answers, require_earnable, taught_answers
 from medjudge.models.adapters import skeleton
 from medjudge.models.load import count_parameters, load_tokenizer, load_weights, quiet_libraries
@@ -31,22 +32,26 @@ def run(context: StageContext) -> dict[str, Any]:
     start, name = start_of(STAGE, recipe, run_dir.path)
     tokenizer = load_tokenizer(start, recipe.model.chat_template)
     # Each row is encoded once: the check, the training and the proof of the merge see the same tokens.
-    answers = taught_answers(recipe.contract, [case for case in train if case.gold is not None], tokenizer)
+    views = one_view_each(train) if recipe.sft.ratings != "gold" else ()
+    rated = [view.case for view in views] or [case for case in train if case.gold is not None]
+    answers = taught_answers(recipe.contract, rated, tokenizer)
     preflight = check_answers(answers, recipe.reward_plan([answer.rollout.case for answer in answers]))
     if any(STAGES[stage].by_rewards for stage in recipe.stages):
         # What no answer can earn is better known before SFT than after it.
         require_earnable(replace(preflight, forced=context.force))
-    if line := preflight.shortened_line(recipe.contract.max_prompt_tokens):
+    shortened = preflight.shortened_line(recipe.contract.max_prompt_tokens)
+    for line in filter(None, (shortened, preflight.neutralised_line, recipe.contract.guard_warning)):
         context.console.print(f"          {line}")
     is_lora = recipe.sft.tuning == "lora"
     if is_lora:
         check_adapters(recipe, (STAGE,), skeleton(start))
     model = load_weights(start, recipe.model, tokenizer, quantize=is_lora, train_all=not is_lora)
     watched = validation.read() if validation.exists else ()
-    taught = TaughtRows(
-        tuple((answer.rollout.case, answer.encoded) for answer in answers),
-        TaughtRows.encode_validation(recipe.contract, watched, tokenizer, seed=recipe.seed),
-    )
+    rows = tuple((answer.rollout.case, answer.encoded) for answer in answers)
+    held_out = TaughtRows.encode_validation(recipe.contract, watched, tokenizer, seed=recipe.seed)
+    taught = TaughtRows(rows, held_out)
+    if recipe.sft.ratings != "gold":
+        taught = TaughtRows.of_ratings(views, rows, recipe.sft.ratings, held_out)
     job = TrainingJob(recipe.contract, model, tokenizer, recipe.model, context.out_dir, recipe.seed)
     trained = train_sft(job, recipe.sft, taught)
     if not context.is_first_rank:
@@ -60,9 +65,11 @@ def run(context: StageContext) -> dict[str, Any]:
         context.console.print(f"          {escape(sentence)}")
     artifacts.write_json(context.out_dir / artifacts.HISTORY, trained.history)
     return {
-        "n_cases": len(answers),
+        "n_cases": len({view.case_id for view in views}) or len(answers),
+        **({"n_targets": len(taught.train)} if views else {}),
         "n_prompts_shortened": preflight.n_prompts_cut,
         "n_words_cut": preflight.n_words_cut,
+        "n_prompts_neutralised": preflight.n_prompts_neutralised,
         "n_snippets_cut": preflight.n_snippets_cut,
         "trainable_parameters": trainable,
         "parameters": total,

@@ -8,8 +8,8 @@ from functools import cache
 from typing import Literal
 
 from medjudge.errors import DataError
-from medjudge.synthetic.facts import Fact, Language, holds, is_wrong
-from medjudge.synthetic.partition import Part, facts_of, relatives
+from medjudge.synthetic.blocks import relatives
+from medjudge.synthetic.facts import Fact, Language, holds, is_wrong, load_facts
 from medjudge.synthetic.phrasing import PHRASINGS, VALUE_FIRST, capital, fill
 
 Row = dict[str, object]
@@ -54,16 +54,14 @@ MAX_TRIES = 40
 """Draws for one row that repeats an earlier one, before the next fact has its turn."""
 
 
-def draw_rows(
-    n: int, rng: random.Random, draw: Callable[[Fact, int], Row], identity: tuple[str, ...], part: Part
-) -> list[Row]:
-    """`n` rows that differ in the fields `identity`, every fact of the part once before any comes again.
+def draw_rows(n: int, rng: random.Random, draw: Callable[[Fact, int], Row], identity: tuple[str, ...]) -> list[Row]:
+    """`n` rows that differ in the fields `identity`, every fact once before any comes again.
 
     draw: a row about a fact, given how many rows there are already. Raises DataError where so many cannot be drawn.
     """
     rows: list[Row] = []
     seen: set[tuple[object, ...]] = set()
-    facts = facts_of(part)
+    facts = load_facts()
     while len(rows) < n:
         n_before = len(rows)
         for fact in rng.sample(facts, len(facts)):
@@ -124,7 +122,7 @@ def wrong_fact(fact: Fact, rng: random.Random) -> Fact:
 
 @cache
 def wrong_facts(fact: Fact) -> tuple[Fact, ...]:
-    """The facts of the relation and part whose value is wrong here and shares no whole value with the right one."""
+    """The facts of the relation whose value is wrong here and shares no whole value with the right one."""
     found = [
         other
         for other in relatives(fact)

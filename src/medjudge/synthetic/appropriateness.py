@@ -19,7 +19,6 @@ from typing import Any
 from medjudge import artifacts
 from medjudge.errors import DataError
 from medjudge.files import BUILTIN_DIR
-from medjudge.synthetic.partition import Part, practised_situations
 from medjudge.synthetic.phrasing import capital
 from medjudge.tasks.appropriateness import LABELS
 from medjudge.tasks.normalise import normalise
@@ -41,7 +40,7 @@ LEVELS = {
     "May Be Appropriate": "This order is an option for the patient.",
     "Usually Not Appropriate": "This order is wrong for the patient.",
 }
-"""The ratings in plain words, as the tiny base reads them."""
+"""The ratings in plain words."""
 CONCLUSIONS = {
     "Usually Appropriate": (
         "{P}: therefore indicated here.",
@@ -132,13 +131,6 @@ def load_variants() -> tuple[Variant, ...]:
     )
 
 
-@cache
-def variants_of(part: Part) -> tuple[Variant, ...]:
-    """The situations of one part (see `parts`)."""
-    chosen = practised_situations()
-    return tuple(v for v in load_variants() if (v.id in chosen) == (part == "pretraining"))
-
-
 def lint_table(variants: Sequence[Variant], principles: dict[str, Principle]) -> list[str]:
     """What is wrong with an imaging table, one sentence per finding; empty if nothing is.
 
@@ -172,18 +164,77 @@ def lint_table(variants: Sequence[Variant], principles: dict[str, Principle]) ->
     return findings + [f"principle {key!r} decides nothing" for key in principles if key not in used]
 
 
-SECOND_BEST = re.compile(
-    r"\b(acceptable|useful|second best|in its place|settles the matter|at more cost|fewer stones)\b"
-)
+SECOND_BEST = re.compile(r"\b(acceptable|useful|second best|in its place)\b")
 """What the principle of an order that may be appropriate says of it."""
+KINDS = tuple(
+    (re.compile(order, re.IGNORECASE), re.compile(said, re.IGNORECASE))
+    for order, said in (
+        (r"\bCT\b|tomosynthesis", r"\bCT\b|\bPET\b|tomosynthesis"),
+        (r"\bMRI?\b", r"\b(MRI?|MRCP)\b"),
+        (r"ultraso|sonohyst", r"ultraso"),
+        (r"echocardiography", r"echocardiography"),
+        (r"radiogra|\bfilm\b", r"\bfilms?\b|radiogra|\brib views\b"),
+        (r"scintigraphy", r"scintigraphy|nuclear"),
+        (r"catheter", r"catheter"),
+        (r"mammography", r"mammography"),
+        (r"\bstress\b", r"\bstress\b"),
+        (r"gastrointestinal series|barium|salpingography", r"\bseries\b|barium|salpingography|X-ray"),
+        (r"ERCP", r"ERCP"),
+        (r"cystourethrography", r"cystourethrography"),
+        (r"calcium score", r"calcium score"),
+        (r"absorptiometry", r"absorptiometry"),
+        (r"\bcontrast\b|angiography|aortography|urography", r"contrast medium|enhance"),
+    )
+)
+"""Kinds of imaging: how the name of an order says them, and how a principle that decides about it does."""
+CT_SCAN = r"^(Low-dose |Multiphase )?CT (?!angiogr|perfus|myelogr|arthrogr|urogr|enterogr|venogr|pulmon)"
+STUDIES = (
+    (r"unenhanced CT|CT( scans?)? without contrast medium", CT_SCAN + r".*\bwithout IV\b"),
+    (r"CT angiography", r"CT angiography"),
+    (r"(?<!unenhanced )CT( scans?)?\b(?! angiography|( scans?)? without contrast)", CT_SCAN),
+    (r"MRI|MRCP", r"^MRI "),
+    (r"ultrasonography", r"(?<!enhanced )ultrasonography\b"),
+    (r"echocardiography", r"^Transthoracic echocardiography"),
+    (r"films?|radiographs?", r"^(?!Repeat).*radiography"),
+    (r"(perfusion )?scintigraphy", r"scintigraphy"),
+    (r"mammography", r"mammography"),
+    (r"stress test", r"^Stress "),
+)
+"""How a case names a study, and the orders that would be that study again."""
+RESULT = (
+    r"(normal|negative|positive|clear|unclear|equivocal|conclusive|inconclusive|done|without (a )?(finding|fracture)"
+    r"|shows?|showed|found|does not explain|left)"
+)
+REGIONS = {"head": "head|brain", "neck": "neck|cervical"}
+"""Where a case says of which part a study was: how orders name the part, if otherwise."""
+
+
+def repeats(procedure: str, situation: str) -> bool:
+    """Whether an order asks for a study of a part of the body whose result a case already gives."""
+    for study, order in STUDIES:
+        if not re.search(order, procedure, re.IGNORECASE):
+            continue
+        told = re.search(
+            rf"\b(on|by|two) (the |an? )?({study})\b|\b({study})\b[^,;.]*\b{RESULT}\b"
+            rf"|\b{RESULT} (\w+ ){{0,2}}({study})\b",
+            situation,
+        )
+        part = re.search(rf"\b({study}) of the (?P<part>\w+)", situation)
+        if told and (not part or re.search(REGIONS.get(part["part"], part["part"]), procedure, re.IGNORECASE)):
+            return True
+    return False
+
+
 NEEDS_CONTRAST = re.compile(r"^(MRI|MR angiography|MR venography|Cardiac MRI|CT (head|chest|abdomen|neck|pelvis))\b")
 
 
 def _lint_ratings(variant: Variant, principles: dict[str, Principle]) -> list[str]:
     """Ratings that their principle does not carry, and orders that leave open whether contrast medium is given.
 
-    Where no imaging is needed, every rating has to give that reason and not a fault of the machine; where an order may
-    be appropriate, its principle has to say that it is acceptable or useful.
+    Where no imaging is needed, every rating has to give that reason and not a fault of the machine; elsewhere a
+    principle has to name the kind of imaging that is ordered. Where an order may be appropriate, its principle has to
+    say that it is acceptable or useful. No order that is or may be appropriate repeats a study whose result the case
+    gives.
     """
     findings = []
     labels = {rating.label for rating in variant.ratings}
@@ -196,30 +247,38 @@ def _lint_ratings(variant: Variant, principles: dict[str, Principle]) -> list[st
             findings.append(f"{variant.id}: {rating.procedure}: {rating.principle} does not say that it is acceptable")
         if NEEDS_CONTRAST.match(rating.procedure) and "contrast" not in rating.procedure:
             findings.append(f"{variant.id}: {rating.procedure}: with or without contrast medium?")
+        said = [text for order, text in KINDS if order.search(rating.procedure)]
+        if not said:
+            findings.append(f"{variant.id}: {rating.procedure}: of no known kind of imaging")
+        elif principle and len(reasons) > 1 and not any(text.search(principle.text) for text in said):
+            findings.append(f"{variant.id}: {rating.procedure}: {rating.principle} does not speak of it")
+        if rating.label != "Usually Not Appropriate":
+            findings += [
+                f"{variant.id}: {rating.procedure}: the case says that it is done: {situation!r}"
+                for situation in variant.situations
+                if repeats(rating.procedure, situation)
+            ]
     return findings
 
 
-def generate(
-    n: int, rng: random.Random, *, evidence: bool = True, part: Part = "task", covering: bool = False
-) -> list[Row]:
+def generate(n: int, rng: random.Random, *, evidence: bool = True) -> list[Row]:
     """`n` distinct rows in the fields of the `appropriateness` contract.
 
     evidence: add snippets (the deciding principle among others of the situation and its neighbours) and cite it in the
     reasoning. Labels come in the proportions of `SHARES`. Most rows are about procedures that have several labels, each
     of these procedures as often as the next, so that the name of an order says little about its rating.
-    covering: instead, every rated pair of a label once before any comes again. Raises DataError where `n` rows cannot
-    be drawn.
+    Raises DataError where `n` rows cannot be drawn.
     """
     pairs: dict[str, list[tuple[Variant, Rating]]] = defaultdict(list)
     labels: dict[str, set[str]] = defaultdict(set)
-    for variant in variants_of(part):
+    for variant in load_variants():
         for rating in variant.ratings:
             pairs[rating.label].append((variant, rating))
             labels[rating.procedure].add(rating.label)
     mixed = frozenset(procedure for procedure, found in labels.items() if len(found) > 1)
     rows: list[Row] = []
     for label, wanted in _counts(n).items():
-        rows += _draw_label(pairs[label], mixed, wanted, rng, evidence, covering)
+        rows += _draw_label(pairs[label], mixed, wanted, rng, evidence)
     rng.shuffle(rows)
     return rows
 
@@ -237,7 +296,6 @@ def _draw_label(
     n: int,
     rng: random.Random,
     evidence: bool,
-    covering: bool,
 ) -> list[Row]:
     """`n` rows of one label. Procedures take turns, first the `mixed` ones up to their share, and so do their pairs."""
     by_procedure: dict[str, list[tuple[Variant, Rating]]] = defaultdict(list)
@@ -250,10 +308,6 @@ def _draw_label(
     groups = [sorted(mixed & set(free)), sorted(set(free) - mixed)]
     wanted = [round(n * MIXED_SHARE), n]
     rows: list[Row] = []
-    if covering:
-        for variant, rating in rng.sample(pairs, min(n, len(pairs))):
-            place = next(i for i, one in enumerate(free[rating.procedure]) if one[:2] == (variant, rating))
-            rows.append(_row(*free[rating.procedure].pop(place), rng, evidence))
     for group, limit in [*zip(groups, wanted, strict=True), (groups[0], n)]:
         while len(rows) < limit and any(free[procedure] for procedure in group):
             for procedure in rng.sample(group, len(group)):
@@ -318,8 +372,7 @@ def _snippets(variant: Variant, principle: Principle, rng: random.Random) -> lis
 
 @cache
 def _near_principles(variant: Variant) -> frozenset[str]:
-    """Principles of the situations of the same part that share most procedures with this one."""
-    part: Part = "pretraining" if variant.id in practised_situations() else "task"
+    """Principles of the situations that share most procedures with this one."""
     procedures = {rating.procedure for rating in variant.ratings}
 
     def shared(other: Variant) -> int:
@@ -327,7 +380,7 @@ def _near_principles(variant: Variant) -> frozenset[str]:
             other.condition == variant.condition
         )
 
-    others = sorted((o for o in variants_of(part) if o.id != variant.id), key=lambda one: (-shared(one), one.id))
+    others = sorted((o for o in load_variants() if o.id != variant.id), key=lambda one: (-shared(one), one.id))
     return frozenset(rating.principle for other in others[:3] for rating in other.ratings)
 
 

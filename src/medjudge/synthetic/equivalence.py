@@ -20,8 +20,7 @@ from typing import Any
 from medjudge.errors import DataError
 from medjudge.files import BUILTIN_DIR
 from medjudge.synthetic.answers import Row, bare, incomplete, question, statement
-from medjudge.synthetic.facts import Fact, Language, holds, is_wrong
-from medjudge.synthetic.partition import Part, facts_of
+from medjudge.synthetic.facts import Fact, Language, holds, is_wrong, load_facts
 from medjudge.synthetic.wordings import a_wrong_fact, frames, names, put, siblings, strangers
 from medjudge.tasks.normalise import normalise
 
@@ -29,12 +28,13 @@ NO_ERROR = "none"
 """The `error_kind` of every equivalent candidate."""
 DRAWN_PER_ROW = 5
 """Candidates drawn for each row that is kept: enough to match right and wrong ones."""
-KINDS = {"plain": 30, "contrast": 40, "list": 3, "undecided": 3, "elsewhere": 10, "same": 8}
+KINDS = {"plain": 24, "contrast": 52, "list": 3, "undecided": 3, "elsewhere": 14, "same": 4}
 """How a candidate is built, as weights."""
 OTHER_LANGUAGE_SHARE = 0.12
 """Of the names in a candidate, those in the other language."""
-REPEATED_SHARE = 0.65
-"""Of the candidates that name a second value beside the right one, those that repeat the reference's name of it."""
+REPEATED_SHARE, PLAIN_REPEATED_SHARE = 0.8, 0.3
+"""Of the candidates that name a second value beside the right one, and of the plain ones, those that repeat the
+reference's name of the right one."""
 SENTENCE_SHARE, RENAMED_SHARE = 0.25, 0.3
 """Of the references, those that are a sentence, and those that give another name of the value."""
 OVERLAP_STEPS = (0.0, 0.34, 0.67, 0.999)
@@ -51,20 +51,27 @@ SPREAD = {
 GENERATORS = tuple(sorted({name for some in SPREAD.values() for name in some}))
 REASONS: dict[Language, dict[str, str]] = {
     "en": {
-        NO_ERROR: "The candidate commits to the reference answer, {v}.",
-        "wrong_entity": "The candidate commits to {r} where the reference is {v}.",
-        "partial": "The candidate stays too vague: the reference is {v}.",
-        "several": "The candidate names {r} beside {v} and so does not give the reference answer alone.",
-        "undecided": "The candidate leaves the choice open and does not commit to {v}.",
+        NO_ERROR: "Commits to: {said}. Reference: {v}. The same.",
+        "wrong_entity": "Commits to: {said}. Reference: {v}. Another answer.",
+        "partial": "Commits to: {said}. Reference: {v}. Only a part of it.",
+        "several": "Commits to: {said}. Reference: {v}. More than one answer.",
+        "undecided": "Commits to: neither {said}. Reference: {v}. No answer.",
     },
     "fr": {
-        NO_ERROR: "La réponse candidate affirme bien la référence : {v}.",
-        "wrong_entity": "La réponse candidate affirme {r} alors que la référence est {v}.",
-        "partial": "La réponse candidate reste trop vague : la référence est {v}.",
-        "several": "La réponse candidate cite {r} à côté de {v} et ne donne pas la seule référence.",
-        "undecided": "La réponse candidate ne tranche pas en faveur de la référence : {v}.",
+        NO_ERROR: "Retient : {said}. Référence : {v}. La même réponse.",
+        "wrong_entity": "Retient : {said}. Référence : {v}. Une autre réponse.",
+        "partial": "Retient : {said}. Référence : {v}. Une partie seulement.",
+        "several": "Retient : {said}. Référence : {v}. Plus d'une réponse.",
+        "undecided": "Ne retient ni {said}. Référence : {v}. Pas de réponse.",
     },
 }
+"""What a candidate commits to in its own words, the reference's, and only then how they compare: the order in which a
+reader finds out."""
+JOINED: dict[Language, dict[str, str]] = {
+    "en": {"list": "and", "undecided": "nor"},
+    "fr": {"list": "et", "undecided": "ni"},
+}
+ANSWER_FOR: dict[Language, str] = {"en": "the answer for {s}", "fr": "la réponse pour {s}"}
 
 
 QUANTITIES_PATH: Path = BUILTIN_DIR / "wordings" / "quantities.jsonl"
@@ -83,13 +90,13 @@ class Draft:
     label: int
 
 
-def generate(n: int, rng: random.Random, language: Language = "en", part: Part = "task") -> list[Row]:
+def generate(n: int, rng: random.Random, language: Language = "en") -> list[Row]:
     """`n` distinct rows in the fields of the `equivalence` contract, with `generator` and `error_kind`.
 
-    Half of the rows are equivalent, also among those of one frame and one class of overlap, but for the frames that
-    commit to nothing. Raises DataError where `n` rows cannot be drawn.
+    Half of the rows are equivalent, also among those of one frame and, plain answers aside, of one class of overlap,
+    but for the frames that commit to nothing. Raises DataError where `n` rows cannot be drawn.
     """
-    facts = facts_of(part)
+    facts = load_facts()
     bins: dict[tuple[str, ...], dict[int, list[Draft]]] = defaultdict(lambda: {0: [], 1: []})
     seen: set[tuple[object, ...]] = set()
     n_wanted = max(DRAWN_PER_ROW * n, 1500)
@@ -97,7 +104,7 @@ def generate(n: int, rng: random.Random, language: Language = "en", part: Part =
         order: list[Fact] = []
         for _ in range(n_wanted):
             order = order or rng.sample(facts, len(facts))
-            asks_quantity = part == "task" and rng.random() < QUANTITY_SHARE
+            asks_quantity = rng.random() < QUANTITY_SHARE
             draft = _quantity(rng, language) if asks_quantity else _draft(order.pop(), rng, language)
             key = tuple(normalise(str(draft.row[name])) for name in ("question", "reference", "candidate"))
             if key not in seen:
@@ -139,17 +146,17 @@ def _draft(fact: Fact, rng: random.Random, language: Language) -> Draft:
     sentence = rng.random() < SENTENCE_SHARE
     known_as = rng.choice(names(fact, language)) if rng.random() < RENAMED_SHARE else ""
     value = fact.value_in(language)
-    reference = statement(fact, value, rng, language) if sentence else bare(_bare_name(known_as) or value)
+    reference = statement(fact, value, rng, language) if sentence else bare(bare_name(known_as) or value)
     used = names(fact, language)[0] if sentence or not known_as else known_as
-    candidate, error, other = _candidate(kind, frame, fact, used, rng, language)
+    candidate_text, error, _, said = candidate(kind, frame, fact, used, rng, language)
     generator = rng.choice(SPREAD[kind])
     if generator == "sloppy" and rng.random() < 0.5:
-        candidate = _sloppy(candidate, rng)
-    reason = put(REASONS[language][error], v=value, r=other.value_in(language))
+        candidate_text = sloppy(candidate_text, rng)
+    reason = put(REASONS[language][error], said=said, v=bare_name(used))
     row: Row = {
         "question": question(fact, rng, language),
         "reference": reference,
-        "candidate": candidate,
+        "candidate": candidate_text,
         "label": int(error == NO_ERROR),
         "reason": reason,
         "generator": generator,
@@ -160,7 +167,9 @@ def _draft(fact: Fact, rng: random.Random, language: Language) -> Draft:
         "language": language,
         "synthetic": True,
     }
-    return Draft(row, (kind, str(frame_at), *_overlap_class(candidate, _bare_name(used))), int(error == NO_ERROR))
+    # Plain answers are as people give them: the right ones more often say the reference's own words.
+    overlap = () if kind == "plain" else overlap_class(candidate_text, bare_name(used))
+    return Draft(row, (kind, str(frame_at), *overlap), int(error == NO_ERROR))
 
 
 @cache
@@ -187,7 +196,7 @@ def _quantity(rng: random.Random, language: Language) -> Draft:
         "reference": used + ".",
         "candidate": candidate,
         "label": label,
-        "reason": put(REASONS[language][error], v=used, r=theirs),
+        "reason": put(REASONS[language][error], said=said, v=used),
         "generator": rng.choice(SPREAD[kind]),
         "error_kind": error,
         "answer_kind": kind,
@@ -196,23 +205,29 @@ def _quantity(rng: random.Random, language: Language) -> Draft:
         "language": language,
         "synthetic": True,
     }
-    return Draft(row, ("quantity", kind, str(frame_at), *_overlap_class(candidate, used)), label)
+    return Draft(row, ("quantity", kind, str(frame_at), *overlap_class(candidate, used)), label)
 
 
-def _candidate(
+def candidate(
     kind: str, frame: str, fact: Fact, used: str, rng: random.Random, language: Language
-) -> tuple[str, str, Fact]:
-    """(candidate, error kind, the fact with the other value). used: the name that the reference gives."""
+) -> tuple[str, str, Fact, str]:
+    """(candidate, error kind, the fact with the other value, what is committed to as the candidate words it).
+
+    used: the name that the reference gives.
+    """
     other = a_wrong_fact(fact, rng)
     right = rng.random() < 0.5
-    repeats = kind in ("contrast", "elsewhere", "list", "undecided") and rng.random() < REPEATED_SHARE
+    share = {"plain": PLAIN_REPEATED_SHARE, "same": 0.0}.get(kind, REPEATED_SHARE)
+    repeats = rng.random() < share
     mine = used if repeats else _name(fact, used, rng, language)
     theirs = _name(other, "", rng, language)
     match kind:
         case "plain":
             if not right and rng.random() < 0.25:
-                return put(frame, a=rng.choice(incomplete(fact, language))), "partial", other
-            return put(frame, a=mine if right else theirs), NO_ERROR if right else "wrong_entity", other
+                part = rng.choice(incomplete(fact, language))
+                return put(frame, a=part), "partial", other, part
+            said = mine if right else theirs
+            return put(frame, a=said), NO_ERROR if right else "wrong_entity", other, said
         case "contrast":
             high = rng.choice((70, 75, 80, 85, 90, 95))
             # A wrong answer turns down the right value or a second wrong one, a right one a wrong value.
@@ -223,10 +238,11 @@ def _candidate(
             else:
                 texts = (theirs, _name(a_wrong_fact(fact, rng, (other.value,)), "", rng, language))
             filled = put(frame, a=texts[0], r=texts[1], hi=str(high), lo=str(100 - high))
-            return filled, NO_ERROR if right else "wrong_entity", other
+            return filled, NO_ERROR if right else "wrong_entity", other, texts[0]
         case "list" | "undecided":
             x, y = rng.sample([mine, theirs], 2)
-            return put(frame, x=x, y=y), "several" if kind == "list" else "undecided", other
+            both = f"{x} {JOINED[language][kind]} {y}"
+            return put(frame, x=x, y=y), "several" if kind == "list" else "undecided", other, both
         case "elsewhere":
             if right or not siblings(fact):
                 about = rng.choice(strangers(fact) or (other,))
@@ -235,14 +251,14 @@ def _candidate(
             told = _name(about, used if about.value == fact.value else "", rng, language)
             said = mine if right else theirs
             filled = put(frame, a=said, w=told, s=about.subject_in(language))
-            return filled, NO_ERROR if right else "wrong_entity", other
+            return filled, NO_ERROR if right else "wrong_entity", other, said
         case "same":
-            if right:
-                return put(frame, s=rng.choice(siblings(fact)).subject_in(language)), NO_ERROR, other
-            about = a_wrong_fact(fact, rng)
-            while not is_wrong(about, fact):
+            about = rng.choice(siblings(fact)) if right else a_wrong_fact(fact, rng)
+            while not right and not is_wrong(about, fact):
                 about = a_wrong_fact(fact, rng)
-            return put(frame, s=about.subject_in(language)), "wrong_entity", about
+            subject = about.subject_in(language)
+            said = put(ANSWER_FOR[language], s=subject)
+            return put(frame, s=subject), NO_ERROR if right else "wrong_entity", other if right else about, said
     raise AssertionError(f"no kind of candidate {kind!r}")
 
 
@@ -251,17 +267,18 @@ def _name(fact: Fact, used: str, rng: random.Random, language: Language) -> str:
     if rng.random() < OTHER_LANGUAGE_SHARE:
         language = "fr" if language == "en" else "en"
     known = names(fact, language)
-    others = [name for name in known if normalise(_bare_name(name)) != normalise(_bare_name(used))]
+    others = [name for name in known if normalise(bare_name(name)) != normalise(bare_name(used))]
     if used and others and rng.random() < 0.6:
         return rng.choice(others)
     return rng.choice(known)
 
 
-def _bare_name(name: str) -> str:
+def bare_name(name: str) -> str:
+    """A name without its article."""
     return name.removeprefix("the ")
 
 
-def _overlap_class(candidate: str, used: str) -> tuple[str, str]:
+def overlap_class(candidate: str, used: str) -> tuple[str, str]:
     """Classes of the words and letters of the reference's value that a candidate repeats, and whether it holds it."""
     words = set(normalise(used).split())
     share = len(words & set(normalise(candidate).split())) / max(1, len(words))
@@ -269,7 +286,7 @@ def _overlap_class(candidate: str, used: str) -> tuple[str, str]:
     return str(step), str(holds(candidate, used))
 
 
-def _sloppy(text: str, rng: random.Random) -> str:
+def sloppy(text: str, rng: random.Random) -> str:
     """The same words in another form: small letters, capitals, no accents, no full stop."""
     forms = [text.lower(), text.upper(), text.rstrip("."), _without_accents(text)]
     return rng.choice(forms)

@@ -147,10 +147,10 @@ def lint_facts(facts: Sequence[Fact]) -> list[str]:
 
     Found: ids that repeat or are not ASCII, keys that are not ASCII, empty or untrimmed fields, a subject that occurs
     twice in a relation in either language (a second fact would make the first one's answer doubtful), values that are
-    equal in one language and not in the other, a subject that runs on after a comma, a second spelling of one term, an
-    explanation that does not state its value word for word (answers are
-    built from it), and a value that stands whole inside another value of its relation (an answer that names the longer
-    one would also contain the shorter).
+    equal in one language and not in the other, a subject that runs on after a comma or hints at the value, a second
+    spelling of one term, an explanation that does not state its value word for word (answers are built from it), and a
+    value that stands whole inside another value of its relation (an answer that names the longer one would also contain
+    the shorter).
     """
     findings = [f"{', '.join(ids)}: id repeats" for ids in _repeats((fact.id, fact.id) for fact in facts)]
     for fact in facts:
@@ -176,6 +176,11 @@ def lint_facts(facts: Sequence[Fact]) -> list[str]:
             if RUN_ON.search(getattr(fact, name))
         ]
         findings += [
+            f"{fact.id}: {name} hints at the value in brackets; a patient of whom other values are not true, or nothing"
+            for name in ("subject", "subject_fr")
+            if HINT.search(getattr(fact, name))
+        ]
+        findings += [
             f"{fact.id}: {name} has {match.group()!r}; the other facts write {ONE_SPELLING[match.group().lower()]!r}"
             for name in FIELDS
             for match in SPELLINGS.finditer(getattr(fact, name))
@@ -190,6 +195,8 @@ def lint_facts(facts: Sequence[Fact]) -> list[str]:
 
 RUN_ON = re.compile(r", (through|to stop|as first|par son|par sa|pour arrêter|en première)\b")
 """A subject that goes on after a comma: a sentence that follows it needs a second comma, which no template has."""
+HINT = re.compile(r"\((harm|effect|skin reaction|atteinte|effet|réaction)\b")
+"""A subject that says in brackets what kind of value is asked for, as `ropinirole (effect on behaviour)`."""
 ONE_SPELLING = {
     "auriculoventriculaire": "atrioventriculaire",
     "auriculo-ventriculaire": "atrioventriculaire",

@@ -17,13 +17,13 @@ from pathlib import Path
 from medjudge.errors import DataError
 from medjudge.files import BUILTIN_DIR
 from medjudge.synthetic.answers import Direction, reasoned
-from medjudge.synthetic.facts import Fact, Language, is_wrong
-from medjudge.synthetic.partition import Part, block_ids, facts_of, relatives, wrong_subjects
+from medjudge.synthetic.blocks import block_ids, relatives, wrong_subjects
+from medjudge.synthetic.facts import Fact, Language, is_wrong, load_facts
 from medjudge.synthetic.phrasing import PHRASINGS, fill
 
 OPTIONS = ("opa", "opb", "opc", "opd")
 REVERSE_SHARE = 0.25
-"""Of the questions, those that name a value and offer subjects."""
+"""Of the questions, those that name a value and offer subjects, in relations that are cut into blocks."""
 COMMENTED_SHARE = 0.67
 """Of the questions, those with a text in `comment`. Expert rows often have none: 47 % of 3,346 of MedMCQA's dev set."""
 MAX_TRIES = 50
@@ -41,7 +41,7 @@ NEAREST_SHARE = 0.6
 Row = dict[str, object]
 
 
-def generate(n: int, rng: random.Random, language: Language = "en", part: Part = "task") -> list[Row]:
+def generate(n: int, rng: random.Random, language: Language = "en") -> list[Row]:
     """`n` distinct rows in the fields of the `mcq` contract.
 
     Every fact is asked once before any is asked again, so that n rows hold min(n, number of facts) facts. Distractors
@@ -50,7 +50,7 @@ def generate(n: int, rng: random.Random, language: Language = "en", part: Part =
     """
     rows: list[Row] = []
     seen: set[tuple[object, ...]] = set()
-    facts = facts_of(part)
+    facts = load_facts()
     while len(rows) < n:
         n_before = len(rows)
         for fact in rng.sample(facts, len(facts)):
@@ -72,7 +72,8 @@ def _neighbours(fact: Fact) -> tuple[Fact, ...]:
 
 def _distinct_row(fact: Fact, rng: random.Random, language: Language, seen: set[tuple[object, ...]]) -> Row | None:
     for _ in range(MAX_TRIES):
-        reverse = rng.random() < REVERSE_SHARE
+        # Where a relation is not cut, the subjects nearest to a value would be wrong options in two splits.
+        reverse = block_ids()[fact.id] != fact.id and rng.random() < REVERSE_SHARE
         row = (_reverse_row if reverse else _forward_row)(fact, rng, language)
         if row is None:
             continue

@@ -18,8 +18,8 @@ from typing import Any, Literal
 
 from medjudge.files import BUILTIN_DIR
 from medjudge.synthetic.answers import Row, draw_rows, question
+from medjudge.synthetic.blocks import relatives
 from medjudge.synthetic.facts import Fact, is_wrong
-from medjudge.synthetic.partition import Part, relatives
 from medjudge.synthetic.wordings import names, near_facts, put
 
 Points = Literal[2, 3, 5]
@@ -52,7 +52,7 @@ def _texts() -> dict[str, Any]:
     return tree
 
 
-def generate(n: int, rng: random.Random, points: Points = 5, part: Part = "task") -> list[Row]:
+def generate(n: int, rng: random.Random, points: Points = 5) -> list[Row]:
     """`n` distinct rows in the fields of the `rubric` contract, with `quality`, the kind of answer.
 
     points: 2 (scores 0-1), 3 (1-3) or 5 (1-5). The scores take turns, so that each has its equal share, and the
@@ -66,12 +66,12 @@ def generate(n: int, rng: random.Random, points: Points = 5, part: Part = "task"
     def draw(fact: Fact, n_rows: int) -> Row:
         return _draw(fact, rng.choice(kinds[scale[n_rows % len(scale)]]), points, rng)
 
-    return draw_rows(n, rng, draw, ("input", "output"), part)
+    return draw_rows(n, rng, draw, ("input", "output"))
 
 
 @cache
 def _companions(fact: Fact) -> tuple[Fact, ...]:
-    """Facts of the relation and part of which each value is wrong for the other's subject."""
+    """Facts of the relation of which each value is wrong for the other's subject."""
     return tuple(other for other in relatives(fact) if is_wrong(fact, other) and is_wrong(other, fact))
 
 

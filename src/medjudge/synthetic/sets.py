@@ -13,8 +13,19 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 
-from medjudge.synthetic import answers, appropriateness, equivalence, facts, marks, mcq, phrasing, rubric, wordings
-from medjudge.synthetic import partition as parts
+from medjudge.synthetic import (
+    answers,
+    appropriateness,
+    blocks,
+    equivalence,
+    facts,
+    marks,
+    mcq,
+    pairwise,
+    phrasing,
+    rubric,
+    wordings,
+)
 
 SEED = 42
 """Seed of the default draws."""
@@ -43,8 +54,8 @@ class GeneratedSet:
 
 
 def _from_facts(module_file: str, *texts: Path) -> Callable[[], tuple[Path, ...]]:
-    written = (parts.PARTITION_PATH, phrasing.PHRASINGS_PATH, *texts)
-    return lambda: (*facts.fact_files(), *written, *_code(phrasing, answers, parts), Path(module_file))
+    written = (blocks.BLOCKS_PATH, phrasing.PHRASINGS_PATH, *texts)
+    return lambda: (*facts.fact_files(), *written, *_code(phrasing, answers, blocks), Path(module_file))
 
 
 def _worded(module_file: str, *texts: Path) -> Callable[[], tuple[Path, ...]]:
@@ -52,7 +63,7 @@ def _worded(module_file: str, *texts: Path) -> Callable[[], tuple[Path, ...]]:
 
 
 def _from_table() -> tuple[Path, ...]:
-    return (*appropriateness.table_files(), parts.PARTITION_PATH, *_code(appropriateness, parts))
+    return (*appropriateness.table_files(), *_code(appropriateness))
 
 
 def _code(*modules: ModuleType) -> list[Path]:
@@ -62,6 +73,9 @@ def _code(*modules: ModuleType) -> list[Path]:
 _FROM_MCQ = _from_facts(mcq.__file__, mcq.NEAR_PATH)
 _FROM_EQUIVALENCE = _worded(equivalence.__file__, wordings.FRAMES_PATH, equivalence.QUANTITIES_PATH)
 _FROM_RUBRIC = _worded(rubric.__file__, rubric.GRADED_PATH)
+_FROM_PAIRWISE = _worded(
+    pairwise.__file__, wordings.FRAMES_PATH, equivalence.QUANTITIES_PATH, Path(str(equivalence.__file__))
+)
 BY_FACT, BY_BLOCK, BY_VARIANT = ("fact_id",), ("block_id",), ("variant_id",)
 GENERATORS: dict[str, GeneratedSet] = {
     "mcq": GeneratedSet("mcq", 6000, BY_BLOCK, mcq.generate, _FROM_MCQ),
@@ -77,5 +91,7 @@ GENERATORS: dict[str, GeneratedSet] = {
     "appropriateness-bare": GeneratedSet(
         "appropriateness", 3000, BY_VARIANT, partial(appropriateness.generate, evidence=False), _from_table
     ),
+    "pairwise": GeneratedSet("pairwise", 3000, BY_FACT, pairwise.generate, _FROM_PAIRWISE),
+    "pairwise-fr": GeneratedSet("pairwise", 3000, BY_FACT, partial(pairwise.generate, language="fr"), _FROM_PAIRWISE),
     "marks": GeneratedSet("marks", 3000, BY_VARIANT, marks.generate, lambda: (*_from_table(), Path(marks.__file__))),
 }

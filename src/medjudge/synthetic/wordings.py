@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -17,8 +18,8 @@ from typing import Any
 
 from medjudge.files import BUILTIN_DIR
 from medjudge.synthetic.answers import wrong_facts
+from medjudge.synthetic.blocks import relatives
 from medjudge.synthetic.facts import LANGUAGES, Fact, Language, facts_by_relation, holds, is_wrong
-from medjudge.synthetic.partition import relatives
 from medjudge.synthetic.phrasing import PHRASINGS, capital
 from medjudge.tasks.normalise import normalise
 
@@ -76,13 +77,13 @@ def a_wrong_fact(fact: Fact, rng: random.Random, but: Sequence[str] = ()) -> Fac
 
 @cache
 def siblings(fact: Fact) -> tuple[Fact, ...]:
-    """Other facts of the relation and part with the same value."""
+    """Other facts of the relation with the same value."""
     return tuple(other for other in relatives(fact) if other.value == fact.value and other.id != fact.id)
 
 
 @cache
 def strangers(fact: Fact) -> tuple[Fact, ...]:
-    """Facts of the relation and part with another value, each wrong for the other's subject."""
+    """Facts of the relation with another value, each wrong for the other's subject."""
     return tuple(other for other in wrong_facts(fact) if is_wrong(other, fact))
 
 
@@ -108,9 +109,9 @@ def lint_wordings() -> list[str]:
     """What is wrong with the wordings, one sentence each: values unknown or without a name, names shared by two values.
 
     A name that stands for two values of a relation, or holds another value of it as whole words, would make an answer
-    right and wrong at once.
+    right and wrong at once. An abbreviation that stands for two values of any relations leaves a reader in doubt.
     """
-    findings = []
+    findings = _lint_abbreviations()
     for relation, facts in facts_by_relation().items():
         known = {fact.value: fact.value_fr for fact in facts}
         listed = _values().get(relation, {})
@@ -138,6 +139,20 @@ def lint_wordings() -> list[str]:
                     and not holds(value, other)
                 ]
     return findings
+
+
+SHORT = re.compile(r"[A-Z]{2,4}")
+"""A bare abbreviation."""
+
+
+def _lint_abbreviations() -> list[str]:
+    """Abbreviations of several values: PAH, the enzyme and the disease of the lung."""
+    stands_for: dict[str, set[str]] = defaultdict(set)
+    for listed in _values().values():
+        for value, by_language in listed.items():
+            for name in (name for names in by_language.values() for name in names if SHORT.fullmatch(name)):
+                stands_for[name].add(value)
+    return [f"{name} stands for {' and '.join(sorted(of))}" for name, of in stands_for.items() if len(of) > 1]
 
 
 CLAIMS_TOO_MUCH = re.compile(r"best[- ]known|mainly used|\bmay\b", re.IGNORECASE)

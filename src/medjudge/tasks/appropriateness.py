@@ -12,13 +12,12 @@ from medjudge.records import Case, Judgement, Message, Unparsed, Verdict
 from medjudge.tasks.answers import AnswerContract
 from medjudge.tasks.citations import given_ids, without_unseen
 from medjudge.tasks.contract import RowError
+from medjudge.tasks.evidence import line_of, read_evidence
 from medjudge.tasks.text import (
     THINK_OPEN,
     ambiguous,
     chat,
-    checked_unicode,
     cut_at_word,
-    describe,
     describe_label,
     is_missing,
     one_line,
@@ -68,8 +67,6 @@ _LABEL_IN_PROSE = re.compile(rf"(?<!\bnot\s)(?:{_SPACED_LABELS})", re.IGNORECASE
 _ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.IGNORECASE | re.DOTALL)
 _PLACEHOLDER = re.compile(r"\s*one\s+of\b", re.IGNORECASE)
 """How the instruction writes a rating that is yet to be given; some models repeat it before they answer."""
-_CITATION_KEYS = ("id", "citation", "citation_id", "number", "pmid")
-_TEXT_KEYS = ("abstract", "text", "snippet")
 
 
 class AppropriatenessContract(AnswerContract):
@@ -144,7 +141,7 @@ class AppropriatenessContract(AnswerContract):
     def read_case(self, row: Mapping[str, object], case_id: str) -> Case:
         """The case of a row. Snippets without a text are left out. Raises RowError."""
         inputs = {name: required_text(row, name) for name in ("condition", "variant", "procedure")}
-        if evidence := _read_evidence(row.get("evidence")):
+        if evidence := read_evidence(row.get("evidence"), "evidence"):
             inputs["evidence"] = evidence
         return Case(
             case_id=case_id,
@@ -153,7 +150,7 @@ class AppropriatenessContract(AnswerContract):
             reason=_read_reason(row),
         )
 
-    def messages(self, case: Case) -> list[Message]:
+    def turns(self, case: Case) -> list[Message]:
         """System turn with the ratings and the answer's form; user turn with one line per field, abstracts last."""
         given = case.inputs
         if (system := self.system_prompt) is None:
@@ -248,39 +245,6 @@ def _read_reason(row: Mapping[str, object]) -> str | None:
     """The reasons as one text; a list of statements is joined with spaces."""
     value = row.get("reasoning")
     if isinstance(value, Sequence) and not isinstance(value, str):
-        statements = [_text_of(statement, "reasoning") for statement in value]
+        statements = [line_of(statement, "reasoning") for statement in value]
         return " ".join(statement for statement in statements if statement) or None
     return optional_text(row, "reasoning")
-
-
-def _read_evidence(value: object) -> str | None:
-    """Snippets as `[citation] Title. Text`, one a line, in the row's order; None where there are none."""
-    if value is None or isinstance(value, str):
-        return optional_text({"evidence": value}, "evidence")
-    if isinstance(value, Mapping):  # citation id -> abstract, or -> {title, abstract}
-        value = [{**(item if isinstance(item, Mapping) else {"text": item}), "id": key} for key, item in value.items()]
-    if not isinstance(value, Sequence):
-        raise RowError("evidence", describe(value), "a text, a list of snippets, or citation id -> abstract")
-    snippets = [_read_snippet(item) for item in value]
-    taken = {citation for citation, _ in snippets if citation}
-    free = (str(n) for n in range(1, 2 * len(snippets) + 1) if str(n) not in taken)
-    return "\n".join(f"[{citation or next(free)}] {text}" for citation, text in snippets if text) or None
-
-
-def _read_snippet(item: object) -> tuple[str, str]:
-    """(citation id or "", title and text on one line) of one snippet. Raises RowError."""
-    if not isinstance(item, Mapping):
-        return "", _text_of(item, "evidence")
-    citation = next((str(item[key]).strip() for key in _CITATION_KEYS if not is_missing(item.get(key))), "")
-    text = next((_text_of(item[key], "evidence") for key in _TEXT_KEYS if not is_missing(item.get(key))), "")
-    title = _text_of(item.get("title"), "evidence").rstrip(".")
-    return checked_unicode(one_line(citation), "evidence"), f"{title}. {text}" if title and text else text or title
-
-
-def _text_of(value: object, name: str) -> str:
-    """A text on one line, or "" for nothing. Raises RowError."""
-    if is_missing(value):
-        return ""
-    if not isinstance(value, str):
-        raise RowError(name, describe(value), "text")
-    return checked_unicode(one_line(value), name)

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from medjudge.tasks.appropriateness import AppropriatenessContract
+from medjudge.tasks.classification import ClassificationContract
 from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.marks import ReasoningContract
 from medjudge.tasks.mcq import McqContract
+from medjudge.tasks.pairwise import PairwiseContract
 from medjudge.tasks.rubric import RubricContract
 
 TASKS: dict[str, type[TaskContract]] = {
@@ -20,6 +22,8 @@ TASKS: dict[str, type[TaskContract]] = {
     "equivalence": EquivalenceContract,
     "rubric": RubricContract,
     "appropriateness": AppropriatenessContract,
+    "classification": ClassificationContract,
+    "pairwise": PairwiseContract,
     "marks": ReasoningContract,
 }
 

@@ -16,6 +16,7 @@ from medjudge.errors import ConfigError, DataError, ModelError
 from medjudge.records import Case, Completion, Message, Rollout
 from medjudge.tasks.citations import first_snippets, given_ids
 from medjudge.tasks.contract import TaskContract
+from medjudge.tasks.guard import SIGN
 from medjudge.tasks.templates import ANSWER, check_distinct, rendered, rendered_case
 from medjudge.tasks.text import THINK_OPEN, first_words, n_words
 from medjudge.tasks.tokenizers import (
@@ -45,6 +46,8 @@ class Encoded:
     """Words taken off the expert's reason so that the target fits `max_completion_tokens`."""
     n_snippets_cut: int = 0
     """Snippets of evidence that the prompt does not show; their words are in `n_words_cut`."""
+    n_neutralised: int = 0
+    """Pieces of the case's texts that looked like a part of the prompt and are shown broken, see `guard`."""
     shown: Mapping[str, str] | None = None
     """The case's inputs as the prompt shows them; None where it shows them whole."""
 
@@ -156,7 +159,7 @@ def render_prompt(contract: TaskContract, case: Case, tokenizer: Tokenizer) -> s
     Raises ModelError where the template cannot render it, or the prompt does not hold the turns whole and in order.
 
     Where a template refuses or drops the system role, the system text leads the user turn. A control token spelt out in
-    a case's text ("<|im_end|>") is broken with a space: no row may end a turn or open one.
+    a case's text ("<|im_end|>") is broken by the guard's sign: no row may end a turn or open one.
     """
     return _rendered(contract, case, tokenizer)[1]
 
@@ -206,13 +209,22 @@ def _rendered(contract: TaskContract, case: Case, tokenizer: Tokenizer) -> tuple
 
 def _encoded(contract: TaskContract, case: Case, shown: Case, text: str, ids: list[int]) -> Encoded:
     """A prompt of `shown`, with what of `case` it leaves out. Evidence that no prompt shows is not missed."""
+    n_neutralised = contract.guarded_inputs(shown).n_broken if contract.guard and SIGN in text else 0
     if shown is case:
-        return Encoded(text, ids, None)
+        return Encoded(text, ids, None, n_neutralised=n_neutralised)
     name = contract.packed_field or ""
     whole = {key: value for key, value in case.inputs.items() if key != name or contract.packed_tokens != 0}
     n_cut = sum(map(n_words, whole.values())) - sum(map(n_words, shown.inputs.values()))
     n_snippets = len(given_ids(whole.get(name, ""))) - len(given_ids(shown.inputs.get(name, "")))
-    return Encoded(text, ids, None, n_words_cut=n_cut, n_snippets_cut=n_snippets, shown=shown.inputs)
+    return Encoded(
+        text,
+        ids,
+        None,
+        n_words_cut=n_cut,
+        n_snippets_cut=n_snippets,
+        n_neutralised=n_neutralised,
+        shown=shown.inputs,
+    )
 
 
 def _pack(contract: TaskContract, case: Case, tokenizer: Tokenizer) -> Case:

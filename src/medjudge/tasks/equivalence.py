@@ -120,7 +120,7 @@ class EquivalenceContract(AnswerContract):
             reason=optional_text(row, "reason"),
         )
 
-    def messages(self, case: Case) -> list[Message]:
+    def turns(self, case: Case) -> list[Message]:
         """System turn with the definition of equivalence; user turn with the three texts."""
         if (system := self.system_prompt) is None:
             published = {"en": PUBLISHED_EN, "fr": PUBLISHED_FR}

@@ -24,7 +24,6 @@ from medjudge.tasks.text import (
     objects_within,
     required_text,
     split_thinking,
-    without_tags,
 )
 from medjudge.tasks.thoughts import outside_thoughts
 
@@ -113,11 +112,10 @@ class ReasoningContract(TaskContract):
         marks = Marks(**content)  # type: ignore[arg-type]  # `_problem` has looked
         return Case(case_id, inputs, gold=str(round(3 * marks.mean)), reason=json.dumps(asdict(marks)))
 
-    def messages(self, case: Case) -> list[Message]:
+    def turns(self, case: Case) -> list[Message]:
         """System turn with the scale; user turn with the three texts in tags, and what was wrong with a last reply."""
-        texts = {name: without_tags(case.inputs[name], _TAGS).strip() for name in _TAGS}
         system = SYSTEM if self.instructions == "full" else TERSE
-        user = "\n".join(f"<{name}>\n{text}\n</{name}>" for name, text in texts.items())
+        user = "\n".join(f"<{name}>\n{case.inputs[name].strip()}\n</{name}>" for name in _TAGS)
         if problem := case.inputs.get("problem"):
             user = f"{user}\n\n{ASK_AGAIN.format(problem=problem)}"
         return chat(system, user)

@@ -154,7 +154,7 @@ class McqContract(AnswerContract):
             raise RowError("cop", describe_label(value), expected)
         return LETTERS[index - self.first_index]
 
-    def messages(self, case: Case) -> list[Message]:
+    def turns(self, case: Case) -> list[Message]:
         """System turn with the answer's form; user turn `Question: ..\\nA) ..\\nB) ..\\nC) ..\\nD) ..`."""
         if (system := self.system_prompt) is None:
             system = PUBLISHED if self.instructions == "published" else TERSE

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 from pydantic import Field, ValidationError
 
@@ -28,12 +28,12 @@ class RubricText(Settings):
 
     criteria: str = Field(min_length=1)
     rubric: Mapping[str, str]
-    """Score -> description, for every score of one of the scales 0-1, 1-3 and 1-5."""
+    """Score -> description, for every score of one of the scales 0-1 and 1-3 to 1-10."""
 
     @property
-    def points(self) -> Literal[2, 3, 5]:
+    def points(self) -> int:
         """Points of the scale."""
-        return cast(Literal[2, 3, 5], len(self.rubric))
+        return len(self.rubric)
 
     def task_settings(self) -> dict[str, Any]:
         """As the settings of a rubric task."""
@@ -69,9 +69,9 @@ def rubric_text(name_or_path: str) -> RubricText:
         raise ConfigError(
             f"{path}: `{place}`: {first['msg']}. Expected `criteria` and a [rubric] table of score and description."
         ) from None
-    if tuple(sorted(rubric.rubric)) not in SCALES.values():
+    if set(rubric.rubric) not in map(set, SCALES.values()):
         raise ConfigError(
             f"{path}: [rubric] describes {', '.join(sorted(rubric.rubric)) or 'no score'}, expected every score of one "
-            "scale: 0, 1; or 1 to 3; or 1 to 5. Describe the others, too."
+            "scale: 0, 1; or from 1 to one of 3 to 10. Describe the others, too."
         )
     return rubric

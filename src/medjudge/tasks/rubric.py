@@ -1,4 +1,4 @@
-"""Rubric grading: a text is judged on written criteria, with feedback and a score of 2, 3 or 5 points."""
+"""Rubric grading: a text is judged on written criteria, with feedback and a score on a scale of 2 to 10 points."""
 
 from __future__ import annotations
 
@@ -31,7 +31,11 @@ from medjudge.tasks.text import (
 )
 from medjudge.tasks.thoughts import outside_thoughts
 
-SCALES: Mapping[int, tuple[str, ...]] = {2: ("0", "1"), 3: ("1", "2", "3"), 5: ("1", "2", "3", "4", "5")}
+LONGEST_SCALE = 10
+SCALES: Mapping[int, tuple[str, ...]] = {
+    2: ("0", "1"),
+    **{points: tuple(str(point) for point in range(1, points + 1)) for points in range(3, LONGEST_SCALE + 1)},
+}
 
 PUBLISHED = """\
 You grade work that an AI system has produced. You are given the inputs of its task where there are any, the output to \
@@ -80,8 +84,8 @@ class RubricContract(AnswerContract):
     """
 
     kind: Literal["rubric"] = "rubric"
-    points: Literal[2, 3, 5] = 5
-    """Points of the scale: 2 (0-1), 3 (1-3) or 5 (1-5)."""
+    points: int = Field(5, ge=2, le=LONGEST_SCALE)
+    """Points of the scale: 2 (0-1), or 3 to 10, which count from 1 (1-3, 1-5, 1-10)."""
     form: Literal["feedback", "score_only"] = "feedback"
     """`score_only` asks for `<score>n</score>` alone: one prefill decides it, but nothing is explained."""
     criteria: str | None = Field(None, min_length=1)
@@ -103,7 +107,10 @@ class RubricContract(AnswerContract):
         "output": "the text to be judged",
         "criteria": "what to judge (may stand in the recipe instead)",
         "rubric": "a text, score -> description, or descriptions lowest first (may stand in the recipe instead)",
-        **{f"score{n}": f"the rubric's description of score {n}, where `rubric` is absent" for n in range(6)},
+        **{
+            f"score{n}": f"the rubric's description of score {n}, where `rubric` is absent"
+            for n in range(LONGEST_SCALE + 1)
+        },
         "score": "the expert's score",
         "feedback": "the expert's reasons",
     }
@@ -178,7 +185,7 @@ class RubricContract(AnswerContract):
         """One line per score, lowest first. Keys may be 1, "1", "score1", "score1_description". Raises RowError."""
         descriptions: dict[str, str] = {}
         for key, description in points.items():
-            digits = re.fullmatch(r"(?:score)?[ _]?(\d)(?:_description)?", str(key).strip().lower(), re.ASCII)
+            digits = re.fullmatch(r"(?:score)?[ _]?(\d{1,2})(?:_description)?", str(key).strip().lower(), re.ASCII)
             if digits is None or digits.group(1) not in self.labels:
                 raise RowError(
                     "rubric", "a score off the scale", f"descriptions of the scores {', '.join(self.labels)}"
@@ -198,7 +205,7 @@ class RubricContract(AnswerContract):
             raise RowError("score", describe_label(value), f"one of {', '.join(self.labels)}")
         return str(number)
 
-    def messages(self, case: Case) -> list[Message]:
+    def turns(self, case: Case) -> list[Message]:
         """System turn with the way to grade and the answer's form; user turn with the sections in Flow-Judge's tags."""
         if (system := self.system_prompt) is None:
             labels = ", ".join(self.labels) if self.instructions == "published" else "|".join(self.labels)

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 from medjudge.errors import ModelError
 from medjudge.records import Message
+from medjudge.tasks.guard import SIGN
 from medjudge.tasks.templates import ANSWER, prove, rendered, takes_system
 
 Tokenizer = Any
@@ -156,10 +157,12 @@ def _control_tokens(tokenizer: Tokenizer) -> re.Pattern[str] | None:
 
 
 def defuse(text: str, facts: TokenizerFacts) -> str:
-    """The text with every control token in it broken by a space: no row may end a turn or open one."""
+    """The text with every control token in it broken as `guard` breaks pieces: no row may end a turn or open one.
+
+    On top of the contract's guard, which does not know the tokenizer, and also where that is off."""
     if facts.special is None:
         return text
-    return facts.special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+    return facts.special.sub(lambda found: f"{found[0][0]}{SIGN}{found[0][1:]}", text)
 
 
 def shown_name(tokenizer: Tokenizer) -> str:

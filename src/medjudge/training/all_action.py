@@ -27,6 +27,7 @@ policy has gradient 0 in both, and no spread of rewards: `SPREAD_FLOOR` keeps th
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -38,12 +39,20 @@ from torch import Tensor
 from transformers import PrinterCallback, Trainer, set_seed
 
 from medjudge import artifacts
+from medjudge.data.ratings import one_view_each
 from medjudge.errors import DataError
-from medjudge.inference.labels import LabelTree, label_log_probs, label_log_probs_apart, read_cache
+from medjudge.inference.labels import (
+    LabelTree,
+    label_log_probs,
+    label_log_probs_apart,
+    label_log_probs_packed,
+    read_cache,
+)
 from medjudge.inference.local import LocalEngine
 from medjudge.inference.prefix import attention_of, common_prefix, why_not
 from medjudge.inference.rollouts import MIN_PREFIX
 from medjudge.models.adapters import lora_config
+from medjudge.models.cpu_forward import CpuForward
 from medjudge.models.load import check_context
 from medjudge.records import Case, Completion, Rollout, Unparsed
 from medjudge.rewards.composition import RewardPlan
@@ -53,9 +62,12 @@ from medjudge.tasks.encoding import Encoded, LabelIds, encode_labels, read_rollo
 from medjudge.tasks.tokenizers import stop_token_ids
 from medjudge.training.job import Beside, RewardedRows, Trained, TrainingJob
 from medjudge.training.order import grpo_order
+from medjudge.training.packed_sft import PROOF_ROWS, proven_forward
 from medjudge.training.progress_callback import Watch, clean_history
 from medjudge.training.totals import JudgeCounts, Totals
 from medjudge.training.trl_arguments import all_action_arguments
+
+log = logging.getLogger(__name__)
 
 SPREAD_FLOOR = 1e-4
 """Added to the spread of rewards before dividing by it, as TRL does."""
@@ -129,6 +141,40 @@ def outcome_rewards(
     return torch.tensor([row.total for row in scored]).view(shape), terms
 
 
+def expected_rewards(
+    contract: TaskContract,
+    cases: Sequence[Case],
+    encoded: Sequence[Encoded],
+    label_ids: Sequence[LabelIds],
+    tokenizer: Any,
+    plan: RewardPlan,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """As `outcome_rewards`, every reward being its mean over the experts who rated the case.
+
+    The mean is over raters, not over labels: with two of three for a label and a reward of 1 for the right one, that
+    label earns 2/3 and the third expert's 1/3. A case without ratings earns by its label.
+    """
+    place = {case.case_id: at for at, case in enumerate(cases)}
+    views = one_view_each(cases)
+    at = [place[view.case_id] for view in views]
+    totals, terms = outcome_rewards(
+        contract,
+        [view.case for view in views],
+        [encoded[i] for i in at],
+        [label_ids[i] for i in at],
+        tokenizer,
+        plan,
+    )
+    n_raters = torch.zeros(len(cases)).index_add(0, torch.tensor(at), torch.tensor([float(view.n) for view in views]))
+    share = torch.tensor([view.n / float(n_raters[i]) for view, i in zip(views, at, strict=True)])
+
+    def mean(values: Tensor) -> Tensor:
+        weighted = values * share[:, None]
+        return torch.zeros(len(cases), values.shape[1]).index_add(0, torch.tensor(at), weighted)
+
+    return mean(totals), {name: mean(values) for name, values in terms.items()}
+
+
 class AllActionTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
     """transformers' trainer on rows that name a case: everything else is known before the first step."""
 
@@ -143,6 +189,8 @@ class AllActionTrainer(Trainer):  # type: ignore[misc]  # transformers ships no 
     """(n_cases, n_labels) log-probabilities under the reference policy."""
     grpo: GrpoConfig
     sums: dict[str, list[float]]
+    forward: CpuForward | None = None
+    """The pass for CPUs, where it is used."""
 
     def compute_loss(
         self, model: Any, inputs: Mapping[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -182,6 +230,8 @@ class AllActionTrainer(Trainer):  # type: ignore[misc]  # transformers ships no 
 
     def _of_tree(self, model: Any, prompts: Sequence[Sequence[int]], tree: LabelTree) -> Tensor:
         temperature = self.grpo.temperature
+        if self.forward is not None:
+            return label_log_probs_packed(self.forward, prompts, tree, temperature=temperature)
         longest = max(map(len, prompts)) + tree.n_tokens + 1
         # Each label is then a row of its own: slower, and right on every architecture.
         if why_not(model, longest) is not None:
@@ -232,7 +282,8 @@ def train_all_action(job: TrainingJob, config: GrpoConfig, rows: RewardedRows, b
     prompts = [row.prompt_ids for row in rows.encoded]
     label_ids = encode_labels(contract, rows.encoded, tokenizer)
     trees = {ids: LabelTree.of(ids) for ids in set(label_ids)}
-    rewards, terms = outcome_rewards(contract, rows.cases, rows.encoded, label_ids, tokenizer, plan)
+    rewards_of = expected_rewards if config.ratings == "expected" else outcome_rewards
+    rewards, terms = rewards_of(contract, rows.cases, rows.encoded, label_ids, tokenizer, plan)
     checkpoint = artifacts.latest_checkpoint(job.work)
     watch = Watch("grpo", ("reward", "accuracy", "kl"))
     totals = Totals(checkpoint, JudgeCounts(job.work, plan.rewards))
@@ -253,6 +304,9 @@ def train_all_action(job: TrainingJob, config: GrpoConfig, rows: RewardedRows, b
     trainer.prompts, trainer.trees, trainer.grpo, trainer.sums = prompts, [trees[ids] for ids in label_ids], config, {}
     trainer.golds = torch.tensor([contract.labels.index(str(case.gold)) for case in rows.cases])
     trainer.rewards, trainer.terms, trainer.reference = rewards, terms, reference
+    trainer.forward = proven_forward(
+        trainer.model, job.model_config, arguments, prompts[:PROOF_ROWS], lambda line: log.info("grpo: %s", line)
+    )
     totals.trainer = trainer
     trainer.remove_callback(PrinterCallback)
     try:

@@ -20,8 +20,9 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,6 +39,9 @@ from trl.trainer.utils import split_tensor_dict
 
 from medjudge.inference.prefix import disagreement, refuse_extras, why_not
 from medjudge.inference.rollouts import Limits, Sampling, roll_out
+from medjudge.models.cpu_forward import CpuForward
+from medjudge.settings.model import ModelConfig
+from medjudge.training.packed_sft import proven_forward
 
 ATTENTION = "medjudge_grouped"
 """Name under which transformers finds `_attention`."""
@@ -268,6 +272,18 @@ def shuffled_groups(rows: dict[str, Any], group_size: int) -> dict[str, Any]:
     return {name: permuted(value) for name, value in rows.items()}
 
 
+def _packed_log_probs(
+    forward: CpuForward, input_ids: Tensor, mask: Tensor, n_prompt: int, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """(log-probabilities, entropies) (n_rows, n_completion) by the pass for CPUs, 0 where nothing is scored."""
+    rows = [row[real].tolist() for row, real in zip(input_ids, mask, strict=True)]
+    starts = mask[:, :n_prompt].sum(1).tolist()
+    scored = [range(start, len(row)) for start, row in zip(starts, rows, strict=True)]
+    scores, places = forward.score_rows(rows, scored, temperature), mask[:, n_prompt:]
+    empty = scores.log_probs.new_zeros(places.shape)
+    return empty.masked_scatter(places, scores.log_probs), empty.masked_scatter(places, scores.entropies)
+
+
 # --- the trainer ------------------------------------------------------------------------------------------------------
 
 
@@ -279,6 +295,8 @@ class GroupedGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no typ
         super().__init__(*args, **kwargs)
         self._on_stock = on_stock or logging.getLogger(__name__).warning
         self._reported: set[str] = set()
+        self.forwards: list[CpuForward] = []
+        """The passes for CPUs of the policy and of a reference model, where they are used."""
         self._never = self._unfit()
         if self._never is None:
             for model in (self.model, self.ref_model):
@@ -322,6 +340,28 @@ class GroupedGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no typ
             self.model.train(was_training)
         is_exact = self.model.dtype == torch.float32 and not (self.args.bf16 or self.args.fp16)
         return disagreement(ours, theirs, is_exact=is_exact)
+
+    def use_packed(self, config: ModelConfig) -> None:
+        """Takes the pass for CPUs, in gradient and rollouts, where it is right for this training; once, before `train`.
+
+        `config`: says in which type to compute, and whether transformers' own attention is asked for.
+        """
+        if self._never is not None or self.args.cast_lm_head_to_fp32:
+            return
+        say = partial(logging.getLogger(__name__).info, "grpo: %s")
+        if self.args.entropy_coef or self.args.use_adaptive_entropy:
+            # Its entropies carry no gradient: the bonus would be shown and do nothing.
+            say("the pass for CPUs is not used, that of transformers is: an entropy bonus is asked for.")
+            return
+        ids = [(7 * i + 3) % self.model.get_input_embeddings().weight.shape[0] for i in range(40)]
+        models = [self.accelerator.unwrap_model(one) for one in (self.model, self.ref_model) if one is not None]
+        forwards = [proven_forward(model, config, self.args, [ids, ids[:20] + ids[5:]], say) for model in models]
+        # All or none: a KL between two ways of rounding would not be 0 where the policies are the same.
+        self.forwards = [one for one in forwards if one is not None] if None not in forwards else []
+
+    def _forward_of(self, model: Any) -> CpuForward | None:
+        model = self.accelerator.unwrap_model(model)
+        return next((one for one in self.forwards if one.model is model), None)
 
     def _stock_because(self, what: str, reason: str | None) -> bool:
         """Whether there is a reason for stock TRL; a new one is reported."""
@@ -381,6 +421,10 @@ class GroupedGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no typ
     ) -> tuple[Tensor, Tensor]:
         """(log-probabilities, entropies) of one forward pass; a reference model has no entropies and gives zeros."""
         n_prompt = input_ids.shape[1] - logits_to_keep
+        scored = attention_mask[:, n_prompt:].bool()
+        forward = self._forward_of(model)
+        if forward is not None and bool(scored.any()):
+            return _packed_log_probs(forward, input_ids, attention_mask.bool(), n_prompt, self.temperature)
         packed = pack(
             input_ids[:, :n_prompt], attention_mask[:, :n_prompt], input_ids[:, n_prompt:], attention_mask[:, n_prompt:]
         )
@@ -428,10 +472,10 @@ class GroupedGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL ships no typ
             # The context of TRL's own `generate`: weights that ZeRO-3 or FSDP have split are gathered here.
             torch.no_grad(),
             self._dist.summon_full_params(self.model_wrapped, recurse=False),
-            lora_folded(model),
+            nullcontext() if self.forwards else lora_folded(model),
         ):
             rollouts = roll_out(
-                model,
+                self._forward_of(model) or model,
                 prompt_ids,
                 sampling=Sampling(
                     temperature=self.temperature,

@@ -27,7 +27,7 @@ from medjudge.training.doctor_callback import DoctorWatch
 from medjudge.training.group_resampling import Resampler, by_difficulty
 from medjudge.training.grouped import GroupedGrpoTrainer
 from medjudge.training.job import Beside, RewardedRows, Trained, TrainingJob
-from medjudge.training.order import grpo_order
+from medjudge.training.order import grpo_order, twins_together
 from medjudge.training.progress_callback import Watch, clean_history
 from medjudge.training.totals import JudgeCounts, Totals
 from medjudge.training.trl_adapter import ContractGrpoTrainer
@@ -144,7 +144,7 @@ def _order(config: GrpoConfig, rows: RewardedRows, beside: Beside, seed: int) ->
         rates = beside.pass_rates
         known = {i: rates[case.case_id] for i, case in enumerate(rows.cases) if case.case_id in rates}
         order = by_difficulty(order, len(rows.cases), known)
-    return order, steps
+    return twins_together(order, [case.case_id for case in rows.cases]), steps
 
 
 def _trainer(
@@ -173,6 +173,8 @@ def _trainer(
         peft_config=lora_config(config.lora) if config.tuning == "lora" else None,
         callbacks=list(callbacks),
     )
+    if config.grouped:
+        trainer.use_packed(job.model_config)
     # TRL passes prompts as text. The ids are looked up, not tokenised again: a second tokenisation may differ.
     trainer.prompt_ids_by_text = {row.prompt_text: row.prompt_ids for row in rows.encoded}
     # It prints whole log entries; the watch shows the few numbers that matter.

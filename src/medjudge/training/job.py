@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medjudge.data.ratings import one_view_each, with_some_label
 from medjudge.data.splits import seeded_sample
 from medjudge.diagnostics.checks import Answer
 from medjudge.diagnostics.preflight import taught_answers
@@ -56,9 +57,13 @@ class RewardedRows:
 
         Raises DataError where no case can be rewarded.
         """
+        if recipe.grpo.ratings == "expected":
+            split = [with_some_label(case, recipe.contract.labels) for case in split]
         answers = taught_answers(recipe.contract, [case for case in split if case.gold is not None], tokenizer)
         taught = [answer.rollout.case for answer in answers]
-        plan = recipe.reward_plan(taught)
+        # Rewards that weigh labels by how common they are count what they will be compared with.
+        compared = [view.case for view in one_view_each(taught) for _ in range(view.n)]
+        plan = recipe.reward_plan(compared if recipe.grpo.ratings == "expected" else taught)
         can_earn = rewardable(plan, taught)
         chosen = seeded_sample(can_earn, recipe.grpo.max_cases, recipe.seed)
         by_id = {answer.rollout.case.case_id: answer for answer in answers}

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from medjudge.settings.training import GrpoConfig
+from medjudge.tasks.pairwise import twin_id
 
 
 def epoch_order(n_rows: int, epochs: float, seed: int) -> list[int]:
@@ -58,6 +59,26 @@ def n_steps(n_rows: int, epochs: float, rows_per_step: int, max_steps: int, *, d
 def n_epochs(n_rows: int, epochs: float, rows_per_step: int, max_steps: int) -> float:
     """How often each row is seen: `epochs`, or what `max_steps` comes to."""
     return max_steps * rows_per_step / n_rows if max_steps >= 0 else epochs
+
+
+def twins_together(order: Sequence[int], case_ids: Sequence[str]) -> list[int]:
+    """The order of training with both orders of each pair one after the other, where the first of them stood.
+
+    Epoch by epoch, so that each case still counts as often. A case without a twin among `case_ids` goes to the end of
+    its epoch, where it breaks no pair apart; of other tasks the order stays as it is.
+    """
+    place = {case_id: i for i, case_id in enumerate(case_ids)}
+    twin = [place.get(twin_id(case_id)) for case_id in case_ids]
+    if all(other is None for other in twin):
+        return list(order)
+    together: list[int] = []
+    for first in range(0, len(order), len(case_ids)):
+        epoch = order[first : first + len(case_ids)]
+        pairs = dict.fromkeys(min(i, other) for i in epoch if (other := twin[i]) is not None)
+        paired = [i for one in pairs for i in (one, twin[one])]
+        alone = [i for i in epoch if twin[i] is None]
+        together += [i for i in [*paired, *alone] if i is not None][: len(epoch)]
+    return together
 
 
 def grpo_order(n_cases: int, config: GrpoConfig, seed: int) -> tuple[list[int], int]:

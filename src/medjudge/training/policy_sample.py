@@ -14,7 +14,7 @@ from medjudge.recipe import Recipe
 from medjudge.records import Case, Completion
 from medjudge.settings.training import GrpoConfig
 from medjudge.tasks.contract import TaskContract
-from medjudge.training.order import grpo_order
+from medjudge.training.order import grpo_order, twins_together
 
 
 def draw_sample(
@@ -22,6 +22,7 @@ def draw_sample(
 ) -> PolicySample:
     """What the policy answers to the first cases that GRPO would train on. `policy`: which weights, in words."""
     order, _ = grpo_order(len(cases), recipe.grpo, recipe.seed)
+    order = twins_together(order, [case.case_id for case in cases])
     chosen = tuple(cases[i] for i in list(dict.fromkeys(order))[: recipe.grpo.preflight.prompts])
     completions = sample_policy(recipe.contract, chosen, model, tokenizer, recipe.grpo, seed=recipe.seed)
     return PolicySample(policy, is_start, chosen, completions)

@@ -22,9 +22,10 @@ from medjudge.models.lineage import (
     weights_sha256,
 )
 from medjudge.models.load import pick_dtype
+from medjudge.models.sources import hub_id
 from medjudge.recipe import Recipe
 from medjudge.records import Case
-from medjudge.settings.model import SCRATCH_BASE
+from medjudge.settings.model import BUILTIN, SCRATCH_BASE
 from medjudge.tasks.encoding import Encoded, encode_all
 
 
@@ -98,7 +99,9 @@ def _name_parent(model: Any, origin: Origin) -> None:
     start, name = origin.start, origin.start_name
     for config in model.peft_config.values():
         # An absolute path: PEFT reads it relative to wherever it is loaded from.
-        config.base_model_name_or_path = str(start.resolve()) if Path(name).exists() else name
+        # A name that only we understand stands for a folder, or for the same model on the hub.
+        is_ours = Path(name).exists() or (name.startswith(BUILTIN) and hub_id(name) == name)
+        config.base_model_name_or_path = str(start.resolve()) if is_ours else hub_id(name)
         config.revision = hub_revision(start)
         if isinstance(config.target_modules, set):  # whose order differs from process to process
             config.target_modules = sorted(config.target_modules)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from datasets import Dataset
 from transformers import PrinterCallback
-from trl import SFTTrainer
 
 from medjudge import artifacts
+from medjudge.data.ratings import RatedView
 from medjudge.data.splits import seeded_sample
 from medjudge.errors import DataError
 from medjudge.models.adapters import lora_config
@@ -22,6 +22,7 @@ from medjudge.tasks.contract import TaskContract
 from medjudge.tasks.encoding import Encoded, encode_all
 from medjudge.training.job import Trained, TrainingJob
 from medjudge.training.order import length_grouped_order, n_epochs, n_steps
+from medjudge.training.packed_sft import PackedSftTrainer
 from medjudge.training.progress_callback import Watch, clean_history
 from medjudge.training.totals import Totals
 from medjudge.training.trl_adapter import head_on_labels_only
@@ -37,6 +38,27 @@ class TaughtRows:
 
     train: tuple[tuple[Case, Encoded], ...]
     validation: tuple[Encoded, ...] = ()
+    turns: tuple[tuple[int, ...], ...] = ()
+    """Per case the rows, places of `train`, that take turns as its target; empty where every row is one of its own."""
+
+    @classmethod
+    def of_ratings(
+        cls,
+        views: Sequence[RatedView],
+        taught: Sequence[tuple[Case, Encoded]],
+        mode: Literal["each", "drawn"],
+        validation: tuple[Encoded, ...] = (),
+    ) -> TaughtRows:
+        """Rows of several experts' ratings. taught: the views' cases as they are taught, encoded, in their order.
+
+        `each`: a view is as many rows as experts gave its label. `drawn`: these rows take turns, case by case.
+        """
+        rows: list[tuple[Case, Encoded]] = []
+        by_case: dict[str, list[int]] = {}
+        for view, row in zip(views, taught, strict=True):
+            by_case.setdefault(view.case_id, []).extend(range(len(rows), len(rows) + view.n))
+            rows += [row] * view.n
+        return cls(tuple(rows), validation, tuple(map(tuple, by_case.values())) if mode == "drawn" else ())
 
     @classmethod
     def encode(
@@ -86,6 +108,22 @@ def oversampled(cases: Sequence[Case], seed: int) -> list[Case]:
     return chosen
 
 
+def in_turn(order: Sequence[int], turns: Sequence[Sequence[int]], seed: int) -> list[int]:
+    """The row of each visit to a case: its rows one after the other, from one that the seed draws.
+
+    order: cases as training visits them; turns: per case its rows. Over as many visits as a case has rows each is
+    taught once, and over all cases each is as likely first: an unbiased estimate of the mean loss over a case's rows.
+    """
+    # A stream of its own (3), as in `oversampled`.
+    rng = np.random.default_rng([seed, 3])
+    following = [int(rng.integers(len(own))) for own in turns]
+    rows = []
+    for case in order:
+        rows.append(turns[case][following[case] % len(turns[case])])
+        following[case] += 1
+    return rows
+
+
 def train_sft(job: TrainingJob, config: SftConfig, taught: TaughtRows) -> Trained:
     """Trains on the experts' answers. Resumes from the last whole checkpoint of the job.
 
@@ -105,15 +143,17 @@ def train_sft(job: TrainingJob, config: SftConfig, taught: TaughtRows) -> Traine
         )
     # Before training: too long a row would fail, or be cut off unseen, in the middle of an epoch.
     check_context(model, max(len(row["input_ids"]) for row in rows))
-    epochs = n_epochs(len(rows), config.epochs, config.completions_per_step, config.max_steps)
-    order = length_grouped_order([len(row["input_ids"]) for row in rows], epochs, config.micro_batch, seed)
-    steps = n_steps(len(rows), config.epochs, config.completions_per_step, config.max_steps)
+    turns = taught.turns or tuple((place,) for place in range(len(rows)))
+    epochs = n_epochs(len(turns), config.epochs, config.completions_per_step, config.max_steps)
+    lengths = [max(len(rows[place]["input_ids"]) for place in own) for own in turns]
+    order = in_turn(length_grouped_order(lengths, epochs, config.micro_batch, seed), turns, seed)
+    steps = n_steps(len(turns), config.epochs, config.completions_per_step, config.max_steps)
     held_out = tokenised_rows(taught.validation)
     # Once per epoch, and never more than ten times: each look costs a pass over the validation sample.
     eval_steps = max(1, steps // max(1, min(10, round(epochs)))) if held_out else None
     checkpoint = artifacts.latest_checkpoint(work)
     watch, totals = Watch("sft", ("loss", "eval_loss")), Totals(checkpoint)
-    trainer = SFTTrainer(
+    trainer = PackedSftTrainer(
         model=model,
         args=sft_arguments(config, job.model_config, work, steps=steps, eval_steps=eval_steps, seed=seed),
         # The order is written out row by row, and the sampler is sequential: a resumed run goes on at the same row.
@@ -123,6 +163,7 @@ def train_sft(job: TrainingJob, config: SftConfig, taught: TaughtRows) -> Traine
         peft_config=lora_config(config.lora) if config.tuning == "lora" else None,
         callbacks=[totals, watch],
     )
+    trainer.use_packed(job.model_config)
     totals.trainer = trainer
     # It prints whole log entries; the watch shows the few numbers that matter.
     trainer.remove_callback(PrinterCallback)

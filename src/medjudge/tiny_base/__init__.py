@@ -1,1 +1,0 @@
-"""The small base model that this project pretrains."""
