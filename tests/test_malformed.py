@@ -154,7 +154,10 @@ CASES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "unknown stage": (lambda f: [*set_case()(f), "--from", "grop"], r"no stage is called 'grop'"),
     "stage before its inputs": (lambda f: [*set_case()(f), "--from", "grpo"], r"stage prepare has not run"),
     "stages in the wrong order": (lambda f: [*set_case()(f), "--from", "grpo", "--until", "sft"], r"holds no stage"),
-    "base model that is nowhere": (set_case("model.base=./no-such-folder"), r"neither a model folder, nor a \.gguf file, nor a hub id"),
+    "base model that is nowhere": (
+        set_case("model.base=./no-such-folder"),
+        r"neither a model folder, nor a \.gguf file, nor a hub id",
+    ),
     "too few prompts for a step": (
         set_case("grpo.max_cases=2", "grpo.max_steps=-1"),
         r"expected enough for one step|prompts",
