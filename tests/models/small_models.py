@@ -17,10 +17,10 @@ TEXT = ["Is a chest radiograph right for acute chest pain?", "<answer>Usually Ap
 SHAPE = BaseConfig(vocab_size=320, hidden_size=32, n_layers=2, n_heads=2, intermediate_size=64)
 
 
-def save_base(folder: Path, seed: int = 0) -> Path:
+def save_base(folder: Path, seed: int = 0, shape: BaseConfig = SHAPE) -> Path:
     """Whole weights with a lineage of their own."""
-    tokenizer = build_tokenizer(TEXT, SHAPE.vocab_size)
-    model = build_model(SHAPE, tokenizer, seed)
+    tokenizer = build_tokenizer(TEXT, shape.vocab_size)
+    model = build_model(shape, tokenizer, seed)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     Lineage(kind="base", stage="base", weights_sha256=weights_sha256(folder), base="builtin:scratch").write(folder)

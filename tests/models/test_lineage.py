@@ -32,10 +32,10 @@ from medjudge.models.lineage import (
     recorded_sha256,
     weights_sha256,
 )
-from medjudge.models.load import TINY_DIR, count_parameters, load_tokenizer, load_weights
+from medjudge.models.load import count_parameters, load_tokenizer, load_weights
 from medjudge.models.merge_proof import proof_sentences
 from medjudge.settings.model import LoraSettings, ModelConfig
-from tests.models.small_models import save_adapter, save_base
+from tests.models.small_models import SHAPE, save_adapter, save_base
 from tests.small_runs import small_tree, write_rows
 
 CPU = ModelConfig(dtype="float32", device="cpu")
@@ -185,7 +185,11 @@ def test_a_merge_where_quantised_weights_cannot_be_loaded_says_so(
 
 def test_bitsandbytes_weights_are_what_a_merge_is_compared_with(tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes", reason="quantised weights need the `quant` extra")
-    adapter = save_adapter(tmp_path / "adapter", TINY_DIR)  # rows of 32 are too short for its blocks
+    wide = SHAPE.model_copy(
+        update={"hidden_size": 128, "intermediate_size": 256}
+    )  # rows of 32 are too short for blocks
+    base = save_base(tmp_path / "base", shape=wide)
+    adapter = save_adapter(tmp_path / "adapter", base)
     quantised = CPU.model_copy(update={"quantization": "4bit"})
     merge = merge_adapter(
         adapter, tmp_path / "m", quantised, stage="merge", prompts=PROMPTS, max_logit_difference=1e-3
@@ -194,9 +198,9 @@ def test_bitsandbytes_weights_are_what_a_merge_is_compared_with(tmp_path: Path) 
     assert merge["max_logit_difference"] < 1e-4
     assert merge["trained_max_logit_difference"] > 1e-3
     assert 0 <= merge["trained_share_unchanged_tokens"] < 1
-    tokenizer = load_tokenizer(TINY_DIR)
-    quantised_base = load_weights(TINY_DIR, quantised, tokenizer, quantize=True)
-    assert count_parameters(quantised_base)[1] == count_parameters(load_weights(TINY_DIR, CPU, tokenizer))[1]
+    tokenizer = load_tokenizer(base)
+    quantised_base = load_weights(base, quantised, tokenizer, quantize=True)
+    assert count_parameters(quantised_base)[1] == count_parameters(load_weights(base, CPU, tokenizer))[1]
 
 
 def test_the_words_of_a_proof() -> None:
