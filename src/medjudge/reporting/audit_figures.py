@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import rc_context
@@ -18,7 +18,6 @@ _FOREST = ("prevalence", "tpr", "tnr", "mcc")
 _FOREST_MANY = ("accuracy", "macro_f1", "gwet_ac1")
 _LONGEST = 16
 LINES = ("-", "--", ":")
-"""Line styles; the next one from the eighth judge on, where colours repeat."""
 
 
 def audit_pictures(results: Results) -> list[Picture]:
@@ -84,32 +83,53 @@ def _scale(axis: Axes, low: float, percent: bool) -> None:
     axis.set_xticks(ticks, [f"{100 * tick:.0f}" if percent else f"{tick:g}" for tick in ticks])
 
 
-def reliability_picture(calibrations: dict[str, CalibrationResult], colors: Mapping[str, str]) -> Picture:
-    """A panel per judge: how often it is right at each level of confidence; the diagonal is calibrated."""
+Level = tuple[float, float, float | None, float | None]
+"""What was stated, the share found there, and the ends of its interval."""
+
+
+def level_picture(
+    levels: Mapping[str, Sequence[Level]],
+    colors: Mapping[str, str],
+    *,
+    names: tuple[str, str],
+    axes_say: tuple[str, str],
+    words: tuple[str, str],
+    alt: str,
+) -> Picture:
+    """A panel per judge: the share found at each level that is stated, with intervals, and the diagonal.
+
+    names: the picture's own and its title. axes_say: below and beside a panel. words: after a level and after a share.
+    """
     spoken = []
-    with panels(len(calibrations), row_height=2.9) as (figure, axes):
-        shown = _shown(calibrations)
-        for axis, (name, calibration) in zip(axes, calibrations.items(), strict=True):
+    with panels(len(levels), row_height=2.9) as (figure, axes):
+        shown = title_names(levels)
+        for axis, (name, of_judge) in zip(axes, levels.items(), strict=True):
             axis.plot([0, 1], [0, 1], color=GREY, linestyle=(0, (4, 3)), linewidth=1.2)
-            x = [one.confidence for one in calibration.bins]
-            y = [one.accuracy for one in calibration.bins]
-            below = [one.accuracy - (one.accuracy if one.low is None else one.low) for one in calibration.bins]
-            above = [(one.accuracy if one.high is None else one.high) - one.accuracy for one in calibration.bins]
-            axis.errorbar(
-                x, y, yerr=[np.maximum(below, 0), np.maximum(above, 0)], color=colors[name], marker="o", ms=4.5
-            )
+            x, y = [stated for stated, *_ in of_judge], [share for _, share, *_ in of_judge]
+            below = [0.0 if low is None else max(0.0, share - low) for _, share, low, _ in of_judge]
+            above = [0.0 if high is None else max(0.0, high - share) for _, share, _, high in of_judge]
+            axis.errorbar(x, y, yerr=[below, above], color=colors.get(name, COLORS[0]), marker="o", ms=4.5)
             axis.set_title(shown[name])
-            axis.set_xlabel("confidence", fontsize=10.5)
-            axis.set_ylabel("share right", fontsize=10.5)
+            axis.set_xlabel(axes_say[0], fontsize=10.5)
+            axis.set_ylabel(axes_say[1], fontsize=10.5)
             axis.set_xlim(-0.02, 1.02)
             axis.set_ylim(-0.02, 1.02)
             axis.grid()
-            points = (
-                f"{100 * one.confidence:.0f} % sure, {100 * one.accuracy:.0f} % right" for one in calibration.bins
-            )
+            points = (f"{100 * a:.0f} % {words[0]}, {100 * b:.0f} % {words[1]}" for a, b in zip(x, y, strict=True))
             spoken.append(f"{name}: {'; '.join(points)}")
-    alt = f"Reliability diagram with intervals; on the dashed diagonal a judge is calibrated. {'. '.join(spoken)}."
-    return Picture("reliability", "Reliability of stated confidence", alt, figure)
+    return Picture(*names, f"{alt} {'. '.join(spoken)}.", figure)
+
+
+def reliability_picture(calibrations: dict[str, CalibrationResult], colors: Mapping[str, str]) -> Picture:
+    """A panel per judge: how often it is right at each level of confidence; the diagonal is calibrated."""
+    return level_picture(
+        {name: [(b.confidence, b.accuracy, b.low, b.high) for b in one.bins] for name, one in calibrations.items()},
+        colors,
+        names=("reliability", "Reliability of stated confidence"),
+        axes_say=("confidence", "share right"),
+        words=("sure", "right"),
+        alt="Reliability diagram with intervals; on the dashed diagonal a judge is calibrated.",
+    )
 
 
 def risk_coverage_picture(calibrations: dict[str, CalibrationResult], colors: Mapping[str, str]) -> Picture:
@@ -118,13 +138,13 @@ def risk_coverage_picture(calibrations: dict[str, CalibrationResult], colors: Ma
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_IN, 3.4), layout="constrained")
         axis = figure.add_subplot()
-        shown = _shown(calibrations)
+        shown = title_names(calibrations)
         for number_of, (name, calibration) in enumerate(calibrations.items()):
             axis.plot(
                 calibration.coverage,
                 calibration.risk,
                 color=colors[name],
-                linestyle=LINES[number_of // len(COLORS) % len(LINES)],
+                linestyle=line_style(number_of),
                 label=shown[name],
                 linewidth=1.8,
                 clip_on=False,
@@ -150,7 +170,7 @@ def confidence_picture(calibrations: dict[str, CalibrationResult], colors: Mappi
     spoken = []
     middle = np.arange(10) / 10 + 0.05
     with panels(len(calibrations), row_height=2.6) as (figure, axes):
-        shown = _shown(calibrations)
+        shown = title_names(calibrations)
         for axis, (name, calibration) in zip(axes, calibrations.items(), strict=True):
             right, wrong = np.array(calibration.n_right), np.array(calibration.n_wrong)
             axis.bar(middle, right, width=0.085, color=colors[name], label="right")
@@ -171,6 +191,11 @@ def confidence_picture(calibrations: dict[str, CalibrationResult], colors: Mappi
     return Picture("confidences", "How confidences are spread", alt, figure)
 
 
-def _shown(calibrations: Mapping[str, CalibrationResult]) -> dict[str, str]:
+def title_names(judges: Mapping[str, object]) -> dict[str, str]:
     """Judge -> its name as a title or legend has room for it."""
-    return dict(zip(calibrations, short_names(list(calibrations), 24), strict=True))
+    return dict(zip(judges, short_names(list(judges), 24), strict=True))
+
+
+def line_style(place: int) -> str:
+    """The line of the judge at `place`: another one from the eighth on, where colours repeat."""
+    return LINES[place // len(COLORS) % len(LINES)]

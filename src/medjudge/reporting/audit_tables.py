@@ -177,9 +177,7 @@ def heterogeneity_grid(name: str, judge: JudgeAudit, claims: Sequence[Claim]) ->
                 Cell(number(test.sampling_sd, True)),
                 Cell(number(test.excess_sd, True)),
                 Cell(f"{test.statistic:.2f}", f"df {test.df}"),
-                Cell(_p(test.p), "", test.method),
-                Cell(_p(None if (claim := claim_about(test.outcome)) is None else claim.adjusted_p)),
-                Cell(_mark(claim)),
+                *test_cells(test.p, test.method, claim_about(test.outcome)),
             ),
         )
         for test in judge.heterogeneity
@@ -200,6 +198,11 @@ def _tests(judge: JudgeAudit) -> str:
     for one in judge.heterogeneity:
         by_method.setdefault(one.method, []).append(RATES[one.outcome])
     return "Tests: " + "; ".join(f"{', '.join(rates)}: {method}" for method, rates in by_method.items()) + "."
+
+
+def test_cells(p: float | None, method: str, claim: Claim | None) -> tuple[Cell, Cell, Cell]:
+    """p with the test's method below it, p by Holm over the page, and whether the page claims a difference."""
+    return Cell(_p(p), "", method), Cell(_p(None if claim is None else claim.adjusted_p)), Cell(_mark(claim))
 
 
 def _mark(claim: Claim | None) -> str:

@@ -6,9 +6,8 @@ from medjudge.metrics.claims import find_claim
 from medjudge.metrics.expert_results import BesideOthers, ExpertsResult
 from medjudge.metrics.expert_sentences import may_replace
 from medjudge.metrics.rater_agreement import COEFFICIENTS
-from medjudge.metrics.result_types import Claim, Results
-from medjudge.metrics.wording import p_value
-from medjudge.reporting.audit_tables import HOLM, Cell, Grid, in_percent, statistic_cell
+from medjudge.metrics.result_types import Results
+from medjudge.reporting.audit_tables import HOLM, Cell, Grid, in_percent, statistic_cell, test_cells
 from medjudge.reporting.inputs import DASH, points_text
 
 SHORT = {
@@ -32,10 +31,6 @@ def expert_grids(results: Results) -> list[Grid]:
     return [*grids, *_slice_grids(experts)]
 
 
-def _p(p: float | None) -> str:
-    return DASH if p is None else p_value(p).removeprefix("p = ").removeprefix("p ")
-
-
 def _beside_grid(experts: ExpertsResult, results: Results) -> Grid:
     measured: list[tuple[str, BesideOthers]] = list(experts.judges.items())
     if experts.ceiling is not None:
@@ -55,9 +50,7 @@ def _beside_grid(experts: ExpertsResult, results: Results) -> Grid:
             ends = "" if low is None or high is None else f"{points_text(low)} to {points_text(high)}"
             cells += [
                 Cell(points_text(judge.difference.value), ends, judge.difference.method),
-                Cell(_p(judge.test.p), "", judge.test.method),
-                Cell(_p(None if claim is None else claim.adjusted_p)),
-                Cell(_mark(claim)),
+                *test_cells(judge.test.p, judge.test.method, claim),
             ]
         rows.append((name, tuple(cells)))
     heads = (*(SHORT[name] for name in shown), "Judge minus experts, points", "p", "p, Holm", "Differs")
@@ -71,12 +64,6 @@ def _beside_grid(experts: ExpertsResult, results: Results) -> Grid:
             f"{experts.n_undecided:,} pairs whose other experts have no majority are left out for all. {HOLM}"
         ),
     )
-
-
-def _mark(claim: Claim | None) -> str:
-    if claim is None or claim.adjusted_p is None:
-        return DASH
-    return "yes" if claim.claimed else "not shown"
 
 
 def _agreement_grid(experts: ExpertsResult) -> Grid:
@@ -126,8 +113,7 @@ def _alternative_grid(experts: ExpertsResult, results: Results) -> Grid:
                     Cell(f"{least:,}" if least == most else f"{least:,} to {most:,}"),
                     Cell(f"{one.winning_rate:.2f}"),
                     statistic_cell(one.advantage, percent=False),
-                    Cell(_p(one.test.p), "", one.test.method),
-                    Cell(_p(None if claim is None else claim.adjusted_p)),
+                    *test_cells(one.test.p, one.test.method, claim)[:2],
                     Cell(DASH if claim is None else "yes" if may_replace(one, claim) else "not shown"),
                 ),
             )

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from medjudge.metrics.result_types import Results
 from medjudge.metrics.score_results import BlandAltmanResult, ProbabilityResult, ScoreResult
-from medjudge.reporting.audit_figures import LINES
-from medjudge.reporting.figures import COLORS, GREY, STYLE, WIDTH_IN, Picture, model_colors, panels, short_names
+from medjudge.reporting.audit_figures import level_picture, line_style, title_names
+from medjudge.reporting.figures import COLORS, GREY, STYLE, WIDTH_IN, Picture, model_colors, panels
 
 
 def score_pictures(results: Results) -> list[Picture]:
@@ -29,21 +29,18 @@ def score_pictures(results: Results) -> list[Picture]:
     return pictures
 
 
-def _shown(names: Mapping[str, object]) -> dict[str, str]:
-    return dict(zip(names, short_names(list(names), 24), strict=True))
-
-
 def roc_picture(judges: Mapping[str, ScoreResult], colors: Mapping[str, str]) -> Picture:
     """Sensitivity by false-positive rate over all thresholds, a line per judge; the dashed diagonal says nothing."""
     spoken = []
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_IN, 4.2), layout="constrained")
-        axis, shown = figure.add_subplot(), _shown(judges)
+        axis, shown = figure.add_subplot(), title_names(judges)
         axis.plot([0, 1], [0, 1], color=GREY, linestyle=(0, (4, 3)), linewidth=1.2)
         for place, (name, judge) in enumerate(judges.items()):
             x, y = np.array(judge.roc).T
-            line = LINES[place // len(COLORS) % len(LINES)]
-            axis.plot(x, y, color=colors.get(name, COLORS[0]), linestyle=line, linewidth=1.8, label=shown[name])
+            axis.plot(
+                x, y, color=colors.get(name, COLORS[0]), linestyle=line_style(place), linewidth=1.8, label=shown[name]
+            )
             if judge.auc is not None and judge.auc.value is not None:
                 spoken.append(f"{name}: area {judge.auc.value:.3f}")
         axis.set_xlim(-0.02, 1.02)
@@ -57,32 +54,21 @@ def roc_picture(judges: Mapping[str, ScoreResult], colors: Mapping[str, str]) ->
 
 def calibration_picture(stated: Mapping[str, ProbabilityResult], colors: Mapping[str, str]) -> Picture:
     """A panel per judge: the share of positives at each level of the stated probability."""
-    spoken = []
-    with panels(len(stated), row_height=2.9) as (figure, axes):
-        shown = _shown(stated)
-        for axis, (name, one) in zip(axes, stated.items(), strict=True):
-            axis.plot([0, 1], [0, 1], color=GREY, linestyle=(0, (4, 3)), linewidth=1.2)
-            x, y = [part.stated for part in one.bins], [part.share for part in one.bins]
-            below = [max(0.0, part.share - (part.share if part.low is None else part.low)) for part in one.bins]
-            above = [max(0.0, (part.share if part.high is None else part.high) - part.share) for part in one.bins]
-            axis.errorbar(x, y, yerr=[below, above], color=colors.get(name, COLORS[0]), marker="o", ms=4.5)
-            axis.set_title(shown[name])
-            axis.set_xlabel("stated probability", fontsize=10.5)
-            axis.set_ylabel("share positive", fontsize=10.5)
-            axis.set_xlim(-0.02, 1.02)
-            axis.set_ylim(-0.02, 1.02)
-            axis.grid()
-            points = (f"{100 * part.stated:.0f} % stated, {100 * part.share:.0f} % positive" for part in one.bins)
-            spoken.append(f"{name}: {'; '.join(points)}")
-    alt = f"Calibration curve with intervals; on the dashed diagonal scores are calibrated. {'. '.join(spoken)}."
-    return Picture("scores_calibration", "Scores as probabilities", alt, figure)
+    return level_picture(
+        {name: [(b.stated, b.share, b.low, b.high) for b in one.bins] for name, one in stated.items()},
+        colors,
+        names=("scores_calibration", "Scores as probabilities"),
+        axes_say=("stated probability", "share positive"),
+        words=("stated", "positive"),
+        alt="Calibration curve with intervals; on the dashed diagonal scores are calibrated.",
+    )
 
 
 def bland_altman_picture(limits: Mapping[str, BlandAltmanResult], colors: Mapping[str, str]) -> Picture:
     """A panel per judge: differences by means, the mean difference and the limits of agreement with their intervals."""
     spoken = []
     with panels(len(limits), row_height=3.0) as (figure, axes):
-        shown = _shown(limits)
+        shown = title_names(limits)
         for axis, (name, one) in zip(axes, limits.items(), strict=True):
             x, y = np.array(one.points).reshape(-1, 2).T
             axis.plot(x, y, linestyle="", marker="o", ms=3, alpha=0.5, color=colors.get(name, COLORS[0]))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from medjudge.metrics.claims import AUC, PROBABILITY, find_claim
 from medjudge.metrics.result_types import Claim, Results
 from medjudge.metrics.score_results import ScoresResult
-from medjudge.metrics.wording import p_value
-from medjudge.reporting.audit_tables import HOLM, Cell, Grid, number, statistic_cell
+from medjudge.reporting.audit_tables import HOLM, Cell, Grid, number, statistic_cell, test_cells
 from medjudge.reporting.inputs import DASH
 
 CORRELATIONS = {
@@ -27,15 +26,8 @@ def score_grids(results: Results) -> list[Grid]:
     return [grid for grid in (*grids, _numbers(scores)) if grid is not None]
 
 
-def _p(p: float | None) -> str:
-    return DASH if p is None else p_value(p).removeprefix("p = ").removeprefix("p ")
-
-
 def _tested(claim: Claim | None) -> tuple[Cell, ...]:
-    if claim is None:
-        return (Cell(DASH),) * 3
-    mark = DASH if claim.adjusted_p is None else "yes" if claim.claimed else "not shown"
-    return Cell(_p(claim.p), "", claim.method), Cell(_p(claim.adjusted_p)), Cell(mark)
+    return (Cell(DASH),) * 3 if claim is None else test_cells(claim.p, claim.method, claim)
 
 
 def _share(value: float | None) -> Cell:

@@ -115,11 +115,6 @@ def named(fact: Fact, language: Language) -> str:
     return PHRASINGS[language][fact.relation].article + fact.value_in(language)
 
 
-def wrong_fact(fact: Fact, rng: random.Random) -> Fact:
-    """A fact of the same relation whose value is a wrong answer here and shares no whole value with the right one."""
-    return rng.choice(wrong_facts(fact))
-
-
 @cache
 def wrong_facts(fact: Fact) -> tuple[Fact, ...]:
     """The facts of the relation whose value is wrong here and shares no whole value with the right one."""

@@ -31,11 +31,6 @@ def relatives(fact: Fact) -> tuple[Fact, ...]:
     return facts_by_relation()[fact.relation]
 
 
-def wrong_values(fact: Fact, facts: Sequence[Fact]) -> set[str]:
-    """Values among `facts` that are wrong for the subject of `fact`."""
-    return {other.value for other in facts if is_wrong(fact, other)}
-
-
 def wrong_subjects(fact: Fact, facts: Sequence[Fact]) -> list[Fact]:
     """Facts among `facts` of whose subjects the value of `fact` is not true."""
     return [other for other in facts if is_wrong(other, fact)]
