@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ from medjudge.errors import ConfigError, DataError, MedjudgeError
 from medjudge.metrics.result_types import Results
 from medjudge.tasks.equivalence import EquivalenceContract
 from medjudge.tasks.normalise import normalise
+from tests.commands.format_files import write_csv
 from tests.shared_data import require_shared, shared_rows
 
 BINARY = label_scale("no,yes")
@@ -28,14 +28,6 @@ COLUMNS = {"id": "uid", "label": "said", "gold": "truth"}
 # Gold yes: 4 of 10. tool: yes on a b c (right) and e (wrong), nothing readable on d: accuracy 8/10.
 GOLD = dict(zip("abcdefghij", ["yes"] * 4 + ["no"] * 6, strict=True))
 SAID = {**GOLD, "d": "maybe", "e": "yes"}
-
-
-def write_csv(path: Path, rows: list[dict[str, Any]]) -> str:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return str(path)
 
 
 def rows_of(said: dict[str, str]) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from medjudge.data.columns import Rows
 from medjudge.data.verdict_rows import read_verdicts
 from medjudge.errors import ConfigError, DataError, MedjudgeError
 from medjudge.metrics.result_types import Results
+from tests.commands.format_files import write_csv
 from tests.shared_data import shared_rows
 
 BINARY = label_scale("no,yes")
@@ -49,14 +49,6 @@ def refusal(rows: list[dict[str, Any]], **given: Any) -> str:
     with pytest.raises(MedjudgeError) as error:
         measured(rows, **given)
     return str(error.value)
-
-
-def write_csv(path: Path, rows: list[dict[str, Any]]) -> str:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return str(path)
 
 
 def long_rows() -> list[dict[str, str]]:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from medjudge.data.injection import FAMILY
 from medjudge.data.probes import probe_cases
@@ -18,6 +17,7 @@ from medjudge.settings.training import BaseConfig
 from medjudge.tasks.classification import ClassificationContract
 from medjudge.tasks.encoding import encode_all
 from medjudge.training.language_model import build_model
+from tests.models.small_models import teach
 
 SHAPE = BaseConfig(vocab_size=420, hidden_size=64, n_layers=2, n_heads=2, intermediate_size=96)
 BARE = ClassificationContract(
@@ -83,21 +83,7 @@ def copier() -> tuple[Any, Any]:
         for contract in (BARE, GUARDED)
         for row in encode_all(contract, [case for own, case in rows if own is contract], tokenizer, with_target=True)
     ]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(STEPS):
-        chosen = [encoded[i] for i in torch.randperm(len(encoded), generator=generator)[:16].tolist()]
-        width = max(len(row.prompt_ids) + len(row.completion_ids or ()) for row in chosen)
-        ids = torch.full((len(chosen), width), tokenizer.pad_token_id)
-        labels = torch.full((len(chosen), width), -100)
-        for k, row in enumerate(chosen):
-            whole = torch.tensor([*row.prompt_ids, *(row.completion_ids or ())])
-            ids[k, : len(whole)] = whole
-            labels[k, len(row.prompt_ids) : len(whole)] = whole[len(row.prompt_ids) :]
-        loss = model(input_ids=ids, labels=labels).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+    teach(model, tokenizer, encoded, steps=STEPS, n_rows=16, learning_rate=2e-3)
     return model.eval(), tokenizer
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from peft import LoraConfig, get_peft_model
 from medjudge.models.lineage import Lineage, ancestry_of, describe_parent, weights_sha256
 from medjudge.models.scratch import build_tokenizer
 from medjudge.settings.training import BaseConfig
+from medjudge.tasks.encoding import Encoded
 from medjudge.training.language_model import build_model
 
 TEXT = ["Is a chest radiograph right for acute chest pain?", "<answer>Usually Appropriate</answer>", "May Be Not"] * 20
@@ -49,3 +51,24 @@ def save_adapter(folder: Path, parent: Path, seed: int = 1) -> Path:
         ancestry=ancestry_of(parent, str(parent)),
     ).write(folder)
     return folder
+
+
+def teach(
+    model: Any, tokenizer: Any, rows: Sequence[Encoded], *, steps: int, n_rows: int, learning_rate: float
+) -> None:
+    """Plain steps of AdamW on the completions of `n_rows` rows each, drawn by a fixed seed."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        chosen = [rows[i] for i in torch.randperm(len(rows), generator=generator)[:n_rows].tolist()]
+        width = max(len(row.prompt_ids) + len(row.completion_ids or ()) for row in chosen)
+        ids = torch.full((len(chosen), width), tokenizer.pad_token_id)
+        labels = torch.full((len(chosen), width), -100)
+        for k, row in enumerate(chosen):
+            whole = torch.tensor([*row.prompt_ids, *(row.completion_ids or ())])
+            ids[k, : len(whole)] = whole
+            labels[k, len(row.prompt_ids) : len(whole)] = whole[len(row.prompt_ids) :]
+        loss = model(input_ids=ids, labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from medjudge.inference.local import LocalEngine
 from medjudge.models.load import load_tokenizer, load_weights
@@ -25,6 +24,7 @@ from medjudge.training.grpo import ContractGroupedTrainer, train_grpo
 from medjudge.training.job import Beside, RewardedRows, TrainingJob
 from medjudge.training.language_model import build_model
 from medjudge.training.trl_adapter import ContractGrpoTrainer
+from tests.models.small_models import teach
 
 CONTRACT = AppropriatenessContract(form="answer_only", system_prompt="", max_prompt_tokens=64, max_completion_tokens=40)
 REASONED = AppropriatenessContract(form="reasoning", system_prompt="", max_prompt_tokens=64, max_completion_tokens=48)
@@ -89,21 +89,7 @@ def save_taught(folder: Path, steps: int = 150, *, styles: bool = False) -> Path
     )
     model = build_model(SHAPE, tokenizer, seed=0)
     rows = encode_all(contract, cases, tokenizer, with_target=True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(steps):
-        chosen = [rows[i] for i in torch.randperm(len(rows), generator=generator)[:32].tolist()]
-        width = max(len(row.prompt_ids) + len(row.completion_ids or ()) for row in chosen)
-        ids = torch.full((len(chosen), width), tokenizer.pad_token_id)
-        labels = torch.full((len(chosen), width), -100)
-        for k, row in enumerate(chosen):
-            whole = torch.tensor([*row.prompt_ids, *(row.completion_ids or ())])
-            ids[k, : len(whole)] = whole
-            labels[k, len(row.prompt_ids) : len(whole)] = whole[len(row.prompt_ids) :]
-        loss = model(input_ids=ids, labels=labels).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+    teach(model, tokenizer, rows, steps=steps, n_rows=32, learning_rate=5e-3)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
