@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from medjudge.commands.score import ScoreOptions
 from medjudge.data.cells import Scale
 from medjudge.data.verdict_cells import joined
 from medjudge.errors import ConfigError
@@ -168,3 +171,10 @@ def test_consistency_without_a_pair_is_undefined() -> None:
     result = repeat_consistency({"c": ["yes", None]}, {}, level=0.95)
     assert (result.consistent.value, result.pairwise, result.consistent.n) == (None, None, 0)
     assert repeat_sentence("j", result).startswith("j gave 2 verdicts on 1 case (1 of them")
+
+
+@pytest.mark.parametrize("name", [one.name for one in fields(ScoreOptions) if "float" in str(one.type)])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_number_that_is_none_is_refused_whoever_gives_it(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=rf"{name} is -?(nan|inf), expected a finite number"):
+        ScoreOptions(**{name: value})

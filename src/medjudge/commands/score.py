@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -100,6 +101,13 @@ class ScoreOptions:
     level: float = 0.95
     n_resamples: int = 2000
     seed: int = 42
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a number that is none: `nan` passes any bound, and compares with nothing."""
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigError(f"{one.name} is {value}, expected a finite number.")
 
 
 class MoreScoreOptions(TypedDict, total=False):
